@@ -1,0 +1,73 @@
+"""What the episode loop needs of a world, a policy, a guide, a place to put data, and an operator.
+
+operator.override? ─┐
+policy.act ─────────┴─► environment.step ─► Step ─► recorder ─► sink.add
+guide.next ─► environment.reset             guide.report ◄─ EpisodeResult
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from protos.schema import F32, Bools, Configuration, Observation, Outcome, Segment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What one control step did, one row per slot."""
+
+    executed: F32  # (n, 7) the action after limits, as it reached the arm
+    reward: F32  # (n,)
+    terminated: Bools  # (n,) the task is over: bootstrap nothing
+    truncated: Bools  # (n,) time is up: bootstrap from the last observation
+    success: Bools  # (n,)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What the policy answers, one row per slot."""
+
+    action: F32  # (n, 7)
+    embedding: F32 | None  # (n, D) readout of the frozen backbone
+    version: int
+    backbone_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeResult:
+    """One finished episode, as the guide and the report want it."""
+
+    configuration: Configuration
+    outcome: Outcome
+    steps: int
+    human_steps: int
+    interventions: int
+    version: int
+
+
+class Environment(Protocol):
+    n: int
+
+    def reset(self, slot: int, configuration: Configuration) -> None: ...
+    def observe(self) -> Observation: ...
+    def step(self, action: F32) -> Step: ...
+
+
+class Policy(Protocol):
+    def act(self, observation: Observation) -> Decision: ...
+
+
+class Guide(Protocol):
+    def next(self) -> Configuration: ...
+    def report(self, result: EpisodeResult) -> None: ...
+
+
+class Sink(Protocol):
+    def add(self, segment: Segment) -> None: ...
+
+
+class Operator(Protocol):
+    """A person, or a script that stands in for one, who may take over a slot."""
+
+    def override(self, slot: int, step: int, observation: Observation) -> F32 | None:
+        """The operator's action (7,) for this slot now, or None to leave it to the policy."""
+        ...

@@ -1,0 +1,147 @@
+"""The one episode loop, for twins and for the arm.
+
+      guide ──configuration──► environment ──observation──► policy
+        ▲                          ▲                          │ decision (action, readout embedding, version)
+        │ result                   │ action                   ▼
+        └──────────────────────────┴──────────── operator may take over
+                                   │
+                                   ▼ executed action, reward, ends
+                               recorder ──segments──► sink (replay)
+
+The environment has n slots (a twin actor steps several twins at once; the arm is one slot). A finished slot is shown to
+the policy once more, so that the last observation has its embedding too; then the slot is reset and idles for one
+control step, which lets the physics settle, while the other slots go on.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from actors.interfaces import Decision, Environment, Guide, Operator, Policy, Sink
+from actors.recorder import EpisodeRecorder
+from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Observation, Outcome, Segment
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass
+class LoopStats:
+    """Where the time of a loop went; read by `status`."""
+
+    steps: int = 0
+    episodes: int = 0
+    successes: int = 0
+    interventions: int = 0
+    bad_observations: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("observe", "act", "step", "record"), 0.0))
+
+
+def idle_actions(n: int) -> F32:
+    """Stand still with the gripper open, (n, 7)."""
+    action = np.zeros((n, ACTION_DIM), np.float32)
+    action[:, GRIPPER_ACTION] = 1.0
+    return action
+
+
+class EpisodeLoop:
+    """Runs episodes in every slot of one environment until told to stop."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        policy: Policy,
+        guide: Guide,
+        recorder: EpisodeRecorder,
+        sink: Sink,
+        operator: Operator | None = None,
+    ) -> None:
+        self.environment, self.policy, self.guide = environment, policy, guide
+        self.recorder, self.sink, self.operator = recorder, sink, operator
+        self.stats = LoopStats()
+        n = environment.n
+        self._ended = np.zeros(n, bool)
+
+    def run(self, stop: Callable[[], bool]) -> LoopStats:
+        """Steps until `stop()` is true; unfinished episodes are dropped."""
+        for slot in range(self.environment.n):
+            self._begin(slot)
+        fresh = np.zeros(self.environment.n, bool)
+        while not stop():
+            fresh = self._advance(fresh)
+        return self.stats
+
+    def _advance(self, fresh: Bools) -> Bools:
+        """One control step of every slot. `fresh` marks slots that were reset and only idle in this step."""
+        observation = self._observe()
+        decision = self._timed("act", lambda: self.policy.act(observation))
+        fresh = self._close_ended(observation, decision)
+        if fresh.all():
+            return fresh
+        action, human = self._choose(observation, decision, fresh)
+        step = self._timed("step", lambda: self.environment.step(action))
+        started = time.perf_counter()
+        for slot in np.flatnonzero(~fresh):
+            self._send(self.recorder.record(int(slot), observation, decision, step, human=bool(human[slot])))
+        self._ended = (step.terminated | step.truncated) & ~fresh
+        self.stats.steps += int((~fresh).sum())
+        self.stats.seconds["record"] += time.perf_counter() - started
+        return fresh
+
+    def _observe(self) -> Observation:
+        """An observation without NaN: a slot that has one loses its episode and starts anew."""
+        observation = self._timed("observe", self.environment.observe)
+        bad = observation.bad_rows()
+        if not len(bad):
+            return observation
+        log.warning("dropped %d episode(s): NaN or infinity in the observation of slot %s", len(bad), bad.tolist())
+        self.stats.bad_observations += len(bad)
+        for slot in bad:
+            self._begin(int(slot))
+        observation = self.environment.observe()
+        assert not len(observation.bad_rows()), "a slot shows NaN right after its reset"
+        return observation
+
+    def _close_ended(self, observation: Observation, decision: Decision) -> Bools:
+        """Records the last observation of slots that ended, reports them, resets them; they are fresh now."""
+        fresh = self._ended.copy()
+        for slot in np.flatnonzero(fresh):
+            segment, result = self.recorder.finish(int(slot), observation, decision)
+            self._send(segment)
+            self.guide.report(result)
+            self.stats.episodes += 1
+            self.stats.successes += result.outcome is Outcome.SUCCESS
+            self.stats.interventions += result.interventions
+            self._begin(int(slot))
+        return fresh
+
+    def _choose(self, observation: Observation, decision: Decision, fresh: Bools) -> tuple[F32, Bools]:
+        """The policy's actions, the operator's where one took over, standing still for fresh slots."""
+        action = np.where(fresh[:, None], idle_actions(len(fresh)), decision.action)
+        human = np.zeros(len(fresh), bool)
+        if self.operator is not None:
+            for slot in np.flatnonzero(~fresh):
+                override = self.operator.override(int(slot), self.recorder.step(int(slot)), observation)
+                if override is not None:
+                    action[slot], human[slot] = override, True
+        return action, human
+
+    def _begin(self, slot: int) -> None:
+        configuration = self.guide.next()
+        self.environment.reset(slot, configuration)
+        self.recorder.begin(slot, configuration)
+        self._ended[slot] = False
+
+    def _send(self, segment: Segment | None) -> None:
+        if segment is not None:
+            self.sink.add(segment)
+
+    def _timed(self, what: str, call: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        result = call()
+        self.stats.seconds[what] += time.perf_counter() - started
+        return result

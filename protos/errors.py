@@ -1,0 +1,41 @@
+"""Every error that TwinRL raises on purpose.
+
+    TwinRLError
+    ├── InputError (also ValueError)   a value, file or setting given by a person is wrong; the text says what to do
+    │   ├── SchemaMismatch             data made for another observation layout or scene format
+    │   └── SceneError                 photos or a scene folder that cannot become a twin
+    ├── CorruptData                    bytes that do not decode: a segment, a weight chunk, a checkpoint
+    ├── Unreachable (also OSError)     a service did not answer before its named deadline
+    └── ArmStopped                     the arm stopped and waits for its operator; nothing resumes by itself
+
+The command line prints the message of a `TwinRLError` as one line and exits with 2; anything else is a bug and
+shows its traceback.
+"""
+
+
+class TwinRLError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InputError(TwinRLError, ValueError):
+    """A value given by a person is wrong. The message holds the value, the limit and the valid choices."""
+
+
+class SchemaMismatch(InputError):
+    """Data or a scene written for another schema."""
+
+
+class SceneError(InputError):
+    """Photos or a scene folder that cannot become a twin."""
+
+
+class CorruptData(TwinRLError):
+    """Bytes that fail their length, checksum or structure check. Drop them, count them, go on."""
+
+
+class Unreachable(TwinRLError, OSError):
+    """A service did not answer in time. The message names the service, its address and the deadline."""
+
+
+class ArmStopped(TwinRLError):
+    """The arm is stopped (protective stop, lost link, operator hold). Only the operator resumes it."""
