@@ -8,18 +8,7 @@ guide.next ─► environment.reset             guide.report ◄─ EpisodeResul
 from dataclasses import dataclass
 from typing import Protocol
 
-from protos.schema import F32, Bools, Configuration, Observation, Outcome, Segment
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """What one control step did, one row per slot."""
-
-    executed: F32  # (n, 7) the action after limits, as it reached the arm
-    reward: F32  # (n,)
-    terminated: Bools  # (n,) the task is over: bootstrap nothing
-    truncated: Bools  # (n,) time is up: bootstrap from the last observation
-    success: Bools  # (n,)
+from protos.schema import F32, Configuration, Observation, Outcome, Segment, Step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from actors.interfaces import Decision, EpisodeResult, Step
-from protos.schema import F32, SEGMENT_STEPS, Configuration, Observation, Outcome, Segment, Source
+from actors.interfaces import Decision, EpisodeResult
+from protos.schema import F32, SEGMENT_STEPS, Configuration, Observation, Outcome, Segment, Source, Step
 
 
 @dataclass(frozen=True, kw_only=True)

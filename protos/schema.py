@@ -134,6 +134,17 @@ class Configuration:
     poses: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What one control step did, one row per slot."""
+
+    executed: F32  # (n, 7) the action after limits, as it reached the arm
+    reward: F32  # (n,)
+    terminated: Bools  # (n,) the task is over: bootstrap nothing
+    truncated: Bools  # (n,) time is up: bootstrap from the last observation
+    success: Bools  # (n,)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """Up to `SEGMENT_STEPS` consecutive transitions of one episode: T steps, T + 1 observations, frames stored once.
