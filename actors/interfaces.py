@@ -46,7 +46,10 @@ class Policy(Protocol):
 
 
 class Guide(Protocol):
-    def next(self) -> Configuration: ...
+    def next(self) -> Configuration | None:
+        """Where the next episode starts; None when there are no more."""
+        ...
+
     def report(self, result: EpisodeResult) -> None: ...
 
 

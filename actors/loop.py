@@ -63,25 +63,24 @@ class EpisodeLoop:
         self.environment, self.policy, self.guide = environment, policy, guide
         self.recorder, self.sink, self.operator = recorder, sink, operator
         self.stats = LoopStats()
-        n = environment.n
-        self._ended = np.zeros(n, bool)
+        self._ended = np.zeros(environment.n, bool)
+        self._retired = np.zeros(environment.n, bool)
 
     def run(self, stop: Callable[[], bool]) -> LoopStats:
-        """Steps until `stop()` is true; unfinished episodes are dropped."""
+        """Steps until `stop()` is true or the guide has no configuration left; unfinished episodes are dropped."""
         for slot in range(self.environment.n):
             self._begin(slot)
-        fresh = np.zeros(self.environment.n, bool)
-        while not stop():
-            fresh = self._advance(fresh)
+        while not (stop() or self._retired.all()):
+            self._advance()
         return self.stats
 
-    def _advance(self, fresh: Bools) -> Bools:
-        """One control step of every slot. `fresh` marks slots that were reset and only idle in this step."""
+    def _advance(self) -> None:
+        """One control step of every slot; slots that were just reset, and retired ones, only idle."""
         observation = self._observe()
         decision = self._timed("act", lambda: self.policy.act(observation))
         fresh = self._close_ended(observation, decision)
         if fresh.all():
-            return fresh
+            return
         action, human = self._choose(observation, decision, fresh)
         step = self._timed("step", lambda: self.environment.step(action))
         started = time.perf_counter()
@@ -90,7 +89,6 @@ class EpisodeLoop:
         self._ended = (step.terminated | step.truncated) & ~fresh
         self.stats.steps += int((~fresh).sum())
         self.stats.seconds["record"] += time.perf_counter() - started
-        return fresh
 
     def _observe(self) -> Observation:
         """An observation without NaN: a slot that has one loses its episode and starts anew."""
@@ -107,9 +105,9 @@ class EpisodeLoop:
         return observation
 
     def _close_ended(self, observation: Observation, decision: Decision) -> Bools:
-        """Records the last observation of slots that ended, reports them, resets them; they are fresh now."""
-        fresh = self._ended.copy()
-        for slot in np.flatnonzero(fresh):
+        """Records ended slots' last observation, reports and resets them; returns the slots that idle now."""
+        ended = self._ended.copy()
+        for slot in np.flatnonzero(ended):
             segment, result = self.recorder.finish(int(slot), observation, decision)
             self._send(segment)
             self.guide.report(result)
@@ -117,7 +115,7 @@ class EpisodeLoop:
             self.stats.successes += result.outcome is Outcome.SUCCESS
             self.stats.interventions += result.interventions
             self._begin(int(slot))
-        return fresh
+        return ended | self._retired
 
     def _choose(self, observation: Observation, decision: Decision, fresh: Bools) -> tuple[F32, Bools]:
         """The policy's actions, the operator's where one took over, standing still for fresh slots."""
@@ -131,10 +129,14 @@ class EpisodeLoop:
         return action, human
 
     def _begin(self, slot: int) -> None:
+        """Starts the slot's next episode, or retires the slot when there is none."""
+        self._ended[slot] = False
         configuration = self.guide.next()
+        if configuration is None:
+            self._retired[slot] = True
+            return
         self.environment.reset(slot, configuration)
         self.recorder.begin(slot, configuration)
-        self._ended[slot] = False
 
     def _send(self, segment: Segment | None) -> None:
         if segment is not None:

@@ -1,0 +1,58 @@
+"""`python -m actors.sim fleet|evaluate|demonstrate --settings FILE`: the twin side's processes."""
+
+import logging
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from actors.sim.settings import DemonstrationSettings, EvaluationSettings, FleetSettings
+from protos.errors import TwinRLError
+from protos.settings import load_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Run one process of the twin side."""
+
+    what: tyro.conf.Positional[Literal["fleet", "evaluate", "demonstrate"]]
+    settings: Path
+    """JSON file of FleetSettings, EvaluationSettings or DemonstrationSettings."""
+
+
+def main() -> int:
+    arguments = tyro.cli(Arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        _run(arguments, stop)
+    except TwinRLError as error:
+        sys.stderr.write(f"twinrl: {error}\n")
+        return 2
+    return 0
+
+
+def _run(arguments: Arguments, stop: threading.Event) -> None:
+    if arguments.what == "fleet":
+        from actors.sim.fleet import Fleet
+
+        with Fleet(load_settings(FleetSettings, arguments.settings)) as fleet:
+            fleet.run(stop.is_set)
+    elif arguments.what == "evaluate":
+        from actors.sim.evaluate import evaluate
+
+        evaluate(load_settings(EvaluationSettings, arguments.settings))
+    else:
+        from actors.sim.demonstrate import demonstrate
+
+        demonstrate(load_settings(DemonstrationSettings, arguments.settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

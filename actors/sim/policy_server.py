@@ -1,0 +1,127 @@
+"""The policy server: one per node, the only process of the twin side that holds torch.
+
+    TwinActor.act ──► waiting requests ──► one forward pass over all of them ──► answers
+                                              ▲
+    weights service ──► WeightSubscriber ─────┘ swapped between two batches, never inside one
+
+Requests that arrive while a batch is computed form the next batch, so the batch grows with the load and nobody waits
+for a timer. A new weight version is loaded between batches; the answer names the version that made it.
+"""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from protos.schema import F32, U8, Observation
+from services.weights import WeightSubscriber
+
+log = logging.getLogger(__name__)
+
+Answer = tuple[F32, F32, int, str]
+"""actions (n, 7), readout embeddings (n, D), weight version, backbone id."""
+
+
+@dataclass
+class _Request:
+    observation: Observation
+    explore: float
+    answer: "asyncio.Future[Answer]"
+
+
+class PolicyServer:
+    """A Ray actor (async). `act` is called concurrently by every twin actor of the node."""
+
+    def __init__(self, weights: str, instruction: str, seed: int = 0, first_version_timeout_s: float = 60.0) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._subscriber = WeightSubscriber(weights, name="policy-server")
+        self._instruction = instruction
+        self._first_version_timeout_s = first_version_timeout_s
+        self._actor: Any = None
+        self._version = -1
+        self._backbone_id = ""
+        self._generator = torch.Generator().manual_seed(seed)
+        self._waiting: list[_Request] = []
+        self._worker = ThreadPoolExecutor(1, "policy")
+        self._busy = False
+        self._batches = self._rows = 0
+
+    async def act(self, side: U8, wrist: U8, proprio: F32, explore: float) -> Answer:
+        """Actions for the rows of one twin actor."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        observation = Observation(side=side, wrist=wrist, proprio=proprio)
+        self._waiting.append(_Request(observation, explore, answer))
+        if not self._busy:
+            self._busy = True
+            self._task = asyncio.ensure_future(self._serve())
+        return await answer
+
+    async def ping(self) -> str:
+        return "pong"
+
+    async def pid(self) -> int:
+        import os
+
+        return os.getpid()
+
+    async def stats(self) -> dict[str, float]:
+        """Counts since start and how old the weights are."""
+        versions, seconds = self._subscriber.staleness()
+        return {
+            "batches": self._batches,
+            "rows": self._rows,
+            "version": self._version,
+            "versions_behind": versions,
+            "weights_age_s": seconds,
+        }
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                answers = await loop.run_in_executor(self._worker, self._compute, batch)
+            except Exception as error:  # handed to every caller of this batch; the server itself lives on
+                for request in batch:
+                    request.answer.set_exception(error)
+                continue
+            for request, one in zip(batch, answers, strict=True):
+                request.answer.set_result(one)
+        self._busy = False
+
+    def _compute(self, batch: list[_Request]) -> list[Answer]:
+        """One forward pass over every waiting row; runs in the worker thread."""
+        self._refresh()
+        rows = [request.observation for request in batch]
+        joined = Observation(
+            side=np.concatenate([o.side for o in rows]),
+            wrist=np.concatenate([o.wrist for o in rows]),
+            proprio=np.concatenate([o.proprio for o in rows]),
+        )
+        explore = max(request.explore for request in batch)
+        actions, embeddings = self._actor.act(joined, explore=explore, generator=self._generator)
+        self._batches += 1
+        self._rows += len(joined)
+        ends = np.cumsum([len(o) for o in rows])
+        pieces = [slice(end - len(o), end) for o, end in zip(rows, ends, strict=True)]
+        return [(actions[piece], embeddings[piece], self._version, self._backbone_id) for piece in pieces]
+
+    def _refresh(self) -> None:
+        """Swaps in the newest complete weights; waits for the first version only."""
+        newest = self._subscriber.latest()
+        if newest is None:
+            newest = self._subscriber.wait(0, self._first_version_timeout_s)
+        if newest.version == self._version:
+            return
+        if self._actor is None:
+            from policy.acting import BatchActor
+
+            self._actor = BatchActor.from_weights(newest, self._instruction)
+        else:
+            self._actor.load(newest)
+        self._version, self._backbone_id = newest.version, self._actor.backbone_id

@@ -1,0 +1,74 @@
+"""Settings of the twin side: which twins, how many actors, where the services are."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from protos.errors import InputError
+from protos.schema import Schema
+from services.replay import ReplaySettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinWorld:
+    """Which twin to step."""
+
+    scene: Path
+    task: str = "pick_and_place"
+    domain: str = "twin"
+    schema: Schema = field(default_factory=Schema)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetSettings:
+    """A fleet of twin actors on one Ray cluster."""
+
+    world: TwinWorld
+    replay: ReplaySettings
+    weights: str
+    """host:port of the weights service."""
+    run_dir: Path
+    actors: int = 2
+    twins_per_actor: int = 8
+    explore: float = 0.1
+    """Standard deviation of the noise added to the policy's translation while learning, in action units."""
+    env_steps: int = 0
+    """Stop after this many transitions in the twin buffer; 0 runs until told to stop."""
+    ray_address: str = "local"
+    """"local" starts a Ray of its own; "auto" or host:port joins a running cluster."""
+    call_timeout_s: float = 20.0
+    """Longest wait for the policy server, its restart included."""
+
+    def __post_init__(self) -> None:
+        for name in ("actors", "twins_per_actor"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: a fleet needs at least 1")
+        if not 0 <= self.explore <= 1:
+            raise InputError(f"explore={self.explore}: a standard deviation in action units, 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """A policy tried from a grid of initial configurations, without exploration."""
+
+    world: TwinWorld
+    policy: Path
+    """Folder written by the learner."""
+    out: Path
+    """One JSON line per episode."""
+    per_cell: int = 2
+    twins: int = 20
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationSettings:
+    """Successful demonstrations of the scripted expert in the twin."""
+
+    world: TwinWorld
+    replay: ReplaySettings
+    episodes: dict[str, int] = field(default_factory=lambda: {"A": 30, "B": 30})
+    """Region -> number of successful episodes."""
+    disturbance: float = 0.3
+    """Strength of the motion noise that the expert must correct, so that recoveries are demonstrated."""
+    twins: int = 10

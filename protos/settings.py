@@ -1,0 +1,124 @@
+"""Settings as frozen dataclasses, to and from JSON.
+
+Every process of a run reads one JSON file of settings. A key that the dataclass does not have is an error that names
+the nearest one, a value of the wrong type an error that names the place.
+"""
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from protos.errors import InputError
+
+T = TypeVar("T")
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as plain JSON values."""
+    return json.loads(json.dumps(asdict(settings), default=_plain))
+
+
+def save_settings(settings: Any, path: Path) -> Path:
+    """Writes a settings file; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(to_json(settings), indent=2) + "\n")
+    return path
+
+
+def load_settings(kind: type[T], path: Path) -> T:
+    """Reads a settings file written by hand or by `save_settings`."""
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such settings file") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from error
+    return from_json(kind, data, where=path.name)
+
+
+def from_json(kind: type[T], data: Mapping[str, Any], where: str = "settings") -> T:
+    """Builds the dataclass `kind`; missing keys take their defaults."""
+    assert is_dataclass(kind), f"{kind} is not a dataclass"
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where}: expected the settings of {kind.__name__}, got {data!r}")
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    for key in data:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)
+            raise InputError(f"{where}.{key}: no such setting; nearest is {near[0]!r} (of {', '.join(names)})")
+    values = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return from_json(kind, value, where)
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise InputError(f"{where}={value!r}: choose one of {', '.join(map(repr, arguments))}")
+        return value
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(value)
+    if kind is Path:
+        return Path(value)
+    if origin is tuple:
+        return _convert_tuple(arguments, value, where)
+    if origin in (list, Sequence):
+        return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin in (dict, Mapping):
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    return _convert_scalar(kind, value, where)
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    kinds = [kind for kind in arguments if kind is not type(None)]
+    errors = []
+    for kind in kinds:
+        try:
+            return _convert(kind, value, where)
+        except InputError as error:
+            errors.append(str(error))
+    raise InputError(errors[-1])
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if len(value) != len(arguments):
+        raise InputError(f"{where}={value!r}: expected {len(arguments)} values")
+    return tuple(
+        _convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
+    )
+
+
+def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
+    if kind is Any or kind is typing.Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{where}={value!r}: expected {kind.__name__}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
