@@ -1,41 +1,72 @@
-"""What a process does right now, in a small file that `twinrl status` reads.
+"""What a long-running process does right now, in one small file that `twinrl status` reads.
 
-Written atomically and at most twice a second; a reader sees a whole file or none.
+    process ── StatusFile.write ──► logs/<process>.status.json ──► read_status ──► twinrl status
+
+    {"t": 1763640000.0, "pid": 4711, "doing": "twin RL", "waiting_for": "", "rates": {"updates/s": 41.0}}
+
+The file is replaced in one step, so a reader never sees half of it.
 """
 
 import json
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-MIN_INTERVAL_S = 0.5
+STATUS_VARIABLE = "TWINRL_STATUS_FILE"
+"""Environment variable in which a supervisor names the status file of the process it starts."""
+WRITE_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """One reading of a status file."""
+
+    t: float  # unix seconds of the writing
+    pid: int
+    doing: str
+    waiting_for: str
+    """Whom the process waits for ("learner: allowance of the twin buffer"), empty when it works."""
+    rates: dict[str, float] = field(default_factory=dict)
 
 
 class StatusFile:
-    """`<name>.status.json`: {"t", "pid", "doing", "waiting_for", "rates"}."""
+    """Writes at most twice a second; call `write` in every turn of a loop, turns spent waiting included.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._written = 0.0
+    Without a path the file is the one named by `TWINRL_STATUS_FILE`; where that is not set nothing is written. A change
+    of `doing` is written at once, so counters belong into `rates`.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        named = os.environ.get(STATUS_VARIABLE, "")
+        self.path = path if path is not None else (Path(named) if named else None)
+        self._next = 0.0
         self._doing = ""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, *, doing: str, waiting_for: str = "", **rates: float) -> None:
-        """States the current activity; a change of `doing` is written at once, numbers at the interval."""
+        """Replaces the file, or does nothing when it said the same less than half a second ago."""
         now = time.monotonic()
-        if doing == self._doing and now - self._written < MIN_INTERVAL_S:
+        if self.path is None or (doing == self._doing and now < self._next):
             return
-        self._written, self._doing = now, doing
-        content = {"t": time.time(), "pid": os.getpid(), "doing": doing, "waiting_for": waiting_for, "rates": rates}
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content))
-        temporary.replace(self._path)
+        self._next, self._doing = now + WRITE_INTERVAL_S, doing
+        entry = {"t": time.time(), "pid": os.getpid(), "doing": doing, "waiting_for": waiting_for, "rates": rates}
+        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        partial.write_text(json.dumps(entry))
+        partial.replace(self.path)
 
 
-def read_status(path: Path) -> dict[str, Any] | None:
-    """The last status, or None when there is none yet."""
+def read_status(path: Path) -> Status | None:
+    """The file's content; None when it is missing or not a status file."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        entry = json.loads(path.read_text())
+        return Status(
+            t=float(entry["t"]),
+            pid=int(entry["pid"]),
+            doing=str(entry["doing"]),
+            waiting_for=str(entry["waiting_for"]),
+            rates={str(name): float(value) for name, value in entry["rates"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -1,1 +1,35 @@
-"""(written by its room)"""
+"""The digital twin: a splat scene, MuJoCo physics, cameras, an expert, and the vector environment made of them.
+
+    scan ─► scene folder ─► Scene (static splats, cameras) ──┐
+    task (objects, space, success, expert) ──┐               ▼
+    domain (latency, gains, friction, looks) ┴─► MuJoCo ─► render ─► VectorTwin ─► Observation, Step
+
+Everything is in the robot's base frame. Importing this package loads nothing heavy and never torch; only
+`twin.render.reference` and `twin.render.gsplat_backend` need torch. The doors:
+
+    twin.camera     Camera(base_from_camera, width, height, fx, fy, cx, cy), look_at(eye, along=|at=, fovy_deg=, px=)
+    twin.splats     Splats, read_ply(path), write_ply(path, splats), concatenate, merge_voxels(splats, size_m)
+    twin.scene      Scene.load(folder), Scene.save(folder), synthetic_scene()
+    twin.render     rasterize(splats, camera) -> Picture, TwinRenderer
+    twin.tasks      get(name) -> Task, names()
+    twin.randomize  Domain, DOMAINS
+    twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1)
+                    .reset(slot, configuration) .observe() .step(action) .expert_action() .close()
+    twin.gym        GymTwin(gymnasium.Env)
+    twin.world      ArmWorld(scene, task, domain, *, schema): one arm, moved in small slices of time
+                    .place(configuration)            objects only; the arm stays where it is
+                    .set_joint_targets(q)            (6,) rad, held by the joint servos
+                    .set_gripper(opening)            0 closed .. 1 open
+                    .advance(seconds)                whole 5 ms physics steps; the remainder is carried over
+                    .joints, .joint_velocities       (6,) rad, rad/s
+                    .tcp_pose, .tcp_velocity         (6,) m + rotation vector, m/s + rad/s, base frame
+                    .wrench                          (6,) N, Nm at the TCP, base frame, tool weight removed
+                    .opening                         measured, 0..1
+                    .object_pose(name)               (x, y, z, yaw)
+                    .success()                       true at this moment; the task asks for 2 control steps in a row
+                    .render() -> (side, wrist)       u8 (px, px, 3)
+    twin.kinematics forward(q), inverse(q, position, rotation), start_joints(position, yaw)
+    twin.expert     pick_and_place(PickState) -> (n, 7), a pure numpy function
+    twin.rotations  rotation vectors, matrices, quaternions; `continuous` picks the branch of a rotation vector
+    twin.expand     expand(path, old, new): a demonstrated tool path moved to new object and target poses
+"""

@@ -30,7 +30,7 @@ class Fleet:
 
     def __init__(self, settings: FleetSettings) -> None:
         self.settings = settings
-        self._status = StatusFile(settings.run_dir / "logs" / "fleet.status.json")
+        self._status = StatusFile()
         self.restarts = 0
 
     def __enter__(self) -> "Fleet":

@@ -1,0 +1,233 @@
+"""A UR arm driven by ur_rtde: observed, servoed within limits, held when anything is wrong.
+
+    servo(target) ─► limits ─► interpolated targets (servoL) ─► controller        every cycle: safety, joints, force
+         │ feeds                                                                          │ trouble
+         ▼                                                                                ▼
+      watchdog ── no fresh action for 150 ms ─► hold (servoStop)                   hold, ArmStopped
+
+The arm moves only in `move_to`, `servo` and `rest`; each needs `armed=True`, which an operator grants. After any stop
+nothing moves until somebody starts again. Time is the robot's own clock.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.real.link import ArmState, Link
+from actors.real.safety import Limits
+from protos.errors import ArmStopped, InputError
+
+log = logging.getLogger(__name__)
+F64 = NDArray[np.float64]
+
+ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
+LATE_SHARE = 0.8
+"""A step that begins later than this share of its period starts a new rhythm instead of catching up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSettings:
+    """How to reach and drive one arm."""
+
+    host: str = "127.0.0.41"
+    connect_timeout_s: float = 5.0
+    stream_hz: float = 50.0
+    """Servo targets per second of robot time; a real arm likes 125 to 500."""
+    blend: float = 1.0
+    """Share of a control period in which the servo target travels to the new command; the rest it stands there."""
+    lookahead_s: float = 0.05
+    gain: float = 300.0
+    hold_after_s: float = 0.15
+    """Without a fresh action for this long the arm is held where it is."""
+    controller_watchdog_hz: float = 1.0
+    """The controller ends its script by itself when it hears less than this; 0 leaves that out."""
+    move_speed_m_s: float = 0.25
+    move_acceleration_m_s2: float = 1.0
+    move_timeout_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "stream_hz": (10.0, 500.0),
+            "blend": (0.05, 1.0),
+            "lookahead_s": (0.03, 0.2),  # ur_rtde's own limits, as for the gain
+            "gain": (100.0, 2000.0),
+            "hold_after_s": (0.02, 1.0),
+            "move_speed_m_s": (0.01, 1.0),
+            "connect_timeout_s": (0.1, 60.0),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"arm {name}={getattr(self, name)}: must be {low:g} to {high:g}")
+
+
+class UrArm:
+    """One connected arm. Connecting uploads the control script and moves nothing."""
+
+    def __init__(self, settings: ArmSettings, limits: Limits, *, armed: bool) -> None:
+        self.settings, self.limits, self.armed = settings, limits, armed
+        self.holds = 0
+        """How often the watchdog held the arm."""
+        self._link = Link.connect(settings.host, settings.connect_timeout_s)
+        self._commanded = self._link.state().pose
+        self._is_servoing = False
+        self._due_s = 0.0
+        self._last_action = time.monotonic()
+        self._closing = threading.Event()
+        if settings.controller_watchdog_hz > 0:
+            self._link.send("watchdog", lambda: self._link.control.setWatchdog(settings.controller_watchdog_hz))
+        self._watchdog = threading.Thread(target=self._watch, name="arm watchdog", daemon=True)
+        self._watchdog.start()
+
+    # --- reading
+
+    def observe(self) -> ArmState:
+        """The newest state. Raises ArmStopped when the arm is not fit to go on."""
+        state = self._link.state()
+        self._check(state)
+        return state
+
+    @property
+    def time_s(self) -> float:
+        """The robot's clock."""
+        return self._link.time_s
+
+    def anchor(self) -> F64:
+        """Where the next command starts from (6,): the commanded pose, or the measured one after a hold."""
+        with self._link.lock:
+            return self._commanded.copy()
+
+    # --- moving
+
+    def servo(self, target: F64, period_s: float) -> F64:
+        """Moves the commanded TCP pose to `target` (6,) within one control period; returns the pose really commanded.
+
+        Blocks until the period is over on the robot's clock. Raises ArmStopped, after holding, on any trouble.
+        """
+        self._require_armed()
+        state = self.observe()
+        begin = self.anchor()
+        self._last_action = time.monotonic()
+        goal = self._clip(target, begin, state, period_s)
+        start_s = state.t
+        is_in_rhythm = 0.0 <= start_s - self._due_s < LATE_SHARE * period_s
+        self._due_s = (self._due_s if is_in_rhythm else start_s) + period_s
+        travel_s = self.settings.blend * (self._due_s - start_s)
+        while (now := self._link.time_s) < self._due_s - 1e-4:
+            slice_s = min(1.0 / self.settings.stream_hz, self._due_s - now)
+            share = min((now + slice_s - start_s) / travel_s, 1.0)
+            self._stream(begin + share * (goal - begin), slice_s)
+            self._link.wait_until(now + slice_s - 1e-4)
+            self._check(self._link.state())
+        return goal
+
+    def rest(self, seconds: float) -> None:
+        """Stays where it is for a time of the robot's clock."""
+        end_s = self.time_s + seconds
+        while self.time_s < end_s:
+            self.servo(self.anchor(), min(0.1, max(end_s - self.time_s, 0.02)))
+
+    def move_to(self, pose: F64) -> None:
+        """Moves in a straight line to a TCP pose inside the work box, at the speed of the settings; blocks."""
+        self._require_armed()
+        if (outside := self.limits.outside(pose[:3])) > 0:
+            raise InputError(f"pose {np.round(pose[:3], 3).tolist()} is {outside * 100:.1f} cm outside the work box")
+        self.observe()
+        self.hold("before a move")
+        control, settings = self._link.control, self.settings
+        speed, acceleration = settings.move_speed_m_s, settings.move_acceleration_m_s2
+        self._link.send("moveL", lambda: control.moveL(pose.tolist(), speed, acceleration, True))
+        deadline = time.monotonic() + settings.move_timeout_s
+        while not self._has_arrived(pose):
+            if time.monotonic() > deadline:
+                raise self._stopped(f"the arm did not arrive within {settings.move_timeout_s:g} s: look for obstacles")
+            time.sleep(0.002)
+        self._commanded = pose.copy()
+
+    def hold(self, why: str) -> None:
+        """Stops the servo motion; the next command starts from where the arm stands."""
+        with self._link.lock:
+            if self._is_servoing:
+                self._is_servoing = False
+                log.debug("hold: %s", why)
+                self._link.send("servoStop", self._link.control.servoStop)
+            self._commanded = self._link.state().pose
+
+    def close(self) -> None:
+        """Holds, ends the script, disconnects."""
+        self._closing.set()
+        self._watchdog.join(1.0)
+        try:
+            self.hold("closing")
+        except ArmStopped as error:
+            log.info("%s", error)
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- inside
+
+    def _require_armed(self) -> None:
+        if not self.armed:
+            raise InputError('the arm is not armed: clear the workspace, then start with "--arm" (setting armed: true)')
+
+    def _clip(self, target: F64, begin: F64, state: ArmState, period_s: float) -> F64:
+        try:
+            return self.limits.clip(target, commanded=begin, measured=state.pose, period_s=period_s)
+        except ArmStopped as error:
+            raise self._stopped(str(error)) from error
+
+    def _stream(self, pose: F64, slice_s: float) -> None:
+        control, settings = self._link.control, self.settings
+        with self._link.lock:
+            self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), pose
+            command = lambda: control.servoL(pose.tolist(), 0, 0, slice_s, settings.lookahead_s, settings.gain)  # noqa: E731
+            self._link.send("servoL", command)
+
+    def _check(self, state: ArmState) -> None:
+        why = self._link.trouble() or self.limits.check_measured(state.pose[:3], state.joints, state.wrench[:3])
+        if why:
+            raise self._stopped(why)
+
+    def _stopped(self, why: str) -> ArmStopped:
+        """Holds, as far as the controller still listens, and words the error."""
+        try:
+            self.hold(why)
+        except ArmStopped as error:
+            log.info("hold: %s", error)
+        return ArmStopped(why)
+
+    def _has_arrived(self, pose: F64) -> bool:
+        state = self.observe()
+        off = np.abs(state.pose - pose)
+        is_still = float(np.abs(state.velocity[:3]).max()) < ARRIVED_M
+        return bool(off[:3].max() < ARRIVED_M and off[3:].max() < ARRIVED_RAD and is_still)
+
+    def _watch(self) -> None:
+        """Body of the watchdog thread."""
+        while not self._closing.wait(self.settings.hold_after_s / 5):
+            try:
+                self._watch_once()
+            except ArmStopped as error:
+                log.debug("watchdog: %s", error)  # the loop meets the same trouble at its next call and reports it
+
+    def _watch_once(self) -> None:
+        with self._link.lock:
+            silent_s = time.monotonic() - self._last_action
+            if self._is_servoing and silent_s > self.settings.hold_after_s:
+                self.holds += 1
+                log.warning("no fresh action for %.0f ms: arm held", silent_s * 1e3)
+                self.hold("no fresh action")
+            elif not self._is_servoing and self.settings.controller_watchdog_hz > 0:
+                self._link.send("watchdog", self._link.control.kickWatchdog)

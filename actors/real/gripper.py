@@ -1,0 +1,113 @@
+"""Robotiq 2F-85 through the socket of its URCap (port 63352 of the robot's address).
+
+    SET POS 255 SPE 255 FOR 60 GTO 1  ► ack        0 open .. 255 closed
+    GET POS                           ► POS 228    measured
+
+The URCap forwards the text to the gripper's registers; see the manual of the 2F-85, section 4.
+"""
+
+import socket
+import threading
+import time
+from dataclasses import dataclass
+
+from protos.errors import ArmStopped, InputError, Unreachable
+
+PORT = 63352
+_ACTIVE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class GripperSettings:
+    """How the gripper moves and what its ends read."""
+
+    open_at: int = 3
+    """Position reported with open fingers; differs a little from unit to unit."""
+    closed_at: int = 230
+    speed: int = 255
+    force: int = 60
+    timeout_s: float = 3.0
+    activation_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("open_at", "closed_at", "speed", "force"):
+            if not 0 <= getattr(self, name) <= 255:
+                raise InputError(f"gripper {name}={getattr(self, name)}: a register holds 0 to 255")
+        if self.open_at >= self.closed_at:
+            raise InputError(f"gripper open_at={self.open_at}: must be below closed_at={self.closed_at}")
+
+
+class RobotiqGripper:
+    """Opens, closes, and says how far open it is."""
+
+    def __init__(self, host: str, settings: GripperSettings) -> None:
+        self._settings, self._address = settings, f"{host}:{PORT}"
+        self._lock = threading.Lock()
+        self._received = b""
+        self.is_commanded_open = True
+        try:
+            self._socket = socket.create_connection((host, PORT), timeout=settings.timeout_s)
+        except OSError as error:
+            raise Unreachable(
+                f"gripper at {self._address}: {error} (deadline {settings.timeout_s:g} s); is the Robotiq URCap on?"
+            ) from error
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def activate(self) -> None:
+        """Switches it on; an inactive gripper opens and closes once by itself, so this counts as motion."""
+        self._set("ACT 1 GTO 1")
+        deadline = time.monotonic() + self._settings.activation_timeout_s
+        while self._get("STA") != _ACTIVE:
+            if time.monotonic() > deadline:
+                raise ArmStopped(
+                    f"gripper not active after {self._settings.activation_timeout_s:g} s: activate it at the pendant"
+                )
+            time.sleep(0.05)
+
+    def command(self, *, is_open: bool) -> None:
+        """Starts to open or close; returns at once."""
+        self.is_commanded_open = is_open
+        position = 0 if is_open else 255
+        self._set(f"POS {position} SPE {self._settings.speed} FOR {self._settings.force} GTO 1")
+
+    def opening(self) -> float:
+        """0 closed .. 1 open, measured."""
+        settings = self._settings
+        share = (self._get("POS") - settings.open_at) / (settings.closed_at - settings.open_at)
+        return min(max(1.0 - share, 0.0), 1.0)
+
+    def close(self) -> None:
+        """Closes the connection; the fingers stay as they are."""
+        self._socket.close()
+
+    def _set(self, registers: str) -> None:
+        answer = self._ask(f"SET {registers}")
+        if answer != "ack":
+            raise ArmStopped(f"gripper at {self._address} answered {answer!r} to SET {registers}")
+
+    def _get(self, name: str) -> int:
+        answer = self._ask(f"GET {name}").split()
+        if len(answer) != 2 or answer[0] != name or not answer[1].isdigit():
+            raise ArmStopped(f"gripper at {self._address} answered {answer} to GET {name}")
+        return int(answer[1])
+
+    def _ask(self, command: str) -> str:
+        with self._lock:
+            try:
+                self._socket.sendall(f"{command}\n".encode())
+                return self._line()
+            except OSError as error:
+                raise ArmStopped(
+                    f"gripper at {self._address}: link lost ({error}; deadline {self._settings.timeout_s:g} s)"
+                ) from error
+
+    def _line(self) -> str:
+        self._received = self._received.lstrip(b"\n")
+        # the URCap ends "ack" without a newline, other answers with one
+        while b"\n" not in self._received and self._received != b"ack":
+            data = self._socket.recv(256)
+            if not data:
+                raise ConnectionResetError("the gripper closed the connection")
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return line.decode("ascii", "replace").strip()

@@ -1,0 +1,65 @@
+"""Who puts the objects where an episode starts, and who says whether the task is done.
+
+BenchHands     the stand-in's bench does both at once
+ConsoleHands   an operator at this terminal
+"""
+
+import select
+import sys
+from typing import Protocol, TextIO
+
+from actors.real.bench import BenchClient
+from protos.schema import Configuration
+from twin.tasks.base import TOOL
+
+
+class Hands(Protocol):
+    """A person at the table, or what stands in for one."""
+
+    def place(self, configuration: Configuration) -> None:
+        """Returns when the objects stand where the configuration says and nobody is within the arm's reach."""
+        ...
+
+    def judge(self) -> bool:
+        """Whether the task is solved at this moment; returns at once."""
+        ...
+
+
+class BenchHands:
+    """The stand-in's hands and eyes."""
+
+    def __init__(self, bench: BenchClient) -> None:
+        self._bench = bench
+
+    def place(self, configuration: Configuration) -> None:
+        self._bench.place(configuration)
+
+    def judge(self) -> bool:
+        return self._bench.success()
+
+
+class ConsoleHands:
+    """Asks the operator at the terminal. Enter during an episode says that the task is solved."""
+
+    def __init__(self, answers: TextIO = sys.stdin, screen: TextIO = sys.stdout) -> None:
+        self._answers, self._screen = answers, screen
+        self._is_done = False
+
+    def place(self, configuration: Configuration) -> None:
+        self._is_done = False
+        for name, (x, y, _, yaw) in configuration.poses.items():
+            if name != TOOL:
+                self._say(f"  {name}: x = {x * 100:.1f} cm, y = {y * 100:.1f} cm, turned {yaw * 57.3:.0f} degrees")
+        self._say("Place the objects (base frame), leave the arm's reach, press Enter.")
+        if not self._answers.readline():
+            raise EOFError("the terminal is closed: nobody can place the objects")
+        self._say("The arm moves. Enter: the task is solved. Ctrl-C: hold.")
+
+    def judge(self) -> bool:
+        if not self._is_done and select.select([self._answers], [], [], 0)[0]:
+            self._is_done = bool(self._answers.readline())
+        return self._is_done
+
+    def _say(self, text: str) -> None:
+        self._screen.write(text + "\n")
+        self._screen.flush()

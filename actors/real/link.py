@@ -1,0 +1,198 @@
+"""The wires to a UR controller: ports, ur_rtde interfaces, and what the controller says about itself.
+
+    dashboard 29999 ── robot mode, safety status, remote control?
+    RTDE      30004 ── state (RTDEReceiveInterface), command registers (RTDEControlInterface)
+    script    30003 ── ur_rtde's control script
+
+ur_rtde's getters and commands release the interpreter lock but are not made for several threads: `Link.lock` guards
+every command. It prints its own reconnection notes to standard error.
+"""
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.errors import ArmStopped, InputError, Unreachable
+from twin.rotations import TOOL_DOWN_VECTOR, continuous
+
+log = logging.getLogger(__name__)
+F64 = NDArray[np.float64]
+T = TypeVar("T")
+
+PORTS = {29999: "dashboard", 30003: "script", 30004: "RTDE"}
+OUTPUTS = [
+    "timestamp",
+    "actual_q",
+    "actual_TCP_pose",
+    "actual_TCP_speed",
+    "actual_TCP_force",
+    "robot_mode",
+    "safety_mode",
+    "safety_status_bits",
+    "runtime_state",
+    "robot_status_bits",
+]
+"""What is streamed to us: all that is read here and no more, which keeps a package small."""
+_NORMAL, _REDUCED = 1, 2
+_REMEDIES = {
+    3: "protective stop: find the cause, free the arm, release the stop at the pendant",
+    4: "recovery mode: the arm is outside its safety limits; jog it back at the pendant",
+    5: "safeguard stop: close the safeguard and reset it",
+    6: "emergency stop (system): release the button, then switch the arm on at the pendant",
+    7: "emergency stop (robot): release the button, then switch the arm on at the pendant",
+    8: "safety violation: restart the safety system at the pendant",
+    9: "safety fault: restart the controller",
+}
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """One reading of the arm, base frame."""
+
+    t: float  # robot clock [s]
+    joints: F64  # (6,) rad
+    pose: F64  # (6,) m, rotation vector
+    velocity: F64  # (6,) m/s, rad/s
+    wrench: F64  # (6,) N, Nm
+
+
+class Link:
+    """The open connection to one controller. `connect` uploads the control script; nothing moves."""
+
+    def __init__(self, receive: Any, control: Any, timeout_s: float) -> None:
+        self._receive, self.control = receive, control
+        self._timeout_s = timeout_s
+        self.lock = threading.RLock()
+
+    @classmethod
+    def connect(cls, host: str, timeout_s: float) -> "Link":
+        """Raises Unreachable when nobody answers, ArmStopped when the robot is not ready to move."""
+        for port, name in PORTS.items():
+            _probe(host, port, name, timeout_s)
+        _check_dashboard(host, timeout_s)
+        import rtde_control
+        import rtde_receive
+
+        receive = _within(
+            timeout_s, f"RTDE at {host}:30004", lambda: rtde_receive.RTDEReceiveInterface(host, -1.0, OUTPUTS)
+        )
+        control = _within(timeout_s, f"control script at {host}", lambda: rtde_control.RTDEControlInterface(host))
+        return cls(receive, control, timeout_s)
+
+    def state(self) -> ArmState:
+        """The newest package."""
+        receive = self._receive
+        return ArmState(
+            t=receive.getTimestamp(),
+            joints=np.array(receive.getActualQ()),
+            pose=_smooth(np.array(receive.getActualTCPPose())),
+            velocity=np.array(receive.getActualTCPSpeed()),
+            wrench=np.array(receive.getActualTCPForce()),
+        )
+
+    @property
+    def time_s(self) -> float:
+        """The robot's clock, newest package."""
+        return float(self._receive.getTimestamp())
+
+    def trouble(self) -> str:
+        """Why the arm cannot be commanded now, and what the operator must do; empty when it can."""
+        if not self._receive.isConnected() or not self.control.isConnected():
+            return "link to the controller lost: check power and network"
+        if (mode := self._receive.getSafetyMode()) not in (_NORMAL, _REDUCED):
+            return _REMEDIES.get(mode, f"safety mode {mode}: see the pendant")
+        if not self.control.isProgramRunning():
+            return "the control script does not run (stopped at the pendant, or the controller's watchdog ended it)"
+        return ""
+
+    def send(self, what: str, command: Callable[[], bool]) -> None:
+        """One command to the control script. Raises ArmStopped when the controller does not take it."""
+        with self.lock:
+            taken = command()
+        if not taken:
+            raise ArmStopped(f"{what} refused: {self.trouble() or 'the controller did not say why'}")
+
+    def wait_until(self, time_s: float) -> None:
+        """Sleeps until the robot's clock shows `time_s`. Raises ArmStopped if it stands still."""
+        pause_s, deadline, last = 0.0001, time.monotonic() + self._timeout_s, self.time_s
+        while (now := self.time_s) < time_s:
+            if now != last:
+                last, deadline = now, time.monotonic() + self._timeout_s
+            elif time.monotonic() > deadline:
+                raise ArmStopped(
+                    f"the robot's clock stands still for {self._timeout_s:g} s: {self.trouble() or 'check the network'}"
+                )
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 0.002)
+
+    def close(self) -> None:
+        """Ends the control script and both connections; a lost link is not an error any more."""
+        for what, command in (
+            ("stop script", self.control.stopScript),
+            ("disconnect", self.control.disconnect),
+            ("disconnect", self._receive.disconnect),
+        ):
+            try:
+                _within(2.0, what, command)
+            except (Unreachable, RuntimeError) as error:
+                log.info("%s: %s", what, error)
+
+
+def _smooth(pose: F64) -> F64:
+    """The same pose with the rotation vector that does not jump while the tool points down; see `twin.rotations`."""
+    return np.concatenate([pose[:3], continuous(pose[3:], TOOL_DOWN_VECTOR)])
+
+
+def _probe(host: str, port: int, name: str, timeout_s: float) -> None:
+    try:
+        socket.create_connection((host, port), timeout=timeout_s).close()
+    except OSError as error:
+        raise Unreachable(f"UR controller at {host}: {name} port {port}: {error} (deadline {timeout_s:g} s)") from error
+
+
+def _check_dashboard(host: str, timeout_s: float) -> None:
+    """The robot must be on, without a safety stop and in remote control."""
+    import dashboard_client
+
+    dashboard = dashboard_client.DashboardClient(host)
+    try:
+        dashboard.connect(round(timeout_s * 1000))
+        mode, safety = dashboard.robotmode(), dashboard.safetystatus()
+        is_remote = dashboard.isInRemoteControl()
+        dashboard.disconnect()
+    except RuntimeError as error:
+        raise Unreachable(f"UR controller at {host}: dashboard: {error} (deadline {timeout_s:g} s)") from error
+    if "RUNNING" not in mode:
+        raise ArmStopped(f"{mode.strip()}: switch the arm on and release its brakes at the pendant")
+    if not any(word in safety for word in ("NORMAL", "REDUCED")):
+        raise ArmStopped(f"{safety.strip()}: find the cause, free the arm, release the stop at the pendant")
+    if not is_remote:
+        raise InputError(f"UR controller at {host} is in local control: choose remote control at the pendant")
+
+
+def _within(timeout_s: float, what: str, call: Callable[[], T]) -> T:
+    """Runs a call of ur_rtde that knows no deadline of its own. Raises Unreachable after `timeout_s`."""
+    answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((call(), None))
+        except RuntimeError as error:
+            answers.put((None, error))
+
+    threading.Thread(target=run, daemon=True, name=what).start()
+    try:
+        result, error = answers.get(timeout=timeout_s)
+    except queue.Empty:
+        raise Unreachable(f"{what}: no answer (deadline {timeout_s:g} s)") from None
+    if error is not None:
+        raise Unreachable(f"{what}: {error} (deadline {timeout_s:g} s)") from error
+    return result  # type: ignore[return-value]

@@ -1,0 +1,33 @@
+"""Settings of the simulated controller."""
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from actors.real import bench
+from protos.errors import InputError
+from protos.schema import Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandinSettings:
+    """One simulated arm in a scene. Its physics and looks differ from the twin's by `domain`."""
+
+    scene: Path
+    task: str = "pick_and_place"
+    domain: str = "standin"
+    schema: Schema = field(default_factory=Schema)
+    seed: int = 0
+    host: str = "127.0.0.41"
+    """A loopback address of its own: the ports of a UR controller are fixed."""
+    bench_port: int = bench.PORT
+    fast: bool = True
+    """Run ahead of the wall clock while commands are executed; False keeps to real time."""
+
+    def __post_init__(self) -> None:
+        try:
+            loopback = ip_address(self.host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise InputError(f"host={self.host!r}: the stand-in listens on loopback only; choose 127.0.0.N")

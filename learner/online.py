@@ -1,0 +1,226 @@
+"""The online loop: as many updates as the received experience pays for, weights out, an allowance back.
+
+    replay.received ─► updates due = utd × (received − start_after) ─► update ─► every 50: publish
+    replay.allow    ◄─ start_after + updates / utd + slack ◄───────────┘         every 1000: checkpoint
+
+Waits for: transitions (up to `data_timeout_s`). Unblocks: actors held at the allowance.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from learner.settings import LoopSettings
+from learner.update import WARMUP, Metrics, Phase, RlAgent, columns
+from protos.errors import Unreachable
+from protos.schema import Buffer
+from protos.status import StatusFile
+
+log = logging.getLogger(__name__)
+_LOOK_AGAIN_S = 0.02
+_NORMALIZATION_ROWS = 4096
+
+
+class Experience(Protocol):
+    """What the loop needs of the replay reader."""
+
+    def counts(self) -> Mapping[Buffer, int]: ...
+    def received(self) -> Mapping[Buffer, int]: ...
+    def sample(self, rng: np.random.Generator, sizes: Mapping[Buffer, int]) -> Any: ...
+    def allow(self, buffer: Buffer, total: int) -> None: ...
+
+
+class Updater(Protocol):
+    """Runs updates on an agent: the plain one, or RLlib's."""
+
+    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Metrics: ...
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Counters of a stage; they travel in the checkpoint."""
+
+    base: dict[Buffer, int]
+    """Transitions that each online buffer had received before the stage began."""
+    warmup: int = 0
+    updates: int = 0
+    version: int = -1
+    """Newest weight version published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlets:
+    """Where the loop's results go."""
+
+    publish: Callable[[], int]
+    """Publishes the policy's parts and returns the version."""
+    checkpoint: Callable[[], None]
+    record: Callable[..., None]
+    """Writes one line of metrics: step, total and scalars by keyword."""
+
+
+class OnlineLoop:
+    """Paces one RL stage from warm-up to its budget."""
+
+    def __init__(
+        self,
+        agent: RlAgent,
+        updater: Updater,
+        experience: Experience,
+        settings: LoopSettings,
+        outlets: Outlets,
+        *,
+        progress: Progress,
+        rng: np.random.Generator,
+    ) -> None:
+        self.agent, self.updater, self.experience = agent, updater, experience
+        self.settings, self.outlets, self.progress, self.rng = settings, outlets, progress, rng
+        self._recent: list[Metrics] = []
+        self._last_arrival = (time.monotonic(), -1)
+        self._status = StatusFile()
+
+    @property
+    def env_steps(self) -> int:
+        """Transitions received from the online buffers since the stage began."""
+        received = self.experience.received()
+        return max(0, sum(received.get(buffer, 0) - base for buffer, base in self.progress.base.items()))
+
+    @property
+    def total_updates(self) -> int:
+        """Online updates of a whole stage."""
+        return int(self.settings.utd * max(0, self.settings.env_steps - self.settings.start_after))
+
+    def run(self, stop: Callable[[], bool]) -> bool:
+        """Runs until the budget is used up (True) or `stop()` (False)."""
+        self._allow()
+        self._publish()
+        self._warm_up(stop)
+        while not stop():
+            if self.progress.updates >= self.total_updates and self.env_steps >= self.settings.env_steps:
+                return True
+            if self.progress.updates < self._paid():
+                self._advance()
+            else:
+                self._wait()
+        return False
+
+    def finish(self) -> None:
+        """Publishes the newest weights and writes the last line of metrics."""
+        self._publish()
+        self.write_metrics()
+
+    def _paid(self) -> int:
+        """Online updates that the received transitions pay for."""
+        seen = min(self.env_steps, self.settings.env_steps)
+        return int(self.settings.utd * max(0, seen - self.settings.start_after))
+
+    def _warm_up(self, stop: Callable[[], bool]) -> None:
+        """Fits the critic's normalisation, then trains the critic on demonstrations alone."""
+        if self.progress.warmup == 0 and self.settings.warmup_updates:
+            self.agent.fit_critic_normalization(columns(self._sample(_NORMALIZATION_ROWS, online=False)))
+        while self.progress.warmup < self.settings.warmup_updates and not stop():
+            batch = self._sample(self.settings.batch_size, online=False)
+            self.progress.warmup += 1
+            self._note(self.updater.update(columns(batch), WARMUP), "warmup_")
+            self._status.write(doing="critic warm-up", updates=self.progress.warmup)
+
+    def _advance(self) -> None:
+        """One online update, and what is due after it."""
+        batch = self._sample(self.settings.batch_size, online=True)
+        phase = Phase(progress=self.progress.updates / max(1, self.total_updates))
+        metrics = self.updater.update(columns(batch), phase)
+        acted = batch.version[batch.version >= 0]
+        if len(acted):
+            metrics["sample_age"] = float(self.progress.version - acted.mean())
+        self.progress.updates += 1
+        self._note(metrics)
+        self._allow()
+        self._status.write(doing="online RL", updates=self.progress.updates, version=self.progress.version)
+        if self.progress.updates % self.settings.publish_every == 0:
+            self._publish()
+        if self.progress.updates % self.settings.checkpoint_every == 0:
+            self.outlets.checkpoint()
+
+    def _wait(self) -> None:
+        """Nothing is due: looks again soon, and gives up when no transition comes for too long."""
+        now, seen = time.monotonic(), self.env_steps
+        if seen != self._last_arrival[1]:
+            self._last_arrival = (now, seen)
+        elif now - self._last_arrival[0] > self.settings.data_timeout_s:
+            raise Unreachable(
+                f"no transition came from {', '.join(self.settings.online)} within "
+                f"data_timeout_s={self.settings.data_timeout_s:g} ({seen} of {self.settings.env_steps} so far); "
+                "are the actors running?"
+            )
+        self._status.write(
+            doing="online RL",
+            waiting_for=f"actors: transitions in {', '.join(self.settings.online)}",
+            updates=self.progress.updates,
+            version=self.progress.version,
+        )
+        time.sleep(_LOOK_AGAIN_S)
+
+    def _sample(self, rows: int, *, online: bool) -> Any:
+        counts = self.experience.counts()
+        sides = (self.settings.online, self.settings.demo) if online else (self.settings.demo,)
+        return self.experience.sample(self.rng, batch_sizes(rows, sides, counts))
+
+    def _allow(self) -> None:
+        ahead = self.settings.start_after + int(self.progress.updates / self.settings.utd) + self.settings.slack
+        for buffer, base in self.progress.base.items():
+            self.experience.allow(buffer, base + ahead)
+
+    def _publish(self) -> None:
+        self.progress.version = self.outlets.publish()
+
+    def _note(self, metrics: Metrics, prefix: str = "") -> None:
+        """Collects metrics; writes their means every `log_every` updates."""
+        self._recent.append({prefix + name: value for name, value in metrics.items()})
+        if len(self._recent) >= self.settings.log_every:
+            self.write_metrics()
+
+    def write_metrics(self) -> None:
+        """One line of metrics: where the stage is, and the means since the last line."""
+        names = {name for metrics in self._recent for name in metrics}
+        means = {name: float(np.mean([m[name] for m in self._recent if name in m])) for name in sorted(names)}
+        self.outlets.record(
+            step=min(self.env_steps, self.settings.env_steps),
+            total=self.settings.env_steps,
+            updates=self.progress.updates,
+            version=self.progress.version,
+            **means,
+        )
+        self._recent.clear()
+
+
+def batch_sizes(rows: int, sides: tuple[Mapping[Buffer, int], ...], counts: Mapping[Buffer, int]) -> dict[Buffer, int]:
+    """How many rows to draw from each buffer, `rows` in all.
+
+    Each side keeps its share of the batch while any of its buffers has data; inside a side an empty buffer's share goes
+    to the others in proportion.
+    """
+    filled = [{buffer: share for buffer, share in side.items() if counts.get(buffer, 0)} for side in sides]
+    weights: dict[Buffer, float] = {}
+    for side, present in zip(sides, filled, strict=True):
+        for buffer, share in present.items():
+            weights[buffer] = share * sum(side.values()) / sum(present.values())
+    if not weights:
+        names = ", ".join(buffer for side in sides for buffer in side)
+        raise Unreachable(f"the replay has no transition in {names}; write demonstrations before this stage starts")
+    return _apportion(rows, weights)
+
+
+def _apportion(rows: int, weights: Mapping[Buffer, float]) -> dict[Buffer, int]:
+    """Whole numbers in proportion to `weights` that sum to `rows` (largest remainder)."""
+    total = sum(weights.values())
+    exact = {buffer: rows * weight / total for buffer, weight in weights.items()}
+    sizes = {buffer: int(value) for buffer, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda buffer: sizes[buffer] - exact[buffer])
+    for buffer in by_remainder[: rows - sum(sizes.values())]:
+        sizes[buffer] += 1
+    return sizes

@@ -1,0 +1,249 @@
+"""The stages as processes run them: replay in, weights out, metrics and checkpoints on disk.
+
+    run_sft   replay ─► episodes ─► SftTrainer ─► DIR/policy
+    run_rl    DIR of a policy ─► freeze ─► reader (embeds what has no readouts) ─► OnlineLoop ─► weights, DIR/policy
+
+Both write `DIR/metrics.jsonl`; both leave `DIR/checkpoint` when told to stop, and go on from it with `resume`.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from learner import checkpoint
+from learner.online import OnlineLoop, Outlets, Progress, Updater
+from learner.seeding import seed_demonstrations
+from learner.settings import ReplayAddress, RlSettings, Selection, SftSettings
+from learner.sft import Metrics, SftTrainer, prepare
+from learner.update import RlAgent
+from policy.checkpoint import load_policy, save_policy
+from policy.language import encode_instruction
+from policy.model import Policy
+from protos.errors import InputError, Unreachable
+from protos.schema import F32, Schema
+from protos.settings import to_json
+from protos.status import StatusFile
+from services.replay import Episode, ReplayReader, ReplaySettings
+from services.telemetry import MetricsLog
+from services.weights import WeightPublisher
+
+log = logging.getLogger(__name__)
+Stop = Callable[[], bool]
+_LOOK_AGAIN_S = 0.1
+_EMBED_ROWS = 64
+
+
+def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop) -> bool:
+    """Fine-tunes a policy on selected episodes; True when all steps are done."""
+    torch.set_num_threads(settings.threads)
+    episodes = read_episodes(settings, stop)
+    if stop():
+        return False
+    policy = _initial_policy(settings)
+    trainer = SftTrainer(policy, prepare(policy, episodes, settings.train), settings.train)
+    parts = {"policy": policy}, {"optimizer": trainer.optimizer}
+    saved = out / "checkpoint"
+    if resume and checkpoint.exists(saved):
+        state = checkpoint.restore(saved, modules=parts[0], optimizers=parts[1], generator=trainer.generator)
+        trainer.step = state["step"]
+    log.info("fine-tuning on %d episodes, %d steps, from step %d", len(episodes), settings.train.steps, trainer.step)
+    with MetricsLog(out / "metrics.jsonl", stage=out.name) as metrics:
+        finished = _train(trainer, settings, metrics, stop)
+    state = {"step": trainer.step}
+    checkpoint.save(saved, modules=parts[0], optimizers=parts[1], generator=trainer.generator, state=state)
+    save_policy(out / "policy", policy, step=trainer.step, total=settings.train.steps)
+    log.info("saved %s and %s at step %d of %d", out / "policy", saved, trainer.step, settings.train.steps)
+    return finished
+
+
+def _train(trainer: SftTrainer, settings: SftSettings, metrics: MetricsLog, stop: Stop) -> bool:
+    """Steps until done or told to stop, with a line of metrics at both ends and every `log_every` steps."""
+    total, recent, status = settings.train.steps, list[Metrics](), StatusFile()
+    metrics.write(step=trainer.step, total=total)
+    while trainer.step < total and not stop():
+        recent.append(trainer.advance())
+        status.write(doing="fine-tuning", steps=trainer.step)
+        if trainer.step % settings.log_every == 0 or trainer.step == total:
+            means = {name: float(np.mean([m[name] for m in recent])) for name in recent[0]}
+            metrics.write(step=trainer.step, total=total, **means)
+            recent.clear()
+    return trainer.step >= total
+
+
+def read_episodes(settings: SftSettings, stop: Stop) -> list[Episode]:
+    """The selected episodes that are in the replay now; waits for the first of them."""
+    wanted = tuple({selection.buffer for selection in settings.select})
+    reader = ReplayReader(
+        _replay(settings.replay), settings.schema, buffers=wanted, gamma=1.0, n_step=1, capacity={}, keep_frames=wanted
+    )
+    try:
+        deadline = time.monotonic() + settings.data_timeout_s
+        while not stop():
+            catch_up(reader, stop)
+            episodes = [episode for selection in settings.select for episode in select(reader, selection)]
+            if episodes:
+                return episodes
+            if time.monotonic() > deadline:
+                raise Unreachable(
+                    f"the replay has no episode for {to_json(settings)['select']} within "
+                    f"data_timeout_s={settings.data_timeout_s:g}; write demonstrations first"
+                )
+            time.sleep(_LOOK_AGAIN_S)
+        return []
+    finally:
+        reader.close()
+
+
+def select(reader: ReplayReader, selection: Selection) -> list[Episode]:
+    """The episodes that a selection names, oldest first."""
+
+    def fits(episode: Episode) -> bool:
+        return (
+            (selection.source is None or episode.source is selection.source)
+            and (selection.region is None or episode.configuration.region == selection.region)
+            and (selection.outcome is None or episode.outcome is selection.outcome)
+        )
+
+    return reader.episodes(selection.buffer, fits)[: selection.limit]
+
+
+def catch_up(reader: ReplayReader, stop: Stop) -> None:
+    """Reads everything that is in the replay already."""
+    while reader.poll() and not stop():
+        pass
+
+
+def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop) -> bool:
+    """One RL stage, from a policy folder to its step budget; True when the budget is used up."""
+    torch.set_num_threads(settings.threads)
+    resuming = resume and checkpoint.exists(out / "checkpoint")
+    if settings.seed_twin_episodes and not resuming:
+        seed_demonstrations(_replay(settings.replay), settings, stop)
+    policy = load_policy(settings.policy)
+    _check_cameras(policy, settings.schema)
+    agent, updater = _learner(policy, settings)
+    reader = _reader(agent.policy, settings)
+    try:
+        catch_up(reader, stop)
+        reader.start()
+        return _run_loop(agent, updater, reader, settings, out, resuming=resuming, stop=stop)
+    finally:
+        reader.close()
+
+
+def _run_loop(
+    agent: RlAgent,
+    updater: Updater,
+    reader: ReplayReader,
+    settings: RlSettings,
+    out: Path,
+    *,
+    resuming: bool,
+    stop: Stop,
+) -> bool:
+    """The online loop with its outlets; saves checkpoint and policy whatever ends it."""
+    received = reader.received()
+    progress = Progress(base={buffer: received[buffer] for buffer in settings.loop.online})
+    rng = np.random.default_rng(settings.seed)
+    modules = {"policy": agent.policy, "critic": agent.critic, "target": agent.target}
+    optimizers = {"critic_optimizer": agent.critic_optimizer, "actor_optimizer": agent.actor_optimizer}
+    saved = out / "checkpoint"
+
+    def save() -> None:
+        checkpoint.save(
+            saved, modules=modules, optimizers=optimizers, generator=agent.generator, rng=rng, state=asdict(progress)
+        )
+
+    if resuming:
+        state = checkpoint.restore(saved, modules=modules, optimizers=optimizers, generator=agent.generator, rng=rng)
+        progress = Progress(**state)
+        log.info("going on from update %d", progress.updates)
+    publisher = None if settings.weights is None else WeightPublisher(settings.weights, wire_dtype=settings.wire_dtype)
+    try:
+        with MetricsLog(out / "metrics.jsonl", stage=settings.stage) as metrics:
+            outlets = Outlets(publish=lambda: _publish(publisher, agent.policy), checkpoint=save, record=metrics.write)
+            loop = OnlineLoop(agent, updater, reader, settings.loop, outlets, progress=progress, rng=rng)
+            loop.write_metrics()
+            try:
+                finished = loop.run(stop)
+            finally:
+                save()
+            loop.finish()
+        save_policy(out / "policy", agent.policy, updates=progress.updates, version=progress.version)
+        log.info("saved %s and %s after %d updates", out / "policy", saved, progress.updates)
+        return finished
+    finally:
+        if publisher is not None:
+            publisher.close()
+
+
+def _learner(policy: Policy, settings: RlSettings) -> tuple[RlAgent, Updater]:
+    if settings.engine == "torch":
+        agent = RlAgent(policy, settings.update, seed=settings.seed)
+        return agent, agent
+    from learner.rllib import RllibUpdater
+
+    updater = RllibUpdater(policy, settings.update, seed=settings.seed)
+    return updater.agent, updater
+
+
+def _reader(policy: Policy, settings: RlSettings) -> ReplayReader:
+    """A reader of all buffers of the batch; readouts of another backbone are computed again."""
+    buffers = (*settings.loop.demo, *settings.loop.online)
+    missing = [buffer for buffer in buffers if buffer not in settings.capacity]
+    if missing:
+        raise InputError(f"capacity has no entry for {', '.join(missing)}, which the batch draws from")
+    return ReplayReader(
+        _replay(settings.replay),
+        settings.schema,
+        buffers=buffers,
+        gamma=settings.gamma,
+        n_step=settings.n_step,
+        capacity={buffer: settings.capacity[buffer] for buffer in buffers},
+        embed=lambda episode: embed_episode(policy, episode),
+        backbone_id=policy.backbone_id,
+    )
+
+
+@torch.inference_mode()
+def embed_episode(policy: Policy, episode: Episode) -> F32:
+    """Readouts (T + 1, D) of an episode's observations."""
+    language = torch.from_numpy(encode_instruction(episode.instruction, policy.settings))[None]
+    frames = (
+        torch.from_numpy(camera).split(_EMBED_ROWS) for camera in (episode.observation.side, episode.observation.wrist)
+    )
+    return torch.cat([policy.embed(side, wrist, language) for side, wrist in zip(*frames, strict=True)]).numpy()
+
+
+def _publish(publisher: WeightPublisher | None, policy: Policy) -> int:
+    if publisher is None:
+        return -1
+    return publisher.publish(policy.parts(), settings={"policy": to_json(policy.settings)})
+
+
+def _initial_policy(settings: SftSettings) -> Policy:
+    if settings.initial_policy is not None:
+        policy = load_policy(settings.initial_policy)
+    else:
+        torch.manual_seed(settings.train.seed)
+        policy = Policy(settings.policy)
+    _check_cameras(policy, settings.schema)
+    return policy
+
+
+def _check_cameras(policy: Policy, schema: Schema) -> None:
+    octo = policy.settings.octo
+    if (octo.side_px, octo.wrist_px) != (schema.side_px, schema.wrist_px):
+        raise InputError(
+            f"the policy takes pictures of {octo.side_px} and {octo.wrist_px} pixels, the schema says "
+            f"{schema.side_px} and {schema.wrist_px}"
+        )
+
+
+def _replay(address: ReplayAddress) -> ReplaySettings:
+    return ReplaySettings(url=address.url, prefix=address.prefix)

@@ -1,0 +1,86 @@
+"""Tensors on disk: safetensors and a JSON manifest with the file's sha256. No pickle.
+
+    folder/manifest.json                 written last, replaced atomically
+    folder/tensors-<sha256[:12]>.safetensors
+
+A crash between the two leaves the old pair whole; a manifest whose file changed is refused.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from policy.model import Policy
+from policy.settings import PolicySettings
+from protos.errors import CorruptData, InputError
+from protos.settings import from_json, to_json
+
+MANIFEST = "manifest.json"
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+    """Writes a checkpoint folder; `manifest` is any JSON object."""
+    path.mkdir(parents=True, exist_ok=True)
+    data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    file = path / f"tensors-{digest[:12]}.safetensors"
+    _write(file, data)
+    record = {"manifest": dict(manifest), "file": file.name, "sha256": digest}
+    _write(path / MANIFEST, json.dumps(record, indent=1).encode())
+    for old in path.glob("tensors-*.safetensors"):
+        if old != file:
+            old.unlink()
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and manifest of a checkpoint folder."""
+    try:
+        record = json.loads((path / MANIFEST).read_text())
+        data = (path / record["file"]).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no checkpoint here ({error.filename} is missing)") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CorruptData(f"{path / MANIFEST}: not a checkpoint manifest") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != record.get("sha256"):
+        raise CorruptData(f"{path / record['file']}: sha256 {digest[:12]}… differs from the manifest's")
+    return safetensors.torch.load(data), record["manifest"]
+
+
+def exists(path: Path) -> bool:
+    """Whether the folder holds a checkpoint."""
+    return (path / MANIFEST).is_file()
+
+
+def save_policy(path: Path, policy: Policy, **manifest: Any) -> None:
+    """A policy with its settings; further entries of the manifest by keyword."""
+    record = {"policy": to_json(policy.settings), "backbone_id": policy.backbone_id, **manifest}
+    save(path, policy.state_dict(), record)
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy of a folder written by `save_policy`."""
+    tensors, manifest = load(path)
+    if "policy" not in manifest:
+        raise InputError(f"{path}: a checkpoint, but not of a policy")
+    policy = Policy(from_json(PolicySettings, manifest["policy"], "policy"))
+    try:
+        policy.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CorruptData(f"{path}: tensors do not fit the settings beside them") from error
+    return policy
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_suffix(path.suffix + ".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

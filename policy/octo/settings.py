@@ -1,0 +1,42 @@
+"""Size and layout of an Octo."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from protos.errors import InputError
+
+LANGUAGE_DIM = 768
+"""Width of a T5-base token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OctoSettings:
+    """One Octo. The defaults are the tiny model that trains on a CPU."""
+
+    side_px: int = 64
+    wrist_px: int = 64
+    dim: int = 96
+    layers: int = 2
+    heads: int = 4
+    mlp_dim: int = 192
+    window: int = 1
+    """Observations per forward pass."""
+    max_horizon: int = 1
+    """Positions in time that have embeddings; at least the window."""
+    stem: Literal["patch_stem", "small_stem"] = "patch_stem"
+    """Octo's SmallStem16, or a lighter one with coordinate channels for 64-pixel pictures."""
+    goal_images: bool = False
+    """Goal pictures stacked on the channels, as in the released checkpoints; without a goal they are black."""
+    language_tokens: int = 1
+    """1 pools the sentence into a single token; Octo uses 16."""
+    repeat_language: bool = False
+    """The language tokens again at every time step (Octo 1.5)."""
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise InputError(f"octo.dim={self.dim}: must be a multiple of octo.heads={self.heads}")
+        if not 1 <= self.window <= self.max_horizon:
+            raise InputError(f"octo.window={self.window}: must be 1 to octo.max_horizon={self.max_horizon}")
+        for name, px in (("side_px", self.side_px), ("wrist_px", self.wrist_px)):
+            if px < 16 or px % 16:
+                raise InputError(f"octo.{name}={px}: must be a multiple of 16")

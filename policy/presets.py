@@ -1,0 +1,43 @@
+"""Named policies.
+
+tiny    0.4 M parameters, 64-pixel cameras, one language token: trains on a CPU in seconds
+small   octo-small-1.5's transformer: 256- and 128-pixel cameras, 16 language tokens, window 2
+base    octo-base-1.5's transformer
+"""
+
+from policy.octo.settings import OctoSettings
+from policy.settings import PolicySettings
+from protos.errors import InputError
+from protos.schema import PROPRIO_DIM
+
+
+def _octo(dim: int, heads: int) -> OctoSettings:
+    """The layout of the released 1.5 checkpoints."""
+    return OctoSettings(
+        side_px=256,
+        wrist_px=128,
+        dim=dim,
+        layers=12,
+        heads=heads,
+        mlp_dim=4 * dim,
+        window=2,
+        max_horizon=10,
+        stem="small_stem",
+        goal_images=True,
+        language_tokens=16,
+        repeat_language=True,
+    )
+
+
+def _paper(octo: OctoSettings) -> PolicySettings:
+    return PolicySettings(octo=octo, active_action_dims=tuple(range(7)), proprio_indices=tuple(range(PROPRIO_DIM)))
+
+
+_PRESETS = {"tiny": PolicySettings(), "small": _paper(_octo(384, 6)), "base": _paper(_octo(768, 12))}
+
+
+def preset(name: str) -> PolicySettings:
+    """The settings called `name`."""
+    if name not in _PRESETS:
+        raise InputError(f"policy preset {name!r}: choose one of {', '.join(_PRESETS)}")
+    return _PRESETS[name]

@@ -1,0 +1,270 @@
+"""A segment as bytes, and back. No pickle: fixed layouts, a protobuf header, a checksum.
+
+    offset  bytes  content
+    0       4      magic "TWRL"
+    4       4      version of this layout, 1            (numbers are little-endian)
+    8       12     u32 sizes h, n, f of the three parts below
+    20      4      crc32 of the three parts
+    24      h      header: protobuf `SegmentHeader` (protos/replay.proto)
+    24+h    n      numbers: proprio f32 (T+1, 19), action f32 (T, 7), reward f32 (T), human u8 (T),
+                   embedding f32 (T+1, D)
+    24+h+n  f      frames by the header's codec (protos/frames.py)
+
+Numbers and frames are apart because reinforcement learning on a frozen backbone reads only the numbers.
+
+Every size is checked against what the header promises, and that against fixed limits, before anything is allocated.
+Damage raises `CorruptData`; another observation layout raises `SchemaMismatch`.
+"""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from protos.errors import CorruptData, InputError, SchemaMismatch
+from protos.frames import CODECS, decode_images, encode_images
+from protos.replay_pb2 import SegmentHeader
+from protos.schema import (
+    ACTION_DIM,
+    F32,
+    PROPRIO_DIM,
+    SEGMENT_STEPS,
+    U8,
+    Bools,
+    Configuration,
+    Observation,
+    Outcome,
+    Schema,
+    Segment,
+    Source,
+)
+
+MAX_SEGMENT_BYTES = 128 << 20
+"""Larger than 17 observations of the largest cameras, raw."""
+MAX_HEADER_BYTES = 64 << 10
+MAX_EMBEDDING_DIM = 8192
+
+_MAGIC, _VERSION = b"TWRL", 1
+_PREFIX = struct.Struct("<4sIIIII")
+_NAME = re.compile(r"[\w./:-]{1,100}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numbers:
+    """Everything of a segment but its frames: T steps, T + 1 observations."""
+
+    proprio: F32  # (T + 1, 19)
+    action: F32  # (T, 7)
+    reward: F32  # (T,)
+    human: Bools  # (T,)
+    embedding: F32 | None  # (T + 1, D)
+
+    def finite(self) -> bool:
+        """No NaN and no infinity anywhere."""
+        arrays = [self.proprio, self.action, self.reward]
+        arrays += [] if self.embedding is None else [self.embedding]
+        return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def encode_segment(segment: Segment, schema: Schema, *, actor: str, incarnation: str, seq: int, codec: str) -> bytes:
+    """The segment as a blob named (actor, incarnation, seq).
+
+    Raises InputError for an unknown codec, an unusable name, or arrays that are not what `schema` says.
+    """
+    if codec not in CODECS:
+        raise InputError(f"codec {codec!r}: choose one of {', '.join(CODECS)}")
+    check_name("actor", actor)
+    check_name("incarnation", incarnation)
+    _check_arrays(segment, schema)
+    frames, image_bytes = encode_images(segment.observation, codec)
+    header = SegmentHeader(
+        schema_hash=schema.hash,
+        actor=actor,
+        incarnation=incarnation,
+        seq=seq,
+        codec=codec,
+        task=segment.task,
+        scene=segment.scene,
+        instruction=segment.instruction,
+        start=_encode_configuration(segment.configuration),
+        episode=segment.episode,
+        first_step=segment.first_step,
+        steps=segment.steps,
+        outcome=segment.outcome.value,
+        source=segment.source.value,
+        oldest_version=segment.policy_versions[0],
+        newest_version=segment.policy_versions[1],
+        backbone_id=segment.backbone_id,
+        embedding_dim=0 if segment.embedding is None else segment.embedding.shape[1],
+        image_bytes=image_bytes,
+    ).SerializeToString()
+    if len(header) > MAX_HEADER_BYTES:
+        raise InputError(
+            f"segment of {segment.episode}: texts and poses fill {len(header)} of {MAX_HEADER_BYTES} bytes"
+        )
+    numbers = _encode_numbers(segment)
+    crc = zlib.crc32(frames, zlib.crc32(numbers, zlib.crc32(header)))
+    prefix = _PREFIX.pack(_MAGIC, _VERSION, len(header), len(numbers), len(frames), crc)
+    return b"".join((prefix, header, numbers, frames))
+
+
+def read_header(data: bytes) -> SegmentHeader:
+    """The header of a blob whose sizes and checksum are right; the arrays stay untouched."""
+    return _split(data)[0]
+
+
+def decode_numbers(data: bytes, schema: Schema) -> tuple[SegmentHeader, Numbers]:
+    """Header and numbers; the frames are not decoded. The arrays are read-only views of `data`."""
+    header, numbers, _ = _split(data)
+    _check_schema(header, schema)
+    return header, _decode_numbers(header, numbers)
+
+
+def decode_frames(data: bytes, schema: Schema) -> tuple[U8, U8]:
+    """Side and wrist images, (T + 1, px, px, 3) each."""
+    header, _, frames = _split(data)
+    _check_schema(header, schema)
+    return _decode_frames(header, frames, schema)
+
+
+def decode_segment(data: bytes, schema: Schema) -> tuple[SegmentHeader, Segment]:
+    """The whole segment."""
+    header, packed, frames = _split(data)
+    _check_schema(header, schema)
+    numbers = _decode_numbers(header, packed)
+    side, wrist = _decode_frames(header, frames, schema)
+    segment = Segment(
+        task=header.task,
+        scene=header.scene,
+        instruction=header.instruction,
+        configuration=configuration_of(header),
+        episode=header.episode,
+        first_step=header.first_step,
+        outcome=Outcome(header.outcome),
+        source=Source(header.source),
+        policy_versions=(header.oldest_version, header.newest_version),
+        backbone_id=header.backbone_id,
+        observation=Observation(side=side, wrist=wrist, proprio=numbers.proprio),
+        action=numbers.action,
+        reward=numbers.reward,
+        human=numbers.human,
+        embedding=numbers.embedding,
+    )
+    return header, segment
+
+
+def configuration_of(header: SegmentHeader) -> Configuration:
+    """The episode's initial configuration."""
+    poses = {name: (pose.x, pose.y, pose.z, pose.yaw) for name, pose in header.start.poses.items()}
+    return Configuration(region=header.start.region, cell=header.start.cell, poses=poses)
+
+
+def check_name(what: str, name: str) -> None:
+    """Raises InputError for a name that cannot be a part of a key in the replay."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{what} {name!r}: 1 to 100 letters, digits or any of _ - . / :")
+
+
+def _encode_configuration(configuration: Configuration) -> SegmentHeader.Start:
+    poses = {name: SegmentHeader.Pose(x=x, y=y, z=z, yaw=yaw) for name, (x, y, z, yaw) in configuration.poses.items()}
+    return SegmentHeader.Start(region=configuration.region, cell=configuration.cell, poses=poses)
+
+
+def _check_arrays(segment: Segment, schema: Schema) -> None:
+    steps = segment.steps
+    if not 1 <= steps <= SEGMENT_STEPS:
+        raise InputError(f"segment of {steps} steps: 1 to {SEGMENT_STEPS}")
+    seen = segment.observation
+    expected: list[tuple[str, NDArray[np.generic], tuple[int, ...], str]] = [
+        ("side", seen.side, (steps + 1, schema.side_px, schema.side_px, 3), "uint8"),
+        ("wrist", seen.wrist, (steps + 1, schema.wrist_px, schema.wrist_px, 3), "uint8"),
+        ("proprio", seen.proprio, (steps + 1, PROPRIO_DIM), "float32"),
+        ("action", segment.action, (steps, ACTION_DIM), "float32"),
+        ("reward", segment.reward, (steps,), "float32"),
+        ("human", segment.human, (steps,), "bool"),
+    ]
+    if segment.embedding is not None:
+        dim = segment.embedding.shape[-1]
+        if not 1 <= dim <= MAX_EMBEDDING_DIM:
+            raise InputError(f"embedding of {dim} numbers: 1 to {MAX_EMBEDDING_DIM}")
+        expected.append(("embedding", segment.embedding, (steps + 1, dim), "float32"))
+    for name, array, shape, dtype in expected:
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(f"{name}: {array.dtype}{array.shape}, this schema has {dtype}{shape}")
+
+
+def _encode_numbers(segment: Segment) -> bytes:
+    floats = [segment.observation.proprio, segment.action, segment.reward]
+    parts = [array.astype("<f4", copy=False).tobytes() for array in floats]
+    parts.append(segment.human.tobytes())
+    if segment.embedding is not None:
+        parts.append(segment.embedding.astype("<f4", copy=False).tobytes())
+    return b"".join(parts)
+
+
+def _decode_numbers(header: SegmentHeader, numbers: memoryview) -> Numbers:
+    steps, dim = header.steps, header.embedding_dim
+    rows = steps + 1
+    sizes = [rows * PROPRIO_DIM * 4, steps * ACTION_DIM * 4, steps * 4, steps, rows * dim * 4]
+    if len(numbers) != sum(sizes):
+        raise CorruptData(f"segment of {header.episode}: {len(numbers)} bytes of numbers, {sum(sizes)} promised")
+    ends = np.cumsum(sizes)
+    proprio, action, reward, human, embedding = (
+        numbers[end - size : end] for size, end in zip(sizes, ends, strict=True)
+    )
+    return Numbers(
+        proprio=np.frombuffer(proprio, "<f4").reshape(rows, PROPRIO_DIM),
+        action=np.frombuffer(action, "<f4").reshape(steps, ACTION_DIM),
+        reward=np.frombuffer(reward, "<f4"),
+        human=np.frombuffer(human, np.uint8) != 0,
+        embedding=np.frombuffer(embedding, "<f4").reshape(rows, dim) if dim else None,
+    )
+
+
+def _decode_frames(header: SegmentHeader, frames: memoryview, schema: Schema) -> tuple[U8, U8]:
+    return decode_images(frames, header.codec, header.image_bytes, header.steps + 1, schema)
+
+
+def _split(data: bytes) -> tuple[SegmentHeader, memoryview, memoryview]:
+    """Header, numbers and frames, after the checks that need no schema."""
+    if not _PREFIX.size <= len(data) <= MAX_SEGMENT_BYTES:
+        raise CorruptData(f"a segment of {len(data)} bytes: {_PREFIX.size} to {MAX_SEGMENT_BYTES}")
+    magic, version, *sizes, crc = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise CorruptData(f"not a segment: it begins with {magic!r}, not {_MAGIC!r}")
+    if version != _VERSION:
+        raise SchemaMismatch(f"segment layout {version}: this program reads layout {_VERSION}")
+    if sum(sizes) != len(data) - _PREFIX.size or sizes[0] > MAX_HEADER_BYTES:
+        raise CorruptData(f"a segment of {len(data)} bytes with parts of {sizes} bytes")
+    body = memoryview(data)[_PREFIX.size :]
+    if zlib.crc32(body) != crc:
+        raise CorruptData("a segment whose checksum is wrong")
+    numbers = sizes[0] + sizes[1]
+    return _parse_header(bytes(body[: sizes[0]])), body[sizes[0] : numbers], body[numbers:]
+
+
+def _parse_header(data: bytes) -> SegmentHeader:
+    try:
+        header = SegmentHeader.FromString(data)
+    except DecodeError as error:
+        raise CorruptData(f"a segment header that does not parse: {error}") from error
+    known = (
+        header.codec in CODECS
+        and header.outcome in {outcome.value for outcome in Outcome}
+        and header.source in {source.value for source in Source}
+    )
+    if not (known and 1 <= header.steps <= SEGMENT_STEPS and header.embedding_dim <= MAX_EMBEDDING_DIM):
+        raise CorruptData(f"segment of {header.episode}: steps, codec, outcome or source out of range")
+    return header
+
+
+def _check_schema(header: SegmentHeader, schema: Schema) -> None:
+    if header.schema_hash != schema.hash:
+        raise SchemaMismatch(
+            f"a segment of {header.actor} with schema {header.schema_hash}: this program has {schema.hash} "
+            f"(side {schema.side_px} px, wrist {schema.wrist_px} px)"
+        )

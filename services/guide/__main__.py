@@ -1,0 +1,50 @@
+"""`python -m services.guide --settings guide.json`: draws initial configurations until SIGTERM or Ctrl-C."""
+
+import asyncio
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from protos.errors import TwinRLError
+from protos.settings import load_settings
+from services.guide.schedule import GuideSettings
+from services.guide.server import GuideServer
+from services.transport import read_token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Chooses initial configurations from where the twin says the policy fails."""
+
+    settings: Path
+    """JSON of GuideSettings."""
+    state: Path | None = None
+    """Keeps the success map for a resumed run."""
+    listen: str = "127.0.0.1:0"
+    """host:port; port 0 picks a free one. Beyond loopback only with --token-file."""
+    port_file: Path | None = None
+    """Receives the bound port, for launchers."""
+    token_file: Path | None = None
+    """A shared secret that every client must send."""
+
+
+async def _serve(arguments: Arguments) -> None:
+    token = read_token(arguments.token_file)
+    server = GuideServer(load_settings(GuideSettings, arguments.settings), state=arguments.state)
+    await server.serve(listen=arguments.listen, token=token, port_file=arguments.port_file)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s guide %(levelname)s %(message)s")
+    try:
+        asyncio.run(_serve(tyro.cli(Arguments)))
+    except TwinRLError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The choice itself, without a network: success map, S_target, draw.
+
+    SR(cell) = (k · SR_twin + real successes) / (k + real episodes)
+
+is the mean of a Beta distribution whose prior is the twin scan, worth k real episodes. Without real episodes it is
+SR_twin, as in the paper; a cell the twin never tried counts as 0.5. Real outcomes older than the last `real_window` of
+a cell are forgotten, because the policy that made them is gone. A draw is uniform over all cells with probability
+`explore`; otherwise it takes a cell of S_target = {cells with SR < tau} with probability proportional to 1 − SR
+(arXiv 2602.09023 gives the set and not the weights).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from protos.errors import InputError
+from protos.schema import Configuration, Outcome
+from protos.settings import to_json
+from protos.space import ConfigurationSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuideSettings:
+    """Everything that the paper leaves open about choosing initial configurations."""
+
+    space: ConfigurationSpace
+    tau: float = 0.8
+    """Cells whose success rate is below this are targets."""
+    explore: float = 0.2
+    """Share of draws that are uniform over all cells."""
+    twin_weight: float = 4.0
+    """How many real episodes the twin scan of a cell counts for."""
+    real_window: int = 8
+    """Real outcomes remembered per cell."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("tau", self.tau), ("explore", self.explore)):
+            if not 0.0 <= value <= 1.0:
+                raise InputError(f"{name}={value}: choose a number from 0 to 1")
+        if not self.twin_weight > 0.0:
+            raise InputError(f"twin_weight={self.twin_weight}: choose a number above 0")
+        if self.real_window < 1:
+            raise InputError(f"real_window={self.real_window}: choose 1 or more episodes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSuccess:
+    """What is known of one cell. `rate` is SR(cell); `target` says whether it is in S_target."""
+
+    cell: int
+    region: str
+    twin_successes: int
+    twin_rollouts: int
+    real_successes: int
+    real_episodes: int
+    rate: float
+    target: bool
+
+
+@dataclass
+class _Record:
+    twin: tuple[int, int] = (0, 0)  # successes, rollouts
+    real: list[int] = field(default_factory=list)  # 1 for a success, oldest first
+
+
+class Schedule:
+    """Success map and draws. Not for several threads at once."""
+
+    def __init__(self, settings: GuideSettings) -> None:
+        self.settings = settings
+        self._rng = np.random.default_rng(settings.seed)
+        self._records = [_Record() for _ in range(settings.space.cells)]
+
+    def draw(self) -> tuple[Configuration, str]:
+        """The next initial configuration and, in one line, why."""
+        cells = self.success_map()
+        targets = [cell for cell in cells if cell.target]
+        if not targets or self._rng.random() < self.settings.explore:
+            chosen = cells[self._rng.integers(len(cells))]
+            why = "uniform draw" if targets else f"uniform draw, no cell is below {self.settings.tau:g}"
+        else:
+            weights = np.array([1.0 - cell.rate for cell in targets])
+            chosen = targets[self._rng.choice(len(targets), p=weights / weights.sum())]
+            why = f"one of {len(targets)} cells below {self.settings.tau:g}"
+        return self.settings.space.sample(self._rng, cell=chosen.cell), f"{_describe(chosen)}; {why}"
+
+    def report(self, configuration: Configuration, outcome: Outcome, human_steps: int) -> None:
+        """Counts a real episode. One in which the operator took over is a failure of the policy.
+
+        Starts outside the grid (cell -1) are not counted. Raises InputError for an unknown cell or an episode that
+        still runs.
+        """
+        if outcome is Outcome.RUNNING:
+            raise InputError("outcome 'running': report an episode when it is over")
+        if configuration.cell == -1:
+            return
+        record = self._record(configuration.cell)
+        record.real.append(int(outcome is Outcome.SUCCESS and human_steps == 0))
+        del record.real[: -self.settings.real_window]
+
+    def set_success(self, scan: Mapping[int, tuple[int, int]]) -> None:
+        """Replaces the twin's (successes, rollouts) of the cells named. Raises InputError and changes nothing."""
+        for cell, (successes, rollouts) in scan.items():
+            self._record(cell)
+            if not 0 <= successes <= rollouts:
+                raise InputError(f"cell {cell}: {successes} successes in {rollouts} rollouts")
+        for cell, (successes, rollouts) in scan.items():
+            self._record(cell).twin = (successes, rollouts)
+
+    def success_map(self) -> list[CellSuccess]:
+        """All cells in order."""
+        return [self._success(cell) for cell in range(len(self._records))]
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as JSON values."""
+        return {
+            "space": to_json(self.settings.space),
+            "twin": [list(record.twin) for record in self._records],
+            "real": [record.real for record in self._records],
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a `state()`. Raises InputError when it is of another configuration space."""
+        if state["space"] != to_json(self.settings.space):
+            raise InputError("the saved success map is of another configuration space; give another --state file")
+        rng = np.random.default_rng()
+        rng.bit_generator.state = state["rng"]
+        self._records = [
+            _Record((int(successes), int(rollouts)), [int(won) for won in real])
+            for (successes, rollouts), real in zip(state["twin"], state["real"], strict=True)
+        ]
+        self._rng = rng
+
+    def _record(self, cell: int) -> _Record:
+        if not 0 <= cell < len(self._records):
+            raise InputError(f"cell {cell}: this space has cells 0 to {len(self._records) - 1}")
+        return self._records[cell]
+
+    def _success(self, cell: int) -> CellSuccess:
+        record = self._records[cell]
+        successes, rollouts = record.twin
+        prior = successes / rollouts if rollouts else 0.5
+        weight = self.settings.twin_weight
+        rate = (weight * prior + sum(record.real)) / (weight + len(record.real))
+        return CellSuccess(
+            cell=cell,
+            region=self.settings.space.cell_box(cell)[0],
+            twin_successes=successes,
+            twin_rollouts=rollouts,
+            real_successes=sum(record.real),
+            real_episodes=len(record.real),
+            rate=rate,
+            target=rate < self.settings.tau,
+        )
+
+
+def _describe(cell: CellSuccess) -> str:
+    twin = f"twin {cell.twin_successes}/{cell.twin_rollouts}"
+    real = f", real {cell.real_successes}/{cell.real_episodes}" if cell.real_episodes else ""
+    return f"cell {cell.cell} (region {cell.region}): {twin}{real}"

@@ -1,0 +1,116 @@
+"""The guide's process: one `Schedule` behind gRPC, its state on disk after every change.
+
+Calls run one after the other on the event loop; none of them waits for anything but the disk.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import grpc
+
+from protos import guide_pb2 as pb
+from protos.errors import InputError
+from protos.schema import Outcome
+from services.durable import set_aside, write_durably
+from services.guide.messages import from_message, to_message
+from services.guide.schedule import GuideSettings, Schedule
+from services.transport import serve
+
+log = logging.getLogger(__name__)
+
+
+class GuideServer:
+    """Serves draws from `settings`. With a `state` file it goes on where the last process stopped.
+
+    Raises InputError when the state is of another configuration space; a damaged state file is set aside.
+    """
+
+    def __init__(self, settings: GuideSettings, *, state: Path | None = None) -> None:
+        self._schedule = Schedule(settings)
+        self._state = state
+        self._last: pb.Draw | None = None
+        if state is not None and state.exists():
+            self._restore(state)
+
+    async def serve(self, *, listen: str, token: str | None = None, port_file: Path | None = None) -> None:
+        """Serves until SIGTERM or Ctrl-C."""
+        await serve(self.handler(), listen=listen, token=token, port_file=port_file, summary=self.summary)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Method table for a server."""
+        methods = {
+            "Next": grpc.unary_unary_rpc_method_handler(
+                self.next, pb.NextRequest.FromString, pb.Draw.SerializeToString
+            ),
+            "Report": grpc.unary_unary_rpc_method_handler(
+                self.report, pb.EpisodeReport.FromString, pb.Reported.SerializeToString
+            ),
+            "SetSuccess": grpc.unary_unary_rpc_method_handler(
+                self.set_success, pb.TwinScan.FromString, pb.Reported.SerializeToString
+            ),
+            "SuccessMap": grpc.unary_unary_rpc_method_handler(
+                self.success_map, pb.SuccessMapRequest.FromString, pb.SuccessMapReply.SerializeToString
+            ),
+        }
+        return grpc.method_handlers_generic_handler("twinrl.v1.Guide", methods)
+
+    def summary(self) -> tuple[str, dict[str, float]]:
+        """What the guide does, for `status`."""
+        cells = self._schedule.success_map()
+        targets = sum(cell.target for cell in cells)
+        return f"{targets} of {len(cells)} cells are targets", {"targets": float(targets)}
+
+    async def next(self, request: pb.NextRequest, context: grpc.aio.ServicerContext) -> pb.Draw:
+        configuration, reason = self._schedule.draw()
+        self._last = pb.Draw(configuration=to_message(configuration), reason=reason)
+        self._save()
+        return self._last
+
+    async def report(self, request: pb.EpisodeReport, context: grpc.aio.ServicerContext) -> pb.Reported:
+        try:
+            outcome = Outcome(request.outcome)
+            self._schedule.report(from_message(request.configuration), outcome, request.human_steps)
+        except ValueError as error:  # an unknown outcome, or an InputError
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        log.info("cell %d: %s with version %d", request.configuration.cell, request.outcome, request.version)
+        self._save()
+        return pb.Reported()
+
+    async def set_success(self, request: pb.TwinScan, context: grpc.aio.ServicerContext) -> pb.Reported:
+        try:
+            self._schedule.set_success({cell: (scan.successes, scan.rollouts) for cell, scan in request.cells.items()})
+        except InputError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        self._save()
+        return pb.Reported()
+
+    async def success_map(self, request: pb.SuccessMapRequest, context: grpc.aio.ServicerContext) -> pb.SuccessMapReply:
+        cells = [
+            pb.SuccessMapReply.Cell(
+                cell=cell.cell,
+                region=cell.region,
+                twin_successes=cell.twin_successes,
+                twin_rollouts=cell.twin_rollouts,
+                real_successes=cell.real_successes,
+                real_episodes=cell.real_episodes,
+                rate=cell.rate,
+                target=cell.target,
+            )
+            for cell in self._schedule.success_map()
+        ]
+        return pb.SuccessMapReply(cells=cells, last=self._last)
+
+    def _save(self) -> None:
+        if self._state is not None:
+            write_durably(self._state, json.dumps(self._schedule.state()).encode())
+
+    def _restore(self, path: Path) -> None:
+        try:
+            self._schedule.restore(json.loads(path.read_bytes()))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            set_aside(path, f"{type(error).__name__}: {error}")
+            return
+        log.info("success map taken up from %s", path)

@@ -1,0 +1,198 @@
+"""Puts the segments of an episode together again.
+
+Segments of one episode arrive in order, among those of others. An episode is whole with the segment that tells its
+outcome. Where that never comes (the actor died, or dropped the episode), the part that arrived is closed and bootstraps
+like a timeout: when the actor's next incarnation shows up, when the same actor has gone on for long enough without it,
+when a segment in the middle is missing, or when too many bytes wait.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.codec import Numbers, configuration_of, decode_frames
+from protos.replay_pb2 import SegmentHeader
+from protos.schema import F32, Bools, Buffer, Configuration, Observation, Outcome, Schema, Source
+
+T = TypeVar("T", bound=np.generic)
+
+STALE_TURNS = 4
+"""An open episode is given up after this many segments per open episode of its actor came without one of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """T steps of one episode: all of it, or the part from which on, or up to which, segments are missing."""
+
+    task: str
+    scene: str
+    instruction: str
+    configuration: Configuration
+    name: str
+    outcome: Outcome
+    """RUNNING when the end never arrived."""
+    source: Source
+    buffer: Buffer
+    backbone_id: str
+    observation: Observation  # T + 1 rows
+    action: F32  # (T, 7)
+    reward: F32  # (T,)
+    human: Bools  # (T,)
+    embedding: F32 | None  # (T + 1, D)
+    versions: tuple[int, int]
+    """Oldest and newest weight version that acted; -1 for demonstrations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """One segment with its numbers decoded; they are views of `data`, the blob, which still holds the frames."""
+
+    header: SegmentHeader
+    numbers: Numbers
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """Consecutive pieces of one episode as whole arrays, without frames."""
+
+    buffer: Buffer
+    pieces: list[Piece]
+    outcome: Outcome
+    backbone_id: str
+    proprio: F32  # (T + 1, 19)
+    action: F32  # (T, 7)
+    reward: F32  # (T,)
+    human: Bools  # (T,)
+    embedding: F32 | None  # (T + 1, D); None unless every piece has one of the same backbone
+    version: NDArray[np.int64]  # (T,) oldest weight version of each step's segment
+
+    @classmethod
+    def of(cls, buffer: Buffer, pieces: list[Piece]) -> "Track":
+        """Joins pieces; the last observation of one is the first of the next."""
+        numbers = [piece.numbers for piece in pieces]
+        backbones = {piece.header.backbone_id for piece in pieces}
+        embeddings = [each.embedding for each in numbers if each.embedding is not None]
+        same = len(backbones) == 1 and len(embeddings) == len(numbers)
+        return cls(
+            buffer=buffer,
+            pieces=pieces,
+            outcome=Outcome(pieces[-1].header.outcome),
+            backbone_id=backbones.pop() if same else "",
+            proprio=_join([each.proprio for each in numbers]),
+            action=np.concatenate([each.action for each in numbers]),
+            reward=np.concatenate([each.reward for each in numbers]),
+            human=np.concatenate([each.human for each in numbers]),
+            embedding=_join(embeddings) if same else None,
+            version=np.repeat([p.header.oldest_version for p in pieces], [p.header.steps for p in pieces]),
+        )
+
+    def episode(self, schema: Schema) -> Episode:
+        """Decodes the frames. Raises CorruptData."""
+        frames = [decode_frames(piece.data, schema) for piece in self.pieces]
+        side, wrist = (_join(list(camera)) for camera in zip(*frames, strict=True))
+        headers = [piece.header for piece in self.pieces]
+        first = headers[0]
+        acted = [header.oldest_version for header in headers if header.oldest_version >= 0]
+        return Episode(
+            task=first.task,
+            scene=first.scene,
+            instruction=first.instruction,
+            configuration=configuration_of(first),
+            name=first.episode,
+            outcome=self.outcome,
+            source=Source(first.source),
+            buffer=self.buffer,
+            backbone_id=self.backbone_id,
+            observation=Observation(side=side, wrist=wrist, proprio=self.proprio),
+            action=self.action,
+            reward=self.reward,
+            human=self.human,
+            embedding=self.embedding,
+            versions=(min(acted, default=-1), max(h.newest_version for h in headers)),
+        )
+
+
+@dataclass(kw_only=True)
+class _Open:
+    """An episode whose outcome has not arrived."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    next_step: int
+    turn: int = 0
+    """The actor's segment count when this episode last got one."""
+    bytes: int = 0
+
+
+@dataclass(kw_only=True)
+class _Actor:
+    incarnation: str
+    turn: int = 0
+    open: dict[str, _Open] = field(default_factory=dict)
+
+
+class Assembler:
+    """Collects the segments of one buffer; gives back every episode that is whole or will get no more."""
+
+    def __init__(self, buffer: Buffer, *, max_waiting_bytes: int) -> None:
+        self.buffer, self.max_waiting_bytes = buffer, max_waiting_bytes
+        self.cut_short = 0
+        """Episodes, or parts of one, closed without an outcome."""
+        self._actors: dict[str, _Actor] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Episodes that wait for more."""
+        return sum(len(actor.open) for actor in self._actors.values())
+
+    def add(self, piece: Piece) -> list[Track]:
+        """Takes a segment; the segments of one actor come in the order in which they were written."""
+        header = piece.header
+        actor = self._actors.setdefault(header.actor, _Actor(incarnation=header.incarnation))
+        closed: list[Track] = []
+        if actor.incarnation != header.incarnation:
+            closed += [self._close(actor, name) for name in list(actor.open)]
+            actor.incarnation = header.incarnation
+        waiting = actor.open.get(header.episode)
+        if waiting is not None and waiting.next_step != header.first_step:
+            closed.append(self._close(actor, header.episode))
+        self._append(actor, piece)
+        if Outcome(header.outcome) is not Outcome.RUNNING:
+            closed.append(self._close(actor, header.episode))
+        return closed + self._close_stale(actor) + self._close_oldest()
+
+    def _append(self, actor: _Actor, piece: Piece) -> None:
+        header = piece.header
+        waiting = actor.open.setdefault(header.episode, _Open(next_step=header.first_step))
+        actor.turn += 1
+        waiting.pieces.append(piece)
+        waiting.next_step += header.steps
+        waiting.turn = actor.turn
+        waiting.bytes += len(piece.data)
+        self._bytes += len(piece.data)
+
+    def _close(self, actor: _Actor, name: str) -> Track:
+        waiting = actor.open.pop(name)
+        self._bytes -= waiting.bytes
+        track = Track.of(self.buffer, waiting.pieces)
+        self.cut_short += track.outcome is Outcome.RUNNING
+        return track
+
+    def _close_stale(self, actor: _Actor) -> list[Track]:
+        patience = STALE_TURNS * len(actor.open)
+        stale = [name for name, waiting in actor.open.items() if actor.turn - waiting.turn > patience]
+        return [self._close(actor, name) for name in stale]
+
+    def _close_oldest(self) -> list[Track]:
+        closed = []
+        while self._bytes > self.max_waiting_bytes:
+            actor = next(actor for actor in self._actors.values() if actor.open)
+            closed.append(self._close(actor, next(iter(actor.open))))
+        return closed
+
+
+def _join(parts: list[NDArray[T]]) -> NDArray[T]:
+    """Rows of consecutive pieces; each piece's last row but the final one is repeated by the next."""
+    return np.concatenate([part[:-1] for part in parts[:-1]] + [parts[-1]])

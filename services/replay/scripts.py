@@ -1,0 +1,140 @@
+"""The atomic operations on a buffer, one Lua script each. They run on any Redis or Valkey from 6.2 on.
+
+A writer sends, in one pipeline, `SET stage <segment> PX 60000` and the commit script, which moves the staged bytes into
+the ring without copying them. A segment whose commit never comes expires by itself; one whose commit comes twice is
+refused the second time, because each actor incarnation's last number is kept beside the ring.
+
+    stage ──RENAME──► slot n of the ring        ring: slots tail … head; the oldest go while it holds too many bytes
+          └─XADD────► index stream              one entry per slot of the ring, so the stream is trimmed with it
+
+Slots are named by their number in the ring under one prefix. A script learns the number only while it runs; every other
+key is declared, and all share the buffer's hash tag, so on a cluster they are always on the script's own node.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha1
+
+from services.replay.connection import Commands, Keys
+
+STAGE_TTL_MS = 60_000
+
+
+class Verdict(IntEnum):
+    """What the commit script did."""
+
+    COMMITTED = 1
+    REPEATED = 0
+    """This number is already there; nothing changed."""
+    STAGE_MISSING = -1
+    """The staged bytes have expired: send them again."""
+    GAP = -2
+    """The writer's idea of its last number is wrong, because the server has lost its latest: go back to `last`."""
+
+
+@dataclass(frozen=True)
+class CommitReply:
+    """What a writer learns from a commit."""
+
+    verdict: Verdict
+    ring: int
+    """Number of the slot, 0 when none was filled."""
+    last: int
+    """This incarnation's last committed number, -1 before the first."""
+    transitions: int
+    """Ever committed to the buffer, by everyone."""
+    allowance: int | None
+    """How many may have been, or None without a limit."""
+
+
+# KEYS  1 stage   2 prefix of the slots   3 index stream   4 seen   5 counters   6 allowance
+# ARGV  1 actor/incarnation   2 the writer's last committed seq   3 this seq   4 transitions in it   5 capacity in bytes
+#       6… further fields and values for the index entry
+COMMIT = """
+local last = tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or '-1')
+local allowance = tonumber(redis.call('GET', KEYS[6]) or '-1')
+local seq = tonumber(ARGV[3])
+local total = tonumber(redis.call('HGET', KEYS[5], 'transitions') or '0')
+if seq <= last then
+  redis.call('UNLINK', KEYS[1])
+  return {0, 0, last, total, allowance}
+end
+if tonumber(ARGV[2]) ~= last then
+  redis.call('UNLINK', KEYS[1])
+  return {-2, 0, last, total, allowance}
+end
+local bytes = redis.call('STRLEN', KEYS[1])
+if bytes == 0 then
+  return {-1, 0, last, total, allowance}
+end
+local head = redis.call('HINCRBY', KEYS[5], 'head', 1)
+local slot = KEYS[2] .. head
+redis.call('RENAME', KEYS[1], slot)
+redis.call('PERSIST', slot)
+redis.call('HSET', KEYS[4], ARGV[1], seq)
+total = redis.call('HINCRBY', KEYS[5], 'transitions', ARGV[4])
+local held = redis.call('HINCRBY', KEYS[5], 'bytes', bytes)
+local tail = tonumber(redis.call('HGET', KEYS[5], 'tail') or '1')
+while held > tonumber(ARGV[5]) and tail < head do
+  local oldest = KEYS[2] .. tail
+  held = redis.call('HINCRBY', KEYS[5], 'bytes', -redis.call('STRLEN', oldest))
+  redis.call('UNLINK', oldest)
+  tail = tail + 1
+end
+redis.call('HSET', KEYS[5], 'tail', tail)
+redis.call('XADD', KEYS[3], 'MAXLEN', head - tail + 1, '*',
+  'ring', head, 'seq', seq, 'steps', ARGV[4], 'transitions', total, 'bytes', bytes, unpack(ARGV, 6))
+return {1, head, seq, total, allowance}
+"""
+
+# KEYS  1 prefix of the slots   2 index stream   3 counters   4 allowance
+# Empties the ring. Slot numbers and the writers' last numbers go on, so that nothing is sent again.
+CLEAR = """
+local head = tonumber(redis.call('HGET', KEYS[3], 'head') or '0')
+local tail = tonumber(redis.call('HGET', KEYS[3], 'tail') or '1')
+for ring = tail, head do
+  redis.call('UNLINK', KEYS[1] .. ring)
+end
+redis.call('UNLINK', KEYS[2], KEYS[4])
+redis.call('HSET', KEYS[3], 'tail', head + 1, 'bytes', 0, 'transitions', 0)
+return head - tail + 1
+"""
+
+COMMIT_SHA = sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()
+
+
+def load_commit(client: Commands) -> None:
+    """Makes the server know the commit script; needed after every restart of the server."""
+    client.execute_command("SCRIPT LOAD", COMMIT)
+
+
+def queue_commit(
+    pipeline: Commands,
+    keys: Keys,
+    *,
+    writer: str,
+    previous: int,
+    seq: int,
+    steps: int,
+    capacity_bytes: int,
+    entry: Sequence[str | int],
+    data: bytes,
+) -> None:
+    """Adds the two commands of a commit to a pipeline; the second one's answer goes to `parse_commit`."""
+    stage = keys.stage(writer, seq)
+    pipeline.execute_command("SET", stage, data, "PX", STAGE_TTL_MS)
+    names = (stage, keys.slots, keys.index, keys.seen, keys.counters, keys.allowance)
+    arguments = (writer, previous, seq, steps, capacity_bytes, *entry)
+    pipeline.execute_command("EVALSHA", COMMIT_SHA, len(names), *names, *arguments)
+
+
+def parse_commit(reply: Sequence[int]) -> CommitReply:
+    verdict, ring, last, transitions, allowance = reply
+    return CommitReply(Verdict(verdict), ring, last, transitions, None if allowance < 0 else allowance)
+
+
+def clear(client: Commands, keys: Keys) -> int:
+    """Empties a buffer's ring; returns the number of segments that were in it."""
+    names = (keys.slots, keys.index, keys.counters, keys.allowance)
+    return int(client.execute_command("EVAL", CLEAR, len(names), *names))

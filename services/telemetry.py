@@ -1,0 +1,132 @@
+"""Numbers that leave a process: a metrics log on disk and a Prometheus page.
+
+MetricsLog.write ──► metrics.jsonl ──► read_metrics (report, status, resume)
+collect() ──► start_metrics_server ──► GET /metrics (Prometheus)
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+
+from protos.errors import InputError
+from services.transport import is_loopback, parse_address
+
+log = logging.getLogger(__name__)
+
+
+class MetricsLog:
+    """Appends one JSON object per line: `{"t": unix seconds, "stage": …, "step": …, "total": …, scalars}`.
+
+    A line torn by a crash of an earlier process is cut off when the file is opened again, so that the log stays
+    readable from end to end. NaN and infinities are written as null.
+    """
+
+    def __init__(self, path: Path, *, stage: str) -> None:
+        self._stage = stage
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, *, step: int, total: int, **scalars: float) -> None:
+        """Writes and flushes one line. `total` is the step count at which this stage ends."""
+        values = {name: _finite(value) for name, value in scalars.items()}
+        line = {"t": time.time(), "stage": self._stage, "step": int(step), "total": int(total), **values}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every complete line of a metrics log, oldest first; null comes back as NaN. A missing file has no lines.
+
+    The last line may still be in the making (or torn by a crash) and is left out then; any other line that does not
+    parse is left out with a warning.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not raw.endswith(b"\n"):
+            break
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            log.warning("%s line %d is damaged and was skipped", path, number)
+            continue
+        lines.append({name: math.nan if value is None else value for name, value in line.items()})
+    return lines
+
+
+def _finite(value: float) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    keep = data.rfind(b"\n") + 1
+    if keep < len(data):
+        log.warning("%s ended in a torn line of %d bytes, cut off", path, len(data) - keep)
+        os.truncate(path, keep)
+
+
+class _Gauges:
+    """A Prometheus collector that asks `collect` at every scrape."""
+
+    def __init__(self, collect: Callable[[], Mapping[str, float]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for name, value in self._collect().items():
+            yield GaugeMetricFamily(f"twinrl_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}", name, value=float(value))
+
+
+class MetricsServer:
+    """A running Prometheus page; `address` is where it listens."""
+
+    def __init__(self, address: str, collect: Callable[[], Mapping[str, float]]) -> None:
+        host, port = parse_address(address)
+        if not is_loopback(host):
+            raise InputError(f"metrics address {address}: the page has no login, so it listens on 127.0.0.1 only")
+        registry = CollectorRegistry()
+        registry.register(_Gauges(collect))
+        try:
+            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+        except OSError as error:
+            raise InputError(f"metrics address {address}: cannot listen there ({error})") from error
+        self.address = f"{host}:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+
+def start_metrics_server(address: str, collect: Callable[[], Mapping[str, float]]) -> MetricsServer:
+    """Serves `collect()` as gauges named `twinrl_…` at `http://address/metrics`; port 0 picks a free one.
+
+    Raises InputError for an address that is not loopback or not free.
+    """
+    return MetricsServer(address, collect)

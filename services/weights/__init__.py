@@ -1,0 +1,18 @@
+"""Policy weights from the learner to everyone who acts, over gRPC.
+
+    learner                       process of its own                    policy server of a node, robot PC
+    WeightPublisher ──publish──► server, newest version on disk ──watch, pull──► WeightSubscriber.latest()
+
+A version is a set of named parts (backbone, head); a part travels only to those who do not have its bytes yet. The
+learner waits for a copy in memory, never for the network. A subscriber shows a version when every byte of it has
+passed its checksums, and not before.
+
+    python -m services.weights --listen 127.0.0.1:7070 --store weights/
+
+Doors: `WeightPublisher`, `WeightSubscriber`, `Weights`.
+"""
+
+from services.weights.publisher import WeightPublisher
+from services.weights.subscriber import Weights, WeightSubscriber
+
+__all__ = ["WeightPublisher", "WeightSubscriber", "Weights"]

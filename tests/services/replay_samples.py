@@ -1,0 +1,94 @@
+"""Segments and episodes with recognisable contents, for the replay's tests."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from protos.schema import SEGMENT_STEPS, Configuration, Observation, Outcome, Schema, Segment, Source
+
+SCHEMA = Schema(side_px=16, wrist_px=16)
+START = Configuration(region="B", cell=23, poses={"cube": (-0.55, -0.1, 0.02, 0.3), "tool": (-0.54, 0.0, 0.16, 0.0)})
+
+
+def make_segment(
+    rng: np.random.Generator,
+    *,
+    steps: int = 4,
+    schema: Schema = SCHEMA,
+    episode: str = "actor/life/0",
+    first_step: int = 0,
+    outcome: Outcome = Outcome.SUCCESS,
+    embedding_dim: int = 3,
+    backbone_id: str = "backbone",
+    versions: tuple[int, int] = (4, 5),
+    human: float = 0.25,
+) -> Segment:
+    def images(px: int) -> np.ndarray:
+        return rng.integers(0, 256, (steps + 1, px, px, 3), np.uint8)
+
+    embedding = rng.normal(size=(steps + 1, embedding_dim)).astype(np.float32) if embedding_dim else None
+    return Segment(
+        task="pick_and_place",
+        scene="bench",
+        instruction="Put the cube on the disc.",
+        configuration=START,
+        episode=episode,
+        first_step=first_step,
+        outcome=outcome,
+        source=Source.TWIN,
+        policy_versions=versions,
+        backbone_id=backbone_id if embedding_dim else "",
+        observation=Observation(
+            side=images(schema.side_px),
+            wrist=images(schema.wrist_px),
+            proprio=rng.normal(size=(steps + 1, 19)).astype(np.float32),
+        ),
+        action=rng.uniform(-1, 1, (steps, 7)).astype(np.float32),
+        reward=rng.normal(size=steps).astype(np.float32),
+        human=rng.random(steps) < human,
+        embedding=embedding,
+    )
+
+
+def cut(whole: Segment, sizes: Iterator[int] | None = None) -> list[Segment]:
+    """An episode of any length as segments that share their boundary observations, as a recorder cuts them."""
+    segments, first = [], 0
+    while first < whole.steps:
+        count = min(next(sizes) if sizes else SEGMENT_STEPS, whole.steps - first)
+        rows, steps = slice(first, first + count + 1), slice(first, first + count)
+        ends = first + count == whole.steps
+        segments.append(
+            Segment(
+                task=whole.task,
+                scene=whole.scene,
+                instruction=whole.instruction,
+                configuration=whole.configuration,
+                episode=whole.episode,
+                first_step=first,
+                outcome=whole.outcome if ends else Outcome.RUNNING,
+                source=whole.source,
+                policy_versions=whole.policy_versions,
+                backbone_id=whole.backbone_id,
+                observation=whole.observation.rows(rows),
+                action=whole.action[steps],
+                reward=whole.reward[steps],
+                human=whole.human[steps],
+                embedding=None if whole.embedding is None else whole.embedding[rows],
+            )
+        )
+        first += count
+    return segments
+
+
+def assert_same(left: Segment, right: Segment) -> None:
+    """Every field equal, bit by bit."""
+    for name in Segment.__dataclass_fields__:
+        a, b = getattr(left, name), getattr(right, name)
+        if name == "observation":
+            for field in ("side", "wrist", "proprio"):
+                np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+        elif isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+        else:
+            assert a == b, name

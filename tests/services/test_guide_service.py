@@ -1,0 +1,114 @@
+"""The guide as a process: draws, reports, restarts, refusals."""
+
+from dataclasses import dataclass
+
+import pytest
+from service_process import ServiceProcess, run_to_exit
+from test_guide_schedule import SCAN, SPACE
+
+from protos.errors import InputError, Unreachable
+from protos.schema import Configuration, Outcome
+from protos.settings import save_settings
+from services.guide import GuideClient, GuideSettings
+from services.guide.schedule import Schedule
+
+SETTINGS = GuideSettings(space=SPACE, seed=11)
+
+
+@dataclass(frozen=True)
+class Result:
+    """An episode as an actor reports it."""
+
+    configuration: Configuration
+    outcome: Outcome
+    human_steps: int = 0
+    version: int = 17
+
+
+@pytest.fixture
+def server(tmp_path):
+    settings = save_settings(SETTINGS, tmp_path / "guide.json")
+    arguments = ("--settings", str(settings), "--state", str(tmp_path / "state.json"))
+    with ServiceProcess("services.guide", tmp_path, *arguments) as process:
+        yield process
+
+
+@pytest.fixture
+def client(server):
+    client = GuideClient(server.address, deadline_s=30)
+    yield client
+    client.close()
+
+
+def test_a_process_draws_what_the_schedule_draws(client):
+    local = Schedule(SETTINGS)
+    local.set_success(SCAN)
+    client.set_success(SCAN)
+    assert client.last_draw() is None
+    for _ in range(10):
+        configuration, reason = local.draw()
+        draw = client.draw()
+        assert (draw.configuration, draw.reason) == (configuration, reason)
+        assert client.last_draw() == draw
+        result = Result(configuration, Outcome.SUCCESS, human_steps=2)
+        local.report(configuration, result.outcome, result.human_steps)
+        client.report(result)
+    assert client.success_map() == local.success_map()
+
+
+def test_kill_and_restart_changes_nothing(server, client):
+    local = Schedule(SETTINGS)
+    local.set_success(SCAN)
+    client.set_success(SCAN)
+    for turn in range(6):
+        configuration, _ = local.draw()
+        assert client.next() == configuration
+        local.report(configuration, Outcome.FAILURE, 0)
+        client.report(Result(configuration, Outcome.FAILURE))
+        if turn % 3 == 1:
+            server.kill()
+            server.start()
+    assert client.success_map() == local.success_map()
+
+
+def test_a_damaged_state_is_set_aside(server, client, tmp_path):
+    client.set_success(SCAN)
+    server.kill()
+    state = tmp_path / "state.json"
+    state.write_bytes(state.read_bytes()[:-20])
+    server.start()
+    assert client.success_map() == Schedule(SETTINGS).success_map()
+    assert (tmp_path / "state.json.damaged").exists()
+    assert "is damaged" in server.log.read_text()
+
+
+def test_what_the_guide_refuses_comes_back_in_one_line(client):
+    with pytest.raises(InputError, match="cell 8: this space has cells 0 to 7"):
+        client.set_success({8: (1, 1)})
+    with pytest.raises(InputError, match="when it is over"):
+        client.report(Result(Configuration(region="A", cell=1), Outcome.RUNNING))
+    assert client.success_map() == Schedule(SETTINGS).success_map()
+
+
+def test_an_unreachable_guide_is_named_with_the_deadline():
+    client = GuideClient("127.0.0.1:1", deadline_s=0.5)
+    with pytest.raises(Unreachable, match=r"guide service at 127\.0\.0\.1:1: .*deadline 0\.5 s") as error:
+        client.next()
+    assert "\n" not in str(error.value)
+    client.close()
+
+
+def test_settings_are_checked_at_start(tmp_path):
+    settings = tmp_path / "guide.json"
+    settings.write_text('{"space": {"manipulated": "cube", "regions": {}}, "taux": 0.5}')
+    status, message = run_to_exit("services.guide", "--settings", str(settings))
+    assert status == 2
+    assert "nearest is 'tau'" in message
+    assert message.count("\n") == 1
+
+
+def test_other_hosts_need_a_token(tmp_path):
+    settings = save_settings(SETTINGS, tmp_path / "guide.json")
+    status, message = run_to_exit("services.guide", "--settings", str(settings), "--listen", "0.0.0.0:0")
+    assert status == 2
+    assert "--token-file" in message

@@ -1,0 +1,88 @@
+"""The store after crashes and damage."""
+
+import hashlib
+
+import pytest
+
+from protos import weights_pb2 as pb
+from protos.errors import InputError
+from services.weights.store import VersionStore
+
+
+def make(number, **parts):
+    """A version and its data; each keyword is a part's bytes."""
+    data = {hashlib.sha256(content).hexdigest(): content for content in parts.values()}
+    entries = [
+        pb.WeightPart(name=name, sha256=sha256, size=len(content))
+        for (name, content), sha256 in zip(parts.items(), data, strict=True)
+    ]
+    return pb.WeightVersion(number=number, published_unix_s=number, settings_json="{}", parts=entries), data
+
+
+@pytest.fixture
+def reopen(tmp_path):
+    stores = []
+
+    def _reopen():
+        if stores:
+            stores.pop()._lock.close()
+        stores.append(VersionStore(tmp_path, max_part_bytes=1 << 20))
+        return stores[-1]
+
+    return _reopen
+
+
+def test_the_newest_version_comes_back(reopen):
+    store = reopen()
+    for number in (1, 2, 7):
+        version, data = make(number, backbone=b"frozen", head=b"head %d" % number)
+        store.save(version, data)
+    assert reopen().load() == (version, data)
+    assert reopen().highest == 7
+
+
+def test_a_frozen_part_is_written_once_and_old_heads_are_removed(reopen, tmp_path):
+    store = reopen()
+    version, data = make(1, backbone=b"frozen", head=b"head 1")
+    store.save(version, data)
+    (frozen,) = [path for path in (tmp_path / "parts").iterdir() if path.read_bytes() == b"frozen"]
+    written = frozen.stat().st_ino
+    for number in range(2, 6):
+        version, data = make(number, backbone=b"frozen", head=b"head %d" % number)
+        store.save(version, {sha: content for sha, content in data.items() if content != b"frozen"})
+    assert frozen.stat().st_ino == written
+    assert {path.read_bytes() for path in (tmp_path / "parts").iterdir()} == {b"frozen", b"head 4", b"head 5"}
+
+
+@pytest.mark.parametrize("kind", ["part", "table", "torn table"])
+def test_damage_falls_back_to_the_version_before_and_keeps_the_count(reopen, tmp_path, kind, caplog):
+    store = reopen()
+    old, old_data = make(4, head=b"head 4")
+    store.save(old, old_data)
+    new, new_data = make(5, head=b"head 5")
+    store.save(new, new_data)
+    path = tmp_path / "parts" / next(iter(new_data))
+    if kind != "part":
+        (path,) = (tmp_path / "versions").glob("0000000005-*")
+    content = path.read_bytes()
+    path.write_bytes(content[:-3] if kind == "torn table" else bytes([content[0] ^ 1]) + content[1:])
+    assert reopen().load() == (old, old_data)
+    assert path.with_name(path.name + ".damaged").exists()
+    assert "is damaged" in caplog.text
+    assert reopen().highest == 5
+
+
+def test_a_crash_between_part_and_table_leaves_the_old_version(reopen, tmp_path):
+    store = reopen()
+    old, data = make(1, head=b"head 1")
+    store.save(old, data)
+    (tmp_path / "parts" / "leftover.tmp").write_bytes(b"hal")
+    (tmp_path / "versions" / "0000000002-0123456789abcdef.json.tmp").write_bytes(b"{")
+    assert reopen().load() == (old, data)
+
+
+def test_one_server_at_a_time(tmp_path):
+    first = VersionStore(tmp_path, max_part_bytes=1)
+    with pytest.raises(InputError, match="another weights server"):
+        VersionStore(tmp_path, max_part_bytes=1)
+    first._lock.close()

@@ -1,0 +1,166 @@
+"""The vector environment: n twins of one task in one scene.
+
+    action ─► disturbance ─► latency queue ─► commanded tool pose ─IK─► joint servos ─► 20 physics steps ─► Step
+                                                                                          │
+    observe ◄─ side and wrist pictures, proprioception ◄───────────────────────────────────┘
+
+`Step.executed` is the clipped action as commanded: what a policy must answer to move the same way. Disturbance, gain
+and latency belong to the world.
+"""
+
+import numpy as np
+
+from protos.errors import InputError
+from protos.schema import (
+    ACTION_DIM,
+    CONTROL_HZ,
+    F32,
+    GRIPPER_ACTION,
+    PROPRIO_DIM,
+    Configuration,
+    Observation,
+    Schema,
+    Step,
+)
+from twin.kinematics import inverse, start_joints
+from twin.physics import Physics, steps_in
+from twin.randomize import Disturbance, Domain
+from twin.render.twin import TwinRenderer
+from twin.rotations import F64, TOOL_DOWN, TOOL_DOWN_VECTOR, about_z, continuous, matrix_from_vector, vector_from_matrix
+from twin.scene import Scene
+from twin.tasks.base import TOOL, Task, TaskState
+
+LEASH_M = 0.06
+"""The commanded position runs at most this far ahead of the tool, on every axis."""
+CONTROL_STEPS = steps_in(1 / CONTROL_HZ)
+
+
+class VectorTwin:
+    """n twins that step together; satisfies the actors' Environment protocol.
+
+    Slots start at one arbitrary configuration; `reset` starts an episode.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        task: Task,
+        *,
+        n: int,
+        domain: Domain,
+        seed: int,
+        schema: Schema,
+        threads: int = 1,
+    ) -> None:
+        self.n, self.task, self.domain = n, task, domain
+        self._physics = Physics(task, domain, n, threads)
+        self.seed(seed)
+        self._latency = np.zeros(n, int)
+        self._queue = np.zeros((n, max(domain.latency_steps) + 1, ACTION_DIM))
+        self._position, self._rotation = np.zeros((n, 3)), np.zeros((n, 3, 3))
+        self._opening = np.ones(n)
+        self._joints = np.zeros((n, 6))
+        self._steps, self._held = np.zeros(n, int), np.zeros(n, int)
+        for slot in range(n):
+            self.reset(slot, task.space.sample(np.random.default_rng(0)))
+        self._renderer = TwinRenderer(scene, self._physics, domain, schema, threads)
+
+    def seed(self, seed: int) -> None:
+        """Starts the world's random numbers (latency, disturbance) anew."""
+        self._rng = np.random.default_rng(seed)
+        self._disturbance = Disturbance(self.n, self.domain.disturbance, self._rng)
+
+    def reset(self, slot: int, configuration: Configuration) -> None:
+        """Starts an episode in one slot: bodies and tool at the configuration's poses, gripper open, all at rest."""
+        if not 0 <= slot < self.n:
+            raise InputError(f"slot {slot}: this environment has slots 0 to {self.n - 1}")
+        x, y, z, yaw = self.task.pose(configuration, TOOL)
+        joints = start_joints((x, y, z), yaw)
+        self._physics.reset(np.array([slot]), joints, self.task.body_poses(configuration))
+        self._joints[slot] = joints[0]
+        self._position[slot], self._rotation[slot] = (x, y, z), about_z(yaw) @ TOOL_DOWN
+        self._opening[slot] = 1.0
+        self._queue[slot] = 0.0
+        self._queue[slot, :, GRIPPER_ACTION] = 1.0
+        self._latency[slot] = self._rng.choice(self.domain.latency_steps)
+        self._disturbance.reset(slot)
+        self._steps[slot] = self._held[slot] = 0
+
+    def observe(self) -> Observation:
+        """Pictures and proprioception of every slot, in fresh arrays."""
+        pictures = self._renderer
+        pictures.draw()
+        return Observation(side=pictures.side.copy(), wrist=pictures.wrist.copy(), proprio=proprio_of(self._physics))
+
+    def step(self, action: F32) -> Step:
+        """One control step (0.1 s) of every slot with actions (n, 7)."""
+        if np.shape(action) != (self.n, ACTION_DIM) or not np.isfinite(action).all():
+            raise InputError(
+                f"actions of shape {np.shape(action)}: finite numbers of shape ({self.n}, {ACTION_DIM}) needed"
+            )
+        executed = np.clip(action, -1, 1).astype(np.float32)
+        self._enqueue(executed)
+        self._move(self._queue[np.arange(self.n), self._latency])
+        self._physics.step(CONTROL_STEPS)
+        self._steps += 1
+        self._held = np.where(self.task.succeeded(self._state()), self._held + 1, 0)
+        success = self._held >= self.task.success_steps
+        return Step(
+            executed=executed,
+            reward=success.astype(np.float32),
+            terminated=success,
+            truncated=(self._steps >= self.task.max_steps) & ~success,
+            success=success.copy(),
+        )
+
+    def expert_action(self) -> F32:
+        """What the task's expert would do now in every slot, (n, 7); it sees the actions still under way."""
+        return self.task.expert(self._state())
+
+    def close(self) -> None:
+        """Ends the drawing threads."""
+        self._renderer.close()
+
+    def _enqueue(self, executed: F32) -> None:
+        """The newest action goes to place 0; the one at place `latency` takes effect now."""
+        self._queue[:, 1:] = self._queue[:, :-1].copy()
+        self._queue[:, 0] = executed
+        self._queue[:, 0, :3] = self._disturbance.shake(executed[:, :3])
+
+    def _move(self, effective: F64) -> None:
+        """Moves the commanded tool pose and sends the servos after it."""
+        metres, radians = self.task.action_scale
+        box, tool = self.task.work_box, self._physics.tool_position
+        # a slot whose physics blew up shows NaN until its reset; its commands stay finite
+        tool = np.where(np.isfinite(tool), tool, self._position)
+        wanted = self._position + effective[:, :3] * metres * self.domain.gain
+        wanted = np.clip(wanted, tool - LEASH_M, tool + LEASH_M)
+        self._position = np.clip(wanted, [box.x[0], box.y[0], box.z[0]], [box.x[1], box.y[1], box.z[1]])
+        if radians > 0:
+            self._rotation = matrix_from_vector(effective[:, 3:6] * radians * self.domain.gain) @ self._rotation
+        self._opening = np.where(effective[:, GRIPPER_ACTION] > 0, 1.0, 0.0)
+        self._joints = inverse(self._joints, self._position, self._rotation)
+        self._physics.command(self._joints, self._opening)
+
+    def _state(self) -> TaskState:
+        """The privileged state that success and the expert look at."""
+        under_way = np.arange(self._queue.shape[1]) < self._latency[:, None]
+        pending = (self._queue[:, :, :3] * under_way[:, :, None]).sum(1) * self.task.action_scale[0] * self.domain.gain
+        return TaskState(
+            tool=self._physics.tool_position,
+            commanded=self._position + pending,
+            opening=self._physics.opening,
+            closing=self._opening < 0.5,
+            bodies={name: self._physics.body_position(name) for name in self.task.bodies},
+        )
+
+
+def proprio_of(physics: Physics) -> F32:
+    """The proprioception of every slot, (n, 19), laid out as in `protos.schema`."""
+    proprio = np.empty((physics.n, PROPRIO_DIM), np.float32)
+    proprio[:, 0:3] = physics.tool_position
+    proprio[:, 3:6] = continuous(vector_from_matrix(physics.tool_rotation), TOOL_DOWN_VECTOR)
+    proprio[:, 6:12] = physics.tool_velocity
+    proprio[:, 12:18] = physics.wrench
+    proprio[:, 18] = physics.opening
+    return proprio

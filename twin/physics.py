@@ -1,0 +1,138 @@
+"""n arms with their tables in MuJoCo, stepped together.
+
+Outputs (tool pose, body poses, wrench) describe the state after the last `step` or `place`; MuJoCo leaves them stale
+after writes to the state, so every change here ends with a forward pass over positions.
+"""
+
+from collections.abc import Mapping
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+from numpy.typing import NDArray
+
+from twin.kinematics import tool_velocity
+from twin.model import TIMESTEP_S, build_model
+from twin.randomize import Domain
+from twin.robots.gripper import COM_FROM_TCP_M, FINGERS, MASS_KG, STROKE_M, TRAVEL_M
+from twin.robots.ur5e import JOINTS
+from twin.rotations import F64, about_z, quaternion_from_matrix, yaw_of
+from twin.tasks.base import Task
+
+Pose = tuple[float, float, float, float]
+_POS, _NONE = int(mujoco.mjtStage.mjSTAGE_POS.value), int(mujoco.mjtStage.mjSTAGE_NONE.value)
+_GRAVITY = 9.81
+
+
+class Physics:
+    """One MuJoCo batch; slot i is one world. Not safe for use from several threads at once."""
+
+    def __init__(self, task: Task, domain: Domain, n: int, threads: int = 1) -> None:
+        self.model = build_model(task, domain)
+        self.n, self.task = n, task
+        self._batch = Batch(self.model, n, threads)
+        bind = self._batch.bind
+        self._qpos, self._qvel, self._ctrl = bind("qpos"), bind("qvel"), bind("ctrl")
+        self._mocap_pos, self._mocap_quat = bind("mocap_pos"), bind("mocap_quat")
+        self.body_positions: F64 = bind("xpos")  # (n, bodies, 3), live
+        self.body_rotations: F64 = bind("xmat")  # (n, bodies, 9), live
+        self._site, self._site_rotation, self._sensors = bind("site_xpos"), bind("site_xmat"), bind("sensordata")
+        self._arm = np.array([self.model.joint(name).qposadr[0] for name in JOINTS])
+        self._arm_rates = np.array([self.model.joint(name).dofadr[0] for name in JOINTS])
+        self._fingers = np.array([self.model.joint(name).qposadr[0] for name in FINGERS])
+
+    def place(self, slots: NDArray[np.intp], poses: Mapping[str, NDArray[np.float64]]) -> None:
+        """Puts bodies, at rest, to poses name -> (len(slots), 4) x, y, z, yaw; everything else stays."""
+        for name, pose in poses.items():
+            quaternion = quaternion_from_matrix(about_z(pose[:, 3]))
+            if name in self.task.free_bodies:
+                joint = self.model.joint(name)
+                position, velocity = int(joint.qposadr[0]), int(joint.dofadr[0])
+                self._qpos[slots, position : position + 3] = pose[:, :3]
+                self._qpos[slots, position + 3 : position + 7] = quaternion
+                self._qvel[slots, velocity : velocity + 6] = 0
+            else:
+                mocap = int(self.model.body(name).mocapid[0])
+                self._mocap_pos[slots, mocap] = pose[:, :3]
+                self._mocap_quat[slots, mocap] = quaternion
+        self._batch.forward(np.asarray(slots, np.int32), stage=_POS)
+
+    def reset(self, slots: NDArray[np.intp], joints: F64, poses: Mapping[str, NDArray[np.float64]]) -> None:
+        """Starts anew: the arm at rest at joints (len(slots), 6), the gripper open, bodies at `poses`."""
+        self._batch.reset(np.asarray(slots, np.int32), stage=_NONE)
+        self._qpos[np.ix_(slots, self._arm)] = joints
+        self._qpos[np.ix_(slots, self._fingers)] = [-TRAVEL_M, TRAVEL_M]
+        self._ctrl[slots, :6] = joints
+        self._ctrl[slots, 6:] = [-TRAVEL_M, TRAVEL_M]
+        self.place(slots, poses)
+
+    def command(self, joints: F64, opening: NDArray[np.floating]) -> None:
+        """Set points of all slots: joint angles (n, 6) [rad], gripper opening (n,) 0..1."""
+        self._ctrl[:, :6] = joints
+        travel = np.clip(opening, 0, 1) * TRAVEL_M
+        self._ctrl[:, 6], self._ctrl[:, 7] = -travel, travel
+
+    def step(self, steps: int) -> None:
+        """`steps` physics steps of 5 ms in every slot."""
+        self._batch.step(nstep=steps, stage=_POS)
+
+    @property
+    def joints(self) -> F64:
+        """(n, 6) rad."""
+        return self._qpos[:, self._arm]
+
+    @property
+    def joint_velocities(self) -> F64:
+        """(n, 6) rad/s."""
+        return self._qvel[:, self._arm_rates]
+
+    @property
+    def tool_position(self) -> F64:
+        """(n, 3) m, a live view."""
+        return self._site[:, 0]
+
+    @property
+    def tool_rotation(self) -> F64:
+        """base_from_tcp (n, 3, 3), a live view."""
+        return self._site_rotation[:, 0].reshape(self.n, 3, 3)
+
+    @property
+    def tool_velocity(self) -> F64:
+        """(n, 6) m/s and rad/s, from the joint velocities and the Jacobian."""
+        return tool_velocity(self.joints, self.joint_velocities)
+
+    @property
+    def opening(self) -> F64:
+        """(n,) measured, 0 closed .. 1 open."""
+        width = self._qpos[:, self._fingers[1]] - self._qpos[:, self._fingers[0]]
+        return np.clip(width / STROKE_M, 0, 1)
+
+    @property
+    def wrench(self) -> F64:
+        """(n, 6) force [N] and torque [Nm] that the world puts on the tool, at the TCP, in the base frame.
+
+        The gripper's own weight is taken out, as the controller of a UR arm does with its payload setting; its inertia
+        is not. The value is that of the last physics step, zero right after a reset.
+        """
+        R = self.tool_rotation
+        held_by_flange = np.einsum("nij,nkj->nki", R, self._sensors.reshape(self.n, 2, 3))
+        weight = np.array([0, 0, -MASS_KG * _GRAVITY])
+        moment = np.cross(R[:, :, 2] * COM_FROM_TCP_M, weight)
+        # forces on the gripper cancel: flange + weight + world = 0
+        world = -np.concatenate([held_by_flange[:, 0] + weight, held_by_flange[:, 1] + moment], 1)
+        return np.where(self._sensors.any(1, keepdims=True), world, 0.0)
+
+    def body_position(self, name: str) -> F64:
+        """(n, 3) m, a live view."""
+        return self.body_positions[:, self.model.body(name).id]
+
+    def body_pose(self, slot: int, name: str) -> Pose:
+        """x, y, z, yaw of one body."""
+        body = self.model.body(name).id
+        x, y, z = (float(value) for value in self.body_positions[slot, body])
+        return x, y, z, float(yaw_of(self.body_rotations[slot, body].reshape(3, 3)))
+
+
+def steps_in(seconds: float) -> int:
+    """Whole physics steps in a span of time."""
+    return round(seconds / TIMESTEP_S)

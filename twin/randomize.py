@@ -1,0 +1,95 @@
+"""Domains: how one world differs from another. The stand-in for the real arm is a domain too.
+
+The camera and colour shifts are constants of a domain; the latency is drawn anew for every episode. `disturbance`
+shakes the arm while a demonstration is made, so that it shows how to come back; the stored action stays the clean one
+(DART, Laskey et al. 2017).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.errors import InputError
+
+NOISE_MEMORY, NOISE_DRIVE = 0.6, 0.8
+"""AR(1) noise z' = 0.6 z + 0.8 w has unit variance; neighbouring control steps push the same way."""
+DEMONSTRATION_DISTURBANCE = 0.3
+"""Strength used while demonstrations are made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """One world's dynamics and looks."""
+
+    latency_steps: tuple[int, ...] = (0, 1)
+    """Control steps from an action to its effect; one is drawn per episode."""
+    gain: float = 1.0
+    """Effective over commanded displacement."""
+    servo_stiffness: float = 1.0
+    """Scale of the joint servos' stiffness."""
+    friction: float = 1.5
+    """Sliding friction of fingers and objects."""
+    object_mass_kg: float = 0.05
+    camera_shift_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of the side camera, base frame."""
+    colour_shift: float = 0.0
+    """0 as scanned .. 1 strongly shifted."""
+    disturbance: float = 0.0
+    """Strength of the noise on the commanded motion, in units of the action."""
+
+    def __post_init__(self) -> None:
+        if not self.latency_steps or not all(0 <= steps <= 10 for steps in self.latency_steps):
+            raise InputError(f"latency_steps={self.latency_steps}: one or more whole numbers from 0 to 10")
+        for name, low, high in (
+            ("gain", 0.1, 2.0),
+            ("servo_stiffness", 0.05, 5.0),
+            ("friction", 0.05, 5.0),
+            ("object_mass_kg", 0.001, 5.0),
+            ("colour_shift", 0.0, 1.0),
+            ("disturbance", 0.0, 2.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name}={getattr(self, name)}: {low} to {high}")
+
+    def shifted(self, colour: tuple[float, float, float], towards: tuple[float, float, float]) -> NDArray[np.float64]:
+        """A colour (3,) moved by the domain's colour shift."""
+        return np.clip(np.asarray(colour) + self.colour_shift * np.asarray(towards), 0, 1)
+
+
+DOMAINS: Mapping[str, Domain] = {
+    "twin": Domain(),
+    "standin": Domain(
+        latency_steps=(1, 1, 2),
+        gain=0.85,
+        servo_stiffness=0.4,
+        friction=0.9,
+        object_mass_kg=0.09,
+        camera_shift_m=(-0.003, -0.003, 0.003),
+        colour_shift=0.05,
+    ),
+}
+"""The twin, and the world that stands in for the real arm: a calibrated camera but other dynamics and latency."""
+TABLE_SHIFT = (-0.2, -0.1, 0.1)
+"""Direction of the colour shift of everything that was scanned."""
+
+
+class Disturbance:
+    """The noise of n slots."""
+
+    def __init__(self, n: int, strength: float, rng: np.random.Generator) -> None:
+        self._noise = np.zeros((n, 3))
+        self._strength, self._rng = strength, rng
+
+    def reset(self, slot: int) -> None:
+        """Forgets the noise of one slot."""
+        self._noise[slot] = 0
+
+    def shake(self, motion: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The commanded motion (n, 3) in action units with noise added; a tool at rest is shaken less."""
+        if self._strength == 0:
+            return np.asarray(motion, float)
+        self._noise = NOISE_MEMORY * self._noise + NOISE_DRIVE * self._rng.normal(size=self._noise.shape)
+        size = 0.15 + np.abs(motion).max(1, keepdims=True)
+        return np.clip(motion + self._strength * size * self._noise, -1, 1)

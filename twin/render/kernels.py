@@ -1,0 +1,258 @@
+"""The inner loops of the CPU rasterizer (numba, float32, no GIL).
+
+    splats ─move─► base frame ─project─► footprints ─sort_by_depth─► order ─blend─► canvas ─to_bytes─► image
+
+Mathematics of EWA splatting as in 3D Gaussian Splatting (Kerbl et al. 2023, section 4) with gsplat's conventions:
+0.3 px^2 of blur, contributions below 1/255 dropped. The blend walks splats front to back and each splat row by row:
+the row's span is exact, and the Gaussian along it costs two multiplications a pixel (forward differences). Counters of
+unsaturated pixels per 8 x 8 block skip splats that are hidden entirely.
+
+A footprint row holds: u, v, conic a b c, opacity, r, g, b, reach (exponent at which alpha falls to 1/255), and the
+half width and half height of the ellipse at that reach [px].
+"""
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.schema import F32, U8
+
+f32 = np.float32
+JIT = {"fastmath": True, "nogil": True, "cache": True}
+NEAR_M = f32(0.015)
+BLUR = f32(0.3)
+DENSEST = f32(0.999)
+BLOCK = 8
+FAR = f32(1e9)
+I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
+
+
+class Layer(NamedTuple):
+    """Splats as the kernels read them."""
+
+    means: F32  # (N, 3)
+    covariances: F32  # (N, 6)
+    opacities: F32  # (N,)
+    colours: F32  # (N, 3)
+
+
+class View(NamedTuple):
+    """One camera as the kernels read it."""
+
+    camera_from_base: F32  # (3, 4)
+    intrinsics: F32  # (4,) fx fy cx cy
+
+
+class Workspace(NamedTuple):
+    """Buffers for one picture at a time; every thread has its own."""
+
+    footprints: F32  # (N, 12)
+    depth: F32  # (N,)
+    order: I32  # (N,)
+    swap: I32  # (N,)
+    keys: U32  # (N,)
+    swap_keys: U32  # (N,)
+    canvas: F32  # (H, W, 4) r g b transmittance
+    blocks: I32  # (ceil(H / 8), ceil(W / 8)) unsaturated pixels
+
+
+@numba.njit(**JIT)
+def move(local: Layer, body: I32, positions: F32, rotations: F32, moved: Layer) -> None:
+    """Body-frame splats to the base frame: m' = R m + t, C' = R C R^T, with each splat's body pose."""
+    for i in range(local.means.shape[0]):
+        R, t = rotations[body[i]], positions[body[i]]
+        x, y, z = local.means[i, 0], local.means[i, 1], local.means[i, 2]
+        for k in range(3):
+            moved.means[i, k] = R[k, 0] * x + R[k, 1] * y + R[k, 2] * z + t[k]
+        c = local.covariances[i]
+        out = moved.covariances[i]
+        n = 0
+        for j in range(3):
+            a0 = R[j, 0] * c[0] + R[j, 1] * c[1] + R[j, 2] * c[2]
+            a1 = R[j, 0] * c[1] + R[j, 1] * c[3] + R[j, 2] * c[4]
+            a2 = R[j, 0] * c[2] + R[j, 1] * c[4] + R[j, 2] * c[5]
+            for k in range(j, 3):
+                out[n] = a0 * R[k, 0] + a1 * R[k, 1] + a2 * R[k, 2]
+                n += 1
+
+
+@numba.njit(**JIT)
+def project(layer: Layer, start: int, view: View, width: int, height: int, work: Workspace, count: int) -> int:
+    """Appends the visible splats of `layer[start:]` as footprints from row `count` on; returns the new count."""
+    V = view.camera_from_base
+    fx, fy, cx, cy = view.intrinsics[0], view.intrinsics[1], view.intrinsics[2], view.intrinsics[3]
+    W, H = f32(width), f32(height)
+    # far outside the image the linearised projection explodes; it is evaluated at most 30 % beyond the border
+    ux_low, ux_high = -(cx + f32(0.15) * W) / fx, (W - cx + f32(0.15) * W) / fx
+    uy_low, uy_high = -(cy + f32(0.15) * H) / fy, (H - cy + f32(0.15) * H) / fy
+    for i in range(start, layer.means.shape[0]):
+        opacity = layer.opacities[i]
+        X, Y, Z = layer.means[i, 0], layer.means[i, 1], layer.means[i, 2]
+        z = V[2, 0] * X + V[2, 1] * Y + V[2, 2] * Z + V[2, 3]
+        if z < NEAR_M or opacity <= f32(1 / 255):
+            continue
+        inverse = f32(1) / z
+        ux = (V[0, 0] * X + V[0, 1] * Y + V[0, 2] * Z + V[0, 3]) * inverse
+        uy = (V[1, 0] * X + V[1, 1] * Y + V[1, 2] * Z + V[1, 3]) * inverse
+        u, v = fx * ux + cx, fy * uy + cy
+        c = layer.covariances[i]
+        ux, uy = min(max(ux, ux_low), ux_high), min(max(uy, uy_low), uy_high)
+        jx, jy = fx * inverse, fy * inverse
+        a0, a1, a2 = jx * (V[0, 0] - ux * V[2, 0]), jx * (V[0, 1] - ux * V[2, 1]), jx * (V[0, 2] - ux * V[2, 2])
+        b0, b1, b2 = jy * (V[1, 0] - uy * V[2, 0]), jy * (V[1, 1] - uy * V[2, 1]), jy * (V[1, 2] - uy * V[2, 2])
+        p0, p1, p2 = (
+            c[0] * a0 + c[1] * a1 + c[2] * a2,
+            c[1] * a0 + c[3] * a1 + c[4] * a2,
+            c[2] * a0 + c[4] * a1 + c[5] * a2,
+        )
+        q0, q1, q2 = (
+            c[0] * b0 + c[1] * b1 + c[2] * b2,
+            c[1] * b0 + c[3] * b1 + c[4] * b2,
+            c[2] * b0 + c[4] * b1 + c[5] * b2,
+        )
+        sxx, sxy, syy = (
+            a0 * p0 + a1 * p1 + a2 * p2 + BLUR,
+            b0 * p0 + b1 * p1 + b2 * p2,
+            b0 * q0 + b1 * q1 + b2 * q2 + BLUR,
+        )
+        determinant = sxx * syy - sxy * sxy
+        reach = math.log(f32(255) * opacity)
+        half_w, half_h = math.sqrt(f32(2) * reach * sxx), math.sqrt(f32(2) * reach * syy)
+        outside = (
+            u + half_w < f32(0.5) or u - half_w > W - f32(0.5) or v + half_h < f32(0.5) or v - half_h > H - f32(0.5)
+        )
+        if determinant <= f32(1e-12) or outside:
+            continue
+        row = work.footprints[count]
+        scale = f32(1) / determinant
+        row[0], row[1], row[2], row[3], row[4], row[5] = u, v, syy * scale, -sxy * scale, sxx * scale, opacity
+        row[6], row[7], row[8] = layer.colours[i, 0], layer.colours[i, 1], layer.colours[i, 2]
+        row[9], row[10], row[11] = reach, half_w, half_h
+        work.depth[count] = z
+        count += 1
+    return count
+
+
+@numba.njit(**JIT)
+def sort_by_depth(work: Workspace, count: int) -> None:
+    """`work.order[:count]` sorts depths; positive floats sort like their bits, 11 bits at a time (radix sort)."""
+    counts = np.zeros((3, 2048), np.int32)
+    bits = work.depth[:count].view(np.uint32)
+    for i in range(count):
+        key = bits[i]
+        work.keys[i], work.order[i] = key, i
+        counts[0, key & 2047] += 1
+        counts[1, (key >> 11) & 2047] += 1
+        counts[2, key >> 22] += 1
+    for digit in range(3):
+        total = np.int32(0)
+        for j in range(2048):
+            here = counts[digit, j]
+            counts[digit, j] = total
+            total += here
+    source, target, source_keys, target_keys = work.order, work.swap, work.keys, work.swap_keys
+    for digit in range(3):
+        for i in range(count):
+            key = source_keys[i]
+            place = counts[digit, (key >> (11 * digit)) & 2047]
+            counts[digit, (key >> (11 * digit)) & 2047] = place + 1
+            target[place], target_keys[place] = source[i], key
+        source, target, source_keys, target_keys = target, source, target_keys, source_keys
+    work.order[:count] = work.swap[:count]
+
+
+@numba.njit(**JIT)
+def clear(work: Workspace) -> None:
+    """An empty, fully transparent canvas."""
+    height, width = work.canvas.shape[0], work.canvas.shape[1]
+    work.canvas[:, :, :3] = f32(0)
+    work.canvas[:, :, 3] = f32(1)
+    for j in range(work.blocks.shape[0]):
+        for i in range(work.blocks.shape[1]):
+            work.blocks[j, i] = min(BLOCK, height - j * BLOCK) * min(BLOCK, width - i * BLOCK)
+
+
+@numba.njit(**JIT)
+def blend(work: Workspace, count: int, limit: F32, stop: float) -> None:
+    """Front-to-back compositing of the first `count` footprints; a splat shows only where it is nearer than `limit`.
+
+    A pixel is finished when its transmittance falls to `stop`.
+    """
+    canvas, blocks = work.canvas, work.blocks
+    height, width = canvas.shape[0], canvas.shape[1]
+    stop32 = f32(stop)
+    for rank in range(count):
+        i = work.order[rank]
+        row = work.footprints[i]
+        u, v, a, b, c = row[0], row[1], row[2], row[3], row[4]
+        x0, x1 = max(0, math.ceil(u - row[10] - f32(0.5))), min(width - 1, math.floor(u + row[10] - f32(0.5)))
+        y0, y1 = (
+            max(0, math.ceil(v - row[11] - f32(0.5))),
+            min(height - 1, math.floor(v + row[11] - f32(0.5))),
+        )
+        live = 0
+        for j in range(y0 >> 3, (y1 >> 3) + 1):
+            for k in range(x0 >> 3, (x1 >> 3) + 1):
+                live += blocks[j, k]
+        if live == 0:
+            continue
+        red, green, blue, z = row[6], row[7], row[8], work.depth[i]
+        determinant, inverse, second = a * c - b * b, f32(1) / a, math.exp(-a)
+        for y in range(y0, y1 + 1):
+            dy = f32(y) + f32(0.5) - v
+            square = f32(2) * a * row[9] - dy * dy * determinant
+            if square <= f32(0):
+                continue
+            half, middle = math.sqrt(square) * inverse, u - b * dy * inverse - f32(0.5)
+            first, last = max(0, math.ceil(middle - half)), min(width - 1, math.floor(middle + half))
+            dx = f32(first) + f32(0.5) - u
+            value = row[5] * math.exp(-(f32(0.5) * (a * dx * dx + c * dy * dy) + b * dx * dy))
+            ratio = math.exp(-(a * dx + f32(0.5) * a + b * dy))
+            for x in range(first, last + 1):
+                through = canvas[y, x, 3]
+                if through > stop32 and z < limit[y, x]:
+                    weight = min(value, DENSEST) * through
+                    canvas[y, x, 0] += weight * red
+                    canvas[y, x, 1] += weight * green
+                    canvas[y, x, 2] += weight * blue
+                    canvas[y, x, 3] = through - weight
+                    if through - weight <= stop32:
+                        blocks[y >> 3, x >> 3] -= 1
+                value *= ratio
+                ratio *= second
+
+
+@numba.njit(**JIT)
+def median_depth(work: Workspace, count: int, depth: F32) -> None:
+    """Depth at which the transmittance of the first `count` footprints crosses one half; `FAR` where it never does."""
+    height, width = depth.shape
+    through = np.ones((height, width), np.float32)
+    depth[:] = FAR
+    for rank in range(count):
+        i = work.order[rank]
+        row = work.footprints[i]
+        for y in range(max(0, int(row[1] - row[11])), min(height, int(row[1] + row[11]) + 1)):
+            for x in range(max(0, int(row[0] - row[10])), min(width, int(row[0] + row[10]) + 1)):
+                dx, dy = f32(x) + f32(0.5) - row[0], f32(y) + f32(0.5) - row[1]
+                exponent = f32(0.5) * (row[2] * dx * dx + row[4] * dy * dy) + row[3] * dx * dy
+                if exponent > row[9]:
+                    continue
+                before = through[y, x]
+                through[y, x] = before * (f32(1) - min(DENSEST, row[5] * math.exp(-exponent)))
+                if before > f32(0.5) and through[y, x] <= f32(0.5):
+                    depth[y, x] = work.depth[i]
+
+
+@numba.njit(**JIT)
+def to_bytes(canvas: F32, background: F32, image: U8) -> None:
+    """The canvas over `background` (H, W, 3), rounded to 0..255."""
+    for y in range(canvas.shape[0]):
+        for x in range(canvas.shape[1]):
+            through = canvas[y, x, 3]
+            for k in range(3):
+                value = (canvas[y, x, k] + through * background[y, x, k]) * f32(255) + f32(0.5)
+                image[y, x, k] = np.uint8(min(max(value, f32(0)), f32(255)))

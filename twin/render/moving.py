@@ -1,0 +1,69 @@
+"""Splats on everything that moves: the arm's links, the gripper, the task's bodies, each in its own body frame."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from twin import surfaces
+from twin.robots.gripper import FINGERS
+from twin.rotations import F64, matrix_from_quaternion
+from twin.splats import Splats, concatenate
+
+SPACING_M = {"base": 0.05, "gripper": 0.016} | dict.fromkeys(FINGERS, 0.012)
+"""Distance of neighbouring splats on the robot; the arm's links are seen from afar and get `ARM_SPACING_M`."""
+ARM_SPACING_M = 0.035
+_THIN_M = 0.003
+"""A cylinder lower than this lies on the table: only its top is drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingSplats:
+    """Splats and the body that carries each of them; those of `wrist_bodies` come last."""
+
+    splats: Splats
+    body: NDArray[np.int32]  # (N,)
+    first_wrist: int
+    """The wrist camera draws the splats from here on."""
+
+
+def moving_splats(
+    model: mujoco.MjModel, rotations: F64, task_bodies: tuple[str, ...], task_spacing: Callable[[str], float]
+) -> MovingSplats:
+    """Splats on every geom of every body, shaded at the bodies' rotations (bodies, 9).
+
+    The wrist camera draws only the fingers and the task's bodies: the palm is centimetres from the lens, where a
+    projected Gaussian smears over the whole image.
+    """
+    near = (*FINGERS, *task_bodies)
+    bodies = [model.body(i).name for i in range(model.nbody)]
+    ordered = [name for name in bodies if name not in near] + [name for name in bodies if name in near]
+    parts: list[Splats] = []
+    owners: list[NDArray[np.int32]] = []
+    first_wrist = 0
+    for name in ordered[1:]:  # the first body is the world
+        body = model.body(name)
+        spacing = task_spacing(name) if name in task_bodies else SPACING_M.get(name, ARM_SPACING_M)
+        for geom in range(body.geomadr[0], body.geomadr[0] + body.geomnum[0]):
+            part = _geom_splats(model, geom, spacing, rotations[body.id].reshape(3, 3))
+            parts.append(part)
+            owners.append(np.full(len(part), body.id, np.int32))
+            first_wrist += 0 if name in near else len(part)
+    return MovingSplats(splats=concatenate(parts), body=np.concatenate(owners), first_wrist=first_wrist)
+
+
+def _geom_splats(model: mujoco.MjModel, geom: int, spacing: float, rotation: F64) -> Splats:
+    size, kind = model.geom_size[geom], model.geom_type[geom]
+    if kind == mujoco.mjtGeom.mjGEOM_BOX:
+        points, normals = surfaces.box(size, spacing)
+    elif kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
+        points, normals = surfaces.capsule(size[0], size[1], spacing)
+    elif size[1] < _THIN_M:
+        points, normals = surfaces.disc(size[0], size[1], spacing)
+    else:
+        points, normals = surfaces.cylinder(size[0], size[1], spacing)
+    turn = matrix_from_quaternion(model.geom_quat[geom])
+    surface = points @ turn.T + model.geom_pos[geom], normals @ turn.T
+    return surfaces.surface_splats(surface, spacing, model.geom_rgba[geom, :3], rotation)

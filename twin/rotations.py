@@ -1,0 +1,96 @@
+"""Rotations: matrices (3, 3), unit quaternions (w, x, y, z), rotation vectors [rad], in batches (..., k).
+
+A rotation by nearly pi has two rotation vectors, v and -v(2 pi/|v| - 1), and a tool that points down sits exactly
+there: a measured pose would jump between the two. `continuous` picks the one nearer to a reference, so that the six
+numbers of a pose change smoothly; its angle may then exceed pi, which every consumer of rotation vectors accepts.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+F64 = NDArray[np.float64]
+TOOL_DOWN: F64 = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+"""base_from_tcp of a gripper that points down and opens along y."""
+TOOL_DOWN_VECTOR: F64 = np.array([1.0, -1.0, 0.0]) * np.pi / np.sqrt(2)
+"""The same as a rotation vector; the reference of `continuous` for every measured tool pose."""
+
+
+def matrix_from_quaternion(quaternion: ArrayLike) -> F64:
+    """(..., 4) wxyz, any length, to (..., 3, 3)."""
+    q = np.asarray(quaternion, float)
+    w, x, y, z = np.moveaxis(q / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, -1) for row in rows], -2)
+
+
+def quaternion_from_matrix(matrix: ArrayLike) -> F64:
+    """(..., 3, 3) to (..., 4) wxyz with w >= 0; dividing by the largest component keeps the others exact."""
+    m = np.asarray(matrix, float)
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
+    # row k is 4 * component k * quaternion
+    candidates = np.stack(
+        [
+            np.stack([1 + xx + yy + zz, wx, wy, wz], -1),
+            np.stack([wx, 1 + xx - yy - zz, xy, xz], -1),
+            np.stack([wy, xy, 1 - xx + yy - zz, yz], -1),
+            np.stack([wz, xz, yz, 1 - xx - yy + zz], -1),
+        ],
+        -2,
+    )
+    best = np.argmax(np.diagonal(candidates, axis1=-2, axis2=-1), axis=-1)
+    q = np.take_along_axis(candidates, best[..., None, None], -2)[..., 0, :]
+    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
+    return np.where(q[..., :1] < 0, -q, q)
+
+
+def multiply(left: ArrayLike, right: ArrayLike) -> F64:
+    """Quaternion product: `left` after `right`."""
+    a, b = np.asarray(left, float), np.asarray(right, float)
+    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    scalar = aw * bw - (av * bv).sum(-1, keepdims=True)
+    return np.concatenate([scalar, aw * bv + bw * av + np.cross(av, bv)], -1)
+
+
+def matrix_from_vector(vector: ArrayLike) -> F64:
+    """Rotation vectors (..., 3) to matrices (Rodrigues)."""
+    v = np.asarray(vector, float)
+    half = np.linalg.norm(v, axis=-1, keepdims=True) / 2
+    # sinc is sin(pi x)/(pi x): finite at angle zero
+    return matrix_from_quaternion(np.concatenate([np.cos(half), v / 2 * np.sinc(half / np.pi)], -1))
+
+
+def vector_from_matrix(matrix: ArrayLike) -> F64:
+    """Matrices to rotation vectors with an angle in [0, pi]."""
+    q = quaternion_from_matrix(matrix)
+    sine = np.linalg.norm(q[..., 1:], axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(sine, q[..., :1])
+    return q[..., 1:] * np.where(sine > 1e-9, angle / np.maximum(sine, 1e-9), 2.0)
+
+
+def continuous(vector: ArrayLike, reference: ArrayLike) -> F64:
+    """The same rotations (..., 3), each as the rotation vector nearer to `reference`."""
+    v = np.asarray(vector, float)
+    angle = np.linalg.norm(v, axis=-1, keepdims=True)
+    other = v * (1 - 2 * np.pi / np.maximum(angle, 1e-9))
+    far = np.linalg.norm(v - reference, axis=-1, keepdims=True) > np.linalg.norm(
+        other - reference, axis=-1, keepdims=True
+    )
+    return np.where(far & (angle > 1e-9), other, v)
+
+
+def about_z(yaw: ArrayLike) -> F64:
+    """Rotation matrices about the z axis."""
+    angle = np.asarray(yaw, float)
+    return matrix_from_vector(np.stack([0 * angle, 0 * angle, angle], -1))
+
+
+def yaw_of(matrix: ArrayLike) -> F64:
+    """Heading of the x axis [rad]."""
+    m = np.asarray(matrix, float)
+    return np.arctan2(m[..., 1, 0], m[..., 0, 0])

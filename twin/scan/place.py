@@ -1,0 +1,121 @@
+"""Where the robot stands: the rigid transform from the scaled reconstruction to the robot's base frame.
+
+With a board, `base_from_board` in capture.toml says it. Without one the robot is put where the demo needs it: the
+workspace centre (-0.5, 0) falls on the table point that the photos look at, and the photos' mean viewing direction
+becomes +x, because the side camera looks along +x towards the robot. The table top is z = 0 in both cases.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from protos.errors import SceneError
+from twin.rotations import F64, about_z
+from twin.scan.capture import Board
+from twin.scan.scale import Scale
+from twin.scan.sfm import Reconstruction
+from twin.scan.table import Plane
+
+WORKSPACE_XY = (-0.5, 0.0)
+"""Centre of the workspace in the base frame [m]."""
+PLAUSIBLE_M = (0.1, 10.0)
+"""Distance from the photographer to the middle of the table."""
+BOARD_TILT_DEG, BOARD_HEIGHT_M = 8.0, 0.02
+"""How far a board may be from lying on the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceSettings:
+    """Used without a board only."""
+
+    workspace_photo: str = ""
+    """Photo in which `workspace_pixel` marks the workspace centre on the table; empty: where the photos look."""
+    workspace_pixel: tuple[float, float] = (0.0, 0.0)
+    yaw_deg: float = 0.0
+    """Turns the robot's base about the workspace centre, seen from above, counter-clockwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """base = rotation and translation of `base_from_scaled` applied to metres_per_unit * SfM point."""
+
+    base_from_scaled: F64  # (4, 4) m
+    note: str
+    """How the place was chosen, for the report."""
+
+
+def place_by_board(scale: Scale, table: Plane, board: Board) -> Placement:
+    """The board fixes heading and origin; the table plane, which is much larger than the board, fixes up."""
+    assert scale.sfm_from_board is not None
+    pose = scale.sfm_from_board
+    tilt = math.degrees(math.acos(np.clip(pose[:3, 2] @ table.normal, -1, 1)))
+    height = float(table.height(pose[:3, 3])) * scale.metres_per_unit
+    if tilt > BOARD_TILT_DEG or abs(height) > BOARD_HEIGHT_M:
+        raise SceneError(
+            f"the board lies {height * 1e3:.0f} mm above the table and is tilted by {tilt:.1f} deg (limits "
+            f"{BOARD_HEIGHT_M * 1e3:.0f} mm, {BOARD_TILT_DEG:g} deg); lay it flat on the table"
+        )
+    on_table = pose[:3, 3] - table.height(pose[:3, 3]) * table.normal
+    x, y, yaw = board.base_from_board
+    base_from_board = np.eye(4)
+    base_from_board[:3, :3], base_from_board[:3, 3] = about_z(yaw), (x, y, 0)
+    return Placement(
+        base_from_scaled=base_from_board @ _frame(table, pose[:3, 0], on_table * scale.metres_per_unit),
+        note=f"base_from_board = [{x:g}, {y:g}, {yaw:g}]; board tilt {tilt:.2f} deg, height {height * 1e3:.1f} mm",
+    )
+
+
+def place_by_views(
+    scene: Reconstruction, scale: Scale, table: Plane, settings: PlaceSettings, shrink: float
+) -> Placement:
+    """Workspace where the photos look, robot on its far side."""
+    centre, note = _workspace(scene, table, settings, shrink)
+    forward = [view.camera.base_from_camera[:3, 2] for view in scene.views]
+    flat = np.array([f - (f @ table.normal) * table.normal for f in forward])
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    heading = flat.mean(axis=0)
+    if np.linalg.norm(heading) < 0.3:
+        heading = flat[0]
+        note += f"; the photos look from all around, so the robot faces the camera of {scene.views[0].name}"
+    distance = scale.metres_per_unit * float(
+        np.median([np.linalg.norm(view.camera.base_from_camera[:3, 3] - centre) for view in scene.views])
+    )
+    if not PLAUSIBLE_M[0] <= distance <= PLAUSIBLE_M[1]:
+        raise SceneError(
+            f"with this length the camera was {distance:.3g} m from the middle of the table ({PLAUSIBLE_M[0]:g} to "
+            f"{PLAUSIBLE_M[1]:g} m is plausible); check that --length is in metres and that both pixels lie on the table"
+        )
+    table_from_scaled = _frame(table, heading, centre * scale.metres_per_unit)
+    base_from_table = np.eye(4)
+    base_from_table[:3, :3] = about_z(-math.radians(settings.yaw_deg))
+    base_from_table[:3, 3] = (*WORKSPACE_XY, 0)
+    return Placement(base_from_scaled=base_from_table @ table_from_scaled, note=note)
+
+
+def _workspace(scene: Reconstruction, table: Plane, settings: PlaceSettings, shrink: float) -> tuple[F64, str]:
+    """The workspace centre on the table (3,) in SfM units, and how it was found."""
+    if settings.workspace_photo:
+        view = next((v for v in scene.views if v.name == settings.workspace_photo), None)
+        if view is None:
+            names = ", ".join(v.name for v in scene.views)
+            raise SceneError(f"workspace photo {settings.workspace_photo!r}: choose a registered photo: {names}")
+        point = table.hit(view.camera, scene.undistort(np.array([settings.workspace_pixel]) * shrink))[0]
+        note = f"workspace at pixel {settings.workspace_pixel} of {settings.workspace_photo}"
+    else:
+        middles = [table.hit(v.camera, np.array([[v.camera.cx, v.camera.cy]]))[0] for v in scene.views]
+        point = np.nanmedian(middles, axis=0)
+        note = "workspace where the photos look"
+    if not np.isfinite(point).all():
+        raise SceneError(f"{note}: that ray does not meet the table; choose a pixel that shows the table top")
+    return point - table.height(point) * table.normal, note
+
+
+def _frame(table: Plane, heading: F64, origin: F64) -> F64:
+    """frame_from_scaled (4, 4): z up from the table, x along the heading, origin at `origin` [m]."""
+    x = heading - (heading @ table.normal) * table.normal
+    x /= np.linalg.norm(x)
+    rotation = np.stack([x, np.cross(table.normal, x), table.normal])
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation, -rotation @ origin
+    return pose

@@ -1,0 +1,155 @@
+"""Training of the splats: gradient descent on the difference between rendered and photographed views.
+
+sparse points ─► neighbours interpolated ─► splats ─┐
+views (small) ──────────────────────────────────────┴─► render two views ─► L1 + MSE ─► Adam ─► … ─► Splats, PSNR
+
+Everything is in the base frame, in metres. Every `hold_out`-th view is kept out of training and measures the result.
+"""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from twin.camera import Camera
+from twin.rotations import F64
+from twin.scan.rasterize import render
+from twin.scan.sfm import Reconstruction
+from twin.splats import Splats
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Defaults reach the quality a 64 to 256 px policy camera needs in about ten seconds on two cores."""
+
+    steps: int = 220
+    batch: int = 2
+    """Views per step, rendered side by side in threads."""
+    width: int = 240
+    """Training resolution [px]; the height follows the pictures' shape."""
+    splats: int = 20_000
+    """Start: the sparse points, and interpolated neighbours up to this many."""
+    hold_out: int = 8
+    mse_share: float = 0.2
+    learning_rates: tuple[float, float, float, float, float] = (1.5e-3, 4e-3, 2e-2, 8e-2, 3e-2)
+    """Means (times the scene's size), quaternions, log scales, opacity logits, colour logits."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Splats in the base frame and how well they show views they have never seen."""
+
+    splats: Splats
+    psnr_db: float
+    """Mean over the held-out views, at training resolution."""
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    camera_from_base: Tensor  # (4, 4)
+    intrinsics: Tensor  # (3, 3)
+    picture: Tensor  # (H, W, 3) 0..1
+
+
+def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[[str, float], None]) -> Trained:
+    """Splats from a reconstruction already placed in the base frame."""
+    torch.set_num_threads(1)  # the views of a step already fill the cores
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    names = [view.name for view in scene.views]
+    targets = [_target(view.camera, view.picture, settings.width, device) for view in scene.views]
+    held = list(range(settings.hold_out // 2, len(names), settings.hold_out))
+    rest = [i for i in range(len(names)) if i not in held]
+    parameters = [p.to(device).requires_grad_(True) for p in _start(scene, settings)]
+    size = float(np.std(scene.points, axis=0).mean())
+    rates = (settings.learning_rates[0] * size, *settings.learning_rates[1:])
+    optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(parameters, rates, strict=True)], fused=True)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1 ** (1 / settings.steps))
+    rng = np.random.default_rng(settings.seed)
+    order = np.concatenate([rng.permutation(rest) for _ in range(settings.steps * settings.batch // len(rest) + 1)])
+    with ThreadPoolExecutor(settings.batch) as pool:
+        for step in range(settings.steps):
+            chosen = order[step * settings.batch : (step + 1) * settings.batch]
+            parts = list(pool.map(lambda i: _gradients(parameters, targets[i], settings.mse_share), chosen))
+            for parameter, *gradients in zip(parameters, *parts, strict=True):
+                parameter.grad = torch.stack(gradients).mean(0)
+            optimizer.step()
+            schedule.step()
+            if step % 10 == 0:
+                on_progress("training", step / settings.steps)
+    with torch.no_grad():
+        psnr = float(np.mean([_psnr(_picture(parameters, targets[i]), targets[i].picture) for i in held]))
+    return Trained(splats=_splats(parameters), psnr_db=psnr, held_out=tuple(names[i] for i in held))
+
+
+def small(camera: Camera, width: int) -> Camera:
+    """The camera at training resolution."""
+    return camera.resized(width, round(camera.height * width / camera.width))
+
+
+def _target(camera: Camera, picture: np.ndarray, width: int, device: torch.device) -> _Target:
+    camera = small(camera, width)
+    shrunk = cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+    arrays = (camera.camera_from_base, camera.intrinsics, shrunk / 255)
+    pose, matrix, image = (torch.tensor(array, dtype=torch.float32, device=device) for array in arrays)
+    return _Target(camera_from_base=pose, intrinsics=matrix, picture=image)
+
+
+def _start(scene: Reconstruction, settings: TrainSettings) -> tuple[Tensor, ...]:
+    """Means, quaternions, log scales, opacity logits, colour logits."""
+    rng = np.random.default_rng(settings.seed)
+    points, colours = _interpolated(scene.points, scene.colours / 255, settings.splats, rng)
+    gaps = cKDTree(points).query(points, 4)[0][:, 1:]
+    radius = np.clip(gaps.mean(1), 1e-4, np.percentile(gaps, 95))
+    turned = np.array([1.0, 0, 0, 0]) + rng.normal(0, 0.1, (len(points), 4))
+    inner = 0.01 + 0.98 * colours
+    start = (points, turned, np.log(radius)[:, None].repeat(3, 1), np.zeros(len(points)), np.log(inner / (1 - inner)))
+    return tuple(torch.tensor(array, dtype=torch.float32) for array in start)
+
+
+def _interpolated(points: F64, colours: F64, wanted: int, rng: np.random.Generator) -> tuple[F64, F64]:
+    """Points and, between each and its nearest neighbours, more of them up to `wanted`: an even cover of the surfaces."""
+    rounds = max(0, math.ceil(wanted / len(points)) - 1)
+    neighbours = cKDTree(points).query(points, min(8, len(points)))[1]
+    places, paints = [points], [colours]
+    for k in range(rounds):
+        other = neighbours[:, 1 + k % (neighbours.shape[1] - 1)]
+        share = rng.uniform(0.3, 0.7, (len(points), 1))
+        places.append(points * share + points[other] * (1 - share))
+        paints.append((colours + colours[other]) / 2)
+    return np.concatenate(places)[:wanted], np.concatenate(paints)[:wanted]
+
+
+def _picture(parameters: list[Tensor], target: _Target) -> Tensor:
+    means, quaternions, scales, opacities, colours = parameters
+    height, width = target.picture.shape[:2]
+    activated = (means, quaternions, scales.exp(), opacities.sigmoid(), colours.sigmoid())
+    return render(*activated, target.camera_from_base, target.intrinsics, width, height)
+
+
+def _gradients(parameters: list[Tensor], target: _Target, mse_share: float) -> tuple[Tensor, ...]:
+    error = _picture(parameters, target) - target.picture
+    loss = (1 - mse_share) * error.abs().mean() + mse_share * (error**2).mean()
+    return torch.autograd.grad(loss, parameters)
+
+
+def _psnr(picture: Tensor, truth: Tensor) -> float:
+    return -10 * math.log10(float(((picture.clamp(0, 1) - truth) ** 2).mean()))
+
+
+def _splats(parameters: list[Tensor]) -> Splats:
+    means, quaternions, scales, opacities, colours = (p.detach().cpu() for p in parameters)
+    return Splats(
+        means=means.numpy(),
+        quaternions=torch.nn.functional.normalize(quaternions, dim=1).numpy(),
+        scales=scales.exp().numpy(),
+        opacities=opacities.sigmoid().numpy(),
+        colours=colours.sigmoid().numpy(),
+    )

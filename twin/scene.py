@@ -1,0 +1,168 @@
+"""A scanned workspace on disk: what does not move, and where the cameras are.
+
+scene/
+  scene.toml    format, name, where the scale came from, cameras, workspace
+  static.ply    splats of the table and its surroundings, base frame, metres
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from protos.errors import SceneError, SchemaMismatch
+from protos.space import Box
+from twin.camera import Camera, look_at, pose_looking, square_camera
+from twin.rotations import F64
+from twin.splats import Splats, concatenate, read_ply, write_ply
+from twin.surfaces import grid, surface_splats
+
+FORMAT = 1
+"""Version of scene.toml."""
+TABLE = Box(x=(-0.80, 0.10), y=(-0.55, 0.55), z=(0.0, 0.40))
+"""The table in front of and around the robot, and the air above it."""
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideCamera:
+    """The camera that watches the workspace; level with the horizon."""
+
+    eye: Triple = (-1.02, 0.0, 0.46)
+    """Base frame [m]."""
+    along: Triple = (0.74, 0.0, -0.67)
+    fovy_deg: float = 52.0
+
+    def camera(self, px: int, shift_m: Triple = (0.0, 0.0, 0.0)) -> Camera:
+        """The square camera, moved by `shift_m`."""
+        return look_at(np.add(self.eye, shift_m), along=self.along, fovy_deg=self.fovy_deg, px=px)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WristCamera:
+    """The camera on the gripper, in the tool frame (origin at the TCP, z out of the gripper, x across the fingers)."""
+
+    position: Triple = (0.0, 0.06, -0.08)
+    direction: Triple = (0.0, -0.6, 0.8)
+    fovy_deg: float = 70.0
+
+    @property
+    def tcp_from_camera(self) -> F64:
+        """(4, 4); the tool's x axis is the image's right."""
+        return pose_looking(self.position, self.direction, (1, 0, 0))
+
+    def camera(self, px: int, base_from_tcp: F64) -> Camera:
+        """The camera at one tool pose (4, 4)."""
+        return square_camera(base_from_tcp @ self.tcp_from_camera, fovy_deg=self.fovy_deg, px=px)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One workspace in the robot's base frame; the table top is z = 0."""
+
+    name: str
+    static: Splats
+    scale_provenance: str
+    """How the scan was made metric, in words, for reports."""
+    side: SideCamera = SideCamera()
+    wrist: WristCamera = WristCamera()
+    workspace: Box = TABLE
+    """The part of the table that the wrist camera can see."""
+
+    def save(self, folder: Path | str) -> None:
+        """Writes scene.toml and static.ply, making the folder if needed."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_ply(folder / "static.ply", self.static)
+        (folder / "scene.toml").write_text(_toml(self), encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path | str) -> "Scene":
+        """Reads a scene folder. Raises `SceneError`, or `SchemaMismatch` for another format."""
+        path = Path(folder) / "scene.toml"
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SceneError(f"{folder}: no readable scene.toml; `twinrl scan` makes scene folders") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SceneError(f"{path}: not valid TOML: {error}") from error
+        if table.get("format") != FORMAT:
+            raise SchemaMismatch(f"{path}: scene format {table.get('format')}, this version reads format {FORMAT}")
+        static = read_ply(Path(folder) / "static.ply")
+        try:
+            return Scene(
+                name=str(table["name"]),
+                static=static,
+                scale_provenance=str(table["scale_provenance"]),
+                side=SideCamera(**_camera(table["side_camera"], ("eye", "along"))),
+                wrist=WristCamera(**_camera(table["wrist_camera"], ("position", "direction"))),
+                workspace=Box(**{axis: _numbers(table["workspace"][axis], 2) for axis in ("x", "y", "z")}),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SceneError(f"{path}: {_reason(error)}") from error
+
+
+def synthetic_scene(spacing_m: float = 0.008) -> Scene:
+    """A table with wood grain and a back wall, made without photographs: tests, examples, a first look."""
+    rng = np.random.default_rng(0)
+    x, y = grid(0.45, 0.55, spacing_m)
+    table = surface_splats(
+        (np.stack([x - 0.35, y, 0 * x], 1), np.tile([0.0, 0.0, 1.0], (len(x), 1))), spacing_m, (0.75, 0.70, 0.62)
+    )
+    across, along = -y, x + 0.15
+    grain = 0.06 * np.sin(9 * across + 2.5 * np.sin(6 * along)) + 0.04 * np.sin(41 * across + 5 * np.sin(3 * along))
+    grain += 0.02 * rng.normal(size=len(x))
+    table = table.coloured(table.colours * (1 + grain)[:, None] / 0.93)
+    y, z = grid(1.2, 0.6, 0.05)
+    wall = surface_splats(
+        (np.stack([0 * y + 0.25, y, z + 0.3], 1), np.tile([-1.0, 0.0, 0.0], (len(y), 1))), 0.05, (0.62, 0.68, 0.66)
+    )
+    wall = wall.coloured(wall.colours * (1 + 0.03 * rng.normal(size=len(y)))[:, None])
+    return Scene(name="synthetic", static=concatenate([table, wall]), scale_provenance="made in metres, not scanned")
+
+
+def _toml(scene: Scene) -> str:
+    def row(values: Sequence[float]) -> str:
+        return "[" + ", ".join(repr(float(value)) for value in values) + "]"
+
+    side, wrist, space = scene.side, scene.wrist, scene.workspace
+    lines = [
+        f"format = {FORMAT}",
+        f"name = {json.dumps(scene.name)}",
+        f"scale_provenance = {json.dumps(scene.scale_provenance)}",
+        "# Robot base frame: metres, z up, table top at z = 0.",
+        "",
+        "[side_camera]",
+        f"eye = {row(side.eye)}",
+        f"along = {row(side.along)}",
+        f"fovy_deg = {float(side.fovy_deg)!r}",
+        "",
+        "[wrist_camera]  # tool frame: origin at the TCP, z out of the gripper, x across the fingers",
+        f"position = {row(wrist.position)}",
+        f"direction = {row(wrist.direction)}",
+        f"fovy_deg = {float(wrist.fovy_deg)!r}",
+        "",
+        "[workspace]",
+        *(f"{axis} = {row(limits)}" for axis, limits in (("x", space.x), ("y", space.y), ("z", space.z))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _camera(table: Mapping[str, Any], vectors: Sequence[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {name: _numbers(table[name], 3) for name in vectors}
+    return settings | {"fovy_deg": float(table["fovy_deg"])}
+
+
+def _numbers(values: Any, count: int) -> Any:
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ValueError(f"expected {count} finite numbers, found {list(values)}")
+    return numbers
+
+
+def _reason(error: Exception) -> str:
+    return f"no entry {error.args[0]!r}" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,85 @@
+"""What a task is: where episodes start, how far an action reaches, when it is done, how an expert would do it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from protos.errors import InputError
+from protos.schema import F32, Bools, Configuration
+from protos.space import Box, ConfigurationSpace
+from twin.randomize import Domain
+from twin.rotations import F64
+
+TOOL = "tool"
+"""Name of the tool's start pose in a configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskState:
+    """What success and the expert look at, one row per slot; base frame, metres."""
+
+    tool: F64  # (n, 3) measured TCP position
+    commanded: F64  # (n, 3) TCP position that the actions so far ask for, those still under way included
+    opening: F64  # (n,) measured, 0 closed .. 1 open
+    closing: Bools  # (n,) the gripper is commanded to close
+    bodies: Mapping[str, F64]  # name -> (n, 3) positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One manipulation task; a subclass per file."""
+
+    name: str
+    instruction: str
+    space: ConfigurationSpace
+    action_scale: tuple[float, float]
+    """Metres and radians per control step at action 1; a rotation of 0 locks the tool's orientation."""
+    max_steps: int
+    work_box: Box
+    """Where the tool may be commanded to."""
+    free_bodies: tuple[str, ...]
+    """Objects that physics moves."""
+    fixed_bodies: tuple[str, ...] = ()
+    """Targets that stay where the configuration puts them."""
+    success_steps: int = 2
+    """Control steps in a row that `succeeded` must hold."""
+
+    @property
+    def bodies(self) -> tuple[str, ...]:
+        return self.free_bodies + self.fixed_bodies
+
+    @property
+    def active_action_dims(self) -> tuple[int, ...]:
+        """The entries of an action that do something."""
+        return (0, 1, 2, 6) if self.action_scale[1] == 0 else tuple(range(7))
+
+    @abstractmethod
+    def mjcf(self, domain: Domain) -> str:
+        """The task's bodies: a freejoint body per free body, a mocap body per fixed one."""
+
+    @abstractmethod
+    def splat_spacing(self, body: str) -> float:
+        """Distance of the splats drawn on a body's surface [m]."""
+
+    @abstractmethod
+    def succeeded(self, state: TaskState) -> Bools:
+        """(n,) whether the task is done at this moment."""
+
+    @abstractmethod
+    def expert(self, state: TaskState) -> F32:
+        """(n, 7) what a good operator would do now."""
+
+    def pose(self, configuration: Configuration, body: str) -> tuple[float, float, float, float]:
+        """x, y, z, yaw of one body (or `TOOL`) in a configuration; `InputError` names what is missing."""
+        if body not in configuration.poses:
+            raise InputError(
+                f"configuration without a pose for {body!r} (it has {', '.join(configuration.poses) or 'none'}); "
+                f"{self.name} needs {', '.join((*self.bodies, TOOL))}"
+            )
+        return configuration.poses[body]
+
+    def body_poses(self, configuration: Configuration) -> dict[str, F64]:
+        """Where the configuration puts the task's bodies: name -> (1, 4)."""
+        return {name: np.array([self.pose(configuration, name)], float) for name in self.bodies}

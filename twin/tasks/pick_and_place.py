@@ -1,0 +1,81 @@
+"""Put the cube on the disc. Region A lies at y > 0, region B mirrors it at y < 0."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from protos.schema import F32, Bools
+from protos.space import Box, ConfigurationSpace
+from twin import expert
+from twin.randomize import Domain
+from twin.robots.gripper import STROKE_M
+from twin.robots.mjcf import numbers
+from twin.tasks.base import TOOL, Task, TaskState
+
+CUBE, TARGET = "cube", "target"
+CUBE_HALF_M = 0.018
+TARGET_RADIUS_M, TARGET_HALF_M = 0.045, 0.001
+CUBE_COLOUR, TARGET_COLOUR = (0.85, 0.15, 0.15), (0.10, 0.20, 0.85)
+CUBE_SHIFT = (-0.25, 0.2, 0.25)
+"""Direction of the domain's colour shift for the cube."""
+ON_TARGET_M, ON_TABLE_M = 0.035, 0.03
+"""The cube's centre is this near the target's and this low."""
+_X = (-0.62, -0.48)
+_Z = (CUBE_HALF_M, CUBE_HALF_M)
+SPACE = ConfigurationSpace(
+    manipulated=CUBE,
+    regions={"A": Box(x=_X, y=(0.06, 0.20), z=_Z), "B": Box(x=_X, y=(-0.20, -0.06), z=_Z)},
+    others={
+        TARGET: Box(x=(-0.41, -0.37), y=(-0.03, 0.03), z=(TARGET_HALF_M, TARGET_HALF_M)),
+        TOOL: Box(x=(-0.56, -0.52), y=(-0.02, 0.02), z=(0.15, 0.17)),
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickAndPlace(Task):
+    """A red cube, a blue disc, no rotation."""
+
+    name: str = "pick_and_place"
+    instruction: str = "Put the cube on the disc."
+    space: ConfigurationSpace = SPACE
+    action_scale: tuple[float, float] = (0.03, 0.0)
+    max_steps: int = 60
+    work_box: Box = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))  # noqa: RUF009 (frozen)
+    free_bodies: tuple[str, ...] = (CUBE,)
+    fixed_bodies: tuple[str, ...] = (TARGET,)
+
+    def mjcf(self, domain: Domain) -> str:
+        """A free box and a disc that nothing collides with."""
+        cube = numbers(*domain.shifted(CUBE_COLOUR, CUBE_SHIFT))
+        return (
+            f'<body name="{TARGET}" mocap="true"><geom type="cylinder" size="{TARGET_RADIUS_M} {TARGET_HALF_M}" '
+            f'rgba="{numbers(*TARGET_COLOUR)} 1" contype="0" conaffinity="0"/></body>'
+            f'<body name="{CUBE}"><freejoint name="{CUBE}"/><geom type="box" size="{numbers(*[CUBE_HALF_M] * 3)}" '
+            f'mass="{domain.object_mass_kg}" friction="{domain.friction} .01 .001" condim="4" rgba="{cube} 1"/></body>'
+        )
+
+    def splat_spacing(self, body: str) -> float:
+        """Fine enough for the wrist camera."""
+        return {CUBE: 0.012, TARGET: 0.014}[body]
+
+    def succeeded(self, state: TaskState) -> Bools:
+        """The cube lies on the disc and the gripper is told to let go."""
+        offset = state.bodies[CUBE] - state.bodies[TARGET]
+        near = np.hypot(offset[:, 0], offset[:, 1]) < ON_TARGET_M
+        return near & (state.bodies[CUBE][:, 2] < ON_TABLE_M) & ~state.closing
+
+    def expert(self, state: TaskState) -> F32:
+        """See `twin.expert.pick_and_place`."""
+        return expert.pick_and_place(
+            expert.PickState(
+                tool=state.tool,
+                commanded=state.commanded,
+                grasp_width=state.opening * STROKE_M,
+                closing=state.closing,
+                object_position=state.bodies[CUBE],
+                target=state.bodies[TARGET],
+            ),
+            step_m=self.action_scale[0],
+            half_height_m=CUBE_HALF_M,
+        )

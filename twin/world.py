@@ -1,0 +1,118 @@
+"""One arm over its table, moved in small slices of time: the physics behind a simulated robot controller.
+
+It shares model, pictures and tasks with the vector twin but knows no actions and no control steps. Latency and gain
+of a domain belong to whoever drives it; everything else of the domain is here.
+"""
+
+import numpy as np
+
+from protos.errors import InputError
+from protos.schema import TCP_POSE, TCP_VELOCITY, U8, WRENCH, Configuration, Schema
+from twin.env import proprio_of
+from twin.kinematics import start_joints
+from twin.model import TIMESTEP_S
+from twin.physics import Physics, Pose
+from twin.randomize import Domain
+from twin.render.twin import TwinRenderer
+from twin.rotations import F64
+from twin.scene import Scene
+from twin.tasks.base import TOOL, Task, TaskState
+
+
+class ArmWorld:
+    """One arm, its gripper and the task's bodies. Not safe for use from several threads at once."""
+
+    def __init__(self, scene: Scene, task: Task, domain: Domain, *, schema: Schema) -> None:
+        """The arm starts at rest in the middle of the task's start poses with its gripper open."""
+        self.task = task
+        self._physics = Physics(task, domain, 1)
+        start = task.space.others[TOOL]
+        middle = [(low + high) / 2 for low, high in (start.x, start.y, start.z)]
+        self._targets = start_joints(middle)
+        self._opening = np.ones(1)
+        first = task.space.sample(np.random.default_rng(0))
+        self._physics.reset(np.zeros(1, int), self._targets, task.body_poses(first))
+        self._renderer = TwinRenderer(scene, self._physics, domain, schema)
+        self._owed_s = 0.0
+
+    def place(self, configuration: Configuration) -> None:
+        """Puts objects and targets to the configuration's poses, at rest; the arm stays where it is."""
+        self._physics.place(np.zeros(1, int), self.task.body_poses(configuration))
+
+    def set_joint_targets(self, q: F64) -> None:
+        """Joint angles (6,) [rad] that the servos hold from now on."""
+        if np.shape(q) != (6,) or not np.isfinite(q).all():
+            raise InputError(f"joint targets {q}: six finite angles needed")
+        self._targets = np.asarray(q, float)[None]
+        self._physics.command(self._targets, self._opening)
+
+    def set_gripper(self, opening: float) -> None:
+        """0 closed .. 1 open; the fingers follow with limited force."""
+        if not 0 <= opening <= 1:
+            raise InputError(f"gripper opening {opening}: 0 (closed) to 1 (open)")
+        self._opening = np.array([float(opening)])
+        self._physics.command(self._targets, self._opening)
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass in whole physics steps of 5 ms; the remainder is carried over to the next call."""
+        self._owed_s += seconds
+        steps = int(self._owed_s / TIMESTEP_S + 1e-6)
+        if steps > 0:
+            self._physics.step(steps)
+            self._owed_s -= steps * TIMESTEP_S
+
+    @property
+    def joints(self) -> F64:
+        """(6,) measured [rad]."""
+        return self._physics.joints[0]
+
+    @property
+    def joint_velocities(self) -> F64:
+        """(6,) measured [rad/s]."""
+        return self._physics.joint_velocities[0]
+
+    @property
+    def tcp_pose(self) -> F64:
+        """(6,) position [m] and rotation vector [rad], base frame; the vector is `rotations.continuous`."""
+        return self._proprio[TCP_POSE]
+
+    @property
+    def tcp_velocity(self) -> F64:
+        """(6,) m/s and rad/s, base frame."""
+        return self._proprio[TCP_VELOCITY]
+
+    @property
+    def wrench(self) -> F64:
+        """(6,) N and Nm that the world puts on the tool, at the TCP, base frame."""
+        return self._proprio[WRENCH]
+
+    @property
+    def opening(self) -> float:
+        """Of the gripper, measured, 0..1."""
+        return float(self._physics.opening[0])
+
+    def object_pose(self, name: str) -> Pose:
+        """x, y, z, yaw of a task body."""
+        if name not in self.task.bodies:
+            raise InputError(f"body {name!r}: choose one of {', '.join(self.task.bodies)}")
+        return self._physics.body_pose(0, name)
+
+    def success(self) -> bool:
+        """Whether the task is done at this moment; a task counts after `success_steps` control steps in a row."""
+        state = TaskState(
+            tool=self._physics.tool_position,
+            commanded=self._physics.tool_position,
+            opening=self._physics.opening,
+            closing=self._opening < 0.5,
+            bodies={name: self._physics.body_position(name) for name in self.task.bodies},
+        )
+        return bool(self.task.succeeded(state)[0])
+
+    def render(self) -> tuple[U8, U8]:
+        """Side and wrist picture, (px, px, 3) each."""
+        self._renderer.draw()
+        return self._renderer.side[0].copy(), self._renderer.wrist[0].copy()
+
+    @property
+    def _proprio(self) -> F64:
+        return proprio_of(self._physics)[0].astype(float)

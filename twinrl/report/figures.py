@@ -1,0 +1,167 @@
+"""Charts as SVG that follows the page: text is text, and colours are the page's, so dark mode works.
+
+matplotlib draws in placeholder colours; each is replaced by a CSS variable of the page (`COLOURS`). The series colours
+are Okabe and Ito's, which remain distinct for colour-blind readers; lines differ in dash as well.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
+
+from protos.space import ConfigurationSpace
+from twinrl.report.inputs import Episode
+from twinrl.report.statistics import Rate
+
+INK, MUTED, GRID = "#010101", "#020202", "#030303"
+SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004")
+COLOURS = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {s: f"--series-{i + 1}" for i, s in enumerate(SERIES)}
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+MAX_POINTS = 400
+"""Longer lines are thinned to this many points: a page of charts stays small."""
+MARGIN_M = 0.012
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One named line of a chart."""
+
+    label: str
+    x: ArrayLike
+    y: ArrayLike
+    steps: bool = False
+    """Drawn as stairs: the value holds until the next one."""
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """The page's chart style, without touching the process's own."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def chart(panels: Mapping[str, Sequence[Line]], x_label: str, *, size: tuple[float, float], share: bool = False) -> str:
+    """Panels above each other on one x axis; `share` fixes the y axis to 0..100 %."""
+    with house_style():
+        figure = Figure(figsize=(size[0], size[1] * len(panels)), layout="constrained")
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+            _panel(axis, title, lines)
+            if share or title.endswith("%"):
+                axis.set_ylim(-2, 102)
+        axes[-1].set_xlabel(x_label)
+        return to_svg(figure, f"{', '.join(panels)} against {x_label}")
+
+
+def heat_map(episodes: Sequence[Episode], space: ConfigurationSpace, label: str) -> str:
+    """Success over the table from above, the robot below the picture: a colour per cell, a mark per rollout."""
+    with house_style():
+        figure = Figure(figsize=(3.4, 1.95), layout="constrained")
+        axis = figure.subplots()
+        for cell in range(space.cells):
+            _cell(axis, space, cell, [episode for episode in episodes if episode.cell == cell])
+        for name, box in space.regions.items():
+            rate = Rate.of(episode.success for episode in episodes if episode.region == name)
+            axis.text(sum(box.y) / 2, box.x[0] - MARGIN_M, f"{name}  {rate.successes}/{rate.trials}", ha="center")
+        limits = [(box.y, box.x) for box in space.regions.values()]
+        axis.set_xlim(min(y[0] for y, _ in limits) - MARGIN_M, max(y[1] for y, _ in limits) + MARGIN_M)
+        axis.set_ylim(max(x[1] for _, x in limits) + MARGIN_M, min(x[0] for _, x in limits) - 3 * MARGIN_M)
+        axis.set_aspect("equal")
+        axis.grid(visible=False)
+        axis.set_xlabel("y [m]")
+        axis.set_ylabel("x [m]")
+        return to_svg(figure, label)
+
+
+def colour_stops(count: int = 9) -> str:
+    """The heat-map's colours as a CSS gradient from 0 to 100 %."""
+    return ", ".join(_hex(share) for share in np.linspace(0, 1, count))
+
+
+def to_svg(figure: Figure, label: str) -> str:
+    """A figure as an inline SVG element with the page's colours and a label for screen readers."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": label}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for placeholder, variable in COLOURS.items():
+        svg = svg.replace(placeholder, f"var({variable})")
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[a-z]+[_\d.a-z]*">', "<g>", svg)
+    svg = re.sub(r"font: ([\d.]+px) 'sans-serif'[^;\"]*", r"font-size: \1", svg)
+    element = rf'<svg viewBox="\1" role="img" aria-label="{label}">'
+    return re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', element, svg, count=1)
+
+
+def _panel(axis: Any, title: str, lines: Sequence[Line]) -> None:
+    axis.set_title(title)
+    for line, colour, dash in zip(lines, SERIES, DASHES, strict=False):
+        x, y = _thin(np.asarray(line.x, float)), _thin(np.asarray(line.y, float))
+        axis.plot(
+            x, y, color=colour, linestyle=dash, label=line.label, drawstyle="steps-post" if line.steps else "default"
+        )
+    axis.locator_params(axis="y", nbins=4)
+    axis.locator_params(axis="x", nbins=6)
+    if len(lines) > 1:
+        axis.legend(loc="best", fontsize=8, labelcolor=INK)
+
+
+def _thin(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if len(values) <= MAX_POINTS:
+        return values
+    return values[np.linspace(0, len(values) - 1, MAX_POINTS).astype(int)]
+
+
+def _cell(axis: Any, space: ConfigurationSpace, cell: int, episodes: Sequence[Episode]) -> None:
+    _, box = space.cell_box(cell)
+    rate = Rate.of(episode.success for episode in episodes)
+    fill = _hex(rate.share) if episodes else "none"
+    size = (box.y[1] - box.y[0], box.x[1] - box.x[0])
+    axis.add_patch(Rectangle((box.y[0], box.x[0]), *size, facecolor=fill, edgecolor=GRID, linewidth=0.5))
+    mark = "#ffffff" if rate.share < 0.5 else "#101010"
+    for success, shape, filled in ((True, "o", True), (False, "x", False)):
+        shown = [episode for episode in episodes if episode.success is success]
+        axis.plot(
+            [episode.y for episode in shown],
+            [episode.x for episode in shown],
+            shape,
+            color=mark,
+            markersize=3.2 if filled else 3.6,
+            markeredgewidth=0.0 if filled else 1.0,
+        )
+
+
+def _hex(share: float) -> str:
+    return mpl.colors.to_hex(mpl.colormaps["cividis"](share))

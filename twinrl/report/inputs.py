@@ -1,0 +1,119 @@
+"""What a run folder holds, read once and left as it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from protos.errors import InputError
+from twinrl.report.statistics import Rate
+from twinrl.runfiles import read_lines, read_object
+
+EVALUATIONS = {
+    "sft_a_twin": ("SFT on demonstrations in A only", "twin"),
+    "sft_ab_twin": ("SFT on demonstrations in A and B", "twin"),
+    "twin_rl_twin": ("after twin RL", "twin"),
+    "before_standin": ("after twin RL, before real RL", "stand-in arm"),
+    "after_standin": ("after real RL", "stand-in arm"),
+}
+"""Name of the evaluation's file: what the policy had learned from, and the world it was tried in."""
+
+LEARNING_STAGES = {"sft_a": "SFT, A only", "sft_ab": "SFT, A and B", "twin_rl": "twin RL", "real_rl": "real RL"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One finished episode as a line of the run folder tells it. Lengths in metres, base frame."""
+
+    region: str
+    cell: int
+    x: float
+    y: float
+    success: bool
+    steps: int
+    human_steps: int
+    interventions: int
+    version: int
+    total_steps: int = 0
+    robot_s: float = 0.0
+
+    @classmethod
+    def read(cls, line: Mapping[str, Any]) -> "Episode":
+        """From one JSON line; unknown keys are left out."""
+        return cls(**{name: kind(line[name]) for name, kind in _KINDS.items() if name in line})
+
+
+_KINDS = {
+    "region": str,
+    "cell": int,
+    "x": float,
+    "y": float,
+    "success": bool,
+    "steps": int,
+    "human_steps": int,
+    "interventions": int,
+    "version": int,
+    "total_steps": int,
+    "robot_s": float,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """Everything the report is made from; empty where the run has not written it."""
+
+    folder: Path
+    settings: dict[str, Any]
+    stages: list[dict[str, Any]]
+    evaluations: dict[str, list[Episode]]
+    real_episodes: list[Episode]
+    metrics: dict[str, list[dict[str, Any]]]
+    scan: dict[str, Any]
+    pictures: list[Path]
+    missing: list[str] = field(default_factory=list)
+    """Files the report would have shown, relative to the run folder."""
+
+
+def read_run_files(folder: Path) -> RunFiles:
+    """Reads a run folder, complete or not."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such run folder")
+    evaluations = {name: _episodes(folder / "eval" / f"{name}.jsonl") for name in EVALUATIONS}
+    metrics = {name: read_lines(folder / name / "metrics.jsonl") for name in LEARNING_STAGES}
+    real_episodes = _episodes(folder / "real_rl" / "episodes.jsonl")
+    stages, settings = read_lines(folder / "stages.jsonl"), read_object(folder / "settings.json")
+    scan, pictures = read_object(folder / "scene" / "report.json"), sorted((folder / "pictures").glob("*.png"))
+    present: dict[str, Sequence[Any] | Mapping[str, Any]] = {
+        "settings.json": settings,
+        "stages.jsonl": stages,
+        "scene/report.json": scan,
+        **{f"eval/{name}.jsonl": episodes for name, episodes in evaluations.items()},
+        **{f"{name}/metrics.jsonl": lines for name, lines in metrics.items()},
+        "real_rl/episodes.jsonl": real_episodes,
+        "pictures/*.png": pictures,
+    }
+    return RunFiles(
+        folder=folder,
+        settings=settings,
+        stages=stages,
+        evaluations=evaluations,
+        real_episodes=real_episodes,
+        metrics=metrics,
+        scan=scan,
+        pictures=pictures,
+        missing=[name for name, content in present.items() if not content],
+    )
+
+
+def rates_by_region(episodes: Sequence[Episode]) -> dict[str, Rate]:
+    """Success in every region that was tried, in order of their names."""
+    regions = sorted({episode.region for episode in episodes})
+    return {name: Rate.of(episode.success for episode in episodes if episode.region == name) for name in regions}
+
+
+def _episodes(path: Path) -> list[Episode]:
+    """The whole episode lines of a file; a line that lacks a field stops the report with its name."""
+    try:
+        return [Episode.read(line) for line in read_lines(path)]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a file of episodes: {error}") from error

@@ -1,0 +1,95 @@
+"""All settings of a run, as one frozen tree. Every field is a flag: `twinrl demo --twin-rl.env-steps 8000`.
+
+The defaults are the demo: a tiny policy, 64-pixel cameras, two CPU cores, under eight minutes.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from protos.errors import InputError
+from protos.schema import Schema
+
+BUNDLED_CAPTURE = Path(__file__).resolve().parents[1] / "examples" / "capture"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationPlan:
+    """How many successful demonstrations, and where."""
+
+    real_a: int = 30
+    """On the arm, in region A only: what a person would record."""
+    twin_a: int = 30
+    twin_b: int = 30
+    disturbance: float = 0.3
+    """Motion noise that the demonstrator corrects, so that recoveries are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftPlan:
+    """Supervised warm-up, the same for both policies."""
+
+    steps: int = 850
+    batch: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinRlPlan:
+    """RL in the twin, both regions."""
+
+    env_steps: int = 16_000
+    actors: int = 2
+    twins_per_actor: int = 8
+    explore: float = 0.1
+    publish_every: int = 50
+    """Learner updates between two weight versions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealRlPlan:
+    """RL on the arm, guided by the twin, with an operator who may take over."""
+
+    env_steps: int = 2_000
+    explore: float = 0.05
+    publish_every: int = 50
+    tau: float = 0.9
+    """Cells whose twin success is below this are the target set."""
+    takeover_at: float = 0.45
+    """Share of an episode after which a stalled episode is taken over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """Rollouts per grid cell (20 cells per region)."""
+
+    per_cell: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """One run of the whole method."""
+
+    name: str = "demo"
+    runs: Path = Path("runs")
+    seed: int = 0
+    capture: Path = BUNDLED_CAPTURE
+    """Photos or a video of the workspace."""
+    replay: str = ""
+    """redis:// or rediss:// URL; empty starts an embedded Valkey."""
+    schema: Schema = field(default_factory=Schema)
+    demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
+    sft: SftPlan = field(default_factory=SftPlan)
+    twin_rl: TwinRlPlan = field(default_factory=TwinRlPlan)
+    real_rl: RealRlPlan = field(default_factory=RealRlPlan)
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    robot_host: str = "127.0.0.41"
+    """Address of the stand-in's controller: a loopback address of its own, because UR ports are fixed."""
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise InputError(f"name={self.name!r}: a folder name without '/'")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.name

@@ -1,0 +1,200 @@
+"""What each stage of a run starts, waits for and leaves behind.
+
+A stage is a function of the run's context. It starts child processes with settings files of their own, follows their
+progress through the files they write, and returns what it counted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.sim.settings import DemonstrationSettings, EvaluationSettings, FleetSettings, TwinWorld
+from learner.settings import LoopSettings, ReplayAddress, RlSettings, Selection, SftSettings, TrainSettings
+from protos.schema import Source
+from protos.status import read_status
+from services.telemetry import read_metrics
+from twinrl import real_stages
+from twinrl.context import RunContext
+from twinrl.pictures import take_pictures
+from twinrl.progress import Stage as View
+from twinrl.report import write_report
+from twinrl.settings import RunSettings
+
+EVALUATION_SEED = {"sft_a": 5000, "sft_ab": 5000, "twin_rl": 7000}
+"""Both SFT policies face the same starts; the policy after RL faces new ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """One stage: its name in the log, what it counts, and how to run it."""
+
+    name: str
+    unit: str
+    total: Callable[[RunSettings], float]
+    run: Callable[[RunContext, View], float]
+
+
+def scan(context: RunContext, view: View) -> float:
+    """Photos or video → scene folder with a report of its own."""
+    settings = context.settings
+    context.run_child("scan", "twin.scan", *settings.scan.arguments(settings.capture, context.folder / "scene"))
+    view.update(1)
+    return 1
+
+
+def demonstrations(context: RunContext, view: View) -> float:
+    """The operator on the arm in region A and the expert in the twin in A and B, side by side."""
+    plan, replay = context.settings.demonstrations, context.services.replay()
+    twin = DemonstrationSettings(
+        world=_world(context, seed=1),
+        replay=replay,
+        episodes={"A": plan.twin_a, "B": plan.twin_b},
+        disturbance=plan.disturbance,
+    )
+    context.start("demonstrations-twin", "actors.sim", "demonstrate", settings=twin)
+    real_stages.start_demonstrations(context)
+    context.supervisor.wait("demonstrations-twin", "demonstrations-arm", timeout_s=600)
+    real_stages.stop_standin(context)
+    total = plan.real_a + plan.twin_a + plan.twin_b
+    view.update(total)
+    return total
+
+
+def sft(context: RunContext, view: View) -> float:
+    """Two policies from the same network and steps: demonstrations of A only, and of A and B."""
+    plan = context.settings.sft
+    selections = {
+        "sft_a": (Selection(source=Source.REAL, region="A"),),
+        "sft_ab": (Selection(source=Source.REAL, region="A"), Selection(source=Source.TWIN)),
+    }
+    for name, select in selections.items():
+        settings = SftSettings(
+            replay=_address(context),
+            select=select,
+            schema=context.settings.schema,
+            train=TrainSettings(steps=plan.steps, batch_size=plan.batch, seed=context.settings.seed),
+        )
+        context.start(name, "learner", "sft", settings=settings, arguments=("--out", str(context.folder / name)))
+    context.supervisor.wait(*selections, timeout_s=3600, poll=lambda: _follow_steps(context, view, *selections))
+    view.update(2 * plan.steps)
+    return 2 * plan.steps
+
+
+def evaluate_sft(context: RunContext, view: View) -> float:
+    """Both SFT policies in the twin, from every cell of both regions."""
+    for name in ("sft_a", "sft_ab"):
+        _start_evaluation(context, name)
+    context.supervisor.wait("evaluate-sft_a", "evaluate-sft_ab", timeout_s=900)
+    view.update(2 * context.settings.episodes_per_evaluation)
+    return 2 * context.settings.episodes_per_evaluation
+
+
+def twin_rl(context: RunContext, view: View) -> float:
+    """Ray actors fill the buffer "twin", the learner updates and publishes; ends when the learner has its steps."""
+    settings, plan = context.settings, context.settings.twin_rl
+    learner = RlSettings(
+        replay=_address(context),
+        policy=context.folder / "sft_ab" / "policy",
+        stage="twin_rl",
+        weights=context.services.weights(),
+        wire_dtype="f32",
+        schema=settings.schema,
+        loop=LoopSettings(env_steps=plan.env_steps, publish_every=plan.publish_every),
+        seed=settings.seed,
+    )
+    out = str(context.folder / "twin_rl")
+    context.start("twin_rl", "learner", "rl", settings=learner, arguments=("--out", out, "--resume"))
+    fleet = FleetSettings(
+        world=_world(context, seed=2),
+        replay=context.services.replay(),
+        weights=context.services.weights(),
+        run_dir=context.folder.absolute(),
+        actors=plan.actors,
+        twins_per_actor=plan.twins_per_actor,
+        explore=plan.explore,
+    )
+    context.start("fleet", "actors.sim", "fleet", settings=fleet)
+    context.supervisor.wait("twin_rl", timeout_s=7200, poll=lambda: _follow_rl(context, view))
+    context.supervisor.stop("fleet")
+    view.update(plan.env_steps)
+    return plan.env_steps
+
+
+def evaluate_twin_rl(context: RunContext, view: View) -> float:
+    """The policy after twin RL in the twin: the report's heat-map and the guide's S_target."""
+    _start_evaluation(context, "twin_rl")
+    context.supervisor.wait("evaluate-twin_rl", timeout_s=900)
+    view.update(context.settings.episodes_per_evaluation)
+    return context.settings.episodes_per_evaluation
+
+
+def report(context: RunContext, view: View) -> float:
+    """Pictures of both worlds, then the page."""
+    take_pictures(context.settings)
+    write_report(context.folder)
+    view.update(1)
+    return 1
+
+
+def _world(context: RunContext, *, seed: int) -> TwinWorld:
+    settings = context.settings
+    return TwinWorld(
+        scene=(context.folder / "scene").absolute(), schema=settings.schema, seed=settings.seed * 100 + seed
+    )
+
+
+def _address(context: RunContext) -> ReplayAddress:
+    replay = context.services.replay()
+    return ReplayAddress(url=replay.url, prefix=replay.prefix)
+
+
+def _start_evaluation(context: RunContext, name: str) -> None:
+    settings = EvaluationSettings(
+        world=_world(context, seed=EVALUATION_SEED[name]),
+        policy=context.folder / name / "policy",
+        out=context.folder / "eval" / f"{name}_twin.jsonl",
+        per_cell=context.settings.evaluation.per_cell,
+    )
+    context.start(f"evaluate-{name}", "actors.sim", "evaluate", settings=settings)
+
+
+def last_metrics(folder: Path) -> dict[str, Any]:
+    """The newest line of a stage's metrics, empty before the first."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    return lines[-1] if lines else {}
+
+
+def _follow_steps(context: RunContext, view: View, *names: str) -> None:
+    view.update(sum(last_metrics(context.folder / name).get("step", 0) for name in names))
+
+
+def _follow_rl(context: RunContext, view: View) -> None:
+    line = last_metrics(context.folder / "twin_rl")
+    fleet = read_status(context.supervisor.logs / "fleet.status.json")
+    notes = {} if fleet is None else {"episodes": int(fleet.rates.get("episodes", 0))}
+    if line:
+        view.update(line.get("step", 0), **notes)
+
+
+def per_evaluation(settings: RunSettings) -> float:
+    return settings.episodes_per_evaluation
+
+
+STAGES = (
+    StageSpec(name="scan", unit="scene", total=lambda s: 1, run=scan),
+    StageSpec(
+        name="demonstrations",
+        unit="episodes",
+        total=lambda s: s.demonstrations.real_a + s.demonstrations.twin_a + s.demonstrations.twin_b,
+        run=demonstrations,
+    ),
+    StageSpec(name="SFT", unit="steps", total=lambda s: 2 * s.sft.steps, run=sft),
+    StageSpec(name="SFT in the twin", unit="episodes", total=lambda s: 2 * per_evaluation(s), run=evaluate_sft),
+    StageSpec(name="twin RL", unit="steps", total=lambda s: s.twin_rl.env_steps, run=twin_rl),
+    StageSpec(name="twin scan", unit="episodes", total=per_evaluation, run=evaluate_twin_rl),
+    StageSpec(name="arm before", unit="episodes", total=per_evaluation, run=real_stages.evaluate_before),
+    StageSpec(name="real RL", unit="steps", total=lambda s: s.real_rl.env_steps, run=real_stages.real_rl),
+    StageSpec(name="arm after", unit="episodes", total=per_evaluation, run=real_stages.evaluate_after),
+    StageSpec(name="report", unit="page", total=lambda s: 1, run=report),
+)
