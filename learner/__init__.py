@@ -11,5 +11,6 @@ Doors:
 * `learner.sft.train_sft(policy, episodes, settings, …)`: in memory, no services
 * `learner.update`: `RlAgent`, `rl_update`, the plain torch step; `learner.rllib.RllibUpdater`: the same step in RLlib
 * `learner.online.OnlineLoop`: paces updates against received transitions; `learner.stages`: `run_sft`, `run_rl`
+* `learner.sources`: what stages read from the replay; `learner.seeding`: twin successes among the demonstrations
 * `learner.labels.hindsight_labels`, `learner.losses`, `learner.checkpoint`
 """

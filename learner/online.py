@@ -121,7 +121,7 @@ class OnlineLoop:
 
     def _warm_up(self, stop: Callable[[], bool]) -> None:
         """Fits the critic's normalisation, then trains the critic on demonstrations alone."""
-        if self.progress.warmup == 0 and self.settings.warmup_updates:
+        if self.progress.warmup == 0 and self.progress.updates == 0:
             self.agent.fit_critic_normalization(columns(self._sample(_NORMALIZATION_ROWS, online=False)))
         while self.progress.warmup < self.settings.warmup_updates and not stop():
             batch = self._sample(self.settings.batch_size, online=False)

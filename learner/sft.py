@@ -26,10 +26,14 @@ Metrics = dict[str, float]
 class Demonstration(Protocol):
     """What fine-tuning reads of an episode: T actions, at least T observations."""
 
-    instruction: str
-    configuration: Configuration
-    observation: Observation
-    action: F32
+    @property
+    def instruction(self) -> str: ...
+    @property
+    def configuration(self) -> Configuration: ...
+    @property
+    def observation(self) -> Observation: ...
+    @property
+    def action(self) -> F32: ...
 
 
 @dataclass(frozen=True, kw_only=True)

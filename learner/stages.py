@@ -7,8 +7,6 @@ Both write `DIR/metrics.jsonl`; both leave `DIR/checkpoint` when told to stop, a
 """
 
 import logging
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,24 +16,22 @@ import torch
 from learner import checkpoint
 from learner.online import OnlineLoop, Outlets, Progress, Updater
 from learner.seeding import seed_demonstrations
-from learner.settings import ReplayAddress, RlSettings, Selection, SftSettings
+from learner.settings import RlSettings, SftSettings
 from learner.sft import Metrics, SftTrainer, prepare
+from learner.sources import Stop, catch_up, read_episodes, replay_settings, transition_reader
 from learner.update import RlAgent
 from policy.checkpoint import load_policy, save_policy
-from policy.language import encode_instruction
 from policy.model import Policy
 from protos.errors import InputError, Unreachable
-from protos.schema import F32, Schema
+from protos.schema import Schema
 from protos.settings import to_json
 from protos.status import StatusFile
-from services.replay import Episode, ReplayReader, ReplaySettings
+from services.replay import ReplayReader
 from services.telemetry import MetricsLog
 from services.weights import WeightPublisher
 
 log = logging.getLogger(__name__)
-Stop = Callable[[], bool]
-_LOOK_AGAIN_S = 0.1
-_EMBED_ROWS = 64
+_LAST_VERSION_TIMEOUT_S = 2.0
 
 
 def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop) -> bool:
@@ -75,59 +71,16 @@ def _train(trainer: SftTrainer, settings: SftSettings, metrics: MetricsLog, stop
     return trainer.step >= total
 
 
-def read_episodes(settings: SftSettings, stop: Stop) -> list[Episode]:
-    """The selected episodes that are in the replay now; waits for the first of them."""
-    wanted = tuple({selection.buffer for selection in settings.select})
-    reader = ReplayReader(
-        _replay(settings.replay), settings.schema, buffers=wanted, gamma=1.0, n_step=1, capacity={}, keep_frames=wanted
-    )
-    try:
-        deadline = time.monotonic() + settings.data_timeout_s
-        while not stop():
-            catch_up(reader, stop)
-            episodes = [episode for selection in settings.select for episode in select(reader, selection)]
-            if episodes:
-                return episodes
-            if time.monotonic() > deadline:
-                raise Unreachable(
-                    f"the replay has no episode for {to_json(settings)['select']} within "
-                    f"data_timeout_s={settings.data_timeout_s:g}; write demonstrations first"
-                )
-            time.sleep(_LOOK_AGAIN_S)
-        return []
-    finally:
-        reader.close()
-
-
-def select(reader: ReplayReader, selection: Selection) -> list[Episode]:
-    """The episodes that a selection names, oldest first."""
-
-    def fits(episode: Episode) -> bool:
-        return (
-            (selection.source is None or episode.source is selection.source)
-            and (selection.region is None or episode.configuration.region == selection.region)
-            and (selection.outcome is None or episode.outcome is selection.outcome)
-        )
-
-    return reader.episodes(selection.buffer, fits)[: selection.limit]
-
-
-def catch_up(reader: ReplayReader, stop: Stop) -> None:
-    """Reads everything that is in the replay already."""
-    while reader.poll() and not stop():
-        pass
-
-
 def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop) -> bool:
     """One RL stage, from a policy folder to its step budget; True when the budget is used up."""
     torch.set_num_threads(settings.threads)
     resuming = resume and checkpoint.exists(out / "checkpoint")
     if settings.seed_twin_episodes and not resuming:
-        seed_demonstrations(_replay(settings.replay), settings, stop)
+        seed_demonstrations(replay_settings(settings.replay), settings, stop)
     policy = load_policy(settings.policy)
     _check_cameras(policy, settings.schema)
     agent, updater = _learner(policy, settings)
-    reader = _reader(agent.policy, settings)
+    reader = transition_reader(agent.policy, settings)
     try:
         catch_up(reader, stop)
         reader.start()
@@ -176,6 +129,8 @@ def _run_loop(
             loop.finish()
         save_policy(out / "policy", agent.policy, updates=progress.updates, version=progress.version)
         log.info("saved %s and %s after %d updates", out / "policy", saved, progress.updates)
+        if publisher is not None:
+            _see_through(publisher)
         return finished
     finally:
         if publisher is not None:
@@ -192,38 +147,18 @@ def _learner(policy: Policy, settings: RlSettings) -> tuple[RlAgent, Updater]:
     return updater.agent, updater
 
 
-def _reader(policy: Policy, settings: RlSettings) -> ReplayReader:
-    """A reader of all buffers of the batch; readouts of another backbone are computed again."""
-    buffers = (*settings.loop.demo, *settings.loop.online)
-    missing = [buffer for buffer in buffers if buffer not in settings.capacity]
-    if missing:
-        raise InputError(f"capacity has no entry for {', '.join(missing)}, which the batch draws from")
-    return ReplayReader(
-        _replay(settings.replay),
-        settings.schema,
-        buffers=buffers,
-        gamma=settings.gamma,
-        n_step=settings.n_step,
-        capacity={buffer: settings.capacity[buffer] for buffer in buffers},
-        embed=lambda episode: embed_episode(policy, episode),
-        backbone_id=policy.backbone_id,
-    )
-
-
-@torch.inference_mode()
-def embed_episode(policy: Policy, episode: Episode) -> F32:
-    """Readouts (T + 1, D) of an episode's observations."""
-    language = torch.from_numpy(encode_instruction(episode.instruction, policy.settings))[None]
-    frames = (
-        torch.from_numpy(camera).split(_EMBED_ROWS) for camera in (episode.observation.side, episode.observation.wrist)
-    )
-    return torch.cat([policy.embed(side, wrist, language) for side, wrist in zip(*frames, strict=True)]).numpy()
-
-
 def _publish(publisher: WeightPublisher | None, policy: Policy) -> int:
     if publisher is None:
         return -1
     return publisher.publish(policy.parts(), settings={"policy": to_json(policy.settings)})
+
+
+def _see_through(publisher: WeightPublisher) -> None:
+    """Waits a moment for the last version; the stage does not fail for it, its policy is on disk."""
+    try:
+        publisher.wait(_LAST_VERSION_TIMEOUT_S)
+    except Unreachable as error:
+        log.warning("the last weights did not leave: %s", error)
 
 
 def _initial_policy(settings: SftSettings) -> Policy:
@@ -243,7 +178,3 @@ def _check_cameras(policy: Policy, schema: Schema) -> None:
             f"the policy takes pictures of {octo.side_px} and {octo.wrist_px} pixels, the schema says "
             f"{schema.side_px} and {schema.wrist_px}"
         )
-
-
-def _replay(address: ReplayAddress) -> ReplaySettings:
-    return ReplaySettings(url=address.url, prefix=address.prefix)

@@ -90,7 +90,7 @@ class SuccessMapRequest(_message.Message):
 class SuccessMapReply(_message.Message):
     __slots__ = ("cells", "last")
     class Cell(_message.Message):
-        __slots__ = ("cell", "region", "twin_successes", "twin_rollouts", "real_successes", "real_episodes", "rate", "target")
+        __slots__ = ("cell", "region", "twin_successes", "twin_rollouts", "real_successes", "real_episodes", "rate", "target", "x_min", "x_max", "y_min", "y_max")
         CELL_FIELD_NUMBER: _ClassVar[int]
         REGION_FIELD_NUMBER: _ClassVar[int]
         TWIN_SUCCESSES_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,10 @@ class SuccessMapReply(_message.Message):
         REAL_EPISODES_FIELD_NUMBER: _ClassVar[int]
         RATE_FIELD_NUMBER: _ClassVar[int]
         TARGET_FIELD_NUMBER: _ClassVar[int]
+        X_MIN_FIELD_NUMBER: _ClassVar[int]
+        X_MAX_FIELD_NUMBER: _ClassVar[int]
+        Y_MIN_FIELD_NUMBER: _ClassVar[int]
+        Y_MAX_FIELD_NUMBER: _ClassVar[int]
         cell: int
         region: str
         twin_successes: int
@@ -107,7 +111,11 @@ class SuccessMapReply(_message.Message):
         real_episodes: int
         rate: float
         target: bool
-        def __init__(self, cell: _Optional[int] = ..., region: _Optional[str] = ..., twin_successes: _Optional[int] = ..., twin_rollouts: _Optional[int] = ..., real_successes: _Optional[int] = ..., real_episodes: _Optional[int] = ..., rate: _Optional[float] = ..., target: _Optional[bool] = ...) -> None: ...
+        x_min: float
+        x_max: float
+        y_min: float
+        y_max: float
+        def __init__(self, cell: _Optional[int] = ..., region: _Optional[str] = ..., twin_successes: _Optional[int] = ..., twin_rollouts: _Optional[int] = ..., real_successes: _Optional[int] = ..., real_episodes: _Optional[int] = ..., rate: _Optional[float] = ..., target: _Optional[bool] = ..., x_min: _Optional[float] = ..., x_max: _Optional[float] = ..., y_min: _Optional[float] = ..., y_max: _Optional[float] = ...) -> None: ...
     CELLS_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     cells: _containers.RepeatedCompositeFieldContainer[SuccessMapReply.Cell]

@@ -102,13 +102,13 @@ def cardboard(rng: np.random.Generator, colour: tuple[float, float, float], px: 
 
 
 def wall(rng: np.random.Generator, height: int, width: int) -> F32:
-    """Plaster with posters (height, width, 3)."""
-    plaster = 0.74 + 0.16 * clouds(rng, height, width, coarse=8, octaves=6, fall=0.8)[..., None]
-    page = (plaster * np.array([1.0, 0.95, 0.84])).astype(np.float32)
-    for column in range(5):
-        px = int(rng.uniform(0.13, 0.17) * width)
-        y = int(rng.uniform(0.05, 0.95) * (height - px))
-        x = int((column + rng.uniform(0.1, 0.3)) * width / 5)
+    """Limewash with posters (height, width, 3)."""
+    wash = 0.62 + 0.45 * clouds(rng, height, width, coarse=16, octaves=5, fall=0.85)[..., None]
+    hue = clouds(rng, height, width, coarse=5, octaves=3)[..., None] * np.array([0.12, 0.0, -0.12])
+    page = (wash * np.array([0.98, 0.93, 0.82]) + hue).astype(np.float32)
+    for column in range(7):
+        px = int(rng.uniform(0.10, 0.15) * width)
+        y, x = int(rng.uniform(0.05, 0.9) * (height - px)), int((column + rng.uniform(0.05, 0.2)) * width / 7)
         w = min(px, width - x)
         page[y : y + px, x : x + w] = cardboard(rng, tuple(rng.uniform(0.25, 0.85, 3)), px)[:, :w]
     return np.clip(page, 0.03, 1).astype(np.float32)

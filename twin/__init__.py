@@ -14,7 +14,7 @@ Everything is in the robot's base frame. Importing this package loads nothing he
     twin.tasks      get(name) -> Task, names()
     twin.randomize  Domain, DOMAINS
     twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1)
-                    .reset(slot, configuration) .observe() .step(action) .expert_action() .close()
+                    .reset(slot, configuration) .observe() .step(action) .expert_action() .state() .close()
     twin.gym        GymTwin(gymnasium.Env)
     twin.world      ArmWorld(scene, task, domain, *, schema): one arm, moved in small slices of time
                     .place(configuration)            objects only; the arm stays where it is

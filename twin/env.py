@@ -103,7 +103,7 @@ class VectorTwin:
         self._move(self._queue[np.arange(self.n), self._latency])
         self._physics.step(CONTROL_STEPS)
         self._steps += 1
-        self._held = np.where(self.task.succeeded(self._state()), self._held + 1, 0)
+        self._held = np.where(self.task.succeeded(self.state()), self._held + 1, 0)
         success = self._held >= self.task.success_steps
         return Step(
             executed=executed,
@@ -115,7 +115,19 @@ class VectorTwin:
 
     def expert_action(self) -> F32:
         """What the task's expert would do now in every slot, (n, 7); it sees the actions still under way."""
-        return self.task.expert(self._state())
+        return self.task.expert(self.state())
+
+    def state(self) -> TaskState:
+        """The privileged state of every slot that success and the expert look at; a policy must not see it."""
+        under_way = np.arange(self._queue.shape[1]) < self._latency[:, None]
+        pending = (self._queue[:, :, :3] * under_way[:, :, None]).sum(1) * self.task.action_scale[0] * self.domain.gain
+        return TaskState(
+            tool=self._physics.tool_position,
+            commanded=self._position + pending,
+            opening=self._physics.opening,
+            closing=self._opening < 0.5,
+            bodies={name: self._physics.body_position(name) for name in self.task.bodies},
+        )
 
     def close(self) -> None:
         """Ends the drawing threads."""
@@ -141,18 +153,6 @@ class VectorTwin:
         self._opening = np.where(effective[:, GRIPPER_ACTION] > 0, 1.0, 0.0)
         self._joints = inverse(self._joints, self._position, self._rotation)
         self._physics.command(self._joints, self._opening)
-
-    def _state(self) -> TaskState:
-        """The privileged state that success and the expert look at."""
-        under_way = np.arange(self._queue.shape[1]) < self._latency[:, None]
-        pending = (self._queue[:, :, :3] * under_way[:, :, None]).sum(1) * self.task.action_scale[0] * self.domain.gain
-        return TaskState(
-            tool=self._physics.tool_position,
-            commanded=self._position + pending,
-            opening=self._physics.opening,
-            closing=self._opening < 0.5,
-            bodies={name: self._physics.body_position(name) for name in self.task.bodies},
-        )
 
 
 def proprio_of(physics: Physics) -> F32:

@@ -1,6 +1,6 @@
 """The twin as a Gymnasium environment: one slot, dictionary observations."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,7 @@ from twin.tasks.base import Task
 class GymTwin(gymnasium.Env[dict[str, Any], F32]):
     """One twin. `reset(options={"configuration": c})` or `{"region": "B"}` choose the start, else it is drawn."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own convention)
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(
         self, scene: Scene, task: Task, *, domain: Domain | None = None, schema: Schema | None = None, seed: int = 0

@@ -91,5 +91,10 @@ class RunSettings:
             raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
 
     @property
+    def episodes_per_evaluation(self) -> int:
+        """Rollouts of one evaluation: every cell of both regions (2 x 20 cells)."""
+        return 40 * self.evaluation.per_cell
+
+    @property
     def folder(self) -> Path:
         return self.runs / self.name

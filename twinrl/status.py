@@ -65,13 +65,14 @@ def status(run_dir: Path) -> RenderableType:
 
 def read_run(run_dir: Path) -> RunStatus:
     """Reads the run folder once."""
-    if not (run_dir / "processes.json").is_file() and not (run_dir / "settings.json").is_file():
+    said = sorted((run_dir / "logs").glob("*.status.json"))
+    if not said and not any((run_dir / name).is_file() for name in ("processes.json", "settings.json")):
         siblings = sorted(path.parent.name for path in run_dir.parent.glob("*/settings.json"))
         known = f"runs there: {', '.join(siblings)}" if siblings else f"no runs in {run_dir.parent}"
         raise InputError(f"{run_dir} is not a run folder; {known}")
     table = read_object(run_dir / "processes.json")
     rows = {row["name"]: _process(run_dir, row) for row in table.get("processes", [])}
-    for path in sorted((run_dir / "logs").glob("*.status.json")):
+    for path in said:
         name = path.name.removesuffix(".status.json")
         if name not in rows:  # started by a process of the run, as Ray's workers are
             rows[name] = _process(run_dir, {"name": name})
@@ -97,7 +98,10 @@ def _process(run_dir: Path, row: dict[str, Any]) -> ProcessLine:
     """Joins the supervisor's row with what the process says of itself."""
     said = read_status(run_dir / "logs" / f"{row['name']}.status.json")
     pid = int(row.get("pid", said.pid if said else 0))
-    alive = _alive(pid, row.get("started_unix_s"))
+    age_s = max(time.time() - said.t, 0.0) if said else None
+    here = _alive(pid, row.get("started_unix_s"))
+    # Without a row it may live in a container, where its number means nothing to us; a fresh status is a sign of life.
+    alive = here or ("state" not in row and age_s is not None and age_s < STALE_S)
     state = str(row.get("state", "running"))
     if state == "running" and not alive:
         state = "gone"
@@ -109,8 +113,8 @@ def _process(run_dir: Path, row: dict[str, Any]) -> ProcessLine:
         doing=said.doing if said else "",
         waiting_for=said.waiting_for if said and alive else "",
         rates=said.rates if said else {},
-        age_s=max(time.time() - said.t, 0.0) if said else None,
-        memory_mb=_memory_mb(pid) if alive else None,
+        age_s=age_s,
+        memory_mb=_memory_mb(pid) if here else None,
         last_words=log_tail(run_dir / "logs" / f"{row['name']}.log") if state == "failed" else "",
     )
 

@@ -158,14 +158,18 @@ class UrArm:
                 self._link.send("servoStop", self._link.control.servoStop)
             self._commanded = self._link.state().pose
 
+    def try_to_hold(self, why: str) -> None:
+        """Holds as far as the controller still listens; one that does not has stopped by itself."""
+        try:
+            self.hold(why)
+        except ArmStopped as error:
+            log.info("hold (%s): %s", why, error)
+
     def close(self) -> None:
         """Holds, ends the script, disconnects."""
         self._closing.set()
         self._watchdog.join(1.0)
-        try:
-            self.hold("closing")
-        except ArmStopped as error:
-            log.info("%s", error)
+        self.try_to_hold("closing")
         self._link.close()
 
     def __enter__(self) -> Self:
@@ -201,11 +205,8 @@ class UrArm:
             raise self._stopped(why)
 
     def _stopped(self, why: str) -> ArmStopped:
-        """Holds, as far as the controller still listens, and words the error."""
-        try:
-            self.hold(why)
-        except ArmStopped as error:
-            log.info("hold: %s", error)
+        """Holds and words the error."""
+        self.try_to_hold(why)
         return ArmStopped(why)
 
     def _has_arrived(self, pose: F64) -> bool:

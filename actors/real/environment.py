@@ -64,7 +64,7 @@ class RealEnvironment:
         self._steps = self._solved_for = 0
 
     def reset(self, slot: int, configuration: Configuration) -> None:
-        """Brings tool and objects to their starts. The arm moves; people must stand clear until objects are asked for."""
+        """Brings tool and objects to their starts. The arm moves: people stand clear until objects are asked for."""
         x, y, z, yaw = self.task.pose(configuration, TOOL)
         start = np.concatenate([[x, y, z], _tool_down(yaw)])
         self._gripper.command(is_open=True)

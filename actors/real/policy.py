@@ -6,7 +6,6 @@ from typing import Any
 
 from actors.interfaces import Decision
 from actors.loop import idle_actions
-from protos.errors import InputError
 from protos.schema import Observation
 
 log = logging.getLogger(__name__)
@@ -15,11 +14,20 @@ log = logging.getLogger(__name__)
 class WeightsPolicy:
     """Follows the weights service; a new version takes effect between two control steps, complete or not at all."""
 
-    def __init__(self, address: str, instruction: str, *, explore: float, seed: int, first_timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        instruction: str,
+        *,
+        explore: float,
+        seed: int,
+        first_timeout_s: float,
+        token: str | None = None,
+    ) -> None:
         """Waits for the first version. Raises Unreachable after `first_timeout_s`."""
         from services.weights import WeightSubscriber
 
-        self._subscriber = WeightSubscriber(address, name="robot")
+        self._subscriber = WeightSubscriber(address, name="robot", token=token)
         try:
             first = self._subscriber.wait(0, first_timeout_s)
         except BaseException:
@@ -48,11 +56,10 @@ class StoredPolicy:
     """A policy from a folder of the learner; it never changes."""
 
     def __init__(self, folder: Path, instruction: str, *, explore: float, seed: int) -> None:
-        if not folder.is_dir():
-            raise InputError(f"policy folder {folder}: there is no such folder")
         from policy.acting import BatchActor
+        from policy.checkpoint import load_policy
 
-        self._actor: Any = BatchActor.from_checkpoint(folder, instruction)
+        self._actor: Any = BatchActor(load_policy(folder), instruction)
         self._explore, self._generator = explore, _generator(seed)
 
     def act(self, observation: Observation) -> Decision:

@@ -79,6 +79,7 @@ def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
     import torch
 
     from policy.acting import BatchActor
+    from policy.checkpoint import load_policy
     from twin import tasks
     from twin.env import VectorTwin
     from twin.randomize import DOMAINS
@@ -103,7 +104,7 @@ def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
     tags = EpisodeTags(
         actor="evaluation", incarnation="0", task=task.name, scene=scene.name, instruction="", source=Source.TWIN
     )
-    policy = LocalPolicy(BatchActor.from_checkpoint(settings.policy, task.instruction), world.seed)
+    policy = LocalPolicy(BatchActor(load_policy(settings.policy), task.instruction), world.seed)
     EpisodeLoop(twin, policy, guide, EpisodeRecorder(tags), NoSink()).run(lambda: False)
     twin.close()
     write_lines(settings.out, guide.results, task.space.manipulated)

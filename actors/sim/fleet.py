@@ -15,7 +15,7 @@ from typing import Any
 
 from actors.sim.policy_server import PolicyServer
 from actors.sim.settings import FleetSettings
-from actors.sim.twin_actor import TwinActor
+from actors.sim.twin_actor import POLICY_SERVER, TwinActor
 from protos.errors import Unreachable
 from protos.status import StatusFile
 from twin import tasks
@@ -41,9 +41,9 @@ class Fleet:
 
         instruction = tasks.get(self.settings.world.task).instruction
         server = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=1000)(PolicyServer)
-        self.server = server.remote(self.settings.weights, instruction, self.settings.world.seed)
+        self.server = server.options(name=POLICY_SERVER).remote(self.settings.weights, instruction, self.settings.world.seed)
         twin_actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=4)(TwinActor)
-        self.actors = [twin_actor.remote(self.settings, i, self.server) for i in range(self.settings.actors)]
+        self.actors = [twin_actor.remote(self.settings, i) for i in range(self.settings.actors)]
         self._manager = FaultTolerantActorManager(self.actors, max_remote_requests_in_flight_per_actor=2)
         return self
 
@@ -83,7 +83,7 @@ class Fleet:
         """Process ids, for tests that kill one of them and for `status`."""
         import ray
 
-        names = ["policy-server", *(f"twin-{i}" for i in range(len(self.actors)))]
+        names = [POLICY_SERVER, *(f"twin-{i}" for i in range(len(self.actors)))]
         handles = [self.server, *self.actors]
         return dict(zip(names, ray.get([handle.pid.remote() for handle in handles], timeout=60), strict=True))
 

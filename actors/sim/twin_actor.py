@@ -25,6 +25,9 @@ from services.replay import ReplayWriter
 
 log = logging.getLogger(__name__)
 
+POLICY_SERVER = "policy-server"
+"""Ray name of the node's policy server."""
+
 
 class SpaceGuide:
     """Starts drawn uniformly from the whole space: the twin explores regions A and B alike."""
@@ -42,8 +45,11 @@ class SpaceGuide:
 class RemotePolicy:
     """The policy server behind the loop's `Policy` interface; rides out a restart of the server."""
 
-    def __init__(self, server: Any, explore: float, timeout_s: float) -> None:
-        self._server, self._explore, self._timeout_s = server, explore, timeout_s
+    def __init__(self, explore: float, timeout_s: float) -> None:
+        import ray
+
+        self._server = ray.get_actor(POLICY_SERVER)
+        self._explore, self._timeout_s = explore, timeout_s
 
     def act(self, observation: Observation) -> Decision:
         import ray
@@ -75,8 +81,8 @@ class ThrottledSink:
 class TwinActor:
     """A Ray actor that runs its loop in a thread and answers `ping` and `stats` meanwhile."""
 
-    def __init__(self, settings: FleetSettings, index: int, server: Any) -> None:
-        self._settings, self._index, self._server = settings, index, server
+    def __init__(self, settings: FleetSettings, index: int) -> None:
+        self._settings, self._index = settings, index
         self._stop = threading.Event()
         self._error = ""
         self._loop: EpisodeLoop | None = None
@@ -86,9 +92,9 @@ class TwinActor:
     def ping(self) -> str:
         return "pong"
 
-    def apply(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+    def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """What Ray's FaultTolerantActorManager calls for functions sent to the actor."""
-        return function(self, *args, **kwargs)
+        return func(self, *args, **kwargs)
 
     def pid(self) -> int:
         return os.getpid()
@@ -135,7 +141,7 @@ class TwinActor:
             instruction=task.instruction,
             source=Source.TWIN,
         )
-        policy = RemotePolicy(self._server, settings.explore, settings.call_timeout_s)
+        policy = RemotePolicy(settings.explore, settings.call_timeout_s)
         guide = SpaceGuide(task.space, seed)
         self._loop = EpisodeLoop(twin, policy, guide, EpisodeRecorder(tags), ThrottledSink(writer, self._stop))
         try:

@@ -1,10 +1,14 @@
 #!/bin/sh
-# Fills ${NAME} in the mounted settings from the environment, so that no password is kept in them, then runs the command.
+# Fills ${NAME} in the settings file that the command is given, so that no password is kept in it, then runs the command:
+# /tmp/settings/x.json is made from /settings/x.json.
 set -eu
-mkdir -p /tmp/settings
-for template in /settings/*.json; do
-  [ -e "$template" ] || break
-  python -c 'import os, string, sys; sys.stdout.write(string.Template(sys.stdin.read()).substitute(os.environ))' \
-    <"$template" >"/tmp/settings/$(basename "$template")"
+for argument in "$@"; do
+  case $argument in
+    /tmp/settings/*.json)
+      mkdir -p /tmp/settings
+      python -c 'import os, string, sys; sys.stdout.write(string.Template(sys.stdin.read()).substitute(os.environ))' \
+        <"/settings/$(basename "$argument")" >"$argument"
+      ;;
+  esac
 done
 exec "$@"

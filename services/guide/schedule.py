@@ -37,6 +37,8 @@ class GuideSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.space.cells < 1:
+            raise InputError(f"the space has {self.space.cells} cells: it needs a region, a row and a column")
         for name, value in (("tau", self.tau), ("explore", self.explore)):
             if not 0.0 <= value <= 1.0:
                 raise InputError(f"{name}={value}: choose a number from 0 to 1")
@@ -58,6 +60,10 @@ class CellSuccess:
     real_episodes: int
     rate: float
     target: bool
+    x_min: float  # metres, base frame
+    x_max: float
+    y_min: float
+    y_max: float
 
 
 @dataclass
@@ -145,16 +151,21 @@ class Schedule:
         successes, rollouts = record.twin
         prior = successes / rollouts if rollouts else 0.5
         weight = self.settings.twin_weight
+        region, box = self.settings.space.cell_box(cell)
         rate = (weight * prior + sum(record.real)) / (weight + len(record.real))
         return CellSuccess(
             cell=cell,
-            region=self.settings.space.cell_box(cell)[0],
+            region=region,
             twin_successes=successes,
             twin_rollouts=rollouts,
             real_successes=sum(record.real),
             real_episodes=len(record.real),
             rate=rate,
             target=rate < self.settings.tau,
+            x_min=box.x[0],
+            x_max=box.x[1],
+            y_min=box.y[0],
+            y_max=box.y[1],
         )
 
 

@@ -5,6 +5,7 @@ Calls run one after the other on the event loop; none of them waits for anything
 
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import grpc
@@ -86,19 +87,7 @@ class GuideServer:
         return pb.Reported()
 
     async def success_map(self, request: pb.SuccessMapRequest, context: grpc.aio.ServicerContext) -> pb.SuccessMapReply:
-        cells = [
-            pb.SuccessMapReply.Cell(
-                cell=cell.cell,
-                region=cell.region,
-                twin_successes=cell.twin_successes,
-                twin_rollouts=cell.twin_rollouts,
-                real_successes=cell.real_successes,
-                real_episodes=cell.real_episodes,
-                rate=cell.rate,
-                target=cell.target,
-            )
-            for cell in self._schedule.success_map()
-        ]
+        cells = [pb.SuccessMapReply.Cell(**asdict(cell)) for cell in self._schedule.success_map()]
         return pb.SuccessMapReply(cells=cells, last=self._last)
 
     def _save(self) -> None:

@@ -19,7 +19,7 @@ from protos.schema import F32, Bools, Buffer, Configuration, Observation, Outcom
 T = TypeVar("T", bound=np.generic)
 
 STALE_TURNS = 4
-"""An open episode is given up after this many segments per open episode of its actor came without one of its own."""
+"""An open episode is given up when its actor has sent this many segments per slot without one of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +130,8 @@ class _Open:
 class _Actor:
     incarnation: str
     turn: int = 0
+    slots: int = 0
+    """Most episodes that were open at once."""
     open: dict[str, _Open] = field(default_factory=dict)
 
 
@@ -167,6 +169,7 @@ class Assembler:
         header = piece.header
         waiting = actor.open.setdefault(header.episode, _Open(next_step=header.first_step))
         actor.turn += 1
+        actor.slots = max(actor.slots, len(actor.open))
         waiting.pieces.append(piece)
         waiting.next_step += header.steps
         waiting.turn = actor.turn
@@ -181,7 +184,7 @@ class Assembler:
         return track
 
     def _close_stale(self, actor: _Actor) -> list[Track]:
-        patience = STALE_TURNS * len(actor.open)
+        patience = STALE_TURNS * actor.slots
         stale = [name for name, waiting in actor.open.items() if actor.turn - waiting.turn > patience]
         return [self._close(actor, name) for name in stale]
 

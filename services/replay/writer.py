@@ -140,20 +140,22 @@ class ReplayWriter:
 
     def _may_be_full(self, buffer: Buffer) -> bool:
         """Judged by the latest commit's answer; allowances only grow, so a "no" needs no question to the server."""
+        unsent = self._unsent_steps(buffer)
         reply = self._sender.replies.get(buffer)
         if reply is None:
             return True
-        return reply.allowance is not None and reply.transitions + self._unsent_steps(buffer) >= reply.allowance
+        return reply.allowance is not None and reply.transitions + unsent >= reply.allowance
 
     def _is_full(self, buffer: Buffer) -> bool:
         keys = Keys(self.settings.prefix, buffer)
+        unsent = self._unsent_steps(buffer)  # before the question: a commit in between then counts twice, not never
         try:
             with reaching(self.settings):
                 allowance = self._client.execute_command("GET", keys.allowance)
                 transitions = self._client.execute_command("HGET", keys.counters, "transitions") or 0
         except Unreachable:
             return self._may_be_full(buffer) and buffer in self._sender.replies
-        return allowance is not None and int(transitions) + self._unsent_steps(buffer) >= int(allowance)
+        return allowance is not None and int(transitions) + unsent >= int(allowance)
 
     def _unsent_steps(self, buffer: Buffer) -> int:
         waiting = self._spool.records(self._sender.acknowledged, self._spool.end)

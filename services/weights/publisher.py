@@ -138,12 +138,13 @@ class WeightPublisher:
         with self._changed:
             return {**self._counts, "version": float(self._number), "settled": float(self._settled)}
 
-    def close(self) -> None:
-        """Ends the thread. A version not sent by then is lost with a warning: `wait` first."""
-        self._closed.set()
+    def close(self, flush_s: float = 5.0) -> None:
+        """Gives the newest version `flush_s` to reach the server, then ends; what did not get there is lost."""
         with self._changed:
-            if self._settled < self._newest_number():
-                log.warning("closed before version %d was sent", self._newest_number())
+            number = self._newest_number()
+            if not self._changed.wait_for(lambda: self._settled >= number, flush_s):
+                log.warning("closed before version %d reached %s: %s", number, self.address, self._problem)
+            self._closed.set()
             self._changed.notify_all()
         self._channel.close()
         self._thread.join(timeout=5)
@@ -181,7 +182,7 @@ class WeightPublisher:
             self._settle(number)
         elif status.newest.number < number:
             self._send(outgoing, status.held)
-        else:
+        elif number > self._settled:
             self._refuse(outgoing, f"version {number} comes after {status.newest.number} of another publisher")
         with self._changed:
             self._number = max(self._number, status.highest)

@@ -101,13 +101,13 @@ class WeightSubscriber:
             return max(0, announced - self._latest.version), max(0.0, time.time() - self._latest.published_unix_s)
 
     def stats(self) -> dict[str, float]:
-        """Counts since the start, the version in use, its staleness, and whether the server is being watched."""
+        """Counts since the start, the version in use (0 before the first), its staleness, whether there is a server."""
         behind, age_s = self.staleness()
         with self._changed:
-            version = -1 if self._latest is None else self._latest.version
             return {
                 **self._counts,
-                "version": float(version),
+                "version": 0.0 if self._latest is None else float(self._latest.version),
+                "announced": 0.0 if self._announced is None else float(self._announced.number),
                 "versions_behind": float(behind),
                 "age_s": age_s,
                 "connected": float(self._watching),

@@ -1,5 +1,6 @@
 """Weights from one process to another, through restarts and refusals."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -104,6 +105,12 @@ def test_publishing_while_the_server_is_away_neither_blocks_nor_is_lost(server, 
     assert publisher.stats()["accepted"] == 2  # versions 2 and 3 were replaced before they could be sent
 
 
+def test_closing_sends_the_last_version_first(server, publisher, subscriber):
+    version = publisher.publish(parts(4.0), settings={})
+    publisher.close()
+    assert subscriber.wait(version, PATIENCE_S).version == version
+
+
 def test_a_server_that_lost_its_disk_gets_the_newest_version_again(server, publisher, tmp_path):
     publisher.publish(parts(1.0), settings={})
     publisher.publish(parts(2.0), settings={})
@@ -141,8 +148,27 @@ def test_a_second_publisher_counts_above_the_first(server, publisher):
     second = WeightPublisher(server.address)
     assert second.publish(parts(2.0), settings={}) == 2
     assert second.wait(PATIENCE_S) == 2
-    assert publisher.publish(parts(3.0), settings={}) in (2, 3)  # 3 if it has looked at the server since
+    until(lambda: publisher.stats()["version"] == 2, "the first looks at the server")
+    assert publisher.publish(parts(3.0), settings={}) == 3
+    assert publisher.wait(PATIENCE_S) == 3
     second.close()
+
+
+def test_of_two_publishers_with_one_number_the_later_is_told(server, publisher):
+    publisher.publish(parts(1.0), settings={})
+    publisher.wait(PATIENCE_S)
+    server.kill()
+    publisher.publish(parts(2.0), settings={})
+    second_store = server.folder / "store" / "versions"
+    table = next(second_store.glob("*.json"))
+    digest = hashlib.sha256(changed := table.read_bytes().replace(b'"number": "1"', b'"number": "5"')).hexdigest()[:16]
+    (second_store / f"0000000005-{digest}.json").write_bytes(changed)  # what another learner left there
+    server.start()
+    with pytest.raises(InputError, match="version 2 comes after 5 of another publisher"):
+        publisher.wait(PATIENCE_S)
+    until(lambda: publisher.stats()["version"] == 5, "the count goes on above")
+    assert publisher.publish(parts(3.0), settings={}) == 6
+    assert publisher.wait(PATIENCE_S) == 6
 
 
 def test_the_frozen_part_travels_once(publisher, subscriber):

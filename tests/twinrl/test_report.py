@@ -88,6 +88,10 @@ def synthetic_run(folder):
                 for i in range(0, 851, 10)
             ],
         )
+    run_lines = [
+        {"stage": "twin_rl", "step": i, "total": 4000, "success": 0.6 + i / 11000} for i in range(0, 4001, 200)
+    ]
+    lines(folder / "metrics.jsonl", run_lines)
     for stage in ("twin_rl", "real_rl"):
         lines(
             folder / stage / "metrics.jsonl",
@@ -97,11 +101,10 @@ def synthetic_run(folder):
                     "stage": stage,
                     "step": i,
                     "total": 4000,
-                    "env_steps": 4 * i,
+                    "updates": i / 4,
                     "critic_loss": 1 / (1 + i / 500) + 0.05 * rng.random(),
                     "bc_loss": 0.4,
-                    "success": min(0.97, 0.6 + i / 5000),
-                    "sample_age_mean": 12 + i / 100,
+                    "sample_age": 12 + i / 100,
                     "sample_age_p95": 30 + i / 60,
                 }
                 for i in range(0, 4001, 20)
@@ -169,7 +172,7 @@ def test_every_part_is_there_and_nothing_is_missing(page):
     assert "Not in this run" not in page.text
     assert page.tags.count("img") == 4
     # maps, real curves, SFT + twin RL + real RL metrics, ages
-    assert page.tags.count("svg") == 5 + 2 + (1 + 3 + 3) + 2
+    assert page.tags.count("svg") == 5 + 2 + (1 + 3 + 2) + 2
     for words in ("scripted operator", "Twin side", "photos registered", "16,000 steps", "twin_rl.env_steps"):
         assert words in page.text, words
 

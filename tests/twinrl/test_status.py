@@ -93,6 +93,15 @@ def test_processes_that_only_write_a_status_file_are_listed(tmp_path):
     assert (line.name, line.pid, line.state) == ("policy_server", os.getpid(), "running")
 
 
+def test_a_process_in_a_container_lives_while_its_status_is_fresh(tmp_path):
+    (tmp_path / "logs").mkdir()
+    path = tmp_path / "logs" / "learner.status.json"
+    said = {"pid": 2**22 + 1, "doing": "online RL", "waiting_for": "actors", "rates": {}}
+    for age_s, state in ((1.0, "running"), (60.0, "gone")):
+        path.write_text(json.dumps(said | {"t": time.time() - age_s}))
+        assert read_run(tmp_path).processes[0].state == state
+
+
 def test_a_folder_that_is_no_run_is_refused_with_the_runs_there(tmp_path):
     for name in ("demo", "kitchen"):
         (tmp_path / name).mkdir()

@@ -57,6 +57,8 @@ class View:
     name: str
     camera: Camera
     picture: U8
+    seen: NDArray[np.intp]
+    """Rows of the reconstruction's points that were matched in this picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,7 @@ def _match(database: Path, pictures: int, settings: SfmSettings, effort: _Effort
 def _read_model(model: pycolmap.Reconstruction, frames: Frames) -> Reconstruction:
     f, cx, cy, k1 = next(iter(model.cameras.values())).params
     images = sorted((i for i in model.images.values() if i.has_pose), key=lambda i: frames.names.index(i.name))
+    row_of = {point: row for row, point in enumerate(model.points3D)}
     views = []
     for image in images:
         camera_from_sfm = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
@@ -165,9 +168,10 @@ def _read_model(model: pycolmap.Reconstruction, frames: Frames) -> Reconstructio
             base_from_camera=invert(camera_from_sfm), width=frames.width, height=frames.height, fx=f, fy=f, cx=cx, cy=cy
         )
         # OpenCV counts pixel centres from 0, COLMAP and `Camera` from 0.5.
-        matrix = camera.intrinsics - np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+        matrix = camera.intrinsics - 0.5 * np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
         picture = cv2.undistort(frames.read(image.name), matrix, np.array([k1, 0, 0, 0]))
-        views.append(View(name=image.name, camera=camera, picture=picture))
+        seen = np.array([row_of[p.point3D_id] for p in image.points2D if p.has_point3D()], np.intp)
+        views.append(View(name=image.name, camera=camera, picture=picture, seen=seen))
     points = list(model.points3D.values())
     return Reconstruction(
         views=tuple(views),

@@ -1,6 +1,6 @@
 """Training of the splats: gradient descent on the difference between rendered and photographed views.
 
-sparse points ─► neighbours interpolated ─► splats ─┐
+sparse points ─► seed ─► splats ────────────────────┐
 views (small) ──────────────────────────────────────┴─► render two views ─► L1 + MSE ─► Adam ─► … ─► Splats, PSNR
 
 Everything is in the base frame, in metres. Every `hold_out`-th view is kept out of training and measures the result.
@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from twin.camera import Camera
-from twin.rotations import F64
 from twin.scan.rasterize import render
+from twin.scan.seed import SeedSettings, start
 from twin.scan.sfm import Reconstruction
 from twin.splats import Splats
 
@@ -33,8 +32,7 @@ class TrainSettings:
     """Views per step, rendered side by side in threads."""
     width: int = 240
     """Training resolution [px]; the height follows the pictures' shape."""
-    splats: int = 20_000
-    """Start: the sparse points, and interpolated neighbours up to this many."""
+    seeds: SeedSettings = SeedSettings()
     hold_out: int = 8
     mse_share: float = 0.2
     learning_rates: tuple[float, float, float, float, float] = (1.5e-3, 4e-3, 2e-2, 8e-2, 3e-2)
@@ -67,7 +65,7 @@ def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[
     targets = [_target(view.camera, view.picture, settings.width, device) for view in scene.views]
     held = list(range(settings.hold_out // 2, len(names), settings.hold_out))
     rest = [i for i in range(len(names)) if i not in held]
-    parameters = [p.to(device).requires_grad_(True) for p in _start(scene, settings)]
+    parameters = [torch.tensor(p, dtype=torch.float32, device=device, requires_grad=True) for p in start(scene, settings.seeds)]
     size = float(np.std(scene.points, axis=0).mean())
     rates = (settings.learning_rates[0] * size, *settings.learning_rates[1:])
     optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(parameters, rates, strict=True)], fused=True)
@@ -100,31 +98,6 @@ def _target(camera: Camera, picture: np.ndarray, width: int, device: torch.devic
     arrays = (camera.camera_from_base, camera.intrinsics, shrunk / 255)
     pose, matrix, image = (torch.tensor(array, dtype=torch.float32, device=device) for array in arrays)
     return _Target(camera_from_base=pose, intrinsics=matrix, picture=image)
-
-
-def _start(scene: Reconstruction, settings: TrainSettings) -> tuple[Tensor, ...]:
-    """Means, quaternions, log scales, opacity logits, colour logits."""
-    rng = np.random.default_rng(settings.seed)
-    points, colours = _interpolated(scene.points, scene.colours / 255, settings.splats, rng)
-    gaps = cKDTree(points).query(points, 4)[0][:, 1:]
-    radius = np.clip(gaps.mean(1), 1e-4, np.percentile(gaps, 95))
-    turned = np.array([1.0, 0, 0, 0]) + rng.normal(0, 0.1, (len(points), 4))
-    inner = 0.01 + 0.98 * colours
-    start = (points, turned, np.log(radius)[:, None].repeat(3, 1), np.zeros(len(points)), np.log(inner / (1 - inner)))
-    return tuple(torch.tensor(array, dtype=torch.float32) for array in start)
-
-
-def _interpolated(points: F64, colours: F64, wanted: int, rng: np.random.Generator) -> tuple[F64, F64]:
-    """Points and, between each and its nearest neighbours, more of them up to `wanted`: an even cover of the surfaces."""
-    rounds = max(0, math.ceil(wanted / len(points)) - 1)
-    neighbours = cKDTree(points).query(points, min(8, len(points)))[1]
-    places, paints = [points], [colours]
-    for k in range(rounds):
-        other = neighbours[:, 1 + k % (neighbours.shape[1] - 1)]
-        share = rng.uniform(0.3, 0.7, (len(points), 1))
-        places.append(points * share + points[other] * (1 - share))
-        paints.append((colours + colours[other]) / 2)
-    return np.concatenate(places)[:wanted], np.concatenate(paints)[:wanted]
 
 
 def _picture(parameters: list[Tensor], target: _Target) -> Tensor:

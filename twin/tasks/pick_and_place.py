@@ -30,6 +30,7 @@ SPACE = ConfigurationSpace(
         TOOL: Box(x=(-0.56, -0.52), y=(-0.02, 0.02), z=(0.15, 0.17)),
     },
 )
+WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class PickAndPlace(Task):
     space: ConfigurationSpace = SPACE
     action_scale: tuple[float, float] = (0.03, 0.0)
     max_steps: int = 60
-    work_box: Box = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))  # noqa: RUF009 (frozen)
+    work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (CUBE,)
     fixed_bodies: tuple[str, ...] = (TARGET,)
 

@@ -1,7 +1,7 @@
 """`report.html`: everything a run shows, in one file that needs nothing else.
 
     eval/*.jsonl, real_rl/episodes.jsonl ──► episodes ──► statistics ─┐
-    */metrics.jsonl, stages.jsonl ───────────────────────────────────┼─► sections ─► template.html ─► report.html
+    metrics.jsonl, */metrics.jsonl, stages.jsonl ────────────────────┼─► sections ─► template.html ─► report.html
     scene/report.json, pictures/*.png, settings.json ────────────────┘       ▲
                                                              figures (SVG) ──┘
 

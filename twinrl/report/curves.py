@@ -9,10 +9,11 @@ from twinrl.report.statistics import moving_mean
 
 WINDOW = 20
 """Episodes in the moving mean of success."""
-NOT_CURVES = {"t", "step", "total", "env_steps"}
-AGE_KEYS = {"sample_age_mean": "mean", "sample_age_p95": "95th percentile"}
+NOT_CURVES = {"t", "step", "total", "updates"}
+AGE_KEYS = {"sample_age": "mean", "sample_age_p95": "95th percentile"}
 WIDE = (8.8, 1.5)
 SMALL = (3.3, 1.7)
+X_LABELS = dict.fromkeys(("sft_a", "sft_ab"), "updates") | dict.fromkeys(("twin_rl", "real_rl"), "environment steps")
 
 
 def real_curves(episodes: Sequence[Episode]) -> list[str]:
@@ -33,8 +34,8 @@ def real_curves(episodes: Sequence[Episode]) -> list[str]:
         chart(
             {
                 f"success, mean of the last {WINDOW} episodes, %": [
-                    Line(label="policy alone", x=x, y=moving_mean(alone, WINDOW)),
-                    Line(label="with the operator's help", x=x, y=moving_mean(helped, WINDOW)),
+                    Line(label="policy alone", x=x, y=moving_mean(alone, WINDOW).tolist()),
+                    Line(label="with the operator's help", x=x, y=moving_mean(helped, WINDOW).tolist()),
                 ],
                 "interventions so far": [Line(label="interventions", x=x, y=interventions, steps=True)],
                 "weight version acting": [
@@ -55,9 +56,7 @@ def learning_curves(run: RunFiles) -> dict[str, list[str]]:
     for title, stages in groups.items():
         keys = sorted({key for stage in stages for key in _numbers(run.metrics[stage])})
         charts[title] = [
-            chart({_title(key): lines}, label, size=SMALL)
-            for key in keys
-            for label, lines in [_stage_lines(run, stages, key)]
+            chart({_title(key): _stage_lines(run, stages, key)}, X_LABELS[stages[0]], size=SMALL) for key in keys
         ]
     return {title: found for title, found in charts.items() if found}
 
@@ -67,20 +66,20 @@ def age_curves(run: RunFiles) -> dict[str, str]:
     charts = {}
     for stage in ("twin_rl", "real_rl"):
         lines = [_line(run.metrics[stage], key, label) for key, label in AGE_KEYS.items()]
-        shown = [line for line in lines if len(line.x)]  # type: ignore[arg-type]
+        shown = [line for line in lines if line.x]
         if shown:
-            label = _x_label(run.metrics[stage])
-            charts[LEARNING_STAGES[stage]] = chart({"sample age [policy versions]": shown}, label, size=(8.8, 1.9))
+            panel = {"sample age [policy versions]": shown}
+            charts[LEARNING_STAGES[stage]] = chart(panel, X_LABELS[stage], size=(8.8, 1.9))
     return charts
 
 
-def _stage_lines(run: RunFiles, stages: Sequence[str], key: str) -> tuple[str, list[Line]]:
+def _stage_lines(run: RunFiles, stages: Sequence[str], key: str) -> list[Line]:
     lines = [_line(run.metrics[stage], key, LEARNING_STAGES[stage]) for stage in stages]
-    return _x_label(run.metrics[stages[0]]), [line for line in lines if len(line.x)]  # type: ignore[arg-type]
+    return [line for line in lines if line.x]
 
 
 def _line(entries: Sequence[Mapping[str, Any]], key: str, label: str) -> Line:
-    points = [(_x(entry), entry[key]) for entry in entries if isinstance(entry.get(key), int | float)]
+    points = [(float(entry.get("step", 0)), entry[key]) for entry in entries if isinstance(entry.get(key), int | float)]
     return Line(label=label, x=[x for x, _ in points], y=[y for _, y in points])
 
 
@@ -92,15 +91,6 @@ def _numbers(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 counts[key] = counts.get(key, 0) + 1
     return [key for key, count in counts.items() if count > 1 and key not in NOT_CURVES | set(AGE_KEYS)]
-
-
-def _x(entry: Mapping[str, Any]) -> float:
-    """Environment steps where the stage counts them, learner updates elsewhere."""
-    return float(entry.get("env_steps", entry.get("step", 0)))
-
-
-def _x_label(entries: Sequence[Mapping[str, Any]]) -> str:
-    return "environment steps" if any("env_steps" in entry for entry in entries) else "updates"
 
 
 def _title(key: str) -> str:

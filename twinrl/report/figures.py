@@ -15,7 +15,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import ArrayLike
 
 from protos.space import ConfigurationSpace
 from twinrl.report.inputs import Episode
@@ -58,8 +57,8 @@ class Line:
     """One named line of a chart."""
 
     label: str
-    x: ArrayLike
-    y: ArrayLike
+    x: Sequence[float]
+    y: Sequence[float]
     steps: bool = False
     """Drawn as stairs: the value holds until the next one."""
 

@@ -68,6 +68,7 @@ class RunFiles:
     evaluations: dict[str, list[Episode]]
     real_episodes: list[Episode]
     metrics: dict[str, list[dict[str, Any]]]
+    """By stage: the learner's lines, then those that the run wrote about the same stage."""
     scan: dict[str, Any]
     pictures: list[Path]
     missing: list[str] = field(default_factory=list)
@@ -79,7 +80,11 @@ def read_run_files(folder: Path) -> RunFiles:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run folder")
     evaluations = {name: _episodes(folder / "eval" / f"{name}.jsonl") for name in EVALUATIONS}
-    metrics = {name: read_lines(folder / name / "metrics.jsonl") for name in LEARNING_STAGES}
+    run_lines = read_lines(folder / "metrics.jsonl")
+    metrics = {
+        name: read_lines(folder / name / "metrics.jsonl") + [line for line in run_lines if line.get("stage") == name]
+        for name in LEARNING_STAGES
+    }
     real_episodes = _episodes(folder / "real_rl" / "episodes.jsonl")
     stages, settings = read_lines(folder / "stages.jsonl"), read_object(folder / "settings.json")
     scan, pictures = read_object(folder / "scene" / "report.json"), sorted((folder / "pictures").glob("*.png"))

@@ -3,9 +3,9 @@
     wall   ──────── thinking 8 ms ────────┬ servoL(…, t=0.02) takes 1 ms ┬── thinking …
     robot  ──────── + 8 ms ───────────────┴ + 20 ms ─────────────────────┴──
 
-A grant is robot time that a command asks for: the controller simulates it at once, as fast as it can. Whoever paces
-himself on the robot's own clock, as a driver of a real arm does, then runs as fast as the simulation while the time that
-he spends thinking still passes on the robot. With `fast=False` grants are ignored and robot time is real time.
+A grant is robot time that a command asks for: the controller simulates it at once, as fast as it can. A driver that
+paces itself on the robot's own clock, as it does with a real arm, then runs as fast as the simulation, while the time
+that it spends thinking still passes on the robot. With `fast=False` grants are ignored: robot time is real time.
 """
 
 import time

@@ -7,9 +7,10 @@
     sees DONE, writes input_int_0 = 0
                                              output_int_0 = READY
 
-Servo and speed commands are executed whenever they arrive and leave READY standing; the client does not wait for them.
+Servo and speed commands are executed whenever they arrive and leave READY standing: the client does not wait for them.
 
-Source: ur_rtde 1.6 (https://gitlab.com/sdurobotics/ur_rtde), `scripts/rtde_control.script` and `src/rtde_control_interface.cpp`.
+Source: ur_rtde 1.6 (https://gitlab.com/sdurobotics/ur_rtde), `scripts/rtde_control.script` and
+`src/rtde_control_interface.cpp`.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""The controller: variables, robot time, the way of moving, safety. Everything runs in one thread.
+"""The controller: variables, robot time, the way of moving, safety.
 
 inputs (RTDE) ──► receive ──► Program ──► begin(mode) ──┐
 wall clock ─────► tick ─────────────────────────────────┴─► advance: mode ──joint target──► world, slice by slice
@@ -8,7 +8,7 @@ state ◄── variables ◄── world
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from actors.real.simulated import kinematics
 from actors.real.simulated import variables as var
 from actors.real.simulated.clock import RobotClock
 from actors.real.simulated.commands import Program
-from actors.real.simulated.motion import SETTLE_LIMIT_S, Hold, Mode, Servo
+from actors.real.simulated.motion import Hold, Mode, Servo
 from actors.real.simulated.world import World
 from protos.schema import CONTROL_HZ, Configuration
 
@@ -46,6 +46,16 @@ class Controller:
         self.program = Program(self)
         self.safety_text = ""
         self._target = world.joints.copy()
+        self._measured: Mapping[str, Callable[[], Any]] = {
+            "timestamp": lambda: self.time_s,
+            "actual_q": lambda: world.joints,
+            "actual_qd": lambda: world.joint_velocities,
+            "target_q": lambda: self._target,
+            "actual_TCP_pose": lambda: kinematics.pose_of(world.joints),
+            "actual_TCP_speed": lambda: kinematics.velocity_of(world.joints, world.joint_velocities),
+            "actual_TCP_force": lambda: world.wrench,
+            "target_TCP_pose": lambda: kinematics.pose_of(self._target),
+        }
         self._mode_began_s = 0.0
         self._latency_steps, self._gain = latency_steps, gain
         self._rng = np.random.default_rng(seed)
@@ -53,7 +63,6 @@ class Controller:
         self._gripper_waiting: deque[tuple[float, float]] = deque()
         self._last_input = time.monotonic()
         self._watchdog_s = float("inf")
-        self._publish()
 
     # --- what the outside does
 
@@ -72,9 +81,10 @@ class Controller:
         if "input_int_register_0" in inputs:
             self.program.command_arrived()
 
-    def state(self) -> Mapping[str, Any]:
-        """All variables as they are now."""
-        self._publish()
+    def state(self, names: Collection[str]) -> Mapping[str, Any]:
+        """The variables; those among `names` that have to be measured are as of now."""
+        for name in self._measured.keys() & names:
+            self.variables[name] = self._measured[name]()
         return self.variables
 
     def start_program(self) -> None:
@@ -187,12 +197,3 @@ class Controller:
 
     def _last_servo_target(self) -> F64:
         return self.mode.newest if isinstance(self.mode, Servo) else self._target
-
-    def _publish(self) -> None:
-        world, values = self.world, self.variables
-        values["timestamp"] = self.time_s
-        values["actual_q"], values["actual_qd"] = world.joints, world.joint_velocities
-        values["target_q"] = self._target
-        values["actual_TCP_pose"], values["actual_TCP_speed"] = world.tcp_pose, world.tcp_velocity
-        values["actual_TCP_force"] = world.wrench
-        values["target_TCP_pose"] = kinematics.pose_of(self._target)

@@ -1,4 +1,4 @@
-"""The controller's kinematics: TCP poses (6,) [m, rotation vector] to joints (6,) and back, on top of `twin.kinematics`."""
+"""The controller's kinematics, on top of `twin.kinematics`: TCP poses (6,) [m, rotation vector] to joints and back."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ def pose_of(joints: F64) -> F64:
     """TCP pose of joint angles."""
     position, rotation = forward(joints[None])
     return np.concatenate([position[0], continuous(vector_from_matrix(rotation[0]), TOOL_DOWN_VECTOR)])
+
+
+def velocity_of(joints: F64, rates: F64) -> F64:
+    """TCP velocity (6,) [m/s, rad/s] of joint angles and velocities."""
+    return tool_velocity(joints[None], rates[None])[0]
 
 
 def joints_for(pose: F64, *, near: F64) -> F64:

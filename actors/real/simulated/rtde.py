@@ -14,7 +14,7 @@ Source: Universal Robots, "Real-Time Data Exchange (RTDE) Guide", protocol versi
 import asyncio
 import logging
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from actors.real.simulated.variables import WIRE_FORMATS, Field, wire_type
@@ -35,7 +35,7 @@ class Machine(Protocol):
     """What a connection needs of the controller behind it."""
 
     def receive(self, inputs: Mapping[str, Any]) -> None: ...
-    def state(self) -> Mapping[str, Any]: ...
+    def state(self, names: Collection[str]) -> Mapping[str, Any]: ...
 
 
 class Recipe:
@@ -80,7 +80,7 @@ class RtdeServer:
         """Sends the state to every started client; with `changes_only`, to those for whom it changed."""
         started = [one for one in self.connections if one.started]
         if started:
-            state = self.machine.state()
+            state = self.machine.state(set().union(*(one.outputs for one in started)))
             for connection in started:
                 connection.send_state(state, changes_only=changes_only)
 
@@ -94,6 +94,7 @@ class RtdeConnection(asyncio.Protocol):
         self._inputs: list[Recipe] = []
         self._output: Recipe | None = None
         self._sent = b""
+        self.outputs: frozenset[str] = frozenset()
         self.started = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -141,6 +142,7 @@ class RtdeConnection(asyncio.Protocol):
             self._reply(kind, struct.pack(">4I", *CONTROLLER_VERSION))
         elif kind == _OUTPUTS:
             self._output = Recipe(_names(payload[8:]))  # 8 bytes of wished frequency: the controller streams at its own
+            self.outputs = frozenset(field.name for field in self._output.fields)
             self._reply(kind, _ACCEPTED + self._output.reply)
         elif kind == _INPUTS:
             self._inputs.append(Recipe(_names(payload)))
@@ -156,7 +158,13 @@ class RtdeConnection(asyncio.Protocol):
         if not 1 <= number <= len(self._inputs):
             log.warning("RTDE data package for input recipe %d of %d: dropped", number, len(self._inputs))
             return
-        self._server.machine.receive(self._inputs[number - 1].unpack(payload[1:]))
+        try:
+            inputs = self._inputs[number - 1].unpack(payload[1:])
+        except struct.error as error:
+            log.warning("RTDE data package of %d bytes: %s: closing the connection", len(payload), error)
+            self._transport.abort()
+            return
+        self._server.machine.receive(inputs)
         self._server.publish(changes_only=True)
 
 

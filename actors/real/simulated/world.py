@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.real.simulated import kinematics
 from actors.real.simulated.settings import StandinSettings
 from protos.errors import InputError
 from protos.schema import U8, Configuration
@@ -27,10 +28,6 @@ class World(Protocol):
     def joints(self) -> F64: ...
     @property
     def joint_velocities(self) -> F64: ...
-    @property
-    def tcp_pose(self) -> F64: ...
-    @property
-    def tcp_velocity(self) -> F64: ...
     @property
     def wrench(self) -> F64: ...
     @property
@@ -62,4 +59,6 @@ def host_world(settings: StandinSettings) -> Hosted:
         raise InputError(f"domain {settings.domain!r}: choose one of {', '.join(DOMAINS)}")
     domain, task = DOMAINS[settings.domain], tasks.get(settings.task)
     world = ArmWorld(Scene.load(settings.scene), task, domain, schema=settings.schema)
+    world.render()  # compiles before anybody waits for an answer
+    kinematics.joints_for(kinematics.pose_of(world.joints), near=world.joints)
     return Hosted(world, domain, task.bodies)

@@ -1,0 +1,114 @@
+"""A scripted operator: watches an episode, takes over when it stalls, and finishes it as an expert would.
+
+It stands in for a person in demonstrations and tests, and every report says so. It sees what a person at the table
+sees: where the objects lie and where the tool is and goes. It holds on to the arm until the episode ends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.errors import InputError
+from protos.schema import F32, GRIPPER, TCP_POSITION, Observation
+from twin.tasks.base import Task, TaskState
+
+F64 = NDArray[np.float64]
+
+
+class Eyes(Protocol):
+    """Sees the table."""
+
+    def objects(self) -> Mapping[str, tuple[float, float, float, float]]:
+        """Body name -> (x, y, z, yaw), base frame."""
+        ...
+
+
+class Robot(Protocol):
+    """What an operator feels of the arm in the hand."""
+
+    @property
+    def commanded(self) -> F64:
+        """Commanded TCP position (3,)."""
+        ...
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the gripper is commanded to close."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeoverSettings:
+    """When the scripted operator acts."""
+
+    always: bool = False
+    """Acts in every step: a demonstrator."""
+    watch: float = 1.0
+    """Probability that it watches an episode at all."""
+    takeover_at: float = 0.45
+    """Share of the longest episode after which an unfinished one is taken over."""
+    patience_steps: int = 15
+    """Without progress for so many control steps the episode is taken over earlier."""
+    progress_m: float = 0.01
+    """What counts as progress: tool to object, and object to target, together this much nearer than ever before."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("watch", "takeover_at"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)}: a share from 0 to 1")
+        if self.patience_steps < 1:
+            raise InputError(f"patience_steps={self.patience_steps}: at least 1 control step")
+
+
+class ScriptedOperator:
+    """One slot's operator; satisfies `actors.interfaces.Operator`."""
+
+    name = "scripted"
+
+    def __init__(self, task: Task, robot: Robot, eyes: Eyes, settings: TakeoverSettings) -> None:
+        self._task, self._robot, self._eyes, self.settings = task, robot, eyes, settings
+        self._rng = np.random.default_rng(settings.seed)
+        self._acts = self._watches = False
+        self._nearest = np.inf
+        self._progressed_at = 0
+
+    def override(self, slot: int, step: int, observation: Observation) -> F32 | None:
+        """The expert's action (7,) once the episode is taken over, None before."""
+        assert slot == 0, f"slot {slot}: a person holds one arm"
+        if step == 0:
+            self._begin()
+        if not (self._acts or self._watches):
+            return None
+        bodies = {name: np.array([pose[:3]]) for name, pose in self._eyes.objects().items()}
+        tool = observation.proprio[:, TCP_POSITION].astype(float)
+        self._acts = self._acts or self._stalls(step, tool, bodies)
+        return self._act(observation, tool, bodies) if self._acts else None
+
+    def _begin(self) -> None:
+        self._acts = self.settings.always
+        self._watches = bool(self._rng.random() < self.settings.watch)
+        self._nearest, self._progressed_at = np.inf, 0
+
+    def _stalls(self, step: int, tool: F64, bodies: Mapping[str, F64]) -> bool:
+        """Whether time is getting short, or the tool and the objects have stopped getting anywhere."""
+        thing = bodies[self._task.space.manipulated]
+        ways = [np.linalg.norm(tool - thing)]
+        ways += [np.linalg.norm(thing - bodies[name]) for name in self._task.fixed_bodies]
+        if (left := float(sum(ways))) < self._nearest - self.settings.progress_m:
+            self._nearest, self._progressed_at = left, step
+        is_late = step >= self.settings.takeover_at * self._task.max_steps
+        return is_late or step - self._progressed_at >= self.settings.patience_steps
+
+    def _act(self, observation: Observation, tool: F64, bodies: Mapping[str, F64]) -> F32:
+        state = TaskState(
+            tool=tool,
+            commanded=self._robot.commanded[None],
+            opening=observation.proprio[:, GRIPPER].astype(float),
+            closing=np.array([self._robot.is_closing]),
+            bodies=bodies,
+        )
+        return self._task.expert(state)[0]

@@ -1,0 +1,224 @@
+"""What the arm does: show, be examined, practise. The same episode loop in every mode.
+
+mode         starts from                policy             operator            segments go to
+demonstrate  one region, at random      none               in every step       "demo", successful episodes only
+evaluate     a list                     no exploration     nobody              nowhere
+train        the guide service          explores           takes over          "real", takeovers to "human" too
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Literal, TextIO, TypeVar
+from uuid import uuid4
+
+import numpy as np
+
+from actors.interfaces import EpisodeResult, Guide
+from actors.loop import EpisodeLoop, LoopStats
+from actors.real.policy import NoPolicy, StoredPolicy, WeightsPolicy
+from actors.real.robot import Robot
+from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings
+from actors.real.sink import DemonstrationSink, RealSink
+from actors.recorder import EpisodeRecorder, EpisodeTags
+from actors.sim.evaluate import ListGuide, NoSink, result_line
+from protos.errors import InputError
+from protos.schema import Configuration, Source
+from protos.settings import from_json
+from protos.space import ConfigurationSpace
+from protos.status import StatusFile
+from services.replay import ReplayWriter
+from services.transport import read_token
+from twin.tasks.base import Task
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class RegionGuide:
+    """Random starts in one region for as long as `enough()` is false."""
+
+    def __init__(self, space: ConfigurationSpace, region: str, seed: int, enough: Callable[[], bool]) -> None:
+        self._space, self._region, self._enough = space, region, enough
+        self._rng = np.random.default_rng(seed)
+
+    def next(self) -> Configuration | None:
+        return None if self._enough() else self._space.sample(self._rng, region=self._region)
+
+    def report(self, result: EpisodeResult) -> None:
+        """Starts do not depend on outcomes."""
+
+
+class ReportedGuide:
+    """Another guide whose results are written down, one line per episode; ends when `enough()` is true."""
+
+    def __init__(
+        self,
+        guide: Guide,
+        lines: TextIO,
+        describe: Callable[[EpisodeResult], dict[str, Any]],
+        enough: Callable[[], bool],
+    ) -> None:
+        self._guide, self._lines, self._describe, self._enough = guide, lines, describe, enough
+
+    def next(self) -> Configuration | None:
+        return None if self._enough() else self._guide.next()
+
+    def report(self, result: EpisodeResult) -> None:
+        self._lines.write(json.dumps(self._describe(result)) + "\n")
+        self._lines.flush()
+        self._guide.report(result)
+
+
+def demonstrate(settings: RealSettings) -> None:
+    """Successful demonstrations until there are as many as planned."""
+    plan = settings.demonstrate or DemonstratePlan()
+    with ExitStack() as stack:
+        writer = _writer(settings, stack)
+        robot = stack.enter_context(Robot(settings, disturbance=plan.disturbance))
+        sink = DemonstrationSink(writer, plan.episodes)
+        guide = RegionGuide(robot.task.space, plan.region, settings.seed, lambda: sink.episodes >= plan.episodes)
+        if (operator := robot.operator(always=True)) is None:
+            raise InputError('operator "none": somebody has to demonstrate; choose "scripted"')
+        recorder = EpisodeRecorder(_tags(settings, robot.task, writer.incarnation))
+        loop = EpisodeLoop(robot.environment, NoPolicy(), guide, recorder, sink, operator)
+        _run(loop, robot, lambda: f"{sink.episodes} of {plan.episodes} demonstrations")
+        _flush(writer)
+
+
+def evaluate(settings: RealSettings) -> None:
+    """The policy from every configuration of the plan."""
+    plan = _required(settings.evaluate, "evaluate")
+    with ExitStack() as stack:
+        robot = stack.enter_context(Robot(settings))
+        policy = stack.enter_context(closing(_policy(settings, robot.task, explore=0.0)))
+        starts = _starts(plan, robot.task.space, settings.seed)
+        lines = stack.enter_context(_lines(plan.out, "w"))
+        describe = lambda result: result_line(result, robot.task.space.manipulated) | {"operator": "none"}  # noqa: E731
+        guide = ReportedGuide(ListGuide(starts), lines, describe, lambda: False)
+        recorder = EpisodeRecorder(_tags(settings, robot.task, "evaluation"))
+        loop = EpisodeLoop(robot.environment, policy, guide, recorder, NoSink())
+        _run(loop, robot, lambda: f"episode {loop.stats.episodes + 1} of {len(starts)}")
+
+
+def train(settings: RealSettings) -> None:
+    """Practice until the plan's number of steps; ends with the episode in which it is reached."""
+    from services.guide import GuideClient
+
+    plan = _required(settings.train, "train")
+    if not settings.guide:
+        raise InputError("guide is empty: name the guide service as host:port")
+    with ExitStack() as stack:
+        writer = _writer(settings, stack)
+        robot = stack.enter_context(Robot(settings))
+        policy = stack.enter_context(closing(_policy(settings, robot.task, explore=plan.explore)))
+        client = stack.enter_context(closing(GuideClient(settings.guide, token=read_token(settings.token))))
+        lines = stack.enter_context(_lines(plan.out, "a"))
+        began_s = robot.arm.time_s
+        status = StatusFile()
+
+        def describe(result: EpisodeResult) -> dict[str, Any]:
+            line = result_line(result, robot.task.space.manipulated) | {"operator": settings.operator}
+            return line | {"t": time.time(), "robot_s": robot.arm.time_s - began_s, "total_steps": loop.stats.steps}
+
+        def waiting() -> bool:
+            status.write(doing="between two episodes", waiting_for="learner: allowance of the real buffer")
+            return False
+
+        def enough() -> bool:
+            writer.wait_for_allowance("real", waiting)
+            return loop.stats.steps >= plan.env_steps
+
+        guide = ReportedGuide(client, lines, describe, enough)
+        recorder = EpisodeRecorder(_tags(settings, robot.task, writer.incarnation))
+        loop = EpisodeLoop(robot.environment, policy, guide, recorder, RealSink(writer), robot.operator(always=False))
+        _run(loop, robot, lambda: f"step {loop.stats.steps} of {plan.env_steps}")
+        _flush(writer)
+
+
+def _run(loop: EpisodeLoop, robot: Robot, doing: Callable[[], str]) -> None:
+    """Runs the loop to its end and says what came of it, also when it is cut short."""
+    status = StatusFile()
+
+    def never() -> bool:
+        status.write(doing=doing(), episodes=loop.stats.episodes, successes=loop.stats.successes)
+        return False
+
+    try:
+        loop.run(never)
+    finally:
+        robot.arm.try_to_hold("the loop has ended")
+        log.info("%s; %s", _summary(loop.stats), robot.summary())
+
+
+def _summary(stats: LoopStats) -> str:
+    per_step = {name: f"{1e3 * seconds / max(stats.steps, 1):.1f}" for name, seconds in stats.seconds.items()}
+    return (
+        f"{stats.episodes} episodes, {stats.successes} successful, {stats.steps} steps, "
+        f"{stats.interventions} interventions; ms per step {per_step}"
+    )
+
+
+def _writer(settings: RealSettings, stack: ExitStack) -> ReplayWriter:
+    if settings.replay is None:
+        raise InputError("replay is missing: name the replay service's url")
+    incarnation = uuid4().hex[:8]
+    writer = ReplayWriter(
+        settings.replay, settings.schema, actor=settings.name, incarnation=incarnation, spool=settings.spool
+    )
+    return stack.enter_context(closing(writer))
+
+
+def _flush(writer: ReplayWriter) -> None:
+    if unsent := writer.flush(10.0):
+        log.warning("%d segments are not in the replay yet; they stay in the spool", unsent)
+
+
+def _policy(settings: RealSettings, task: Task, *, explore: float) -> WeightsPolicy | StoredPolicy:
+    if settings.policy is not None:
+        return StoredPolicy(settings.policy, task.instruction, explore=explore, seed=settings.seed)
+    if settings.weights:
+        return WeightsPolicy(
+            settings.weights,
+            task.instruction,
+            explore=explore,
+            seed=settings.seed,
+            first_timeout_s=settings.first_weights_timeout_s,
+            token=read_token(settings.token),
+        )
+    raise InputError("no policy: name the weights service (weights, host:port) or a folder of the learner (policy)")
+
+
+def _tags(settings: RealSettings, task: Task, incarnation: str) -> EpisodeTags:
+    return EpisodeTags(
+        actor=settings.name,
+        incarnation=incarnation,
+        task=task.name,
+        scene=settings.scene,
+        instruction=task.instruction,
+        source=Source.REAL,
+    )
+
+
+def _starts(plan: EvaluatePlan, space: ConfigurationSpace, seed: int) -> list[Configuration]:
+    if plan.configurations is not None:
+        entries = json.loads(plan.configurations.read_text())
+        name = plan.configurations.name
+        return [from_json(Configuration, entry, f"{name}[{i}]") for i, entry in enumerate(entries)]
+    rng = np.random.default_rng(seed)
+    regions = plan.regions or tuple(space.regions)
+    return [one for region in regions for one in space.spread(rng, region=region, per_cell=plan.per_cell)]
+
+
+def _lines(path: Path, mode: Literal["a", "w"]) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open(mode)
+
+
+def _required(plan: T | None, name: str) -> T:
+    if plan is None:
+        raise InputError(f"settings have no {name!r} block: this mode needs one")
+    return plan

@@ -1,0 +1,113 @@
+"""Settings of the robot's computer, read from one JSON file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from actors.human.scripted import TakeoverSettings
+from actors.real import bench
+from actors.real.arm import ArmSettings
+from actors.real.cameras import UsbCameraSettings
+from actors.real.gripper import GripperSettings
+from actors.real.safety import LimitSettings
+from protos.errors import InputError
+from protos.schema import Schema
+from services.replay import ReplaySettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchLab:
+    """The stand-in's cameras and hands, at the address of the arm."""
+
+    kind: Literal["bench"] = "bench"
+    port: int = bench.PORT
+    timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsoleLab:
+    """USB cameras, and an operator at the terminal who places objects and judges."""
+
+    side: UsbCameraSettings
+    wrist: UsbCameraSettings
+    kind: Literal["console"] = "console"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstratePlan:
+    """Successful demonstrations to the buffer "demo"; the operator acts in every step."""
+
+    episodes: int = 30
+    region: str = "A"
+    disturbance: float = 0.3
+    """Strength of the motion noise that the demonstrator corrects, in units of the action."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise InputError(f"demonstrate.episodes={self.episodes}: at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePlan:
+    """The policy alone, without exploration and without an operator."""
+
+    out: Path
+    """One JSON line per episode."""
+    configurations: Path | None = None
+    """JSON list of configurations; by default `per_cell` from every cell of `regions`."""
+    per_cell: int = 2
+    regions: tuple[str, ...] = ()
+    """Empty: all regions of the task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """The arm practises where the guide sends it; everything goes to the replay."""
+
+    out: Path
+    """One JSON line per episode."""
+    env_steps: int = 2_000
+    """Ends after the episode in which so many transitions are reached."""
+    explore: float = 0.05
+    """Standard deviation of the noise added to the policy's translation, in action units."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.explore <= 1:
+            raise InputError(f"train.explore={self.explore}: a standard deviation in action units, 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealSettings:
+    """One arm and what it does. Every mode reads its own plan and leaves the others out."""
+
+    name: str = "robot-0"
+    """The actor's name in the replay."""
+    task: str = "pick_and_place"
+    scene: str = "real"
+    """Name of the scene, stored with every segment."""
+    schema: Schema = field(default_factory=Schema)
+    seed: int = 0
+    armed: bool = False
+    """True lets the arm move; set by the operator who has cleared the workspace (or `--arm`)."""
+    arm: ArmSettings = field(default_factory=ArmSettings)
+    gripper: GripperSettings = field(default_factory=GripperSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    lab: BenchLab | ConsoleLab = field(default_factory=BenchLab)
+    operator: Literal["scripted", "none"] = "scripted"
+    """Who may take over; a person's takeover device is not built yet."""
+    takeover: TakeoverSettings = field(default_factory=TakeoverSettings)
+    replay: ReplaySettings | None = None
+    spool: Path | None = None
+    """Folder that keeps segments until the replay has them."""
+    weights: str = ""
+    """host:port of the weights service; the policy follows it."""
+    policy: Path | None = None
+    """Folder written by the learner, instead of `weights`."""
+    first_weights_timeout_s: float = 60.0
+    guide: str = ""
+    """host:port of the guide service."""
+    token: Path | None = None
+    """File with the token that the services ask for."""
+    demonstrate: DemonstratePlan | None = None
+    evaluate: EvaluatePlan | None = None
+    train: TrainPlan | None = None

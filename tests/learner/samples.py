@@ -1,0 +1,92 @@
+"""Small batches and episodes with recognisable contents."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from policy.model import Policy
+from policy.octo.settings import OctoSettings
+from policy.settings import HeadSettings, PolicySettings
+from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
+
+SMALL = PolicySettings(
+    octo=OctoSettings(side_px=16, wrist_px=16, dim=16, layers=1, heads=2, mlp_dim=16), head=HeadSettings(width=32)
+)
+SCHEMA = Schema(side_px=16, wrist_px=16)
+TEXT = "Put the cube on the disc."
+START = Configuration(region="A", cell=3, poses={"cube": (-0.55, 0.1, 0.018, 0.0), "target": (-0.4, 0.0, 0.001, 0.0)})
+
+
+def make_policy(seed=0):
+    torch.manual_seed(seed)
+    return Policy(SMALL)
+
+
+def make_batch(n=32, seed=0, dim=SMALL.octo.dim):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator)
+
+    return {
+        "embedding": normal(n, dim),
+        "proprio": 0.3 * normal(n, 19),
+        "action": 2 * uniform(n, 7) - 1,
+        "reward": (uniform(n) > 0.8).float(),
+        "discount": 0.9 * (uniform(n) > 0.2).float(),
+        "next_embedding": normal(n, dim),
+        "next_proprio": 0.3 * normal(n, 19),
+        "mc_return": uniform(n),
+        "imitate": (uniform(n) > 0.5).float(),
+    }
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What fine-tuning reads of an episode."""
+
+    observation: Observation
+    action: np.ndarray
+    configuration: Configuration = START
+    instruction: str = TEXT
+
+
+def make_demo(rng, steps=10):
+    """An episode whose action can be read off the brightness of the side picture."""
+    level = rng.uniform(0, 1, steps + 1)
+    side = np.broadcast_to((255 * level).astype(np.uint8)[:, None, None, None], (steps + 1, 16, 16, 3))
+    proprio = np.zeros((steps + 1, 19), np.float32)
+    proprio[:, :3] = (-0.5, 0.0, 0.1)
+    action = np.zeros((steps, 7), np.float32)
+    action[:, 0] = 2 * level[:-1] - 1
+    action[:, 6] = 1
+    return Demo(Observation(side=side.copy(), wrist=side.copy(), proprio=proprio), action)
+
+
+def make_segment(rng, name, *, source=Source.TWIN, outcome=Outcome.SUCCESS, backbone_id="", version=-1, region="A"):
+    """A whole episode of 10 steps in one segment; readouts of 16 numbers when it has a backbone."""
+    demo = make_demo(rng)
+    reward = np.zeros(10, np.float32)
+    reward[-1] = outcome is Outcome.SUCCESS
+    embedding = rng.normal(size=(11, SMALL.octo.dim)).astype(np.float32) if backbone_id else None
+    return Segment(
+        task="pick_and_place",
+        scene="bench",
+        instruction=TEXT,
+        configuration=Configuration(region=region, cell=3, poses=START.poses),
+        episode=name,
+        first_step=0,
+        outcome=outcome,
+        source=source,
+        policy_versions=(version, version),
+        backbone_id=backbone_id,
+        observation=demo.observation,
+        action=demo.action,
+        reward=reward,
+        human=np.zeros(10, bool),
+        embedding=embedding,
+    )

@@ -1,0 +1,169 @@
+"""The RL update: whose gradient goes where, the NaN guard, and RLlib doing the very same."""
+
+import numpy as np
+import pytest
+import torch
+from samples import SMALL, make_batch, make_policy
+
+from learner import losses
+from learner.settings import UpdateSettings
+from learner.update import COLUMNS, WARMUP, NanGuard, Phase, RlAgent, batch_losses, columns
+from protos.errors import InputError, TwinRLError
+
+SETTINGS = UpdateSettings(critic_width=32, nan_limit=3)
+
+
+def make_agent(settings=SETTINGS, seed=0):
+    agent = RlAgent(make_policy(), settings, seed=seed)
+    agent.fit_critic_normalization(make_batch(100, seed=9))
+    return agent
+
+
+def snapshot(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def changed(module, before):
+    return {name.split(".")[0] for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def gradients(module):
+    return [p.grad for p in module.parameters() if p.grad is not None]
+
+
+def test_each_loss_reaches_its_own_network_only():
+    agent = make_agent()
+    for part, mine, other in (("critic", agent.critic, agent.policy), ("actor", agent.policy.head, agent.critic)):
+        found = batch_losses(
+            agent.policy, agent.critic, agent.target, make_batch(), SETTINGS, Phase(), torch.Generator().manual_seed(0)
+        )
+        for module in (agent.policy, agent.critic, agent.target):
+            module.zero_grad(set_to_none=True)
+        getattr(found, part).backward()
+        assert gradients(mine)
+        assert not gradients(other)
+        assert not gradients(agent.target)
+
+
+def test_warm_up_trains_the_critic_alone_and_rl_leaves_the_backbone():
+    agent = make_agent()
+    policy, critic, target = snapshot(agent.policy), snapshot(agent.critic), snapshot(agent.target)
+    metrics = agent.update(make_batch(), WARMUP)
+    assert "calql" in metrics
+    assert not changed(agent.policy, policy)
+    assert changed(agent.critic, critic) == {"weights", "biases"}
+    agent.update(make_batch(), Phase())
+    assert changed(agent.policy, policy) == {"head"}
+    for name, slow in agent.target.named_parameters():
+        assert (slow - target[name]).abs().max() < (dict(agent.critic.named_parameters())[name] - target[name]).abs().max() + 1e-9
+
+
+def test_target_follows_by_tau():
+    agent = make_agent()
+    before = snapshot(agent.target)
+    agent.update(make_batch(), WARMUP)
+    for name, fast in agent.critic.named_parameters():
+        wanted = before[name] + SETTINGS.tau * (fast.detach() - before[name])
+        assert torch.allclose(agent.target.state_dict()[name], wanted, atol=1e-7)
+
+
+def test_the_actor_climbs_the_critic():
+    """With cloning switched off the head's Q rises."""
+    agent = make_agent(UpdateSettings(critic_width=32, weights_start=(0.0, 1.0), weights_end=(0.0, 1.0), lr_critic=1e-9))
+    first, *_, last = [agent.update(make_batch(64), Phase())["actor_q"] for _ in range(60)]
+    assert last > first + 0.02
+
+
+def test_the_critic_learns_the_returns():
+    agent = make_agent()
+    batch = make_batch(64) | {"discount": torch.zeros(64)}
+    for _ in range(400):
+        metrics = agent.update(batch, WARMUP)
+    assert metrics["td"] < 0.05
+
+
+def test_learning_rate_of_the_head_falls_late():
+    agent = make_agent()
+    for progress, factor in ((0.2, 1.0), (0.75, 0.5), (1.0, 0.1)):
+        agent.update(make_batch(), Phase(progress=progress))
+        assert agent.actor_optimizer.param_groups[0]["lr"] == pytest.approx(SETTINGS.lr_actor * factor)
+
+
+@pytest.mark.parametrize("name", ["reward", "embedding", "action"])
+def test_a_nan_batch_changes_nothing(name):
+    agent = make_agent()
+    agent.update(make_batch(), Phase())
+    before = [snapshot(m) for m in (agent.policy, agent.critic, agent.target)]
+    batch = make_batch()
+    batch[name] = batch[name] * float("nan")
+    assert agent.update(batch, Phase())["skipped"] == 1
+    for module, state in zip((agent.policy, agent.critic, agent.target), before, strict=True):
+        assert not changed(module, state)
+    assert agent.update(make_batch(), Phase())["skipped"] == 1
+
+
+def test_the_guard_stops_a_run_that_keeps_failing():
+    guard, bad = NanGuard(3), [torch.tensor(float("inf"))]
+    assert [guard.accepts(bad), guard.accepts(bad), guard.accepts([torch.tensor(1.0)]), guard.accepts(bad)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    guard.accepts(bad)
+    with pytest.raises(TwinRLError, match=r"diverged: 3 updates in a row.*nan_limit=3"):
+        guard.accepts(bad)
+
+
+def test_columns_come_as_float32_tensors():
+    class Rows:
+        human = np.zeros(2, bool)
+
+    for name in COLUMNS:
+        setattr(Rows, name, np.ones((2, 3), np.float64))
+    found = columns(Rows)
+    assert found.keys() == set(COLUMNS)
+    assert all(tensor.dtype == torch.float32 for tensor in found.values())
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(InputError, match=r"tau=0\.0"):
+        UpdateSettings(tau=0.0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rllib_runs_the_same_update_to_the_last_digit():
+    from learner.rllib import RllibUpdater
+
+    plain, inside = make_agent(seed=5), RllibUpdater(make_policy(), SETTINGS, seed=5)
+    inside.agent.fit_critic_normalization(make_batch(100, seed=9))
+    phases = [WARMUP, WARMUP, Phase(progress=0.1), Phase(progress=0.8), Phase(progress=1.0)]
+    poisoned = make_batch(seed=50)
+    poisoned["reward"][3] = float("nan")
+    batches = [make_batch(seed=i) for i in range(len(phases))] + [poisoned, make_batch(seed=51)]
+    for batch, phase in zip(batches, [*phases, Phase(), Phase()], strict=True):
+        one, other = plain.update(batch, phase), inside.update(batch, phase)
+        assert one == pytest.approx(other, abs=1e-6, nan_ok=True)
+    for name in ("policy", "critic", "target"):
+        states = (getattr(agent, name).state_dict() for agent in (plain, inside.agent))
+        for a, b in zip(*(state.values() for state in states), strict=True):
+            assert (a - b).abs().max() < 1e-5
+    assert inside.agent.guard.skipped == 1
+    for _ in range(SETTINGS.nan_limit - 1):
+        inside.update(poisoned, Phase())
+    with pytest.raises(TwinRLError, match="diverged"):
+        inside.update(poisoned, Phase())
+    inside.close()
+
+
+def test_discounted_targets_stay_in_the_range_of_returns():
+    agent = make_agent()
+    with torch.no_grad():
+        agent.target.biases[-1] += 100.0
+    batch = make_batch() | {"reward": torch.zeros(32)}
+    assert agent.update(batch, Phase())["target_q"] <= 1.0
+    assert losses.td_target(torch.zeros(1), torch.ones(1), torch.full((2, 1), 100.0), None) == 100.0
+
+
+def test_policy_settings_reach_the_agent():
+    assert make_agent().critic.weights[0].shape == (2, SMALL.feature_dim + SMALL.action_dim, 32)

@@ -1,0 +1,5 @@
+"""One thread: the tests share two cores with others."""
+
+import torch
+
+torch.set_num_threads(1)

@@ -1,0 +1,197 @@
+"""Policy, normalisation, language, acting, checkpoints: through their public doors."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from policy import checkpoint
+from policy.acting import BatchActor
+from policy.language import encode_instruction
+from policy.model import Policy
+from policy.normalize import Normalization
+from policy.presets import preset
+from policy.settings import PolicySettings
+from protos.errors import CorruptData, InputError
+from protos.schema import Observation
+from protos.settings import from_json, to_json
+
+TINY = preset("tiny")
+TEXT = "Put the cube on the disc."
+
+
+def make_policy(seed=0):
+    torch.manual_seed(seed)
+    policy = Policy(TINY)
+    rng = np.random.default_rng(seed)
+    policy.set_normalization(Normalization.fit([rng.normal(size=(50, 19)).astype(np.float32)]))
+    return policy
+
+
+def observation(n=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return Observation(
+        side=rng.integers(0, 256, (n, 64, 64, 3), np.uint8),
+        wrist=rng.integers(0, 256, (n, 64, 64, 3), np.uint8),
+        proprio=rng.normal(size=(n, 19)).astype(np.float32),
+    )
+
+
+@dataclass
+class Published:
+    """What the weights service hands out."""
+
+    policy: Policy
+    version: int = 7
+    parts: dict = field(init=False)
+    settings: dict = field(init=False)
+
+    def __post_init__(self):
+        self.parts = self.policy.parts()
+        self.settings = json.loads(json.dumps({"policy": to_json(self.policy.settings)}))
+
+
+def act(actor, seed=5, **kwargs):
+    return actor.act(observation(), generator=torch.Generator().manual_seed(seed), **kwargs)
+
+
+def test_actions_on_the_wire_move_only_the_active_numbers():
+    policy = make_policy()
+    actions, embeddings = act(BatchActor(policy, TEXT))
+    assert actions.shape == (3, 7)
+    assert embeddings.shape == (3, 96)
+    assert actions.dtype == embeddings.dtype == np.float32
+    assert (actions[:, 3:6] == 0).all()
+    assert np.abs(actions).max() <= 1
+    wire = torch.from_numpy(actions)
+    assert torch.equal(policy.to_wire(policy.from_wire(wire)), wire)
+
+
+def test_parts_carry_a_policy_to_another_process():
+    source = make_policy(1)
+    actor = BatchActor(make_policy(2), TEXT)
+    before = act(actor)[0]
+    actor.load(Published(source))
+    wanted = act(BatchActor(source, TEXT))
+    assert not np.allclose(before, wanted[0])
+    for found, right in zip(act(actor), wanted, strict=True):
+        assert (found == right).all()
+    assert actor.version == 7
+    assert actor.backbone_id == source.backbone_id
+    fresh = BatchActor.from_weights(Published(source), TEXT)
+    assert (act(fresh)[0] == wanted[0]).all()
+
+
+def test_the_head_can_travel_alone_and_keeps_the_backbone_id():
+    source, other = make_policy(1), make_policy(1)
+    with torch.no_grad():
+        source.head.net[0].bias += 1.0
+    assert source.backbone_id == other.backbone_id
+    other.load_parts({"head": source.parts()["head"]})
+    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), other.state_dict().values(), strict=True))
+    with torch.no_grad():
+        source.octo.positions["readout"] += 1.0
+    assert source.backbone_id != other.backbone_id
+
+
+def test_parts_of_another_network_are_refused():
+    policy = make_policy()
+    parts = policy.parts()["head"]
+    with pytest.raises(InputError, match="choose one of backbone, head"):
+        policy.load_parts({"tail": parts})
+    parts.pop("head.net.0.bias")
+    with pytest.raises(InputError, match=r"another network.*head\.net\.0\.bias"):
+        policy.load_parts({"head": parts})
+
+
+def test_nan_never_reaches_an_action():
+    bad = observation()
+    bad.proprio[1, 4] = np.nan
+    with pytest.raises(InputError, match=r"rows \[1\]"):
+        BatchActor(make_policy(), TEXT).act(bad)
+
+
+def test_exploration_moves_the_tool_and_leaves_the_gripper():
+    actor = BatchActor(make_policy(), TEXT)
+    plain, noisy = act(actor)[0], act(actor, explore=0.3)[0]
+    assert (plain[:, 6] == noisy[:, 6]).all()
+    assert (plain[:, :3] != noisy[:, :3]).any()
+    assert np.abs(noisy).max() <= 1
+
+
+def test_wrong_picture_sizes_are_named():
+    policy = make_policy()
+    with pytest.raises(InputError, match=r"\(1, 32, 32, 3\).*\(1, 64, 64, 3\)"):
+        policy.embed(torch.zeros(1, 32, 32, 3), torch.zeros(1, 64, 64, 3), torch.zeros(1, 1, 768))
+
+
+def test_normalisation_has_floors_and_limits():
+    rows = np.zeros((100, 19), np.float32)
+    rows[:, 0] = np.linspace(-1, 1, 100)
+    normal = Normalization.fit([rows])
+    assert float(normal.std[0]) == pytest.approx(rows[:, 0].std(), rel=1e-5)
+    assert normal.std[[1, 6, 18]].tolist() == pytest.approx([0.02, 0.05, 0.1])
+    assert float(normal(torch.full((1, 19), 1e6)).max()) == 5.0
+    rows[3, 2] = np.inf
+    with pytest.raises(InputError, match="finite"):
+        Normalization.fit([rows])
+
+
+def test_features_take_the_chosen_numbers():
+    policy = make_policy()
+    features = policy.features(torch.zeros(2, 96), torch.arange(38.0).reshape(2, 19))
+    wanted = policy.normalization(torch.arange(38.0).reshape(2, 19))[:, [0, 1, 2, 6, 7, 8, 18]]
+    assert features.shape == (2, TINY.feature_dim)
+    assert torch.equal(features[:, 96:], wanted)
+
+
+def test_instructions_are_deterministic_unit_tokens():
+    token = encode_instruction(TEXT, TINY)
+    assert token.shape == (1, 768)
+    assert np.linalg.norm(token) == pytest.approx(1, abs=1e-5)
+    assert (token == encode_instruction(TEXT.lower(), TINY)).all()
+    assert abs(float(token[0] @ encode_instruction("Open the drawer", TINY)[0])) < 0.5
+    assert token[0, :3] == pytest.approx([-0.001380, 0.003564, -0.016933], abs=1e-5), "differs from other machines"
+    assert encode_instruction(TEXT, preset("small")).shape == (16, 768)
+    with pytest.raises(InputError, match="instruction is empty"):
+        encode_instruction("  ", TINY)
+
+
+def test_missing_t5_folder_is_named(tmp_path):
+    settings = PolicySettings(language_folder=str(tmp_path / "t5"))
+    with pytest.raises(InputError, match="no such folder"):
+        encode_instruction(TEXT, settings)
+    (tmp_path / "t5").mkdir()
+    with pytest.raises(InputError, match="not a T5 folder"):
+        encode_instruction(TEXT, settings)
+
+
+def test_checkpoint_round_trip_and_refusals(tmp_path):
+    policy = make_policy()
+    checkpoint.save_policy(tmp_path / "a", policy, step=3)
+    loaded = checkpoint.load_policy(tmp_path / "a")
+    assert loaded.settings == policy.settings
+    assert (act(BatchActor(loaded, TEXT))[0] == act(BatchActor(policy, TEXT))[0]).all()
+    assert checkpoint.load(tmp_path / "a")[1]["step"] == 3
+    checkpoint.save_policy(tmp_path / "a", make_policy(1))
+    (file,) = (tmp_path / "a").glob("*.safetensors")  # the older one is gone
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptData, match="sha256"):
+        checkpoint.load_policy(tmp_path / "a")
+    with pytest.raises(InputError, match="no checkpoint here"):
+        checkpoint.load_policy(tmp_path / "nowhere")
+    (tmp_path / "a" / "manifest.json").write_text("[]")
+    with pytest.raises(CorruptData, match="not a checkpoint manifest"):
+        checkpoint.load_policy(tmp_path / "a")
+
+
+def test_settings_survive_json_and_refuse_strangers():
+    assert from_json(PolicySettings, json.loads(json.dumps(to_json(preset("base"))))) == preset("base")
+    with pytest.raises(InputError, match="active_action_dims"):
+        PolicySettings(active_action_dims=(0, 0))
+    with pytest.raises(InputError, match="window 1"):
+        BatchActor(Policy(PolicySettings(octo=preset("tiny").octo.__class__(window=2, max_horizon=2))), TEXT)

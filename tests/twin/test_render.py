@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pytest
+
+from protos.errors import InputError
+from twin.camera import Camera, look_at
+from twin.render import rasterize
+from twin.rotations import quaternion_from_matrix
+from twin.splats import Splats
+
+torch = pytest.importorskip("torch")
+
+
+def cloud(count: int, seed: int) -> Splats:
+    rng = np.random.default_rng(seed)
+    q = rng.normal(size=(count, 4))
+    return Splats.of(
+        means=rng.uniform(-0.4, 0.4, (count, 3)),
+        quaternions=q / np.linalg.norm(q, axis=1, keepdims=True),
+        scales=np.exp(rng.uniform(np.log(0.004), np.log(0.06), (count, 3))),
+        opacities=rng.uniform(0.002, 1, count),
+        colours=rng.uniform(0, 1, (count, 3)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("eye", [(-1.0, 0.2, 0.5), (-0.2, 0.1, 0.1)], ids=["outside", "inside"])
+def test_the_numba_picture_equals_the_torch_reference(seed, eye):
+    from twin.render import reference
+
+    torch.set_num_threads(1)
+    splats = cloud(600, seed)
+    camera = look_at(eye, at=(0.1, 0, 0), fovy_deg=60, px=48)
+    picture = rasterize(splats, camera)
+    colour, transmittance = reference.rasterize(splats, camera)
+    for ours, theirs in ((picture.colour, colour), (picture.transmittance, transmittance)):
+        difference = np.abs(ours - theirs)
+        assert difference.mean() <= 1e-4
+        assert difference.max() <= 5e-3
+
+
+def test_pictures_need_not_be_square_or_centred():
+    from twin.render import reference
+
+    square = look_at((-1, 0, 0.4), at=(0, 0, 0), fovy_deg=50, px=48)
+    camera = Camera(base_from_camera=square.base_from_camera, width=53, height=30, fx=50, fy=44, cx=20.5, cy=17)
+    picture = rasterize(cloud(300, 5), camera)
+    colour, _ = reference.rasterize(cloud(300, 5), camera)
+    assert picture.colour.shape == (30, 53, 3)
+    assert np.abs(picture.colour - colour).max() <= 5e-3
+
+
+def one_splat(z: float, colour: tuple[float, float, float], opacity: float = 0.95) -> Splats:
+    return Splats.of(
+        means=[[z, 0, 0]],
+        quaternions=[[1, 0, 0, 0]],
+        scales=[[0.05, 0.05, 0.05]],
+        opacities=[opacity],
+        colours=[colour],
+    )
+
+
+def test_the_nearer_splat_covers_the_farther_one_and_gives_the_depth():
+    from twin.splats import concatenate
+
+    camera = look_at((0, 0, 0), along=(1, 0, 0), fovy_deg=60, px=33)
+    both = concatenate([one_splat(2.0, (0, 0, 1)), one_splat(1.0, (1, 0, 0))])
+    picture = rasterize(both, camera)
+    red, _, blue = picture.colour[16, 16]
+    assert red == pytest.approx(0.95, abs=0.01)
+    assert blue == pytest.approx(0.05 * 0.95, abs=0.01)
+    assert picture.depth[16, 16] == pytest.approx(1.0, abs=1e-5)
+    assert picture.depth[0, 0] > 1e6
+    assert picture.over((0, 1, 0))[0, 0] == pytest.approx([0, 1, 0])
+
+
+def test_footprints_have_the_size_of_the_projected_gaussian():
+    camera = look_at((0, 0, 0), along=(1, 0, 0), fovy_deg=60, px=65)
+    picture = rasterize(one_splat(1.0, (1, 1, 1), opacity=0.5), camera)
+    sigma = math.sqrt((0.05 * camera.fx) ** 2 + 0.3)
+    row = picture.colour[32, :, 0]
+    offset = np.arange(65) + 0.5 - 32.5
+    expected = 0.5 * np.exp(-0.5 * (offset / sigma) ** 2)
+    np.testing.assert_allclose(row, np.where(expected >= 1 / 255, expected, 0), atol=2e-3)
+
+
+def test_turning_camera_and_splats_together_changes_nothing():
+    from twin.rotations import matrix_from_vector
+
+    splats = cloud(200, 1)
+    camera = look_at((-1, 0, 0.3), at=(0, 0, 0), fovy_deg=60, px=32)
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = matrix_from_vector([0.4, -0.9, 1.3]), (0.5, -2, 1)
+    turned = Camera(**{**vars(camera), "base_from_camera": pose @ camera.base_from_camera})
+    difference = np.abs(rasterize(splats.transformed(pose), turned).colour - rasterize(splats, camera).colour)
+    assert difference.mean() < 1e-4
+    assert quaternion_from_matrix(pose[:3, :3])[0] > 0
+
+
+def test_the_gpu_backend_refuses_machines_without_a_gpu():
+    from twin.render import gsplat_backend
+
+    if gsplat_backend.available():
+        pytest.skip("this machine has a CUDA GPU: see test_the_gpu_picture_equals_the_numba_picture")
+    with pytest.raises(InputError, match="GPU"):
+        gsplat_backend.rasterize(cloud(5, 0), [look_at((-1, 0, 0), at=(0, 0, 0), fovy_deg=60, px=32)])
+
+
+def test_the_gpu_picture_equals_the_numba_picture():
+    from twin.render import gsplat_backend
+
+    if not gsplat_backend.available():
+        pytest.skip("no CUDA GPU on this machine")
+    camera = look_at((-1, 0.2, 0.5), at=(0.1, 0, 0), fovy_deg=60, px=48)
+    ours = rasterize(cloud(600, 0), camera)
+    (theirs,) = gsplat_backend.rasterize(cloud(600, 0), [camera])
+    assert np.abs(ours.colour - theirs.colour).mean() <= 1e-4
