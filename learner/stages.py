@@ -26,7 +26,7 @@ from protos.errors import InputError, Unreachable
 from protos.schema import Schema
 from protos.settings import to_json
 from protos.status import StatusFile
-from services.replay import ReplayReader
+from services.replay import ReplayReader, totals
 from services.telemetry import MetricsLog
 from services.weights import WeightPublisher
 
@@ -75,8 +75,11 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop) -> bool
     """One RL stage, from a policy folder to its step budget; True when the budget is used up."""
     torch.set_num_threads(settings.threads)
     resuming = resume and checkpoint.exists(out / "checkpoint")
+    replay = replay_settings(settings.replay)
+    before = totals(replay)
+    progress = Progress(base={buffer: before[buffer] for buffer in settings.loop.online})
     if settings.seed_twin_episodes and not resuming:
-        seed_demonstrations(replay_settings(settings.replay), settings, stop)
+        seed_demonstrations(replay, settings, stop)
     policy = load_policy(settings.policy)
     _check_cameras(policy, settings.schema)
     agent, updater = _learner(policy, settings)
@@ -84,7 +87,7 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop) -> bool
     try:
         catch_up(reader, stop)
         reader.start()
-        return _run_loop(agent, updater, reader, settings, out, resuming=resuming, stop=stop)
+        return _run_loop(agent, updater, reader, settings, out, progress=progress, resuming=resuming, stop=stop)
     finally:
         reader.close()
 
@@ -96,12 +99,11 @@ def _run_loop(
     settings: RlSettings,
     out: Path,
     *,
+    progress: Progress,
     resuming: bool,
     stop: Stop,
 ) -> bool:
     """The online loop with its outlets; saves checkpoint and policy whatever ends it."""
-    received = reader.received()
-    progress = Progress(base={buffer: received[buffer] for buffer in settings.loop.online})
     rng = np.random.default_rng(settings.seed)
     modules = {"policy": agent.policy, "critic": agent.critic, "target": agent.target}
     optimizers = {"critic_optimizer": agent.critic_optimizer, "actor_optimizer": agent.actor_optimizer}

@@ -30,6 +30,7 @@ TOKEN_KEY = "twinrl-token"
 _KEEPALIVE = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # by default an unanswered ping keeps a dead connection for a minute
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
@@ -96,8 +97,9 @@ def unreachable(service: str, address: str, error: grpc.RpcError, deadline_s: fl
 
 def describe(error: grpc.RpcError) -> str:
     """Status and details of a failed call in one line."""
+    status = error.code().name.lower().replace("_", " ")
     details = " ".join((error.details() or "").split())
-    return f"{error.code().name.lower().replace('_', ' ')}: {details}" if details else error.code().name.lower()
+    return status if details.lower() in ("", status) else f"{status}: {details}"
 
 
 class Backoff:

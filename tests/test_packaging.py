@@ -18,7 +18,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("protos", "policy", "twin", "services", "actors", "learner", "twinrl")
-OWNERS = importlib.metadata.packages_distributions()
+OWNERS = {}
+"""Top-level import name -> canonical names of the installed distributions that bring it."""
+for _distribution in importlib.metadata.distributions():
+    for _file in _distribution.files or []:
+        OWNERS.setdefault(_file.parts[0].split(".")[0], set()).add(canonicalize_name(_distribution.name))
 
 
 def requirements_of(name):
@@ -65,7 +69,7 @@ def imported_modules(folder):
 
 
 def test_no_other_distribution_owns_our_names():
-    assert {name: set(OWNERS.get(name, [])) - {"twinrl"} for name in PACKAGES} == {name: set() for name in PACKAGES}
+    assert {name: OWNERS.get(name, set()) - {"twinrl"} for name in PACKAGES} == {name: set() for name in PACKAGES}
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "scripts", "tests"])
@@ -74,8 +78,7 @@ def test_every_import_is_declared(package):
     ours = {*PACKAGES, "tests", *(path.stem for path in (ROOT / package).rglob("*.py"))}
     for name, place in imported_modules(ROOT / package).items():
         if name not in sys.stdlib_module_names and name not in ours:
-            owners = {canonicalize_name(owner) for owner in OWNERS.get(name, [])}
-            assert owners & declared, f"{place} imports {name}, which pyproject.toml does not declare"
+            assert OWNERS.get(name, set()) & declared, f"{place} imports {name}, which pyproject.toml does not declare"
 
 
 def test_every_pin_is_exact_and_every_dependency_pinned():

@@ -71,6 +71,13 @@ def invert(pose: ArrayLike) -> F64:
     return inverse
 
 
+def pose_of(position: ArrayLike, rotation: ArrayLike) -> F64:
+    """A rigid transform (4, 4) from its two parts."""
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation, position
+    return pose
+
+
 def pose_looking(position: ArrayLike, along: ArrayLike, right: ArrayLike) -> F64:
     """A camera pose (4, 4) from its view direction; `right` is made square to it and becomes the image's x axis."""
     z = np.asarray(along, float) / np.linalg.norm(along)
@@ -79,10 +86,7 @@ def pose_looking(position: ArrayLike, along: ArrayLike, right: ArrayLike) -> F64
     if length < 1e-6:
         raise InputError(f"a camera that looks along {tuple(np.round(z, 3))} cannot have that axis to its right")
     x /= length
-    pose = np.eye(4)
-    pose[:3, :3] = np.stack([x, np.cross(z, x), z], 1)
-    pose[:3, 3] = position
-    return pose
+    return pose_of(position, np.stack([x, np.cross(z, x), z], 1))
 
 
 def focal_length(fovy_deg: float, px: int) -> float:

@@ -57,23 +57,29 @@ def start_joints(position: ArrayLike, yaw: ArrayLike = 0.0) -> F64:
 @numba.njit(**_JIT)
 def _chain(q: F64, a: F64, d: F64, cos_alpha: F64, sin_alpha: F64, tcp: float, origins: F64, axes: F64, R: F64) -> None:
     """Joint origins (7, 3; the last is the TCP), joint axes (6, 3) and the tool rotation of one arm."""
-    R[:] = np.eye(3)
-    p = np.zeros(3)
+    for j in range(3):
+        origins[0, j] = 0.0
+        for k in range(3):
+            R[j, k] = 1.0 if j == k else 0.0
     for i in range(6):
-        origins[i], axes[i] = p, R[:, 2]
         c, s = math.cos(q[i]), math.sin(q[i])
-        x, y, z = R[:, 0] * c + R[:, 1] * s, R[:, 1] * c - R[:, 0] * s, R[:, 2].copy()
-        p = p + x * a[i] + z * d[i]
-        R[:, 0], R[:, 1], R[:, 2] = x, y * cos_alpha[i] + z * sin_alpha[i], z * cos_alpha[i] - y * sin_alpha[i]
-    origins[6] = p + R[:, 2] * tcp
+        for k in range(3):  # row k of R holds the k-th coordinates of the x, y and z axis
+            x, y, z = R[k, 0] * c + R[k, 1] * s, R[k, 1] * c - R[k, 0] * s, R[k, 2]
+            axes[i, k] = z
+            origins[i + 1, k] = origins[i, k] + x * a[i] + z * d[i]
+            R[k, 0], R[k, 1], R[k, 2] = x, y * cos_alpha[i] + z * sin_alpha[i], z * cos_alpha[i] - y * sin_alpha[i]
+    for k in range(3):
+        origins[6, k] += R[k, 2] * tcp
 
 
 @numba.njit(**_JIT)
 def _jacobian(origins: F64, axes: F64, J: F64) -> None:
     """Geometric Jacobian (6, 6): linear rows z x (p - o), angular rows z."""
     for j in range(6):
-        J[:3, j] = np.cross(axes[j], origins[6] - origins[j])
-        J[3:, j] = axes[j]
+        for k in range(3):
+            m, n = (k + 1) % 3, (k + 2) % 3
+            J[k, j] = axes[j, m] * (origins[6, n] - origins[j, n]) - axes[j, n] * (origins[6, m] - origins[j, m])
+            J[3 + k, j] = axes[j, k]
 
 
 @numba.njit(**_JIT)
@@ -83,7 +89,8 @@ def _forward(
     origins, axes = np.empty((7, 3)), np.empty((6, 3))
     for n in range(q.shape[0]):
         _chain(q[n], a, d, cos_alpha, sin_alpha, tcp, origins, axes, rotations[n])
-        positions[n] = origins[6]
+        for k in range(3):
+            positions[n, k] = origins[6, k]
 
 
 @numba.njit(**_JIT)
@@ -92,7 +99,10 @@ def _tool_velocity(q: F64, rates: F64, a: F64, d: F64, cos_alpha: F64, sin_alpha
     for n in range(q.shape[0]):
         _chain(q[n], a, d, cos_alpha, sin_alpha, tcp, origins, axes, R)
         _jacobian(origins, axes, J)
-        out[n] = J @ rates[n]
+        for i in range(6):
+            out[n, i] = 0.0
+            for j in range(6):
+                out[n, i] += J[i, j] * rates[n, j]
 
 
 @numba.njit(**_JIT)
@@ -109,13 +119,42 @@ def _inverse(
     damping: float,
 ) -> None:
     """Damped least squares, in place: q += J^T (J J^T + damping I)^-1 e."""
-    origins, axes, R, J, e = np.empty((7, 3)), np.empty((6, 3)), np.empty((3, 3)), np.empty((6, 6)), np.empty(6)
+    origins, axes, R, J = np.empty((7, 3)), np.empty((6, 3)), np.empty((3, 3)), np.empty((6, 6))
+    A, e = np.empty((6, 6)), np.empty(6)
     for n in range(q.shape[0]):
         for _ in range(iterations):
             _chain(q[n], a, d, cos_alpha, sin_alpha, tcp, origins, axes, R)
             _jacobian(origins, axes, J)
-            e[:3] = position[n] - origins[6]
-            e[3:] = 0.0
-            for k in range(3):  # orientation error: half the sum of the axes' cross products
-                e[3:] += 0.5 * np.cross(R[:, k], rotation[n, :, k])
-            q[n] += J.T @ np.linalg.solve(J @ J.T + damping * np.eye(6), e)
+            for k in range(3):
+                e[k] = position[n, k] - origins[6, k]
+                e[3 + k] = 0.0
+                m, o = (k + 1) % 3, (k + 2) % 3
+                for axis in range(3):  # orientation error: half the sum of the axes' cross products
+                    e[3 + k] += 0.5 * (R[m, axis] * rotation[n, o, axis] - R[o, axis] * rotation[n, m, axis])
+            for i in range(6):
+                for j in range(6):
+                    A[i, j] = damping if i == j else 0.0
+                    for k in range(6):
+                        A[i, j] += J[i, k] * J[j, k]
+            _solve(A, e)
+            for j in range(6):
+                for i in range(6):
+                    q[n, j] += J[i, j] * e[i]
+
+
+@numba.njit(**_JIT)
+def _solve(A: F64, b: F64) -> None:
+    """b := A^-1 b for a symmetric positive definite A (6, 6), which becomes its Cholesky factor."""
+    for i in range(6):
+        for j in range(i + 1):
+            rest = A[i, j]
+            for k in range(j):
+                rest -= A[i, k] * A[j, k]
+            A[i, j] = math.sqrt(rest) if i == j else rest / A[j, j]
+        for k in range(i):
+            b[i] -= A[i, k] * b[k]
+        b[i] /= A[i, i]
+    for i in range(5, -1, -1):
+        for k in range(i + 1, 6):
+            b[i] -= A[k, i] * b[k]
+        b[i] /= A[i, i]

@@ -41,7 +41,9 @@ class Fleet:
 
         instruction = tasks.get(self.settings.world.task).instruction
         server = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=1000)(PolicyServer)
-        self.server = server.options(name=POLICY_SERVER).remote(self.settings.weights, instruction, self.settings.world.seed)
+        self.server = server.options(name=POLICY_SERVER).remote(
+            self.settings.weights, instruction, self.settings.world.seed
+        )
         twin_actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=4)(TwinActor)
         self.actors = [twin_actor.remote(self.settings, i) for i in range(self.settings.actors)]
         self._manager = FaultTolerantActorManager(self.actors, max_remote_requests_in_flight_per_actor=2)

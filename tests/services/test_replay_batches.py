@@ -36,6 +36,7 @@ def reference(reward: list[float], *, terminated: bool, gamma: float, n: int) ->
     gamma=st.floats(0, 1),
     n=st.integers(1, 70),
 )
+@hypothesis_settings(deadline=None)
 def test_n_step_returns_equal_the_walked_ones(reward, terminated, gamma, n):
     got = n_step(np.array(reward, np.float32), terminated=terminated, gamma=gamma, n=n)
     total, discount, ahead = zip(*reference(reward, terminated=terminated, gamma=gamma, n=n), strict=True)
@@ -45,6 +46,7 @@ def test_n_step_returns_equal_the_walked_ones(reward, terminated, gamma, n):
 
 
 @given(reward=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=60), gamma=st.floats(0, 1))
+@hypothesis_settings(deadline=None)
 def test_monte_carlo_returns_equal_the_summed_ones(reward, gamma):
     expected = [sum(gamma**j * r for j, r in enumerate(reward[t:])) for t in range(len(reward))]
     np.testing.assert_allclose(monte_carlo(np.array(reward, np.float32), gamma), expected, rtol=1e-4, atol=1e-2)

@@ -140,37 +140,45 @@ def project(layer: Layer, start: int, view: View, width: int, height: int, work:
 @numba.njit(**JIT)
 def sort_by_depth(work: Workspace, count: int) -> None:
     """`work.order[:count]` sorts depths; positive floats sort like their bits, 11 bits at a time (radix sort)."""
-    counts = np.zeros((3, 2048), np.int32)
+    starts = np.zeros((3, 2048), np.int32)
     bits = work.depth[:count].view(np.uint32)
     for i in range(count):
         key = bits[i]
         work.keys[i], work.order[i] = key, i
-        counts[0, key & 2047] += 1
-        counts[1, (key >> 11) & 2047] += 1
-        counts[2, key >> 22] += 1
+        for digit in range(3):
+            starts[digit, (key >> (11 * digit)) & 2047] += 1
     for digit in range(3):
-        total = np.int32(0)
+        total = 0
         for j in range(2048):
-            here = counts[digit, j]
-            counts[digit, j] = total
+            here = starts[digit, j]
+            starts[digit, j] = total
             total += here
-    source, target, source_keys, target_keys = work.order, work.swap, work.keys, work.swap_keys
-    for digit in range(3):
-        for i in range(count):
-            key = source_keys[i]
-            place = counts[digit, (key >> (11 * digit)) & 2047]
-            counts[digit, (key >> (11 * digit)) & 2047] = place + 1
-            target[place], target_keys[place] = source[i], key
-        source, target, source_keys, target_keys = target, source, target_keys, source_keys
-    work.order[:count] = work.swap[:count]
+    _scatter(starts[0], 0, count, work.keys, work.order, work.swap_keys, work.swap)
+    _scatter(starts[1], 11, count, work.swap_keys, work.swap, work.keys, work.order)
+    _scatter(starts[2], 22, count, work.keys, work.order, work.swap_keys, work.swap)
+    for i in range(count):
+        work.order[i] = work.swap[i]
+
+
+@numba.njit(**JIT)
+def _scatter(starts: I32, shift: int, count: int, keys: U32, order: I32, to_keys: U32, to_order: I32) -> None:
+    """One stable pass: every element goes to the next free place of its digit."""
+    for i in range(count):
+        digit = (keys[i] >> shift) & 2047
+        place = starts[digit]
+        starts[digit] = place + 1
+        to_order[place], to_keys[place] = order[i], keys[i]
 
 
 @numba.njit(**JIT)
 def clear(work: Workspace) -> None:
     """An empty, fully transparent canvas."""
     height, width = work.canvas.shape[0], work.canvas.shape[1]
-    work.canvas[:, :, :3] = f32(0)
-    work.canvas[:, :, 3] = f32(1)
+    for y in range(height):
+        for x in range(width):
+            for k in range(3):
+                work.canvas[y, x, k] = f32(0)
+            work.canvas[y, x, 3] = f32(1)
     for j in range(work.blocks.shape[0]):
         for i in range(work.blocks.shape[1]):
             work.blocks[j, i] = min(BLOCK, height - j * BLOCK) * min(BLOCK, width - i * BLOCK)
@@ -231,7 +239,9 @@ def median_depth(work: Workspace, count: int, depth: F32) -> None:
     """Depth at which the transmittance of the first `count` footprints crosses one half; `FAR` where it never does."""
     height, width = depth.shape
     through = np.ones((height, width), np.float32)
-    depth[:] = FAR
+    for y in range(height):
+        for x in range(width):
+            depth[y, x] = FAR
     for rank in range(count):
         i = work.order[rank]
         row = work.footprints[i]

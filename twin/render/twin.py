@@ -11,20 +11,18 @@ The cost of a picture does not depend on the size of the scan.
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.schema import F32, U8, Schema
-from twin.camera import invert
+from protos.schema import U8, Schema
+from twin.camera import invert, pose_of
 from twin.physics import Physics
 from twin.randomize import TABLE_SHIFT, Domain
 from twin.render import kernels
-from twin.render.kernels import JIT, Layer, View, Workspace
+from twin.render.kernels import Layer, View, Workspace
 from twin.render.moving import moving_splats
 from twin.render.rasterizer import layer_of, rasterize, view_of, workspace_for
 from twin.robots.gripper import TCP_M
-from twin.rotations import F64
 from twin.scene import Scene
 from twin.splats import Splats, merge_voxels
 
@@ -39,27 +37,10 @@ WRIST_VOXEL_M, WRIST_SPLATS = 0.025, 2500
 WRIST_MARGIN_M = 0.05
 
 
-class Twin(NamedTuple):
-    """What every picture of one renderer shares."""
-
-    local: Layer  # moving splats in their body frames
-    body: NDArray[np.int32]
-    first_wrist: int
-    static: Layer  # merged, for the wrist camera
-    side: View
-    background: F32  # (S, S, 3)
-    limit: F32  # (S, S) depth of the background, slack included
-    gripper: int  # body that carries the wrist camera
-    camera_from_gripper: F32  # (3, 4)
-    wrist_intrinsics: F32  # (4,)
-
-
 class _Buffers(NamedTuple):
-    moved: Layer
+    moved: Layer  # moving splats in the base frame
     side: Workspace
     wrist: Workspace
-    black: F32  # (W, W, 3)
-    no_limit: F32  # (W, W)
 
 
 class TwinRenderer:
@@ -71,31 +52,25 @@ class TwinRenderer:
         static = scene.static.coloured(scene.static.colours + domain.colour_shift * np.asarray(TABLE_SHIFT))
         camera = scene.side.camera(schema.side_px, domain.camera_shift_m)
         behind = rasterize(static, camera, stop=STOP)
-        wrist_layer = wrist_static(static, scene)
+        self._moving, self._local = moving, layer_of(moving.splats)
+        self._static = layer_of(wrist_static(static, scene))
+        self._side, self._background = view_of(camera), behind.over()
+        self._limit = behind.depth + np.float32(DEPTH_SLACK_M)
+        px = schema.wrist_px
+        self._black, self._no_limit = np.zeros((px, px, 3), np.float32), np.full((px, px), kernels.FAR)
         gripper_from_tcp = np.eye(4)
         gripper_from_tcp[2, 3] = TCP_M
-        camera_from_gripper = invert(gripper_from_tcp @ scene.wrist.tcp_from_camera)
-        wrist = scene.wrist.camera(schema.wrist_px, np.eye(4))
-        self._twin = Twin(
-            local=layer_of(moving.splats),
-            body=moving.body,
-            first_wrist=moving.first_wrist,
-            static=layer_of(wrist_layer),
-            side=view_of(camera),
-            background=behind.over(),
-            limit=behind.depth + np.float32(DEPTH_SLACK_M),
-            gripper=physics.model.body("gripper").id,
-            camera_from_gripper=camera_from_gripper[:3].astype(np.float32),
-            wrist_intrinsics=view_of(wrist).intrinsics,
-        )
+        self._gripper = int(physics.model.body("gripper").id)
+        self._camera_from_gripper = invert(gripper_from_tcp @ scene.wrist.tcp_from_camera)
+        self._wrist_intrinsics = view_of(scene.wrist.camera(px, np.eye(4))).intrinsics
         self._physics = physics
         self.side: U8 = np.zeros((physics.n, schema.side_px, schema.side_px, 3), np.uint8)
-        self.wrist: U8 = np.zeros((physics.n, schema.wrist_px, schema.wrist_px, 3), np.uint8)
-        self._buffers = [_buffers(self._twin, schema) for _ in range(threads)]
+        self.wrist: U8 = np.zeros((physics.n, px, px, 3), np.uint8)
+        self._buffers = [self._make_buffers() for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="splats") if threads > 1 else None
 
     def draw(self) -> None:
-        """Updates `side` and `wrist` of every slot to the physics' present state; a slot with NaN keeps its pictures."""
+        """Updates `side` and `wrist` of every slot to the physics' state; a slot with NaN keeps its pictures."""
         drawable = np.flatnonzero(np.isfinite(self._physics.body_positions).all(axis=(1, 2)))
         shares = np.array_split(drawable, len(self._buffers))
         if self._pool is None:
@@ -110,7 +85,42 @@ class TwinRenderer:
 
     def _draw(self, slots: NDArray[np.intp], buffers: _Buffers) -> None:
         physics = self._physics
-        _draw_slots(slots, physics.body_positions, physics.body_rotations, self._twin, buffers, self.side, self.wrist)
+        for slot in slots:
+            positions = physics.body_positions[slot].astype(np.float32)
+            rotations = physics.body_rotations[slot].reshape(-1, 3, 3).astype(np.float32)
+            kernels.move(self._local, self._moving.body, positions, rotations, buffers.moved)
+            self._draw_side(buffers, self.side[slot])
+            gripper = pose_of(positions[self._gripper], rotations[self._gripper])
+            camera_from_base = (self._camera_from_gripper @ invert(gripper))[:3].astype(np.float32)
+            self._draw_wrist(buffers, View(camera_from_base, self._wrist_intrinsics), self.wrist[slot])
+
+    def _draw_side(self, buffers: _Buffers, image: U8) -> None:
+        work, px = buffers.side, len(image)
+        count = kernels.project(buffers.moved, 0, self._side, px, px, work, 0)
+        kernels.sort_by_depth(work, count)
+        kernels.clear(work)
+        kernels.blend(work, count, self._limit, STOP)
+        kernels.to_bytes(work.canvas, self._background, image)
+
+    def _draw_wrist(self, buffers: _Buffers, view: View, image: U8) -> None:
+        work, px = buffers.wrist, len(image)
+        moving = kernels.project(buffers.moved, self._moving.first_wrist, view, px, px, work, 0)
+        count = kernels.project(self._static, 0, view, px, px, work, moving)
+        work.depth[moving:count] += np.float32(WRIST_BIAS_M)
+        kernels.sort_by_depth(work, count)
+        kernels.clear(work)
+        kernels.blend(work, count, self._no_limit, STOP)
+        kernels.to_bytes(work.canvas, self._black, image)
+
+    def _make_buffers(self) -> _Buffers:
+        moving, static = len(self._local.opacities), len(self._static.opacities)
+        means, covariances = np.empty((moving, 3), np.float32), np.empty((moving, 6), np.float32)
+        side, wrist = self.side.shape[1], self.wrist.shape[1]
+        return _Buffers(
+            moved=Layer(means, covariances, self._local.opacities, self._local.colours),
+            side=workspace_for(moving, side, side),
+            wrist=workspace_for(moving + static, wrist, wrist),
+        )
 
 
 def wrist_static(static: Splats, scene: Scene) -> Splats:
@@ -126,74 +136,3 @@ def wrist_static(static: Splats, scene: Scene) -> Splats:
         size *= 1.15
         merged = merge_voxels(near, size)
     return merged
-
-
-def _buffers(twin: Twin, schema: Schema) -> _Buffers:
-    moving, static = len(twin.local.opacities), len(twin.static.opacities)
-    moved = Layer(np.empty((moving, 3), np.float32), np.empty((moving, 6), np.float32), *twin.local[2:])
-    px = schema.wrist_px
-    return _Buffers(
-        moved=moved,
-        side=workspace_for(moving, schema.side_px, schema.side_px),
-        wrist=workspace_for(moving + static, px, px),
-        black=np.zeros((px, px, 3), np.float32),
-        no_limit=np.full((px, px), kernels.FAR, np.float32),
-    )
-
-
-@numba.njit(**JIT)
-def _draw_slots(
-    slots: NDArray[np.intp], positions: F64, rotations: F64, twin: Twin, buffers: _Buffers, side: U8, wrist: U8
-) -> None:
-    bodies = positions.shape[1]
-    t, R = np.empty((bodies, 3), np.float32), np.empty((bodies, 3, 3), np.float32)
-    view = View(np.empty((3, 4), np.float32), twin.wrist_intrinsics)
-    for slot in slots:
-        for b in range(bodies):
-            for i in range(3):
-                t[b, i] = positions[slot, b, i]
-                for j in range(3):
-                    R[b, i, j] = rotations[slot, b, 3 * i + j]
-        kernels.move(twin.local, twin.body, t, R, buffers.moved)
-        _draw_side(twin, buffers, side[slot])
-        _attach(twin.camera_from_gripper, t[twin.gripper], R[twin.gripper], view.camera_from_base)
-        _draw_wrist(twin, buffers, view, wrist[slot])
-
-
-@numba.njit(**JIT)
-def _attach(camera_from_gripper: F32, t: F32, R: F32, out: F32) -> None:
-    """camera_from_base (3, 4) of a camera fixed to the body at (t, R)."""
-    for i in range(3):
-        out[i, 3] = camera_from_gripper[i, 3]
-        for j in range(3):
-            out[i, j] = (
-                camera_from_gripper[i, 0] * R[j, 0]
-                + camera_from_gripper[i, 1] * R[j, 1]
-                + camera_from_gripper[i, 2] * R[j, 2]
-            )
-        for j in range(3):
-            out[i, 3] -= out[i, j] * t[j]
-
-
-@numba.njit(**JIT)
-def _draw_side(twin: Twin, buffers: _Buffers, image: U8) -> None:
-    work = buffers.side
-    count = kernels.project(buffers.moved, 0, twin.side, image.shape[1], image.shape[0], work, 0)
-    kernels.sort_by_depth(work, count)
-    kernels.clear(work)
-    kernels.blend(work, count, twin.limit, STOP)
-    kernels.to_bytes(work.canvas, twin.background, image)
-
-
-@numba.njit(**JIT)
-def _draw_wrist(twin: Twin, buffers: _Buffers, view: View, image: U8) -> None:
-    work = buffers.wrist
-    width, height = image.shape[1], image.shape[0]
-    moving = kernels.project(buffers.moved, twin.first_wrist, view, width, height, work, 0)
-    count = kernels.project(twin.static, 0, view, width, height, work, moving)
-    for i in range(moving, count):
-        work.depth[i] += np.float32(WRIST_BIAS_M)
-    kernels.sort_by_depth(work, count)
-    kernels.clear(work)
-    kernels.blend(work, count, buffers.no_limit, STOP)
-    kernels.to_bytes(work.canvas, buffers.black, image)

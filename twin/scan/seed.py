@@ -26,6 +26,8 @@ class SeedSettings:
     splats: int = 20_000
     cell: float = 1 / 40
     """Size of the cells that must not stay empty, as a share of the picture's width."""
+    spread: float = 1.0
+    """Standard deviation of a splat over its distance to the neighbours."""
     opacity: float = 0.5
     seed: int = 0
 
@@ -39,7 +41,7 @@ def start(scene: Reconstruction, settings: SeedSettings) -> tuple[F64, F64, F64,
     points = np.concatenate([filled, points])[: settings.splats]
     colours = np.concatenate([paint, colours])[: settings.splats]
     gaps = cKDTree(points).query(points, 4)[0][:, 1:].mean(axis=1)
-    radius = np.clip(gaps, 1e-4, np.percentile(gaps, 99))
+    radius = settings.spread * np.clip(gaps, 1e-4, np.percentile(gaps, 99))
     turned = np.array([1.0, 0, 0, 0]) + rng.normal(0, 0.1, (len(points), 4))
     inner = 0.01 + 0.98 * colours
     opacity = math.log(settings.opacity / (1 - settings.opacity))

@@ -1,0 +1,184 @@
+"""A simulated controller for tests: with an ideal arm in this process, or with physics in a process of its own."""
+
+import asyncio
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from actors.real import bench
+from actors.real.simulated import rtde
+from actors.real.simulated.controller import Controller
+from actors.real.simulated.server import serve
+from actors.real.simulated.settings import StandinSettings
+from protos.errors import InputError
+from protos.settings import save_settings
+from twin.kinematics import start_joints
+from twin.scene import synthetic_scene
+
+
+def free_host() -> str:
+    """A loopback address on which nobody listens; skips the test where there is none."""
+    for _ in range(20):
+        host = f"127.{random.randint(10, 250)}.{random.randint(0, 250)}.{random.randint(2, 250)}"
+        try:
+            with socket.socket() as probe:
+                probe.bind((host, rtde.PORT))
+        except OSError:
+            continue
+        return host
+    pytest.skip("no second loopback address can be bound here: UR ports are fixed, so every robot needs its own")
+
+
+class IdealWorld:
+    """An arm that is where it is told to be, and fingers that follow at once. Refuses what physics would refuse."""
+
+    def __init__(self):
+        self.joints = start_joints((-0.54, 0.0, 0.16))[0]
+        self.joint_velocities = np.zeros(6)
+        self.wrench = np.zeros(6)
+        self.opening = 1.0
+        self.solved = False
+        self.placed = []
+        self._target = self.joints.copy()
+
+    def set_joint_targets(self, q):
+        assert q.shape == (6,) and np.isfinite(q).all()
+        self._target = np.array(q)
+
+    def set_gripper(self, opening):
+        assert 0.0 <= opening <= 1.0
+        self.opening = opening
+
+    def advance(self, seconds):
+        assert 0.0 < seconds <= 0.5
+        self.joint_velocities = (self._target - self.joints) / seconds
+        self.joints = self._target.copy()
+
+    def place(self, configuration):
+        if "cube" not in configuration.poses:
+            raise InputError("no cube")
+        self.placed.append(configuration)
+
+    def object_pose(self, name):
+        return self.placed[-1].poses[name]
+
+    def success(self):
+        return self.solved
+
+    def render(self):
+        return np.full((64, 64, 3), 7, np.uint8), np.full((64, 64, 3), 9, np.uint8)
+
+
+class IdealRobot:
+    """A running controller over an `IdealWorld`; its clock and ports live in a thread."""
+
+    def __init__(self, host, *, fast=True, **domain):
+        self.host, self.world = host, IdealWorld()
+        self.controller = Controller(self.world, fast=fast, **domain)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self):
+        self._thread.start()
+        until(lambda: listens(self.host, bench.PORT), "the controller listens")
+
+    def do(self, function, *arguments):
+        """Runs a function in the controller's thread, as an event at the robot would."""
+        done = asyncio.run_coroutine_threadsafe(_call(function, *arguments), self._loop)
+        return done.result(timeout=5)
+
+    def stop(self):
+        """The controller is gone, as if its mains plug had been pulled."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(5)
+
+    def _run(self):
+        async def main():
+            self._task = asyncio.current_task()
+            await serve(self.controller, host=self.host, bench_port=bench.PORT, objects=("cube", "target"))
+
+        try:
+            self._loop.run_until_complete(main())
+        except asyncio.CancelledError:
+            pass
+        finally:
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+            self._loop.run_until_complete(asyncio.sleep(0.05))
+            self._loop.close()
+
+
+async def _call(function, *arguments):
+    return function(*arguments)
+
+
+@contextmanager
+def ideal_robot(**settings):
+    robot = IdealRobot(free_host(), **settings)
+    robot.start()
+    try:
+        yield robot
+    finally:
+        robot.stop()
+
+
+class StandinProcess:
+    """`python -m actors.real.simulated` with physics."""
+
+    def __init__(self, folder, **settings):
+        self.host = free_host()
+        self.settings = StandinSettings(scene=folder / "scene", host=self.host, **settings)
+        synthetic_scene().save(folder / "scene")
+        save_settings(self.settings, folder / "standin.json")
+        with (folder / "standin.log").open("wb") as log:
+            command = [sys.executable, "-m", "actors.real.simulated", "--settings", str(folder / "standin.json")]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        self._log = folder / "standin.log"
+        until(self._is_up, "the stand-in listens", seconds=90)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self):
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(10)
+
+    def _is_up(self):
+        assert self.process.poll() is None, self._log.read_text()
+        return listens(self.host, bench.PORT)
+
+
+@contextmanager
+def standin_process(folder, **settings):
+    standin = StandinProcess(folder, **settings)
+    try:
+        yield standin
+    finally:
+        standin.kill()
+
+
+def listens(host, port):
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def until(condition, what, seconds=10.0):
+    """Waits for something in another thread or process."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.01)

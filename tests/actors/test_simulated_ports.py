@@ -1,0 +1,212 @@
+"""What the controller's ports answer, byte for byte where it matters."""
+
+import math
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.real.simulated import robotiq, rtde
+from actors.real.simulated.dashboard import Dashboard
+from actors.real.simulated.rtde import Recipe, RtdeServer
+from actors.real.simulated.script import ScriptPort
+from actors.real.simulated.variables import start_values
+
+
+class Machine:
+    def __init__(self):
+        self.received, self.values, self.asked = [], start_values(), None
+
+    def receive(self, inputs):
+        self.received.append(dict(inputs))
+
+    def state(self, names):
+        self.asked = set(names)
+        return self.values
+
+
+class Wire:
+    """The transport of one connection."""
+
+    def __init__(self, protocol):
+        import asyncio
+
+        class Transport(asyncio.Transport):
+            def __init__(self, wire):
+                super().__init__()
+                self.wire = wire
+
+            def write(self, data):
+                self.wire.sent += data
+
+            def abort(self):
+                self.wire.is_closed = True
+
+            def get_write_buffer_size(self):
+                return self.wire.unread
+
+        self.sent, self.is_closed, self.unread = b"", False, 0
+        self.protocol = protocol
+        protocol.connection_made(Transport(self))
+
+    def ask(self, kind, payload=b""):
+        before = len(self.sent)
+        self.protocol.data_received(struct.pack(">HB", 3 + len(payload), ord(kind)) + payload)
+        return [frame for frame in frames(self.sent[before:])]
+
+
+def frames(data):
+    while data:
+        size, kind = struct.unpack_from(">HB", data)
+        yield chr(kind), data[3:size]
+        data = data[size:]
+
+
+def connect():
+    machine = Machine()
+    server = RtdeServer(machine)
+    return machine, server, Wire(server.connect())
+
+
+def test_handshake_as_ur_rtde_does_it():
+    machine, server, wire = connect()
+    assert wire.ask("V", struct.pack(">H", 2)) == [("V", b"\x01")]
+    assert wire.ask("v") == [("v", struct.pack(">4I", 5, 15, 0, 0))]
+    outputs = struct.pack(">d", 500.0) + b"timestamp,actual_q,robot_mode,runtime_state"
+    assert wire.ask("O", outputs) == [("O", b"\x01DOUBLE,VECTOR6D,INT32,UINT32")]
+    assert wire.ask("I", b"input_int_register_0,input_double_register_0") == [("I", b"\x01INT32,DOUBLE")]
+    assert wire.ask("I", b"input_int_register_0") == [("I", b"\x02INT32")]
+    assert wire.ask("S") == [("S", b"\x01")]
+    server.publish()
+    ((kind, package),) = list(frames(wire.sent[-(3 + 1 + 8 + 48 + 4 + 4) :]))
+    assert kind == "U" and package == struct.pack(">B7diI", 1, 0, *[0] * 6, 7, 1)
+    assert machine.asked == {"timestamp", "actual_q", "robot_mode", "runtime_state"}
+
+
+def test_inputs_reach_the_machine_and_a_change_is_told_at_once():
+    machine, _, wire = connect()
+    wire.ask("O", struct.pack(">d", 500.0) + b"output_int_register_0")
+    wire.ask("I", b"input_int_register_0,input_double_register_0")
+    wire.ask("S")
+    assert wire.ask("U", struct.pack(">Bid", 1, 24, 0.5)) == [("U", struct.pack(">Bi", 1, 0))]
+    assert machine.received == [{"input_int_register_0": 24, "input_double_register_0": 0.5}]
+    assert wire.ask("U", struct.pack(">Bid", 1, 24, 0.5)) == [], "nothing changed, nothing is told"
+
+
+def test_an_unknown_variable_is_said_to_be_unknown():
+    _, _, wire = connect()
+    assert wire.ask("I", b"input_int_register_0,warp_factor") == [("I", b"\x01INT32,NOT_FOUND")]
+
+
+def test_frames_may_arrive_in_pieces():
+    machine, _, wire = connect()
+    data = struct.pack(">HB", 3, ord("v")) + struct.pack(">HBH", 5, ord("V"), 2)
+    for byte in data:
+        wire.protocol.data_received(bytes([byte]))
+    assert [kind for kind, _ in frames(wire.sent)] == ["v", "V"]
+
+
+@pytest.mark.parametrize(
+    "data", [struct.pack(">HB", 2, 85), struct.pack(">HBBh", 6, 85, 1, 7)], ids=["size below header", "short package"]
+)
+def test_damaged_frames_close_the_connection(data):
+    machine, _, wire = connect()
+    wire.ask("I", b"input_int_register_0")
+    wire.protocol.data_received(data)
+    assert wire.is_closed and machine.received == []
+
+
+def test_a_client_that_reads_nothing_is_disconnected():
+    _, server, wire = connect()
+    wire.ask("O", struct.pack(">d", 500.0) + b"timestamp")
+    wire.ask("S")
+    wire.unread = rtde.UNREAD_LIMIT_BYTES + 1
+    server.publish()
+    assert wire.is_closed
+
+
+numbers = st.floats(allow_nan=False, width=64)
+
+
+@given(pose=st.lists(numbers, min_size=6, max_size=6), mode=st.integers(-(2**31), 2**31 - 1), t=numbers)
+def test_recipes_round_trip(pose, mode, t):
+    recipe = Recipe(["timestamp", "actual_TCP_pose", "robot_mode"])
+    values = {"timestamp": t, "actual_TCP_pose": pose, "robot_mode": mode}
+    assert recipe.unpack(recipe.pack(values)) == values
+
+
+def test_the_script_starts_when_it_is_complete():
+    started = []
+    wire = Wire(ScriptPort(lambda: started.append(1)))
+    wire.protocol.data_received(b"def rtde_control():\n  sync()\n")
+    assert started == []
+    wire.protocol.data_received(b"end\n")
+    assert started == [1]
+
+
+def test_another_script_starts_nothing_and_an_endless_one_is_cut_off():
+    started = []
+    wire = Wire(ScriptPort(lambda: started.append(1)))
+    wire.protocol.data_received(b"def other():\n  movej([0,0,0,0,0,0])\nend\n")
+    assert started == []
+    wire.protocol.data_received(b"x" * (1 << 20) + b"x")
+    assert wire.is_closed
+
+
+class Pendant:
+    def __init__(self):
+        self.is_stopped, self.calls = False, []
+
+    def unlock(self):
+        self.calls.append("unlock")
+        self.is_stopped = False
+
+    def stop_program(self, why):
+        self.calls.append("stop")
+
+
+def test_dashboard():
+    pendant = Pendant()
+    dashboard = Dashboard(pendant)
+    assert dashboard.answer("robotmode") == "Robotmode: RUNNING"
+    assert dashboard.answer("safetystatus") == "Safetystatus: NORMAL"
+    pendant.is_stopped = True
+    assert dashboard.answer("safetystatus") == "Safetystatus: PROTECTIVE_STOP"
+    assert "releasing" in dashboard.answer("unlock protective stop")
+    assert dashboard.answer("stop") == "Stopped"
+    assert dashboard.answer("open the pod bay doors").startswith("could not understand")
+    assert pendant.calls == ["unlock", "stop"]
+
+
+class Fingers:
+    opening = 1.0
+
+    def command_gripper(self, opening):
+        assert 0 <= opening <= 1
+        self.opening = opening
+
+
+def test_gripper_registers():
+    fingers = Fingers()
+    gripper = robotiq.Gripper(fingers)
+    assert gripper.answer("GET STA".split()) == "STA 0\n"
+    assert gripper.answer("SET POS 255".split()) == "ack"
+    assert fingers.opening == 1.0, "an inactive gripper does not move"
+    assert gripper.answer("SET ACT 1 GTO 1".split()) == "ack"
+    assert gripper.answer("GET STA".split()) == "STA 3\n"
+    assert gripper.answer("SET POS 255 SPE 100 FOR 10".split()) == "ack"
+    assert fingers.opening == 0.0
+    assert gripper.answer("GET POS".split()) == f"POS {robotiq.CLOSED_AT}\n"
+    assert gripper.answer("GET OBJ".split()) == "OBJ 3\n"
+    fingers.opening = 0.45
+    assert [gripper.answer("GET OBJ".split()) for _ in range(2)] == ["OBJ 0\n", "OBJ 2\n"], "moving, then on something"
+
+
+@pytest.mark.parametrize("words", ["", "GET", "GET XYZ", "SET POS", "SET POS 256", "SET POS -1", "SET STA 3", "HI"])
+def test_gripper_refuses_nonsense(words):
+    assert robotiq.Gripper(Fingers()).answer(words.split()) == "?\n"
+
+
+def test_start_values_fill_every_type():
+    assert all(math.isfinite(x) for x in start_values()["joint_temperatures"])

@@ -1,0 +1,162 @@
+"""Pacing of the online loop, against a replay written by hand that checks what it is asked."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import make_batch, make_policy
+
+from learner.online import OnlineLoop, Outlets, Progress, batch_sizes
+from learner.settings import LoopSettings, UpdateSettings
+from learner.update import COLUMNS, RlAgent
+from protos.errors import InputError, Unreachable
+
+SMALL = {
+    "online": {"twin": 4},
+    "demo": {"demo": 4},
+    "env_steps": 60,
+    "utd": 0.5,
+    "start_after": 10,
+    "slack": 20,
+    "warmup_updates": 3,
+    "publish_every": 5,
+    "checkpoint_every": 10,
+    "log_every": 4,
+    "data_timeout_s": 5.0,
+}
+
+
+@dataclass
+class Replay:
+    """Lets 5 transitions arrive whenever somebody looks, up to the allowance."""
+
+    total: int = 1000
+    """Already there before the stage begins."""
+    arrive: bool = True
+    allowances: list = field(default_factory=list)
+    sampled: list = field(default_factory=list)
+
+    def counts(self):
+        return {"demo": 100, "twin": self.total}
+
+    def received(self):
+        if self.arrive and self.allowances:
+            self.total = min(self.total + 5, self.allowances[-1])
+        return {"demo": 100, "twin": self.total}
+
+    def sample(self, rng, sizes):
+        assert set(sizes) <= {"demo", "twin"}
+        assert all(size > 0 for size in sizes.values())
+        self.sampled.append(dict(sizes))
+        rows = sum(sizes.values())
+
+        class Rows:
+            version = np.full(rows, -1)
+
+        for name, tensor in make_batch(rows, seed=int(rng.integers(1000))).items():
+            setattr(Rows, name, tensor.numpy())
+        assert set(COLUMNS) <= set(vars(Rows))
+        return Rows
+
+    def allow(self, buffer, total):
+        assert buffer == "twin"
+        self.allowances.append(total)
+
+
+def make_loop(replay, progress=None, **changes):
+    agent = RlAgent(make_policy(), UpdateSettings(critic_width=16), seed=0)
+    events = []
+
+    def publish():
+        events.append("publish")
+        return events.count("publish")
+
+    outlets = Outlets(
+        publish=publish,
+        checkpoint=lambda: events.append("checkpoint"),
+        record=lambda **line: events.append(line),
+    )
+    loop = OnlineLoop(
+        agent,
+        agent,
+        replay,
+        LoopSettings(**(SMALL | changes)),
+        outlets,
+        progress=progress or Progress(base={"twin": 1000}),
+        rng=np.random.default_rng(0),
+    )
+    return loop, events
+
+
+def test_updates_follow_the_received_transitions():
+    replay = Replay()
+    loop, events = make_loop(replay)
+    assert loop.run(lambda: False)
+    assert loop.progress.warmup == 3
+    assert loop.progress.updates == 25  # utd 0.5 x (60 - 10)
+    assert events.count("publish") == 6  # one at once, then every 5
+    assert events.count("checkpoint") == 2
+    warmup, online = replay.sampled[1:4], replay.sampled[4:]
+    assert warmup == [{"demo": 8}] * 3
+    assert online == [{"twin": 4, "demo": 4}] * 25
+    assert all(b - 1000 <= 10 + 2 * 25 + 20 for b in replay.allowances)
+    assert replay.allowances == sorted(replay.allowances)
+    lines = [event for event in events if isinstance(event, dict)]
+    assert all(line["total"] == 60 and line["step"] <= 60 for line in lines)
+    assert {"td", "bc", "actor_q", "version", "updates"} <= lines[-1].keys()
+
+
+def test_actors_never_run_further_ahead_than_the_slack():
+    replay = Replay()
+    loop, _ = make_loop(replay, env_steps=1000)
+    for turns in (0, 7, 30):
+        loop.run(lambda turns=turns: loop.progress.updates >= turns)
+        assert loop.env_steps <= 10 + turns / 0.5 + 20
+
+
+def test_a_stopped_stage_goes_on_where_it_was():
+    replay = Replay()
+    loop, _ = make_loop(replay)
+    assert not loop.run(lambda: loop.progress.updates >= 8)
+    assert loop.progress.updates == 8
+    again, _ = make_loop(replay, progress=loop.progress)
+    assert again.run(lambda: False)
+    assert again.progress.updates == 25
+    assert again.progress.warmup == 3
+
+
+def test_silence_is_reported_with_its_deadline():
+    loop, _ = make_loop(Replay(arrive=False), data_timeout_s=0.2)
+    with pytest.raises(Unreachable, match=r"no transition came from twin within data_timeout_s=0\.2"):
+        loop.run(lambda: False)
+
+
+COUNTS = st.dictionaries(st.sampled_from(["demo", "human", "real", "twin"]), st.integers(0, 3))
+
+
+@settings(deadline=None)
+@given(COUNTS, st.integers(1, 200))
+def test_batch_sizes_add_up_and_use_only_what_is_there(counts, rows):
+    online, demo = {"real": 48, "twin": 16}, {"demo": 48, "human": 16}
+    present = {buffer for buffer, count in counts.items() if count}
+    if not present:
+        with pytest.raises(Unreachable, match="write demonstrations"):
+            batch_sizes(rows, (online, demo), counts)
+        return
+    sizes = batch_sizes(rows, (online, demo), counts)
+    assert sum(sizes.values()) == rows
+    assert {buffer for buffer, size in sizes.items() if size} <= present
+    halves = [sum(sizes.get(buffer, 0) for buffer in side) for side in (online, demo)]
+    if present & online.keys() and present & demo.keys():
+        assert abs(halves[0] - halves[1]) <= len(sizes)
+
+
+def test_bad_mixtures_are_refused():
+    with pytest.raises(InputError, match="'demo'"):
+        LoopSettings(online={"demo": 1}, demo={"demo": 1})
+    with pytest.raises(InputError, match="at least one row"):
+        LoopSettings(online={})
+    with pytest.raises(InputError, match=r"slack=5.*start_after=400"):
+        LoopSettings(slack=5)
