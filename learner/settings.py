@@ -70,7 +70,7 @@ class SftSettings:
     schema: Schema = field(default_factory=Schema)
     policy: PolicySettings = field(default_factory=PolicySettings)
     initial_policy: Path | None = None
-    """A policy folder to start from; then `policy` must equal its settings or be left out."""
+    """A policy folder to start from; its settings take the place of `policy`."""
     train: TrainSettings = field(default_factory=TrainSettings)
     log_every: int = 20
     threads: int = 1

@@ -10,7 +10,7 @@ Everything is in the robot's base frame. Importing this package loads nothing he
     twin.camera     Camera(base_from_camera, width, height, fx, fy, cx, cy), look_at(eye, along=|at=, fovy_deg=, px=)
     twin.splats     Splats, read_ply(path), write_ply(path, splats), concatenate, merge_voxels(splats, size_m)
     twin.scene      Scene.load(folder), Scene.save(folder), synthetic_scene()
-    twin.render     rasterize(splats, camera) -> Picture, TwinRenderer
+    twin.render     rasterize(splats, camera) -> Picture; compositor.TwinRenderer
     twin.tasks      get(name) -> Task, names()
     twin.randomize  Domain, DOMAINS
     twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1)
@@ -28,8 +28,8 @@ Everything is in the robot's base frame. Importing this package loads nothing he
                     .object_pose(name)               (x, y, z, yaw)
                     .success()                       true at this moment; the task asks for 2 control steps in a row
                     .render() -> (side, wrist)       u8 (px, px, 3)
-    twin.kinematics forward(q), inverse(q, position, rotation), start_joints(position, yaw)
+    twin.kinematics forward(q), inverse(q, position, rotation), tool_velocity(q, velocity), start_joints(position, yaw)
     twin.expert     pick_and_place(PickState) -> (n, 7), a pure numpy function
     twin.rotations  rotation vectors, matrices, quaternions; `continuous` picks the branch of a rotation vector
-    twin.expand     expand(path, old, new): a demonstrated tool path moved to new object and target poses
+    twin.expand     expand(path, closed, old, new): a demonstrated tool path moved to new poses
 """

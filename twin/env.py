@@ -25,7 +25,7 @@ from protos.schema import (
 from twin.kinematics import inverse, start_joints
 from twin.physics import Physics, steps_in
 from twin.randomize import Disturbance, Domain
-from twin.render.twin import TwinRenderer
+from twin.render.compositor import TwinRenderer
 from twin.rotations import F64, TOOL_DOWN, TOOL_DOWN_VECTOR, about_z, continuous, matrix_from_vector, vector_from_matrix
 from twin.scene import Scene
 from twin.tasks.base import TOOL, Task, TaskState

@@ -13,7 +13,7 @@ from twin.kinematics import start_joints
 from twin.model import TIMESTEP_S
 from twin.physics import Physics, Pose
 from twin.randomize import Domain
-from twin.render.twin import TwinRenderer
+from twin.render.compositor import TwinRenderer
 from twin.rotations import F64
 from twin.scene import Scene
 from twin.tasks.base import TOOL, Task, TaskState

@@ -37,7 +37,8 @@ class Services:
     def guide(self, settings: GuideSettings) -> str:
         """host:port of the guide."""
         path = save_settings(settings, self._folder / "guide" / "settings.json")
-        return self._start("guide", "services.guide", "--settings", str(path))
+        state = str(path.with_name("state.json"))
+        return self._start("guide", "services.guide", "--settings", str(path), "--state", state)
 
     def _start(self, name: str, module: str, *arguments: str) -> str:
         if name not in self._addresses:

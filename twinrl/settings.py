@@ -53,6 +53,10 @@ class RealRlPlan:
     publish_every: int = 50
     tau: float = 0.9
     """Cells whose twin success is below this are the target set."""
+    utd: float = 0.5
+    """Updates per transition; robot time is dearer than twin time."""
+    seed_twin_episodes: int = 20
+    """Successful twin episodes copied to the demonstrations before the arm moves."""
     takeover_at: float = 0.45
     """Share of an episode after which a stalled episode is taken over."""
 
@@ -81,8 +85,8 @@ class RunSettings:
     twin_rl: TwinRlPlan = field(default_factory=TwinRlPlan)
     real_rl: RealRlPlan = field(default_factory=RealRlPlan)
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
-    robot_host: str = "127.0.0.41"
-    """Address of the stand-in's controller: a loopback address of its own, because UR ports are fixed."""
+    arms: int = 2
+    """Stand-in arms that share an evaluation, one per region when there are two; practice always uses one."""
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:

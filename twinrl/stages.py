@@ -55,7 +55,7 @@ def demonstrations(context: RunContext, view: View) -> float:
     context.start("demonstrations-twin", "actors.sim", "demonstrate", settings=twin)
     real_stages.start_demonstrations(context)
     context.supervisor.wait("demonstrations-twin", "demonstrations-arm", timeout_s=600)
-    real_stages.stop_standin(context)
+    real_stages.stop_standins(context, "demonstrations")
     total = plan.real_a + plan.twin_a + plan.twin_b
     view.update(total)
     return total

@@ -60,6 +60,7 @@ class ReplayWriter:
         self._sender = Sender(settings, self._spool)
         self._client = connect(settings)
         self._counts = dict.fromkeys(("segments", "transitions", "dropped", "failures"), 0)
+        self._full = False
         self._add_lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -67,7 +68,7 @@ class ReplayWriter:
         self._thread.start()
 
     def add(self, segment: Segment, buffers: Sequence[Buffer]) -> None:
-        """Spools the segment for `buffers`. When the spool is full it is dropped, counted and logged."""
+        """Spools the segment for `buffers`; when the spool is full, drops and counts it and logs the first in a row."""
         if not buffers:
             raise InputError(f"segment of {segment.episode}: name the buffers it goes to")
         for buffer in buffers:
@@ -82,9 +83,9 @@ class ReplayWriter:
                 codec=self.codec,
             )
             if not self._spool.append(blob, read_header(blob), buffers):
-                self._counts["dropped"] += 1
-                log.error("spool of %s is full (%d bytes): dropped a segment", self.actor, self._spool.bytes)
+                self._refuse()
                 return
+            self._full = False
         self._counts["segments"] += 1
         self._counts["transitions"] += segment.steps
         self._wake.set()
@@ -139,6 +140,12 @@ class ReplayWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _refuse(self) -> None:
+        self._counts["dropped"] += 1
+        if not self._full:
+            log.error("spool of %s is full (%d bytes): dropping segments", self.actor, self._spool.bytes)
+        self._full = True
 
     def _may_be_full(self, buffer: Buffer) -> bool:
         """Judged by the latest commit's answer; allowances only grow, so a "no" needs no question to the server."""

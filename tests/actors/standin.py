@@ -1,12 +1,12 @@
 """A simulated controller for tests: with an ideal arm in this process, or with physics in a process of its own."""
 
 import asyncio
+import json
 import random
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from actors.real import bench
-from actors.real.simulated import rtde
+from actors.real.simulated import dashboard, kinematics, rtde
 from actors.real.simulated.controller import Controller
 from actors.real.simulated.server import serve
 from actors.real.simulated.settings import StandinSettings
@@ -45,7 +45,6 @@ class IdealWorld:
         self.joint_velocities = np.zeros(6)
         self.wrench = np.zeros(6)
         self.opening = 1.0
-        self.solved = False
         self.placed = []
         self._target = self.joints.copy()
 
@@ -71,64 +70,54 @@ class IdealWorld:
         return self.placed[-1].poses[name]
 
     def success(self):
-        return self.solved
+        return self.opening < 0.5  # a task for tests: close the gripper
 
     def render(self):
         return np.full((64, 64, 3), 7, np.uint8), np.full((64, 64, 3), 9, np.uint8)
 
 
 class IdealRobot:
-    """A running controller over an `IdealWorld`; its clock and ports live in a thread."""
+    """A controller over an `IdealWorld`, in a process of its own: ur_rtde keeps Python's lock while it connects."""
 
-    def __init__(self, host, *, fast=True, **domain):
-        self.host, self.world = host, IdealWorld()
-        self.controller = Controller(self.world, fast=fast, **domain)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+    def __init__(self, *, fast=True, latency_steps=(0,), gain=1.0):
+        self.host = free_host()
+        domain = json.dumps({"fast": fast, "latency_steps": latency_steps, "gain": gain})
+        self._process = subprocess.Popen([sys.executable, __file__, self.host, domain], stderr=subprocess.DEVNULL)
+        until(lambda: listens(self.host, bench.PORT), "the controller listens", seconds=60)
+        self.bench = bench.BenchClient(self.host)
 
-    def start(self):
-        self._thread.start()
-        until(lambda: listens(self.host, bench.PORT), "the controller listens")
-
-    def do(self, function, *arguments):
-        """Runs a function in the controller's thread, as an event at the robot would."""
-        done = asyncio.run_coroutine_threadsafe(_call(function, *arguments), self._loop)
-        return done.result(timeout=5)
-
-    def stop(self):
+    def kill(self):
         """The controller is gone, as if its mains plug had been pulled."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._task.cancel)
-            self._thread.join(5)
+        self.bench.close()
+        self._process.kill()
+        self._process.wait(10)
 
-    def _run(self):
-        async def main():
-            self._task = asyncio.current_task()
-            await serve(self.controller, host=self.host, bench_port=bench.PORT, objects=("cube", "target"))
+    def freeze(self):
+        """The controller is still there but says nothing more."""
+        self._process.send_signal(signal.SIGSTOP)
 
-        try:
-            self._loop.run_until_complete(main())
-        except asyncio.CancelledError:
-            pass
-        finally:
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.sleep(0.05))
-            self._loop.close()
+    def thaw(self):
+        self._process.send_signal(signal.SIGCONT)
 
+    def protective_stop(self):
+        self.bench.protective_stop()
 
-async def _call(function, *arguments):
-    return function(*arguments)
+    def pendant(self, command):
+        """What an operator types at the pendant; its answer."""
+        with socket.create_connection((self.host, dashboard.PORT), timeout=5) as wire, wire.makefile("rw") as lines:
+            lines.readline()
+            lines.write(command + "\n")
+            lines.flush()
+            return lines.readline().strip()
 
 
 @contextmanager
 def ideal_robot(**settings):
-    robot = IdealRobot(free_host(), **settings)
-    robot.start()
+    robot = IdealRobot(**settings)
     try:
         yield robot
     finally:
-        robot.stop()
+        robot.kill()
 
 
 class StandinProcess:
@@ -182,3 +171,9 @@ def until(condition, what, seconds=10.0):
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    controller = Controller(IdealWorld(), **json.loads(sys.argv[2]))
+    kinematics.joints_for(kinematics.pose_of(controller.target), near=controller.target)  # compiles before it is needed
+    asyncio.run(serve(controller, host=sys.argv[1], bench_port=bench.PORT, objects=("cube", "target")))

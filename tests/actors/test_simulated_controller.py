@@ -10,7 +10,6 @@ from actors.real.simulated import kinematics
 
 rtde_control = pytest.importorskip("rtde_control")
 rtde_receive = pytest.importorskip("rtde_receive")
-dashboard_client = pytest.importorskip("dashboard_client")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +32,11 @@ def fresh(receive):
     before = receive.getTimestamp()
     until(lambda: receive.getTimestamp() > before, "the stream goes on")
     return np.array(receive.getActualTCPPose())
+
+
+def start_again(control):
+    assert control.reuploadScript()
+    until(control.isProgramRunning, "the script runs")
 
 
 def shifted(pose, *by):
@@ -116,27 +120,23 @@ def test_the_script_can_be_stopped_and_uploaded_again(clients):
     control, receive = clients
     control.stopScript()
     until(lambda: not control.isProgramRunning(), "the script ends")
-    assert control.reuploadScript()
-    until(control.isProgramRunning, "the script runs")
+    start_again(control)
     assert control.moveL(shifted(fresh(receive), 0, 0, -0.01), 0.25, 1.2)
 
 
 def test_a_protective_stop_stops_everything_until_it_is_unlocked(robot, clients):
     control, receive = clients
-    robot.do(robot.controller.protective_stop, "someone leant on it")
+    robot.protective_stop()
     until(receive.isProtectiveStopped, "the stop is told")
     pose = fresh(receive)
     assert not control.servoL(shifted(pose, 0.05), 0, 0, 0.02, 0.1, 300)
     assert not control.moveL(shifted(pose, 0.05), 0.25, 1.2)
     np.testing.assert_allclose(fresh(receive), pose, atol=1e-9)
-    pendant = dashboard_client.DashboardClient(robot.host)
-    pendant.connect()
-    assert "PROTECTIVE_STOP" in pendant.safetystatus()
-    pendant.unlockProtectiveStop()
+    assert "PROTECTIVE_STOP" in robot.pendant("safetystatus")
+    robot.pendant("unlock protective stop")
     until(lambda: not receive.isProtectiveStopped(), "the stop is released")
-    pendant.disconnect()
     np.testing.assert_allclose(fresh(receive), pose, atol=1e-9, err_msg="unlocking moves nothing")
-    assert control.reuploadScript()
+    start_again(control)
 
 
 def test_a_jump_of_the_servo_target_is_a_protective_stop(robot, clients):
@@ -145,37 +145,36 @@ def test_a_jump_of_the_servo_target_is_a_protective_stop(robot, clients):
     control.servoJ((q + 1.0).tolist(), 0, 0, 0.02, 0.1, 300)
     until(receive.isProtectiveStopped, "the stop is told")
     np.testing.assert_allclose(receive.getActualQ(), q, atol=1e-6)
-    robot.do(robot.controller.unlock)
-    assert control.reuploadScript()
+    robot.pendant("unlock protective stop")
+    start_again(control)
 
 
 def test_a_pose_out_of_reach_is_a_protective_stop(robot, clients):
     control, receive = clients
     assert not control.moveL(shifted(fresh(receive), 3.0), 0.25, 1.2)
     assert receive.isProtectiveStopped()
-    robot.do(robot.controller.unlock)
-    assert control.reuploadScript()
+    robot.pendant("unlock protective stop")
+    start_again(control)
 
 
 def test_an_unknown_command_stops_the_script_instead_of_pretending(clients):
     control, _ = clients
-    assert not control.forceMode([0] * 6, [0, 0, 1, 0, 0, 0], [0, 0, -5, 0, 0, 0], 2, [0.1] * 6) or True
     control.toolContact([0, 0, 1, 0, 0, 0])
     until(lambda: not control.isProgramRunning(), "the script ends", seconds=20)
-    assert control.reuploadScript()
+    start_again(control)
 
 
 def test_the_watchdog_of_the_script_ends_it_when_nobody_speaks(clients):
     control, _ = clients
     assert control.setWatchdog(5.0)
     until(lambda: not control.isProgramRunning(), "the watchdog bites")
-    assert control.reuploadScript()
+    start_again(control)
     assert control.setWatchdog(2.0)
     for _ in range(10):
         control.kickWatchdog()
         time.sleep(0.1)
     assert control.isProgramRunning()
-    assert control.setWatchdog(0.001)
+    assert control.setWatchdog(0.001), "the other tests are not watched"
 
 
 def test_latency_delays_servo_targets_and_the_gripper():

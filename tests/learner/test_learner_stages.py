@@ -180,7 +180,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         loop=LoopSettings(
             online={"twin": 8},
             demo={"demo": 8},
-            env_steps=1500,
+            env_steps=850,
             start_after=50,
             slack=200,
             warmup_updates=10,
@@ -203,14 +203,14 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         assert "saved" in said
         assert "--resume goes on" in said
         stopped_at = manifest(out)["state"]["updates"]
-        assert 50 <= stopped_at < 362
+        assert 50 <= stopped_at < 200
         assert manifest(out)["state"]["base"] == {"twin": 30}
         process = start(second, out, "--resume")
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 0, said
     assert f"going on from update {stopped_at}" in said
     state = manifest(out)["state"]
-    assert state["updates"] == 362  # utd 0.25 x (1500 - 50)
+    assert state["updates"] == 200  # utd 0.25 x (850 - 50)
     assert totals(replay)["demo"] == 80  # two twin successes joined, once
     newest = subscriber.wait(state["version"], TIMEOUT_S)
     subscriber.close()
@@ -218,7 +218,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
     assert final.backbone_id == policy.backbone_id == BatchActor.from_weights(newest, TEXT).backbone_id
     assert not torch.equal(final.head.net[0].weight, policy.head.net[0].weight)
     lines = read_metrics(out / "metrics.jsonl")
-    assert lines[-1]["step"] == lines[-1]["total"] == 1500
+    assert lines[-1]["step"] == lines[-1]["total"] == 850
     assert any(line.get("sample_age", 0) > 0 for line in lines)
 
 

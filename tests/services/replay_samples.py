@@ -1,10 +1,13 @@
 """Segments and episodes with recognisable contents, for the replay's tests."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import pytest
 
-from protos.schema import SEGMENT_STEPS, Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.schema import SEGMENT_STEPS, Buffer, Configuration, Observation, Outcome, Schema, Segment, Source
+from services.replay import ReplayReader, ReplaySettings, ReplayWriter
 
 SCHEMA = Schema(side_px=16, wrist_px=16)
 START = Configuration(region="B", cell=23, poses={"cube": (-0.55, -0.1, 0.02, 0.3), "tool": (-0.54, 0.0, 0.16, 0.0)})
@@ -92,3 +95,38 @@ def assert_same(left: Segment, right: Segment) -> None:
             np.testing.assert_array_equal(a, b)
         else:
             assert a == b, name
+
+
+def send(settings: ReplaySettings, segments: list[Segment], *buffers: Buffer, **options) -> None:
+    """All of the segments through a writer of their own, to "twin" unless told otherwise."""
+    with ReplayWriter(settings, SCHEMA, **({"actor": "twin/0", "spool": None} | options)) as writer:
+        for segment in segments:
+            writer.add(segment, buffers or ("twin",))
+        assert writer.flush(20) == 0
+
+
+def reader_of(settings: ReplaySettings, **options) -> ReplayReader:
+    """A reader of the twin buffer, unless told otherwise."""
+    defaults = {"buffers": ("twin",), "gamma": 0.9, "n_step": 3, "capacity": {"twin": 10_000}}
+    return ReplayReader(settings, SCHEMA, **(defaults | options))
+
+
+def read_all(reader: ReplayReader) -> ReplayReader:
+    while reader.poll():
+        pass
+    return reader
+
+
+def names_in(settings: ReplaySettings) -> list[str]:
+    """The twin buffer's episodes, as a new reader finds them."""
+    reader = read_all(reader_of(settings, keep_frames=("twin",)))
+    return [episode.name for episode in reader.episodes("twin")]
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    pause = threading.Event()
+    for _ in range(int(timeout_s / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    pytest.fail("did not happen in time")

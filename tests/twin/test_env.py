@@ -203,8 +203,8 @@ def test_rotation_actions_turn_the_tool_when_the_task_allows_it(scene, task, con
     assert turning.active_action_dims == tuple(range(7))
     twin.reset(0, configurations("A", 1)[0])
     before = twin._physics.tool_rotation[0].copy()
-    for _ in range(8):
-        twin.step(np.array([[0, 0, 0, 0, 0, 0.5 if _ < 5 else 0, 1]], np.float32))
+    for k in range(8):
+        twin.step(np.array([[0, 0, 0, 0, 0, 0.5 if k < 5 else 0, 1]], np.float32))
     after = twin._physics.tool_rotation[0]
     turn = np.arctan2((after @ before.T)[1, 0], (after @ before.T)[0, 0])
     assert turn == pytest.approx(5 * 0.5 * 0.1, abs=0.02)

@@ -8,20 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin import surfaces
+from twin.kinematics import start_joints
 from twin.robots.gripper import FINGERS
+from twin.robots.ur5e import JOINTS
 from twin.rotations import F64, matrix_from_quaternion
 from twin.splats import Splats, concatenate
 
 SPACING_M = {"base": 0.05, "gripper": 0.016} | dict.fromkeys(FINGERS, 0.012)
 """Distance of neighbouring splats on the robot; the arm's links are seen from afar and get `ARM_SPACING_M`."""
 ARM_SPACING_M = 0.035
+SHADED_AT_M = (-0.54, 0.0, 0.16)
+"""Light and shade of the moving splats are fixed; they are right for this tool position."""
 _THIN_M = 0.003
 """A cylinder lower than this lies on the table: only its top is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MovingSplats:
-    """Splats and the body that carries each of them; those of `wrist_bodies` come last."""
+    """Splats and the body that carries each of them; those that the wrist camera sees come last."""
 
     splats: Splats
     body: NDArray[np.int32]  # (N,)
@@ -30,13 +34,14 @@ class MovingSplats:
 
 
 def moving_splats(
-    model: mujoco.MjModel, rotations: F64, task_bodies: tuple[str, ...], task_spacing: Callable[[str], float]
+    model: mujoco.MjModel, task_bodies: tuple[str, ...], task_spacing: Callable[[str], float]
 ) -> MovingSplats:
-    """Splats on every geom of every body, shaded at the bodies' rotations (bodies, 9).
+    """Splats on every geom of every body, shaded as they are lit with the tool at `SHADED_AT_M`.
 
     The wrist camera draws only the fingers and the task's bodies: the palm is centimetres from the lens, where a
     projected Gaussian smears over the whole image.
     """
+    rotations = _shading_rotations(model)
     near = (*FINGERS, *task_bodies)
     bodies = [model.body(i).name for i in range(model.nbody)]
     ordered = [name for name in bodies if name not in near] + [name for name in bodies if name in near]
@@ -52,6 +57,15 @@ def moving_splats(
             owners.append(np.full(len(part), body.id, np.int32))
             first_wrist += 0 if name in near else len(part)
     return MovingSplats(splats=concatenate(parts), body=np.concatenate(owners), first_wrist=first_wrist)
+
+
+def _shading_rotations(model: mujoco.MjModel) -> F64:
+    """Body rotations (bodies, 9) with the tool at `SHADED_AT_M`."""
+    data = mujoco.MjData(model)
+    for name, angle in zip(JOINTS, start_joints(SHADED_AT_M)[0], strict=True):
+        data.joint(name).qpos = angle
+    mujoco.mj_kinematics(model, data)
+    return data.xmat
 
 
 def _geom_splats(model: mujoco.MjModel, geom: int, spacing: float, rotation: F64) -> Splats:

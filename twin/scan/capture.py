@@ -26,7 +26,7 @@ FILE = "capture.toml"
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """A grid of ArUco markers. Its frame: origin at the centre, x to the right of the page, y to its top, z out of it."""
+    """A grid of ArUco markers. Its frame: origin in the middle, x to the page's right, y to its top, z out of it."""
 
     dictionary: str
     marker_m: float
@@ -72,7 +72,7 @@ def read_board(path: Path) -> Board:
     try:
         return _board(table)
     except KeyError as error:
-        raise SceneError(f"{path}: entry {error.args[0]!r} is missing; see the bundled examples/capture/{FILE}") from error
+        raise SceneError(f"{path}: entry {error.args[0]!r} is missing; see examples/capture/{FILE}") from error
     except (TypeError, ValueError) as error:
         raise SceneError(f"{path}: {error}") from error
 

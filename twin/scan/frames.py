@@ -59,14 +59,16 @@ def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
         raise SceneError(f"{source}: no such file or folder; give a folder of photos or a video file")
     folder.mkdir(parents=True, exist_ok=True)
     pictures, dropped = (_photos(source), 0) if source.is_dir() else _video(source, settings)
-    names, size, shrink = [], (0, 0), 1.0
+    names: list[str] = []
+    size, shrink = (0, 0), 1.0
     for name, picture in pictures:
         if names and picture.shape[:2] != size:
             raise SceneError(
-                f"{source / name} has {picture.shape[1]} x {picture.shape[0]} px, the photos before it {size[1]} x {size[0]}; "
+                f"{source / name} has {picture.shape[1]} x {picture.shape[0]} px, the photos before it "
+                f"{size[1]} x {size[0]}; "
                 "use one camera, one zoom and one orientation for the whole capture"
             )
-        size = picture.shape[:2]
+        size = (picture.shape[0], picture.shape[1])
         shrink = min(1.0, settings.longest_side_px / max(size))
         names.append(name)
         _write(folder / name, picture, shrink)
@@ -93,7 +95,8 @@ def _read(path: Path) -> U8:
 def _write(path: Path, picture: U8, shrink: float) -> None:
     if shrink < 1:
         picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix.lower() in {".jpg", ".jpeg"} else []
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
 
 
 def _video(source: Path, settings: FrameSettings) -> tuple[Iterator[tuple[str, U8]], int]:
@@ -116,7 +119,7 @@ def _video(source: Path, settings: FrameSettings) -> tuple[Iterator[tuple[str, U
 
 
 def _sharpest(capture: cv2.VideoCapture, window: int) -> Iterator[U8]:
-    """The frame with the strongest edges of every `window` frames; a window much softer than its neighbours is blurred."""
+    """The sharpest of every `window` frames, less those much softer than most: the camera moved too fast."""
     best: list[tuple[float, U8]] = []
     while True:
         frames = []
@@ -151,4 +154,6 @@ def _motion(before: U8, after: U8) -> float:
 
 def _small_grey(picture: U8) -> U8:
     shrink = min(1.0, 480 / picture.shape[1])
-    return cv2.resize(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    return cv2.resize(
+        cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA
+    )

@@ -84,7 +84,7 @@ def place_by_views(
     if not PLAUSIBLE_M[0] <= distance <= PLAUSIBLE_M[1]:
         raise SceneError(
             f"with this length the camera was {distance:.3g} m from the middle of the table ({PLAUSIBLE_M[0]:g} to "
-            f"{PLAUSIBLE_M[1]:g} m is plausible); check that --length is in metres and that both pixels lie on the table"
+            f"{PLAUSIBLE_M[1]:g} m is plausible); check that --length is in metres and both pixels show the table top"
         )
     table_from_scaled = _frame(table, heading, centre * scale.metres_per_unit)
     base_from_table = np.eye(4)

@@ -59,7 +59,7 @@ def render(
 
 
 class Rasterize(torch.autograd.Function):
-    """Packed splats (M, 9), nearest first: centre x, y [px], conic a, b, c, opacity, colour; to (H, W, 4) = colour, T."""
+    """Packed splats (M, 9), nearest first: centre x, y [px], conic a, b, c, opacity, colour; to (H, W, 4)."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, packed: Tensor, width: int, height: int) -> Tensor:
@@ -72,7 +72,7 @@ class Rasterize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        packed, canvas = ctx.saved_tensors  # type: ignore[attr-defined]
+        packed, canvas = ctx.saved_tensors
         splats = packed.detach().contiguous().numpy()
         height, width = canvas.shape[:2]
         result = np.zeros_like(splats)
@@ -87,7 +87,7 @@ def _empty_canvas(width: int, height: int) -> F32:
 
 
 @numba.njit(inline="always", **_OPTIONS)
-def _rows(splat: F32, height: int) -> tuple[int, int, np.float32]:
+def _rows(splat: F32, height: int) -> tuple[int, int, float]:
     """First and last row of a splat's ellipse, and -log of its faintest visible Gaussian value."""
     cut = math.log(splat[5] / FAINTEST)
     half = math.sqrt(_TWO * cut * splat[2] / (splat[2] * splat[4] - splat[3] * splat[3]))
@@ -96,7 +96,7 @@ def _rows(splat: F32, height: int) -> tuple[int, int, np.float32]:
 
 
 @numba.njit(inline="always", **_OPTIONS)
-def _columns(splat: F32, dy: np.float32, cut: np.float32, width: int) -> tuple[int, int]:
+def _columns(splat: F32, dy: np.float32, cut: float, width: int) -> tuple[int, int]:
     """First and last column of the ellipse in the row `dy` below its centre; empty when first > last."""
     a, b, c = splat[2], splat[3], splat[4]
     root = _TWO * a * cut - dy * dy * (a * c - b * b)
@@ -136,7 +136,7 @@ def _blend(splats: F32, canvas: F32) -> None:
 
 @numba.njit(**_OPTIONS)
 def _replay(splats: F32, final: F32, gradient: F32, canvas: F32, result: F32) -> None:
-    """dL/dα_i = T_i (c_i · g) - (R_i · g + T_end g_T) / (1 - α_i), where R_i is the colour still to come behind splat i."""
+    """dL/dα_i = T_i (c_i · g) - (R_i · g + T_end g_T) / (1 - α_i), where R_i is the colour still to come behind i."""
     height, width = canvas.shape[0], canvas.shape[1]
     for i in range(splats.shape[0]):
         splat = splats[i]

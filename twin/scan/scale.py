@@ -18,8 +18,8 @@ from twin.scan.sfm import Reconstruction
 from twin.scan.table import Plane
 
 NEEDED = (
-    "nothing gives the scan its size. Either put a printed ArUco board on the table and describe it in capture.toml beside "
-    "the photos (examples/capture/capture.toml), or name a known length between two points of the table top: "
+    "nothing gives the scan its size. Either put a printed ArUco board on the table and describe it in capture.toml "
+    "beside the photos (examples/capture/capture.toml), or name a known length between two points of the table top: "
     "--length 0.30 --photo 00.png --from 120,340 --to 410,355"
 )
 SIGHTINGS = 3
@@ -62,11 +62,15 @@ def from_length(scene: Reconstruction, table: Plane, length: Length, shrink: flo
     pixels = np.array([length.start, length.end], float)
     size = np.array([view.camera.width, view.camera.height]) / shrink
     if (pixels < 0).any() or (pixels > size).any():
-        raise SceneError(f"--from {length.start} --to {length.end}: {length.photo} has {size[0]:.0f} x {size[1]:.0f} pixels")
+        raise SceneError(
+            f"--from {length.start} --to {length.end}: {length.photo} has {size[0]:.0f} x {size[1]:.0f} pixels"
+        )
     ends = table.hit(view.camera, scene.undistort(pixels * shrink))
     units = float(np.linalg.norm(ends[1] - ends[0]))
     if not units > 0:
-        raise SceneError(f"--from {length.start} --to {length.end}: both must show the table top, apart from each other")
+        raise SceneError(
+            f"--from {length.start} --to {length.end}: both must show the table top, apart from each other"
+        )
     return Scale(
         metres_per_unit=length.metres / units,
         provenance=f"{length.metres:g} m between pixels {length.start} and {length.end} of {length.photo}",
@@ -79,8 +83,8 @@ def from_board(scene: Reconstruction, board: Board) -> Scale:
     corners = {key: _triangulate(scene, sightings) for key, sightings in seen.items() if len(sightings) >= SIGHTINGS}
     if len(corners) < 4:
         raise SceneError(
-            f"the board ({board.dictionary}, ids {board.first_id} to {board.first_id + board.columns * board.rows - 1}) was "
-            f"not found in {SIGHTINGS} views; check dictionary and ids in capture.toml, print it larger, or use --length"
+            f"the board ({board.dictionary}, ids {board.first_id} to {board.first_id + board.columns * board.rows - 1}) "
+            f"was not found in {SIGHTINGS} views; check its entries in capture.toml, print it larger, or use --length"
         )
     kept = {key: seen[key] for key in corners}
     first = similarity(_page(board, kept), np.array(list(corners.values())))
@@ -91,8 +95,8 @@ def from_board(scene: Reconstruction, board: Board) -> Scale:
     views = len({index for sightings in kept.values() for index, _ in sightings})
     return Scale(
         metres_per_unit=1 / scale,
-        provenance=f"ArUco board {board.dictionary}, {board.columns} x {board.rows} markers of {board.marker_m * 1e3:g} mm, "
-        f"seen in {views} views (distances spread by {spread:.2f} %, corners reproject to {residual:.2f} px)",
+        provenance=f"ArUco board {board.dictionary}, {board.columns} x {board.rows} markers of "
+        f"{board.marker_m * 1e3:g} mm, seen in {views} views (distances spread by {spread:.2f} %, corners reproject to {residual:.2f} px)",
         spread_percent=spread,
         reprojection_px=residual,
         sfm_from_board=pose,
@@ -174,7 +178,7 @@ def _fit(
 
 
 def _spread_percent(board: Board, corners: dict[tuple[int, int], F64], scale: float) -> float:
-    """Standard deviation of triangulated over printed distances: between markers, or along the sides of a single one."""
+    """Standard deviation of triangulated over printed distances: between markers, or within a single one."""
     markers = sorted({m for m, _ in corners if all((m, c) in corners for c in range(4))})
     layout = board.corners()
     if len(markers) > 1:

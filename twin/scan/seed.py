@@ -1,7 +1,7 @@
 """The splats that training starts from.
 
 sparse points ──► more between neighbours ──────────────────────────────┐
-views ─► cells of the picture that no point falls into ─► a splat at the ├─► means, quaternions, scales, opacities, colours
+views ─► cells of the picture that no point falls into ─► a splat at the ├─► means, quaternions, scales, …
          depth of the nearest matched points, in the picture's colour ───┘
 
 Structure from motion finds points where there is texture. Without the second row a plain wall would start empty and
@@ -23,12 +23,12 @@ from twin.scan.sfm import Reconstruction, View
 class SeedSettings:
     """How many splats, and where."""
 
-    splats: int = 20_000
+    splats: int = 15_000
     cell: float = 1 / 40
     """Size of the cells that must not stay empty, as a share of the picture's width."""
-    spread: float = 1.0
+    spread: float = 0.6
     """Standard deviation of a splat over its distance to the neighbours."""
-    opacity: float = 0.5
+    opacity: float = 0.8
     seed: int = 0
 
 

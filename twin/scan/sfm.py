@@ -93,7 +93,7 @@ class Reconstruction:
 def reconstruct(
     frames: Frames, work: Path, settings: SfmSettings, on_progress: Callable[[str, float], None]
 ) -> Reconstruction:
-    """Poses and points of `frames`; the database is kept in `work`. Raises `SceneError` when too few pictures register."""
+    """Poses and points of `frames`; `work` takes COLMAP's files. Raises `SceneError` when too few pictures register."""
     pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
     best = _attempt(frames, work / "quick", settings, _Effort(), on_progress)
     if best is None or best.num_reg_images() < settings.retry_below * len(frames.names):
@@ -102,8 +102,8 @@ def reconstruct(
     registered = best.num_reg_images() if best is not None else 0
     if best is None or registered < max(3, settings.least_share * len(frames.names)):
         raise SceneError(
-            f"only {registered} of {len(frames.names)} pictures fit together; neighbours must overlap by two thirds and show "
-            "texture: move slowly, add pictures in between, lay something patterned on a bare table"
+            f"only {registered} of {len(frames.names)} pictures fit together; neighbours must overlap by two thirds and "
+            "show texture: move slowly, add pictures in between, lay something patterned on a bare table"
         )
     return _read_model(best, frames)
 

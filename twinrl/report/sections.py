@@ -13,6 +13,7 @@ from twinrl.progress import duration
 from twinrl.report.inputs import EVALUATIONS, LEARNING_STAGES, Episode, RunFiles, rates_by_region
 from twinrl.report.statistics import Rate
 
+NO_BREAK = "\u00a0"
 PACKAGES = ("twinrl", "torch", "ray", "mujoco", "numpy", "numba", "pycolmap", "ur-rtde")
 SCAN_LABELS = {
     "views": "photos given",
@@ -92,7 +93,9 @@ def tiles(run: RunFiles) -> list[Tile]:
         rates = rates_by_region(run.evaluations[name])
         if rates:
             policy, world = EVALUATIONS[name]
-            value = " · ".join(f"{region} {percent(rate.share)}" for region, rate in rates.items())
+            value = " · ".join(
+                f"{region} {percent(rate.share)}".replace(" ", NO_BREAK) for region, rate in rates.items()
+            )
             found.append(Tile(title=f"{policy}", value=value, note=f"success on the {world}, by region"))
     if run.real_episodes:
         last = run.real_episodes[-1]
@@ -165,8 +168,9 @@ def show(value: Any) -> str:
 
 
 def picture_caption(stem: str) -> str:
-    """A sentence from a file name: "standin_side" reads "Stand-in side"."""
-    return sentence(stem.replace("_", " ").replace("standin", "stand-in"))
+    """A sentence from a file name: "standin_wrist" reads "Stand-in, wrist camera"."""
+    world, _, camera = stem.replace("standin", "stand-in").rpartition("_")
+    return sentence(f"{world}, {camera} camera" if camera in ("side", "wrist") else stem.replace("_", " "))
 
 
 def sentence(text: str) -> str:

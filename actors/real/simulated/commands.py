@@ -76,6 +76,10 @@ class Program:
         self.running, self._executing, self.waits_for_motion = True, False, False
         self._set_state(READY)
 
+    def stop(self) -> None:
+        """The script is over; a client that waits for a motion waits in vain, as on the robot."""
+        self.running = self.waits_for_motion = False
+
     def command_arrived(self) -> None:
         """Looks at the command register once; called when a client has written it."""
         if not self.running:

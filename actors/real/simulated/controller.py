@@ -101,7 +101,7 @@ class Controller:
     def stop_program(self, why: str) -> None:
         """The script ends and the arm stays where it is."""
         log.info("script stops: %s", why)
-        self.program.running = False
+        self.program.stop()
         self.variables["runtime_state"] = var.RUNTIME_STOPPED
         self.variables["robot_status_bits"] = var.STATUS_POWER_ON
         self.begin(Hold(self._target))
@@ -185,7 +185,10 @@ class Controller:
                 self.program.motion_ended()
 
     def _move(self, slice_s: float) -> None:
-        self._target = self.mode.target(self.time_s + slice_s - self._mode_began_s, slice_s)
+        try:
+            self._target = self.mode.target(self.time_s + slice_s - self._mode_began_s, slice_s)
+        except kinematics.OutOfReachError as error:
+            self.protective_stop(str(error))
         while self._gripper_waiting and self._gripper_waiting[0][0] <= self.time_s:
             self.world.set_gripper(self._gripper_waiting.popleft()[1])
         self.world.set_joint_targets(self._target)

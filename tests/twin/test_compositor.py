@@ -6,8 +6,8 @@ from twin.kinematics import start_joints
 from twin.physics import Physics
 from twin.randomize import DOMAINS, Domain
 from twin.render import rasterize
+from twin.render.compositor import WRIST_SPLATS, TwinRenderer, wrist_static
 from twin.render.moving import moving_splats
-from twin.render.twin import WRIST_SPLATS, TwinRenderer, wrist_static
 from twin.scene import synthetic_scene
 from twin.splats import Splats, concatenate
 from twin.tasks.pick_and_place import CUBE, TARGET
@@ -24,7 +24,7 @@ def physics(task, configurations):
 
 def world_splats(physics, slot: int, task) -> Splats:
     """Every moving splat in the base frame, by the slow way."""
-    moving = moving_splats(physics.model, physics.body_rotations[0], task.bodies, task.splat_spacing)
+    moving = moving_splats(physics.model, task.bodies, task.splat_spacing)
     parts = []
     for body in np.unique(moving.body):
         pose = np.eye(4)

@@ -48,7 +48,7 @@ class TwinRenderer:
 
     def __init__(self, scene: Scene, physics: Physics, domain: Domain, schema: Schema, threads: int = 1) -> None:
         task = physics.task
-        moving = moving_splats(physics.model, physics.body_rotations[0], task.bodies, task.splat_spacing)
+        moving = moving_splats(physics.model, task.bodies, task.splat_spacing)
         static = scene.static.coloured(scene.static.colours + domain.colour_shift * np.asarray(TABLE_SHIFT))
         camera = scene.side.camera(schema.side_px, domain.camera_shift_m)
         behind = rasterize(static, camera, stop=STOP)

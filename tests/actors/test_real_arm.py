@@ -1,0 +1,205 @@
+"""The arm's driver against a controller whose arm is where it is told to be."""
+
+import socket
+import time
+
+import numpy as np
+import pytest
+from standin import free_host, ideal_robot, until
+
+from actors.real.arm import ArmSettings, UrArm
+from actors.real.safety import Limits, LimitSettings
+from protos.errors import ArmStopped, InputError, Unreachable
+from protos.space import Box
+
+pytest.importorskip("rtde_control")
+BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
+PERIOD_S = 0.1
+
+
+def open_arm(host, *, armed=True, limits=None, **settings):
+    settings = {"hold_after_s": 1.0, "controller_watchdog_hz": 0.1, "connect_timeout_s": 3.0} | settings
+    return UrArm(ArmSettings(host=host, **settings), Limits(BOX, limits or LimitSettings()), armed=armed)
+
+
+@pytest.fixture(scope="module")
+def robot():
+    with ideal_robot() as robot:
+        yield robot
+
+
+@pytest.fixture(scope="module")
+def arm(robot):
+    with open_arm(robot.host) as arm:
+        yield arm
+
+
+def where(arm):
+    return arm.observe().pose
+
+
+def by(pose, *delta):
+    return pose + np.concatenate([delta, np.zeros(6 - len(delta))])
+
+
+def test_connecting_moves_nothing_and_without_arming_nothing_moves(robot):
+    with open_arm(robot.host, armed=False) as arm:
+        before = where(arm)
+        with pytest.raises(InputError, match="not armed"):
+            arm.servo(by(before, 0.01), PERIOD_S)
+        with pytest.raises(InputError, match="not armed"):
+            arm.move_to(by(before, 0.01))
+        np.testing.assert_array_equal(where(arm), before)
+
+
+def test_a_servo_step_arrives_and_takes_one_period_of_robot_time(arm):
+    pose, began = arm.anchor(), arm.time_s
+    for i in range(5):
+        goal = by(pose, 0.01 * (i + 1), -0.005 * (i + 1), 0.002 * (i + 1))
+        np.testing.assert_allclose(arm.servo(goal, PERIOD_S), goal, atol=1e-12)
+        np.testing.assert_allclose(where(arm), goal, atol=2e-3)
+    assert arm.time_s - began == pytest.approx(5 * PERIOD_S, abs=0.08)
+    np.testing.assert_allclose(arm.anchor(), goal, atol=1e-12)
+
+
+def test_the_rhythm_absorbs_the_time_spent_thinking(arm):
+    began = arm.time_s
+    for _ in range(10):
+        arm.servo(arm.anchor(), PERIOD_S)
+        time.sleep(0.02)
+    assert arm.time_s - began == pytest.approx(10 * PERIOD_S + 0.02, abs=0.09)
+
+
+def test_a_long_command_is_clipped_and_counted(arm):
+    before, clipped = arm.anchor(), arm.limits.clipped["speed"]
+    reached = arm.servo(by(before, 0, 0.15), PERIOD_S)
+    assert reached[1] - before[1] == pytest.approx(arm.limits.settings.speed_m_s * PERIOD_S)
+    assert arm.limits.clipped["speed"] == clipped + 1
+
+
+def test_a_move_arrives_and_refuses_to_leave_the_box(arm):
+    goal = np.array([-0.5, 0.1, 0.2, *arm.anchor()[3:]])
+    arm.move_to(goal)
+    np.testing.assert_allclose(where(arm), goal, atol=4e-3)
+    with pytest.raises(InputError, match="outside the work box"):
+        arm.move_to(by(goal, 0, 0, 0.2))
+
+
+def test_nan_and_jumps_are_refused_and_move_nothing(arm):
+    before = where(arm)
+    with pytest.raises(InputError, match="finite"):
+        arm.servo(by(before, np.nan), PERIOD_S)
+    with pytest.raises(ArmStopped, match="refused"):
+        arm.servo(by(before, 0.5), PERIOD_S)
+    np.testing.assert_allclose(where(arm), before, atol=1e-6)
+
+
+def test_the_watchdog_holds_when_no_fresh_action_comes():
+    with ideal_robot(latency_steps=(3,)) as robot, open_arm(robot.host, hold_after_s=0.15) as arm:
+        goal = by(arm.anchor(), 0.03)
+        arm.servo(goal, PERIOD_S)  # heard 0.3 s late: the arm is still on its way
+        until(lambda: arm.holds == 1, "the watchdog holds")
+        held = where(arm)
+        np.testing.assert_allclose(arm.anchor(), held, atol=1e-6, err_msg="it goes on from where it was held")
+        time.sleep(0.5)
+        np.testing.assert_allclose(where(arm), held, atol=1e-6)
+        assert held[0] < goal[0] - 0.005, "held on the way, not at the end of it"
+        arm.servo(by(arm.anchor(), 0, 0.01), PERIOD_S)
+        assert arm.holds == 1
+
+
+def test_resting_keeps_the_place_for_a_time_of_the_robot(arm):
+    before, began = arm.anchor(), arm.time_s
+    arm.rest(0.5)
+    assert arm.time_s - began >= 0.5
+    np.testing.assert_allclose(where(arm), before, atol=1e-4)
+
+
+def test_a_protective_stop_ends_everything():
+    with ideal_robot() as robot, open_arm(robot.host) as arm:
+        arm.servo(by(arm.anchor(), 0.01), PERIOD_S)
+        robot.protective_stop()
+        with pytest.raises(ArmStopped, match="protective stop: find the cause"):
+            for _ in range(100):
+                arm.servo(by(arm.anchor(), 0.01), PERIOD_S)
+        stopped_at = arm._link.state().pose
+        for forbidden in (
+            lambda: arm.servo(by(stopped_at, 0.01), PERIOD_S),
+            lambda: arm.move_to(by(stopped_at, 0.01)),
+            lambda: arm.rest(0.2),
+        ):
+            with pytest.raises(ArmStopped):
+                forbidden()
+        robot.pendant("unlock protective stop")
+        time.sleep(0.2)
+        with pytest.raises(ArmStopped, match="control script does not run"):
+            arm.servo(by(stopped_at, 0.01), PERIOD_S)
+        np.testing.assert_allclose(arm._link.state().pose, stopped_at, atol=1e-6, err_msg="nothing moves by itself")
+        with pytest.raises(ArmStopped, match="PROTECTIVE_STOP"):
+            robot.protective_stop()
+            open_arm(robot.host)
+
+
+def test_a_stop_while_moving_is_noticed():
+    with ideal_robot(fast=False) as robot, open_arm(robot.host, move_speed_m_s=0.05) as arm:
+        arm.move_timeout_s = 5
+        import threading
+
+        threading.Timer(0.5, robot.protective_stop).start()
+        with pytest.raises(ArmStopped, match="protective stop"):
+            arm.move_to(by(arm.anchor(), 0.1))
+
+
+def test_real_time_without_running_ahead():
+    with ideal_robot(fast=False) as robot, open_arm(robot.host) as arm:
+        wall, began, goal = time.monotonic(), arm.time_s, by(arm.anchor(), 0.02)
+        for _ in range(3):
+            arm.servo(goal, PERIOD_S)
+        assert arm.time_s - began >= 0.29 and time.monotonic() - wall >= 0.25
+        np.testing.assert_allclose(where(arm), goal, atol=1e-3)
+
+
+def test_a_dead_controller_is_noticed_in_seconds():
+    with ideal_robot() as robot, open_arm(robot.host) as arm:
+        arm.servo(by(arm.anchor(), 0.01), PERIOD_S)
+        robot.kill()
+        began = time.monotonic()
+        with pytest.raises(ArmStopped, match="link|clock"):
+            while time.monotonic() < began + 20:
+                arm.servo(arm.anchor(), PERIOD_S)
+        assert time.monotonic() - began < 15
+
+
+def test_a_silent_controller_is_noticed_in_seconds():
+    with ideal_robot() as robot:
+        with open_arm(robot.host) as arm:
+            arm.servo(by(arm.anchor(), 0.01), PERIOD_S)
+            robot.freeze()
+            began = time.monotonic()
+            with pytest.raises(ArmStopped, match="link|clock"):
+                while time.monotonic() < began + 20:
+                    arm.servo(arm.anchor(), PERIOD_S)
+            robot.thaw()
+
+
+def test_nobody_there_is_said_with_the_port_and_the_deadline():
+    host = free_host()
+    with pytest.raises(Unreachable, match=rf"{host}: dashboard port 29999.*deadline 3 s"):
+        open_arm(host)
+
+
+def test_a_port_that_accepts_and_says_nothing():
+    host = free_host()
+    sockets = [socket.create_server((host, port)) for port in (29999, 30003, 30004)]
+    with pytest.raises(Unreachable, match=r"dashboard.*deadline 3 s"):
+        open_arm(host)
+    for one in sockets:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"stream_hz": 1.0}, {"lookahead_s": 0.5}, {"blend": 0.0}, {"hold_after_s": 60.0}, {"gain": 1.0}]
+)
+def test_settings_are_checked(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        ArmSettings(**wrong)

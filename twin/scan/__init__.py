@@ -1,0 +1,16 @@
+"""A phone video, or a folder of photos, turned into a metric scene in the robot's base frame.
+
+    photos | video ─► frames ─► structure from motion ─► table plane ─► metric scale ─► robot placed
+                                                                                            │
+    scene.toml, static.ply, report.html ◄── cleaned ◄── splats trained on the photos ◄──────┘
+
+The scale comes from a printed ArUco board (capture.toml) or one known length, and is never guessed. The doors:
+
+    scan(source, out, settings=ScanSettings(), on_progress=...) -> ScanReport
+    python -m twin.scan SOURCE --out FOLDER [--length 0.30 --photo 00.png --from 120,340 --to 410,355]
+"""
+
+from twin.scan.pipeline import Progress, ScanSettings, scan
+from twin.scan.report import ScanReport
+
+__all__ = ["Progress", "ScanReport", "ScanSettings", "scan"]
