@@ -1,4 +1,4 @@
-"""Textures of the bundled capture: wood, limewash, printed cardboard. Rich enough to match, smooth enough to train on."""
+"""Textures of the bundled capture: wood, limewash, printed cardboard. Rich enough to match features in."""
 
 import cv2
 import numpy as np

@@ -75,7 +75,7 @@ def test_no_other_distribution_owns_our_names():
 @pytest.mark.parametrize("package", [*PACKAGES, "scripts", "tests"])
 def test_every_import_is_declared(package):
     declared = closure(["twinrl[dev]"])
-    ours = {*PACKAGES, "tests", *(path.stem for path in (ROOT / package).rglob("*.py"))}
+    ours = {*PACKAGES, "scripts", "tests", *(path.stem for path in (ROOT / package).rglob("*.py"))}
     for name, place in imported_modules(ROOT / package).items():
         if name not in sys.stdlib_module_names and name not in ours:
             assert OWNERS.get(name, set()) & declared, f"{place} imports {name}, which pyproject.toml does not declare"

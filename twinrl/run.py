@@ -22,11 +22,12 @@ from rich.panel import Panel
 
 from protos.errors import InputError
 from protos.settings import load_settings, save_settings
+from twinrl.context import RunContext
 from twinrl.processes import Supervisor
 from twinrl.progress import Progress
 from twinrl.services import Services
 from twinrl.settings import RunSettings
-from twinrl.stages import STAGES, RunContext
+from twinrl.stages import STAGES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from protos.errors import InputError
 from protos.schema import Schema
+from twin.scan import ScanSettings
 
 BUNDLED_CAPTURE = Path(__file__).resolve().parents[1] / "examples" / "capture"
 
@@ -77,6 +78,8 @@ class RunSettings:
     seed: int = 0
     capture: Path = BUNDLED_CAPTURE
     """Photos or a video of the workspace."""
+    scan: ScanSettings = field(default_factory=ScanSettings)
+    """How the capture becomes a scene; a capture without a printed board needs a known length."""
     replay: str = ""
     """redis:// or rediss:// URL; empty starts an embedded Valkey."""
     schema: Schema = field(default_factory=Schema)

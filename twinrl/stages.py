@@ -19,6 +19,7 @@ from twinrl.context import RunContext
 from twinrl.pictures import take_pictures
 from twinrl.progress import Stage as View
 from twinrl.report import write_report
+from twinrl.scan import ScanJob
 from twinrl.settings import RunSettings
 
 EVALUATION_SEED = {"sft_a": 5000, "sft_ab": 5000, "twin_rl": 7000}
@@ -37,10 +38,11 @@ class StageSpec:
 
 def scan(context: RunContext, view: View) -> float:
     """Photos or video → scene folder with a report of its own."""
-    settings = context.settings
-    context.run_child("scan", "twin.scan", *settings.scan.arguments(settings.capture, context.folder / "scene"))
-    view.update(1)
-    return 1
+    job = ScanJob(source=context.settings.capture, out=context.folder / "scene", settings=context.settings.scan)
+    context.start("scan", "twinrl.scan", settings=job)
+    context.supervisor.wait("scan", timeout_s=3600, poll=lambda: _follow_scan(context, view))
+    view.update(100)
+    return 100
 
 
 def demonstrations(context: RunContext, view: View) -> float:
@@ -165,6 +167,12 @@ def last_metrics(folder: Path) -> dict[str, Any]:
     return lines[-1] if lines else {}
 
 
+def _follow_scan(context: RunContext, view: View) -> None:
+    status = read_status(context.supervisor.logs / "scan.status.json")
+    if status is not None:
+        view.update(status.rates.get("percent", 0.0), doing=status.doing)
+
+
 def _follow_steps(context: RunContext, view: View, *names: str) -> None:
     view.update(sum(last_metrics(context.folder / name).get("step", 0) for name in names))
 
@@ -182,7 +190,7 @@ def per_evaluation(settings: RunSettings) -> float:
 
 
 STAGES = (
-    StageSpec(name="scan", unit="scene", total=lambda s: 1, run=scan),
+    StageSpec(name="scan", unit="percent", total=lambda s: 100, run=scan),
     StageSpec(
         name="demonstrations",
         unit="episodes",

@@ -71,15 +71,16 @@ def read_run(run_dir: Path) -> RunStatus:
         known = f"runs there: {', '.join(siblings)}" if siblings else f"no runs in {run_dir.parent}"
         raise InputError(f"{run_dir} is not a run folder; {known}")
     table = read_object(run_dir / "processes.json")
-    rows = {row["name"]: _process(run_dir, row) for row in table.get("processes", [])}
+    rows = {row["name"]: _process(run_dir, row, supervised=True) for row in table.get("processes", [])}
     for path in said:
         name = path.name.removesuffix(".status.json")
         if name not in rows:  # started by a process of the run, as Ray's workers are
-            rows[name] = _process(run_dir, {"name": name})
+            rows[name] = _process(run_dir, {"name": name}, supervised=bool(table))
     learning = {path.parent.name: last_line(path) for path in sorted(run_dir.glob("*/metrics.jsonl"))}
     return RunStatus(
         folder=run_dir,
-        running=_alive(int(table.get("run_pid", 0)), None),
+        running=_alive(int(table.get("run_pid", 0)), None)
+        or (not table and any(line.state == "running" for line in rows.values())),
         processes=list(rows.values()),
         stages=read_lines(run_dir / "stages.jsonl"),
         learning={name: line for name, line in learning.items() if line},
@@ -94,14 +95,14 @@ def render(run: RunStatus) -> RenderableType:
     return Group(head, _process_table(run.processes), *_stage_lines(run), *words)
 
 
-def _process(run_dir: Path, row: dict[str, Any]) -> ProcessLine:
+def _process(run_dir: Path, row: dict[str, Any], *, supervised: bool) -> ProcessLine:
     """Joins the supervisor's row with what the process says of itself."""
     said = read_status(run_dir / "logs" / f"{row['name']}.status.json")
     pid = int(row.get("pid", said.pid if said else 0))
     age_s = max(time.time() - said.t, 0.0) if said else None
-    here = _alive(pid, row.get("started_unix_s"))
-    # Without a row it may live in a container, where its number means nothing to us; a fresh status is a sign of life.
-    alive = here or ("state" not in row and age_s is not None and age_s < STALE_S)
+    here = supervised and _alive(pid, row.get("started_unix_s"))
+    # Without a supervisor it lives in a container, where its number means nothing here: a fresh status says it lives.
+    alive = here or (not supervised and age_s is not None and age_s < STALE_S)
     state = str(row.get("state", "running"))
     if state == "running" and not alive:
         state = "gone"
@@ -145,15 +146,19 @@ def _process_table(processes: list[ProcessLine]) -> Table:
         old = line.age_s is not None and line.age_s > STALE_S and line.state == "running"
         table.add_row(
             Text(line.name, style="bold"),
-            str(line.pid or ""),
+            str(line.pid) if line.memory_mb is not None else "",
             Text(line.state, style=styles.get(line.state, "")),
             str(line.restarts or ""),
             "" if line.memory_mb is None else f"{line.memory_mb:,.0f} MB",
             Text(line.doing + (f" ({duration(line.age_s or 0)} ago)" if old else "")),
             Text(line.waiting_for, style="yellow"),
-            Text("  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in line.rates.items())),
+            Text("  ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in line.rates.items())),
         )
     return table
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _stage_lines(run: RunStatus) -> list[Text]:

@@ -86,8 +86,7 @@ def test_stages_and_learning_are_listed_and_half_written_lines_left_out(tmp_path
 
 
 def test_processes_that_only_write_a_status_file_are_listed(tmp_path):
-    (tmp_path / "settings.json").write_text("{}")
-    (tmp_path / "logs").mkdir()
+    (tmp_path / "processes.json").write_text(json.dumps({"run_pid": os.getpid(), "processes": []}))
     StatusFile(tmp_path / "logs" / "policy_server.status.json").write(doing="batches of 16")
     (line,) = read_run(tmp_path).processes
     assert (line.name, line.pid, line.state) == ("policy_server", os.getpid(), "running")
@@ -99,7 +98,9 @@ def test_a_process_in_a_container_lives_while_its_status_is_fresh(tmp_path):
     said = {"pid": 2**22 + 1, "doing": "online RL", "waiting_for": "actors", "rates": {}}
     for age_s, state in ((1.0, "running"), (60.0, "gone")):
         path.write_text(json.dumps(said | {"t": time.time() - age_s}))
-        assert read_run(tmp_path).processes[0].state == state
+        run = read_run(tmp_path)
+        assert run.processes[0].state == state
+        assert run.running == (state == "running")
 
 
 def test_a_folder_that_is_no_run_is_refused_with_the_runs_there(tmp_path):

@@ -82,9 +82,10 @@ def from_board(scene: Reconstruction, board: Board) -> Scale:
     seen = _sightings(scene, board)
     corners = {key: _triangulate(scene, sightings) for key, sightings in seen.items() if len(sightings) >= SIGHTINGS}
     if len(corners) < 4:
+        last = board.first_id + board.columns * board.rows - 1
         raise SceneError(
-            f"the board ({board.dictionary}, ids {board.first_id} to {board.first_id + board.columns * board.rows - 1}) "
-            f"was not found in {SIGHTINGS} views; check its entries in capture.toml, print it larger, or use --length"
+            f"the board ({board.dictionary}, ids {board.first_id} to {last}) was not found in {SIGHTINGS} views; "
+            "check its entries in capture.toml, print it larger, or use --length"
         )
     kept = {key: seen[key] for key in corners}
     first = similarity(_page(board, kept), np.array(list(corners.values())))
@@ -96,7 +97,8 @@ def from_board(scene: Reconstruction, board: Board) -> Scale:
     return Scale(
         metres_per_unit=1 / scale,
         provenance=f"ArUco board {board.dictionary}, {board.columns} x {board.rows} markers of "
-        f"{board.marker_m * 1e3:g} mm, seen in {views} views (distances spread by {spread:.2f} %, corners reproject to {residual:.2f} px)",
+        f"{board.marker_m * 1e3:g} mm, seen in {views} views "
+        f"(distances spread by {spread:.2f} %, corners reproject to {residual:.2f} px)",
         spread_percent=spread,
         reprojection_px=residual,
         sfm_from_board=pose,

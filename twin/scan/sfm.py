@@ -102,8 +102,8 @@ def reconstruct(
     registered = best.num_reg_images() if best is not None else 0
     if best is None or registered < max(3, settings.least_share * len(frames.names)):
         raise SceneError(
-            f"only {registered} of {len(frames.names)} pictures fit together; neighbours must overlap by two thirds and "
-            "show texture: move slowly, add pictures in between, lay something patterned on a bare table"
+            f"only {registered} of {len(frames.names)} pictures fit together; neighbours must overlap by two thirds "
+            "and show texture: move slowly, add pictures in between, lay something patterned on a bare table"
         )
     return _read_model(best, frames)
 
