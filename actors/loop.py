@@ -16,13 +16,14 @@ control step, which lets the physics settle, while the other slots go on.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 
 from actors.interfaces import Decision, Environment, Guide, Operator, Policy, Sink
 from actors.recorder import EpisodeRecorder
+from protos.errors import TwinRLError
 from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Observation, Outcome, Segment
 
 log = logging.getLogger(__name__)
@@ -93,16 +94,25 @@ class EpisodeLoop:
     def _observe(self) -> Observation:
         """An observation without NaN: a slot that has one loses its episode and starts anew."""
         observation = self._timed("observe", self.environment.observe)
+        bad = [int(slot) for slot in observation.bad_rows() if not self._retired[slot]]
+        if bad:
+            log.warning("dropped %d episode(s): NaN or infinity in the observation of slot %s", len(bad), bad)
+            self.stats.bad_observations += len(bad)
+            for slot in bad:
+                self._begin(slot)
+            observation = self.environment.observe()
+        return self._without_retired(observation)
+
+    def _without_retired(self, observation: Observation) -> Observation:
+        """Blanks what retired slots still show. Raises TwinRLError when another slot shows NaN after its reset."""
         bad = observation.bad_rows()
         if not len(bad):
             return observation
-        log.warning("dropped %d episode(s): NaN or infinity in the observation of slot %s", len(bad), bad.tolist())
-        self.stats.bad_observations += len(bad)
-        for slot in bad:
-            self._begin(int(slot))
-        observation = self.environment.observe()
-        assert not len(observation.bad_rows()), "a slot shows NaN right after its reset"
-        return observation
+        if broken := [int(slot) for slot in bad if not self._retired[slot]]:
+            raise TwinRLError(f"slot {broken}: NaN or infinity in the observation right after a reset")
+        proprio = observation.proprio.copy()
+        proprio[bad] = 0.0
+        return replace(observation, proprio=proprio)
 
     def _close_ended(self, observation: Observation, decision: Decision) -> Bools:
         """Records ended slots' last observation, reports and resets them; returns the slots that idle now."""

@@ -42,7 +42,7 @@ class _Slot:
     rewards: list[float] = field(default_factory=list)
     human: list[bool] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
-    backbone_id: str = ""
+    backbones: list[str] = field(default_factory=list)
 
 
 class EpisodeRecorder:
@@ -105,17 +105,16 @@ class EpisodeRecorder:
         state.observations.append(observation.rows([slot]))
         if decision.embedding is not None:
             state.embeddings.append(decision.embedding[slot].copy())
-        state.backbone_id = decision.backbone_id
+        state.backbones.append(decision.backbone_id)
 
     def _cut(self, state: _Slot, observation: Observation, decision: Decision, slot: int) -> Segment:
         """The collected steps as a segment whose last observation is `observation`; empties the slot's lists.
 
         A segment that saw two backbones leaves without embeddings: the learner recomputes them from the frames.
         """
-        changed = state.backbone_id not in ("", decision.backbone_id)
         self._observe(state, observation, decision, slot)
         frames = state.observations
-        whole = len(state.embeddings) == len(frames) and not changed
+        whole = len(state.embeddings) == len(frames) and len(set(state.backbones)) == 1
         versions = [v for v in state.versions if v >= 0] or [-1]
         segment = Segment(
             task=self.tags.task,
@@ -127,7 +126,7 @@ class EpisodeRecorder:
             outcome=state.outcome,
             source=self.tags.source,
             policy_versions=(min(versions), max(versions)),
-            backbone_id=state.backbone_id if whole else "",
+            backbone_id=decision.backbone_id if whole else "",
             observation=Observation(
                 side=np.concatenate([frame.side for frame in frames]),
                 wrist=np.concatenate([frame.wrist for frame in frames]),
@@ -146,6 +145,7 @@ class EpisodeRecorder:
             state.rewards,
             state.human,
             state.versions,
+            state.backbones,
         ):
             sequence.clear()
         return segment

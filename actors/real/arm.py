@@ -10,6 +10,7 @@ nothing moves until somebody starts again. Time is the robot's own clock.
 """
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -76,11 +77,11 @@ class UrArm:
         self._link = Link.connect(settings.host, settings.connect_timeout_s)
         self._commanded = self._link.state().pose
         self._is_servoing = False
-        self._due_s = 0.0
+        self._due_s = -math.inf
         self._last_action = time.monotonic()
         self._closing = threading.Event()
         if settings.controller_watchdog_hz > 0:
-            self._link.send("watchdog", lambda: self._link.control.setWatchdog(settings.controller_watchdog_hz))
+            self._link.execute("watchdog", lambda: self._link.control.setWatchdog(settings.controller_watchdog_hz))
         self._watchdog = threading.Thread(target=self._watch, name="arm watchdog", daemon=True)
         self._watchdog.start()
 
@@ -141,7 +142,7 @@ class UrArm:
         self.hold("before a move")
         control, settings = self._link.control, self.settings
         speed, acceleration = settings.move_speed_m_s, settings.move_acceleration_m_s2
-        self._link.send("moveL", lambda: control.moveL(pose.tolist(), speed, acceleration, True))
+        self._link.execute("moveL", lambda: control.moveL(pose.tolist(), speed, acceleration, True))
         deadline = time.monotonic() + settings.move_timeout_s
         while not self._has_arrived(pose):
             if time.monotonic() > deadline:
@@ -155,7 +156,7 @@ class UrArm:
             if self._is_servoing:
                 self._is_servoing = False
                 log.debug("hold: %s", why)
-                self._link.send("servoStop", self._link.control.servoStop)
+                self._link.execute("servoStop", self._link.control.servoStop)
             self._commanded = self._link.state().pose
 
     def try_to_hold(self, why: str) -> None:
@@ -197,7 +198,7 @@ class UrArm:
         with self._link.lock:
             self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), pose
             command = lambda: control.servoL(pose.tolist(), 0, 0, slice_s, settings.lookahead_s, settings.gain)  # noqa: E731
-            self._link.send("servoL", command)
+            self._link.stream("servoL", command)
 
     def _check(self, state: ArmState) -> None:
         why = self._link.trouble() or self.limits.check_measured(state.pose[:3], state.joints, state.wrench[:3])
@@ -231,4 +232,4 @@ class UrArm:
                 log.warning("no fresh action for %.0f ms: arm held", silent_s * 1e3)
                 self.hold("no fresh action")
             elif not self._is_servoing and self.settings.controller_watchdog_hz > 0:
-                self._link.send("watchdog", self._link.control.kickWatchdog)
+                self._link.execute("watchdog", self._link.control.kickWatchdog)

@@ -9,6 +9,7 @@ import sys
 from typing import Protocol, TextIO
 
 from actors.real.bench import BenchClient
+from protos.errors import InputError
 from protos.schema import Configuration
 from twin.tasks.base import TOOL
 
@@ -52,7 +53,7 @@ class ConsoleHands:
                 self._say(f"  {name}: x = {x * 100:.1f} cm, y = {y * 100:.1f} cm, turned {yaw * 57.3:.0f} degrees")
         self._say("Place the objects (base frame), leave the arm's reach, press Enter.")
         if not self._answers.readline():
-            raise EOFError("the terminal is closed: nobody can place the objects")
+            raise InputError("the terminal is closed: nobody can place the objects")
         self._say("The arm moves. Enter: the task is solved. Ctrl-C: hold.")
 
     def judge(self) -> bool:

@@ -4,8 +4,10 @@
     RTDE      30004 ── state (RTDEReceiveInterface), command registers (RTDEControlInterface)
     script    30003 ── ur_rtde's control script
 
-ur_rtde's getters and commands release the interpreter lock but are not made for several threads: `Link.lock` guards
-every command. It prints its own reconnection notes to standard error.
+ur_rtde is not made for several threads: `Link.lock` guards every command. A command that waits for an answer waits for
+ever when the controller falls silent, so each runs in a thread of its own with a deadline; one that is given up stays
+behind in ur_rtde. Its constructors hold Python's lock and have deadlines of their own, hence the ports are tried first.
+It prints its own reconnection notes to standard error.
 """
 
 import logging
@@ -41,6 +43,7 @@ OUTPUTS = [
     "robot_status_bits",
 ]
 """What is streamed to us: all that is read here and no more, which keeps a package small."""
+CLOSE_TIMEOUT_S = 1.5
 _NORMAL, _REDUCED = 1, 2
 _REMEDIES = {
     3: "protective stop: find the cause, free the arm, release the stop at the pendant",
@@ -70,6 +73,8 @@ class Link:
     def __init__(self, receive: Any, control: Any, timeout_s: float) -> None:
         self._receive, self.control = receive, control
         self._timeout_s = timeout_s
+        self._is_given_up = False
+        """Set when ur_rtde may still be busy with a call, or is closed: it must not be asked anything any more."""
         self.lock = threading.RLock()
 
     @classmethod
@@ -105,7 +110,7 @@ class Link:
 
     def trouble(self) -> str:
         """Why the arm cannot be commanded now, and what the operator must do; empty when it can."""
-        if not self._receive.isConnected() or not self.control.isConnected():
+        if not self.is_connected:
             return "link to the controller lost: check power and network"
         if (mode := self._receive.getSafetyMode()) not in (_NORMAL, _REDUCED):
             return _REMEDIES.get(mode, f"safety mode {mode}: see the pendant")
@@ -113,10 +118,28 @@ class Link:
             return "the control script does not run (stopped at the pendant, or the controller's watchdog ended it)"
         return ""
 
-    def send(self, what: str, command: Callable[[], bool]) -> None:
-        """One command to the control script. Raises ArmStopped when the controller does not take it."""
+    def stream(self, what: str, command: Callable[[], bool]) -> None:
+        """A servo command, which ur_rtde sends without waiting. Raises ArmStopped when the controller refuses it."""
         with self.lock:
-            taken = command()
+            self._require(what, command())
+
+    def execute(self, what: str, command: Callable[[], bool]) -> None:
+        """A command that ur_rtde waits for. Raises ArmStopped when the controller refuses it or does not answer."""
+        with self.lock:
+            if not self.is_connected:
+                raise ArmStopped(f"{what} impossible: {self.trouble()}")
+            try:
+                taken = _within(self._timeout_s, what, command)
+            except Unreachable as error:
+                self._is_given_up = True
+                raise ArmStopped(f"link to the controller lost: {error}") from error
+            self._require(what, taken)
+
+    @property
+    def is_connected(self) -> bool:
+        return not self._is_given_up and bool(self._receive.isConnected() and self.control.isConnected())
+
+    def _require(self, what: str, taken: bool) -> None:
         if not taken:
             raise ArmStopped(f"{what} refused: {self.trouble() or 'the controller did not say why'}")
 
@@ -135,15 +158,25 @@ class Link:
 
     def close(self) -> None:
         """Ends the control script and both connections; a lost link is not an error any more."""
-        for what, command in (
-            ("stop script", self.control.stopScript),
-            ("disconnect", self.control.disconnect),
-            ("disconnect", self._receive.disconnect),
-        ):
-            try:
-                _within(2.0, what, command)
-            except (Unreachable, RuntimeError) as error:
-                log.info("%s: %s", what, error)
+        if not self.lock.acquire(timeout=CLOSE_TIMEOUT_S):
+            self._is_given_up = True
+            return
+        try:
+            if self._is_given_up:
+                return
+            if self.is_connected:
+                self._end("stop script", self.control.stopScript)
+            self._is_given_up = True
+            self._end("disconnect", self.control.disconnect)
+            self._end("disconnect", self._receive.disconnect)
+        finally:
+            self.lock.release()
+
+    def _end(self, what: str, command: Callable[[], Any]) -> None:
+        try:
+            _within(CLOSE_TIMEOUT_S, what, command)
+        except Unreachable as error:
+            log.info("%s", error)
 
 
 def _smooth(pose: F64) -> F64:

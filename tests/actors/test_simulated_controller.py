@@ -61,9 +61,10 @@ def test_move_joints_takes_robot_time_and_no_wall_time(clients):
     control, receive = clients
     q = np.array(receive.getActualQ())
     began = receive.getTimestamp()
-    assert control.moveJ((q + [0.3, 0, 0, 0, 0, 0]).tolist(), 1.0, 2.0)
+    goal = q + 0.3 * np.eye(6)[0]
+    assert control.moveJ(goal.tolist(), 1.0, 2.0)
     fresh(receive)
-    np.testing.assert_allclose(receive.getActualQ(), q + [0.3, 0, 0, 0, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(receive.getActualQ(), goal, atol=1e-5)
     assert receive.getTimestamp() - began > 0.75, "a triangle of 0.3 rad at 2 rad/s2"
     assert control.moveJ(q.tolist(), 1.0, 2.0)
 

@@ -53,7 +53,7 @@ class Wire:
     def ask(self, kind, payload=b""):
         before = len(self.sent)
         self.protocol.data_received(struct.pack(">HB", 3 + len(payload), ord(kind)) + payload)
-        return [frame for frame in frames(self.sent[before:])]
+        return list(frames(self.sent[before:]))
 
 
 def frames(data):
@@ -100,7 +100,7 @@ def test_an_unknown_variable_is_said_to_be_unknown():
 
 
 def test_frames_may_arrive_in_pieces():
-    machine, _, wire = connect()
+    _, _, wire = connect()
     data = struct.pack(">HB", 3, ord("v")) + struct.pack(">HBH", 5, ord("V"), 2)
     for byte in data:
         wire.protocol.data_received(bytes([byte]))
@@ -187,25 +187,29 @@ class Fingers:
         self.opening = opening
 
 
+def ask(gripper, words):
+    return gripper.answer(words.split())
+
+
 def test_gripper_registers():
     fingers = Fingers()
     gripper = robotiq.Gripper(fingers)
-    assert gripper.answer("GET STA".split()) == "STA 0\n"
-    assert gripper.answer("SET POS 255".split()) == "ack"
+    assert ask(gripper, "GET STA") == "STA 0\n"
+    assert ask(gripper, "SET POS 255") == "ack"
     assert fingers.opening == 1.0, "an inactive gripper does not move"
-    assert gripper.answer("SET ACT 1 GTO 1".split()) == "ack"
-    assert gripper.answer("GET STA".split()) == "STA 3\n"
-    assert gripper.answer("SET POS 255 SPE 100 FOR 10".split()) == "ack"
+    assert ask(gripper, "SET ACT 1 GTO 1") == "ack"
+    assert ask(gripper, "GET STA") == "STA 3\n"
+    assert ask(gripper, "SET POS 255 SPE 100 FOR 10") == "ack"
     assert fingers.opening == 0.0
-    assert gripper.answer("GET POS".split()) == f"POS {robotiq.CLOSED_AT}\n"
-    assert gripper.answer("GET OBJ".split()) == "OBJ 3\n"
+    assert ask(gripper, "GET POS") == f"POS {robotiq.CLOSED_AT}\n"
+    assert ask(gripper, "GET OBJ") == "OBJ 3\n"
     fingers.opening = 0.45
-    assert [gripper.answer("GET OBJ".split()) for _ in range(2)] == ["OBJ 0\n", "OBJ 2\n"], "moving, then on something"
+    assert [ask(gripper, "GET OBJ") for _ in range(2)] == ["OBJ 0\n", "OBJ 2\n"], "moving, then on something"
 
 
 @pytest.mark.parametrize("words", ["", "GET", "GET XYZ", "SET POS", "SET POS 256", "SET POS -1", "SET STA 3", "HI"])
 def test_gripper_refuses_nonsense(words):
-    assert robotiq.Gripper(Fingers()).answer(words.split()) == "?\n"
+    assert ask(robotiq.Gripper(Fingers()), words) == "?\n"
 
 
 def test_start_values_fill_every_type():

@@ -118,9 +118,11 @@ def synthetic_run(folder):
     stages += [("twin RL", 110, 210, "steps", 16000), ("real RL", 60, 90, "steps", 2000), ("report", 2, 2, "", None)]
     keys = ("stage", "wall_s", "cpu_s", "unit", "count")
     lines(folder / "stages.jsonl", [dict(zip(keys, stage, strict=True)) for stage in stages])
-    scan = {"views": 24, "views_registered": 24, "reprojection_px": 0.61, "psnr_db": 31.2, "scale": {"from": "board"}}
+    scan = {"pictures": 24, "registered": 24, "reprojection_px": 0.61, "held_out_psnr_db": 31.2}
     (folder / "scene").mkdir()
-    (folder / "scene" / "report.json").write_text(json.dumps(scan | {"psnr_by_view": [30.0] * 24}))
+    (folder / "scene" / "report.json").write_text(
+        json.dumps(scan | {"board_spread_percent": None, "seconds": {"sfm": 12.5}, "held_out": ["a", "b"]})
+    )
     settings = {"seed": 2, "twin_rl": {"env_steps": 16000, "actors": 2}, "capture": "photos <of a> table & chair"}
     (folder / "settings.json").write_text(json.dumps(settings))
     for index, name in enumerate(("twin_side", "twin_wrist", "standin_side", "standin_wrist")):
@@ -173,7 +175,7 @@ def test_every_part_is_there_and_nothing_is_missing(page):
     assert page.tags.count("img") == 4
     # maps, real curves, SFT + twin RL + real RL metrics, ages
     assert page.tags.count("svg") == 5 + 2 + (1 + 3 + 2) + 2
-    for words in ("scripted operator", "Twin, side camera", "photos registered", "16,000 steps", "twin_rl.env_steps"):
+    for words in ("scripted operator", "Twin, side camera", "pictures registered", "16,000 steps", "twin_rl.env_steps"):
         assert words in page.text, words
 
 

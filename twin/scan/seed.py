@@ -1,8 +1,9 @@
 """The splats that training starts from.
 
 sparse points ──► more between neighbours ──────────────────────────────┐
-views ─► cells of the picture that no point falls into ─► a splat at the ├─► means, quaternions, scales, …
-         depth of the nearest matched points, in the picture's colour ───┘
+views ─► cells of the picture that no point falls into ─► a splat in the ├─► means, quaternions, scales, …
+         picture's colour, at the depth of matched points close by ──────┘
+         or, with none close by, on the table plane or a dome far behind
 
 Structure from motion finds points where there is texture. Without the second row a plain wall would start empty and
 training would paint it with blobs that hang in front of the camera.
@@ -26,6 +27,10 @@ class SeedSettings:
     splats: int = 15_000
     cell: float = 1 / 40
     """Size of the cells that must not stay empty, as a share of the picture's width."""
+    close: float = 4.0
+    """Matched points lend their depth to cells up to so many cells away."""
+    dome: float = 4.0
+    """Radius of the dome over the table, in median distances from a camera to the points."""
     spread: float = 0.6
     """Standard deviation of a splat over its distance to the neighbours."""
     opacity: float = 0.8
@@ -35,7 +40,7 @@ class SeedSettings:
 def start(scene: Reconstruction, settings: SeedSettings) -> tuple[F64, F64, F64, F64, F64]:
     """Means (n, 3) [m], quaternions (n, 4), log scales (n, 3), opacity logits (n,), colour logits (n, 3)."""
     rng = np.random.default_rng(settings.seed)
-    filled, paint = _fill(scene, settings.cell)
+    filled, paint = _fill(scene, settings)
     rounds = max(1, round((settings.splats - len(filled)) / len(scene.points)))
     points, colours = _interpolated(scene.points, scene.colours / 255, rounds, rng)
     points = np.concatenate([filled, points])[: settings.splats]
@@ -66,18 +71,21 @@ def _interpolated(points: F64, colours: F64, rounds: int, rng: np.random.Generat
     return np.concatenate(places), np.concatenate(paints)
 
 
-def _fill(scene: Reconstruction, cell: float) -> tuple[F64, F64]:
+def _fill(scene: Reconstruction, settings: SeedSettings) -> tuple[F64, F64]:
     """Points and colours for the empty cells, view by view; what one view adds fills cells of the next."""
+    middle = np.median(scene.points, axis=0)
+    eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
+    dome = settings.dome * float(np.median(np.linalg.norm(eyes - middle, axis=1)))
     places, paints = np.empty((0, 3)), np.empty((0, 3))
     for view in scene.views:
-        place, paint = _fill_view(view, scene.points[view.seen], np.concatenate([scene.points, places]), cell)
+        place, paint = _fill_view(view, scene.points[view.seen], np.concatenate([scene.points, places]), dome, settings)
         places, paints = np.concatenate([places, place]), np.concatenate([paints, paint])
     return places, paints
 
 
-def _fill_view(view: View, matched: F64, known: F64, cell: float) -> tuple[F64, F64]:
+def _fill_view(view: View, matched: F64, known: F64, dome: float, settings: SeedSettings) -> tuple[F64, F64]:
     camera = view.camera
-    side = cell * camera.width
+    side = settings.cell * camera.width
     columns, rows = math.ceil(camera.width / side), math.ceil(camera.height / side)
     u, v, z = camera.project(known).T
     inside = (z > 0) & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
@@ -91,8 +99,12 @@ def _fill_view(view: View, matched: F64, known: F64, cell: float) -> tuple[F64, 
     distance, index = cKDTree(shown[:, :2]).query(pixels, 3)
     weight = 1 / np.maximum(distance, 1)
     depth = (weight * shown[index, 2]).sum(axis=1) / weight.sum(axis=1)
-    rays = np.c_[(pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy], np.ones(len(pixels))]
-    pose = camera.base_from_camera
+    local = np.c_[(pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy], np.ones(len(pixels))]
+    eye, rays = camera.base_from_camera[:3, 3], local @ camera.base_from_camera[:3, :3].T
+    with np.errstate(divide="ignore"):
+        table = np.where(rays[:, 2] < 0, -eye[2] / rays[:, 2], np.inf)
+    behind = np.minimum(table, dome / np.linalg.norm(rays, axis=1))
+    depth = np.where(distance[:, 0] <= settings.close * side, depth, behind)
     smooth = cv2.blur(view.picture, (int(side), int(side)))
     colours = smooth[pixels[:, 1].astype(int), pixels[:, 0].astype(int)] / 255
-    return (rays * depth[:, None]) @ pose[:3, :3].T + pose[:3, 3], colours
+    return eye + rays * depth[:, None], colours

@@ -10,17 +10,27 @@ from typing import Any
 import numpy as np
 
 from twinrl.progress import duration
-from twinrl.report.inputs import EVALUATIONS, LEARNING_STAGES, Episode, RunFiles, rates_by_region
+from twinrl.report.inputs import EVALUATIONS, Episode, RunFiles, rates_by_region
 from twinrl.report.statistics import Rate
 
 NO_BREAK = "\u00a0"
 PACKAGES = ("twinrl", "torch", "ray", "mujoco", "numpy", "numba", "pycolmap", "ur-rtde")
 SCAN_LABELS = {
-    "views": "photos given",
-    "views_registered": "photos registered",
-    "reprojection_px": "reprojection error [px]",
-    "psnr_db": "PSNR on held-out views [dB]",
-    "splats": "splats",
+    "source": "capture",
+    "pictures": "pictures given",
+    "registered": "pictures registered",
+    "dropped": "frames dropped as blurred or repeated",
+    "points": "sparse points",
+    "reprojection_px": "reprojection error, mean [px]",
+    "scale_provenance": "scale from",
+    "metres_per_unit": "metres per unit of the reconstruction",
+    "board_spread_percent": "spread of the scale over the markers [%]",
+    "board_reprojection_px": "reprojection error of the board [px]",
+    "placement": "placed by",
+    "table_points": "points on the table plane",
+    "table_spread_mm": "their distance from it, RMS [mm]",
+    "held_out": "views held out",
+    "held_out_psnr_db": "PSNR on held-out views [dB]",
 }
 
 
@@ -183,11 +193,6 @@ def versions() -> str:
     present = {one.metadata["Name"].lower().replace("_", "-") for one in importlib.metadata.distributions()}
     named = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in present]
     return f"Python {platform.python_version()}, {', '.join(named)} on {platform.system()} {platform.machine()}"
-
-
-def missing_stages(run: RunFiles) -> list[str]:
-    """Learning stages without a metrics file, by their printed names."""
-    return [label for name, label in LEARNING_STAGES.items() if not run.metrics[name]]
 
 
 def _rate(count: float, seconds: float) -> str:

@@ -1,0 +1,97 @@
+"""When the scripted operator takes over, and that it keeps the arm until the episode ends."""
+
+import numpy as np
+import pytest
+
+from actors.human.scripted import ScriptedOperator, TakeoverSettings
+from protos.errors import InputError
+from protos.schema import Observation
+from twin import tasks
+
+TASK = tasks.get("pick_and_place")
+TABLE = {"cube": (-0.55, 0.10, 0.018, 0.0), "target": (-0.39, 0.0, 0.001, 0.0)}
+
+
+class Table:
+    """Eyes: where everything is. Counts how often it was looked at."""
+
+    def __init__(self):
+        self.poses, self.looks = dict(TABLE), 0
+
+    def objects(self):
+        self.looks += 1
+        return self.poses
+
+
+class Arm:
+    """A tool that tests move."""
+
+    is_closing = False
+
+    def __init__(self):
+        self.commanded = np.array([-0.54, 0.0, 0.16])
+
+    def observe(self):
+        proprio = np.zeros((1, 19), np.float32)
+        proprio[0, :3], proprio[0, 18] = self.commanded, 1.0
+        frame = np.zeros((1, 64, 64, 3), np.uint8)
+        return Observation(side=frame, wrist=frame, proprio=proprio)
+
+
+def make(**settings):
+    table, arm = Table(), Arm()
+    return table, arm, ScriptedOperator(TASK, arm, table, TakeoverSettings(**settings))
+
+
+def first_takeover(operator, arm, steps=60, move=lambda step: None):
+    for step in range(steps):
+        move(step)
+        if operator.override(0, step, arm.observe()) is not None:
+            return step
+    return None
+
+
+def test_a_demonstrator_acts_from_the_first_step_towards_the_object():
+    _, arm, operator = make(always=True)
+    action = operator.override(0, 0, arm.observe())
+    assert action.shape == (7,) and action[1] > 0.9 and action[6] > 0
+
+
+def test_it_takes_over_when_nothing_gets_nearer():
+    _, arm, operator = make(patience_steps=8, takeover_at=1.0)
+    assert first_takeover(operator, arm) == 8
+
+
+def test_progress_keeps_it_waiting_until_time_gets_short():
+    _, arm, operator = make(patience_steps=5, takeover_at=0.45)
+
+    def approach(step):
+        arm.commanded = arm.commanded + 0.1 * (np.array(TABLE["cube"][:3]) - arm.commanded)
+
+    assert first_takeover(operator, arm, move=lambda step: approach(step) if step < 10 else None) == 14
+    _, arm, operator = make(patience_steps=60, takeover_at=0.45)
+    assert first_takeover(operator, arm) == 27
+
+
+def test_once_it_has_taken_over_it_stays_until_the_next_episode():
+    _, arm, operator = make(patience_steps=3)
+    begun = first_takeover(operator, arm)
+    assert all(operator.override(0, step, arm.observe()) is not None for step in range(begun + 1, 20))
+    assert operator.override(0, 0, arm.observe()) is None
+
+
+def test_an_unwatched_episode_is_left_alone_and_not_looked_at():
+    table, arm, operator = make(watch=0.0)
+    assert first_takeover(operator, arm) is None and table.looks == 0
+
+
+def test_it_watches_the_share_of_episodes_it_is_told_to():
+    _, arm, operator = make(watch=0.5, patience_steps=1, seed=3)
+    watched = [first_takeover(operator, arm, steps=4) is not None for _ in range(200)]
+    assert 0.4 < np.mean(watched) < 0.6
+
+
+@pytest.mark.parametrize("wrong", [{"watch": 1.5}, {"takeover_at": -0.1}, {"patience_steps": 0}])
+def test_settings_are_checked(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        TakeoverSettings(**wrong)
