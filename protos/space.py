@@ -91,11 +91,13 @@ class ConfigurationSpace:
         poses = {self.manipulated: pose} | {name: other.sample(rng) for name, other in self.others.items()}
         return Configuration(region=region, cell=self.cell_of(pose[0], pose[1]), poses=poses)
 
-    def spread(self, rng: np.random.Generator, *, region: str, per_cell: int) -> list[Configuration]:
-        """`per_cell` configurations in every cell of a region, for evaluations."""
-        first = list(self.regions).index(region) * self.rows * self.columns
-        cells = range(first, first + self.rows * self.columns)
-        return [self.sample(rng, cell=cell) for cell in cells for _ in range(per_cell)]
+    def spread(self, rng: np.random.Generator, *, region: str, rollouts: int) -> list[Configuration]:
+        """`rollouts` configurations spread evenly over a region's cells, for evaluations."""
+        per_region = self.rows * self.columns
+        first = list(self.regions).index(region) * per_region
+        everywhere = np.repeat(np.arange(per_region), rollouts // per_region)
+        rest = rng.choice(per_region, rollouts % per_region, replace=False)
+        return [self.sample(rng, cell=first + int(cell)) for cell in np.sort(np.concatenate([everywhere, rest]))]
 
 
 def _slot(value: float, limits: tuple[float, float], count: int) -> int:

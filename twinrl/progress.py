@@ -125,7 +125,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own above the running stage."""
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         if self._live is not None:

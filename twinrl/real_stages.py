@@ -107,7 +107,7 @@ def _evaluate(context: RunContext, view: View, *, policy: str, name: str) -> flo
     parts = []
     for share, own in shares.items():
         parts.append(context.folder / "eval" / f"{name}_{share}.part.jsonl")
-        plan = EvaluatePlan(out=parts[-1], per_cell=context.settings.evaluation.per_cell, regions=own)
+        plan = EvaluatePlan(out=parts[-1], rollouts=context.settings.evaluation.rollouts, regions=own)
         settings = _arm(
             context, share, seed=REAL_EVALUATION_SEED, policy=context.folder / policy / "policy", evaluate=plan
         )

@@ -19,8 +19,8 @@ class DemonstrationPlan:
 
     real_a: int = 30
     """On the arm, in region A only: what a person would record."""
-    twin_a: int = 30
-    twin_b: int = 30
+    twin_a: int = 60
+    twin_b: int = 60
     disturbance: float = 0.3
     """Motion noise that the demonstrator corrects, so that recoveries are shown."""
 
@@ -29,7 +29,7 @@ class DemonstrationPlan:
 class SftPlan:
     """Supervised warm-up, the same for both policies."""
 
-    steps: int = 850
+    steps: int = 1_100
     batch: int = 32
 
 
@@ -64,9 +64,10 @@ class RealRlPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
-    """Rollouts per grid cell (20 cells per region)."""
+    """Every policy is tried from starts spread over the grid cells of each region."""
 
-    per_cell: int = 2
+    rollouts: int = 40
+    """Per region."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +100,8 @@ class RunSettings:
 
     @property
     def episodes_per_evaluation(self) -> int:
-        """Rollouts of one evaluation: every cell of both regions (2 x 20 cells)."""
-        return 40 * self.evaluation.per_cell
+        """Rollouts of one evaluation, both regions together."""
+        return 2 * self.evaluation.rollouts
 
     @property
     def folder(self) -> Path:

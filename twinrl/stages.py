@@ -156,7 +156,7 @@ def _start_evaluation(context: RunContext, name: str) -> None:
         world=_world(context, seed=EVALUATION_SEED[name]),
         policy=context.folder / name / "policy",
         out=context.folder / "eval" / f"{name}_twin.jsonl",
-        per_cell=context.settings.evaluation.per_cell,
+        rollouts=context.settings.evaluation.rollouts,
     )
     context.start(f"evaluate-{name}", "actors.sim", "evaluate", settings=settings)
 

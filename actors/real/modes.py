@@ -210,7 +210,7 @@ def _starts(plan: EvaluatePlan, space: ConfigurationSpace, seed: int) -> list[Co
         return [from_json(Configuration, entry, f"{name}[{i}]") for i, entry in enumerate(entries)]
     rng = np.random.default_rng(seed)
     regions = plan.regions or tuple(space.regions)
-    return [one for region in regions for one in space.spread(rng, region=region, per_cell=plan.per_cell)]
+    return [one for region in regions for one in space.spread(rng, region=region, rollouts=plan.rollouts)]
 
 
 def _lines(path: Path, mode: Literal["a", "w"]) -> TextIO:

@@ -54,8 +54,9 @@ class EvaluatePlan:
     out: Path
     """One JSON line per episode."""
     configurations: Path | None = None
-    """JSON list of configurations; by default `per_cell` from every cell of `regions`."""
-    per_cell: int = 2
+    """JSON list of configurations; by default `rollouts` spread over each of `regions`."""
+    rollouts: int = 40
+    """Per region."""
     regions: tuple[str, ...] = ()
     """Empty: all regions of the task."""
 

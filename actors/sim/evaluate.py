@@ -75,7 +75,7 @@ def result_line(result: EpisodeResult, manipulated: str) -> dict[str, Any]:
 
 
 def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
-    """Runs `per_cell` episodes from every cell; writes one line each to `settings.out`."""
+    """Runs `rollouts` episodes in every region; writes one line each to `settings.out`."""
     import torch
 
     from policy.acting import BatchActor
@@ -90,7 +90,7 @@ def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
     scene, task = Scene.load(world.scene), tasks.get(world.task)
     rng = np.random.default_rng(world.seed)
     regions = task.space.regions
-    starts = [one for region in regions for one in task.space.spread(rng, region=region, per_cell=settings.per_cell)]
+    starts = [one for region in regions for one in task.space.spread(rng, region=region, rollouts=settings.rollouts)]
     guide = ListGuide(starts)
     twin = VectorTwin(
         scene,

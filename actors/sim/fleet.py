@@ -18,11 +18,13 @@ from actors.sim.settings import FleetSettings
 from actors.sim.twin_actor import POLICY_SERVER, TwinActor
 from protos.errors import Unreachable
 from protos.status import StatusFile
+from services.telemetry import MetricsLog
 from twin import tasks
 
 log = logging.getLogger(__name__)
 
 RAY_CONNECT_TIMEOUT_S = 60.0
+WINDOW_EPISODES = 20
 
 
 class Fleet:
@@ -31,6 +33,8 @@ class Fleet:
     def __init__(self, settings: FleetSettings) -> None:
         self.settings = settings
         self._status = StatusFile()
+        self._metrics = MetricsLog(settings.run_dir / "metrics.jsonl", stage="twin_rl")
+        self._last = {"steps": 0.0, "episodes": 0.0, "successes": 0.0}
         self.restarts = 0
 
     def __enter__(self) -> "Fleet":
@@ -76,10 +80,24 @@ class Fleet:
             self.restarts += len(back)
             log.warning("twin actor(s) %s are back", back)
         totals = _sum(list(alive.values()))
+        self._log_success(totals)
         healthy = self._manager.num_healthy_actors()
         waiting = "" if healthy == len(self.actors) else f"{len(self.actors) - healthy} twin actor(s) restarting"
         self._status.write(doing=f"{healthy} of {len(self.actors)} twin actors step", waiting_for=waiting, **totals)
         return totals
+
+    def _log_success(self, totals: dict[str, float]) -> None:
+        """One line per `WINDOW_EPISODES` finished episodes: their success rate, exploration included.
+
+        An actor that restarts counts from zero again; the window it falls into is left out.
+        """
+        episodes = totals["episodes"] - self._last["episodes"]
+        if 0 <= episodes < WINDOW_EPISODES:
+            return
+        if episodes > 0:
+            rate = (totals["successes"] - self._last["successes"]) / episodes
+            self._metrics.write(step=int(totals["steps"]), total=self.settings.env_steps, success=rate)
+        self._last = totals
 
     def pids(self) -> dict[str, int]:
         """Process ids, for tests that kill one of them and for `status`."""

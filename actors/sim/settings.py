@@ -56,7 +56,8 @@ class EvaluationSettings:
     """Folder written by the learner."""
     out: Path
     """One JSON line per episode."""
-    per_cell: int = 2
+    rollouts: int = 40
+    """Per region, spread over its cells."""
     twins: int = 20
     threads: int = 1
 

@@ -41,7 +41,9 @@ def run(code, *arguments):
 
 
 def test_help_without_the_cluster():
-    done = run("import sys, runpy; sys.argv[0] = 'real'; runpy.run_module('actors.real', run_name='__main__')", "--help")
+    done = run(
+        "import sys, runpy; sys.argv[0] = 'real'; runpy.run_module('actors.real', run_name='__main__')", "--help"
+    )
     assert done.returncode == 0, done.stderr
     assert "demonstrate" in done.stdout and "--arm" in done.stdout
 
@@ -56,7 +58,11 @@ def test_the_whole_robot_side_imports_without_the_cluster():
 
 def test_help_of_the_standin():
     done = subprocess.run(
-        [sys.executable, "-m", "actors.real.simulated", "--help"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "actors.real.simulated", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0 and "--settings" in done.stdout
 

@@ -91,9 +91,7 @@ def test_the_scripted_operator_picks_and_places_through_the_real_driver(robot):
     tags = EpisodeTags(
         actor="r", incarnation="0", task=TASK.name, scene="s", instruction=TASK.instruction, source=Source.REAL
     )
-    loop = EpisodeLoop(
-        robot.environment, NoPolicy(), guide, EpisodeRecorder(tags), sink, robot.operator(always=True)
-    )
+    loop = EpisodeLoop(robot.environment, NoPolicy(), guide, EpisodeRecorder(tags), sink, robot.operator(always=True))
     loop.run(lambda: False)
     assert [result.outcome for result in guide.results] == [Outcome.SUCCESS] * 3
     assert all(result.human_steps == result.steps and result.interventions == 1 for result in guide.results)
@@ -107,9 +105,7 @@ def test_the_scripted_operator_picks_and_places_through_the_real_driver(robot):
 def test_a_policy_that_does_nothing_is_rescued_in_time(robot):
     guide, sink = ListGuide([start("A", 4)]), Keep()
     tags = EpisodeTags(actor="r", incarnation="0", task="t", scene="s", instruction="", source=Source.REAL)
-    loop = EpisodeLoop(
-        robot.environment, NoPolicy(), guide, EpisodeRecorder(tags), sink, robot.operator(always=False)
-    )
+    loop = EpisodeLoop(robot.environment, NoPolicy(), guide, EpisodeRecorder(tags), sink, robot.operator(always=False))
     loop.run(lambda: False)
     (result,) = guide.results
     assert result.outcome is Outcome.SUCCESS and result.interventions == 1

@@ -77,7 +77,7 @@ def test_demonstrations_reach_replay_whole(world, replay):
 
 def test_evaluation_visits_every_cell(world, policy, tmp_path):
     save_policy(tmp_path / "policy", policy)
-    settings = EvaluationSettings(world=world, policy=tmp_path / "policy", out=tmp_path / "out.jsonl", per_cell=1)
+    settings = EvaluationSettings(world=world, policy=tmp_path / "policy", out=tmp_path / "out.jsonl", rollouts=20)
     results = evaluate(settings)
     assert sorted(result.configuration.cell for result in results) == list(range(40))
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40

@@ -28,10 +28,15 @@ def test_a_cell_holds_its_samples(cell, seed):
 
 
 def test_spread_visits_every_cell_equally():
-    starts = SPACE.spread(np.random.default_rng(0), region="B", per_cell=2)
+    starts = SPACE.spread(np.random.default_rng(0), region="B", rollouts=40)
     assert len(starts) == 40
     assert sorted({one.cell for one in starts}) == list(range(20, 40))
     assert all(one.region == "B" for one in starts)
+
+
+def test_few_rollouts_visit_different_cells():
+    starts = SPACE.spread(np.random.default_rng(0), region="A", rollouts=5)
+    assert len({one.cell for one in starts}) == 5
 
 
 def test_outside_is_no_cell():

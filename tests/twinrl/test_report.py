@@ -67,7 +67,7 @@ def episode(rng, configuration, success, **more):
 def synthetic_run(folder):
     rng = np.random.default_rng(0)
     for name, shares in SUCCESS.items():
-        starts = [start for region in shares for start in SPACE.spread(rng, region=region, per_cell=2)]
+        starts = [start for region in shares for start in SPACE.spread(rng, region=region, rollouts=40)]
         lines(
             folder / "eval" / f"{name}.jsonl",
             [episode(rng, start, rng.random() < shares[start.region]) for start in starts],

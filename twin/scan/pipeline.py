@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from protos.errors import InputError, SceneError
@@ -94,6 +95,7 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
         held_out=trained.held_out,
         held_out_psnr_db=reporting.psnr(pictures),
         seconds={},
+        cameras={view.name: np.round(view.camera.base_from_camera, 6).tolist() for view in scene.views},
     )
     report = replace(report, seconds=clock.finish())
     reporting.write(out, report, pictures)

@@ -49,6 +49,8 @@ class ScanReport:
     """Of the cleaned scene, at training resolution."""
     seconds: dict[str, float]
     """Wall time per stage."""
+    cameras: dict[str, list[list[float]]]
+    """base_from_camera (4, 4) of every registered picture."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,10 @@ def start(scene: Reconstruction, settings: SeedSettings) -> tuple[F64, F64, F64,
     """Means (n, 3) [m], quaternions (n, 4), log scales (n, 3), opacity logits (n,), colour logits (n, 3)."""
     rng = np.random.default_rng(settings.seed)
     filled, paint = _fill(scene, settings)
+    room = max(settings.splats - len(scene.points), settings.splats // 2)
+    if len(filled) > room:
+        chosen = rng.choice(len(filled), room, replace=False)
+        filled, paint = filled[chosen], paint[chosen]
     rounds = max(1, round((settings.splats - len(filled)) / len(scene.points)))
     points, colours = _interpolated(scene.points, scene.colours / 255, rounds, rng)
     points = np.concatenate([filled, points])[: settings.splats]

@@ -121,7 +121,7 @@ def _psnr(picture: Tensor, truth: Tensor) -> float:
 
 def _splats(parameters: list[Tensor]) -> Splats:
     means, quaternions, scales, opacities, colours = (p.detach().cpu() for p in parameters)
-    return Splats(
+    return Splats.of(
         means=means.numpy(),
         quaternions=torch.nn.functional.normalize(quaternions, dim=1).numpy(),
         scales=scales.exp().numpy(),

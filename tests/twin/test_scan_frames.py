@@ -1,0 +1,86 @@
+"""Photos and videos in, upright pictures of one size out."""
+
+import cv2
+import numpy as np
+import pytest
+
+from protos.errors import SceneError
+from twin.scan.frames import FrameSettings, collect, sharpness
+
+
+def textured(seed=0, height=120, width=160):
+    rng = np.random.default_rng(seed)
+    return cv2.resize(rng.integers(0, 255, (height // 6, width // 6, 3), dtype=np.uint8), (width, height))
+
+
+def photos(folder, count=8, **shape):
+    folder.mkdir(exist_ok=True)
+    for index in range(count):
+        cv2.imwrite(str(folder / f"{index:02d}.png"), textured(index, **shape))
+    return folder
+
+
+def video(path, pictures):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (160, 120))
+    assert writer.isOpened()
+    for picture in pictures:
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def test_photos_keep_their_names_and_are_shrunk(tmp_path):
+    source = photos(tmp_path / "photos", height=240, width=320)
+    (source / "notes.txt").write_text("not a photo")
+    frames = collect(source, tmp_path / "work", FrameSettings(longest_side_px=160))
+    assert frames.names == tuple(f"{i:02d}.png" for i in range(8))
+    assert (frames.width, frames.height, frames.shrink) == (160, 120, 0.5)
+    assert frames.read("03.png").shape == (120, 160, 3)
+
+
+def test_photos_are_never_enlarged(tmp_path):
+    frames = collect(photos(tmp_path / "photos"), tmp_path / "work", FrameSettings())
+    assert (frames.width, frames.shrink) == (160, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: [p.unlink() for p in sorted(f.iterdir())[3:]], "3 usable pictures; a scan needs at least 8"),
+        (lambda f: [p.unlink() for p in f.iterdir()], "holds no photos"),
+        (lambda f: (f / "04.png").write_bytes(b"damaged"), "04.png cannot be read"),
+        (lambda f: cv2.imwrite(str(f / "05.png"), textured(5, 160, 120)), "05.png has 120 x 160 px.*one orientation"),
+    ],
+)
+def test_unusable_folders_say_what_to_do(tmp_path, spoil, message):
+    source = photos(tmp_path / "photos")
+    spoil(source)
+    with pytest.raises(SceneError, match=message):
+        collect(source, tmp_path / "work", FrameSettings())
+
+
+def test_a_file_that_is_no_video_is_refused(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"\0" * 64)
+    with pytest.raises(SceneError, match="cannot be read as a video"):
+        collect(path, tmp_path / "work", FrameSettings())
+
+
+def test_blurred_and_repeated_video_frames_are_left_out(tmp_path):
+    wide = textured(height=120, width=600)
+    walk = [np.ascontiguousarray(wide[:, 12 * i : 12 * i + 160]) for i in range(16)]
+    walk[5] = cv2.GaussianBlur(walk[5], (0, 0), 9)
+    pictures = [walk[0]] * 4 + walk
+    frames = collect(video(tmp_path / "clip.avi", pictures), tmp_path / "work", FrameSettings(moved_px=20))
+    assert len(frames.names) == 15
+    assert frames.dropped == 5
+    softest = min(sharpness(cv2.cvtColor(frames.read(n), cv2.COLOR_RGB2BGR)) for n in frames.names)
+    assert softest > 2 * sharpness(walk[5])
+
+
+def test_a_long_video_is_thinned(tmp_path):
+    wide = textured(height=120, width=600)
+    pictures = [np.ascontiguousarray(wide[:, 4 * i : 4 * i + 160]) for i in range(100)]
+    frames = collect(video(tmp_path / "clip.avi", pictures), tmp_path / "work", FrameSettings(most=10))
+    assert len(frames.names) == 10
+    assert frames.dropped == 90
