@@ -93,6 +93,27 @@ class UrArm:
         self._check(state)
         return state
 
+    def look(self) -> ArmState:
+        """The newest state, whatever it says."""
+        return self._link.state()
+
+    def can_be_commanded(self) -> bool:
+        """Whether the controller itself is well and listening."""
+        return not self._link.trouble()
+
+    def wait_until_fit(self, timeout_s: float = 5.0) -> None:
+        """Returns when nothing speaks against moving any more; ArmStopped when that takes longer."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            try:
+                self.observe()
+            except ArmStopped as error:
+                log.debug("not fit yet: %s", error)
+                time.sleep(0.05)
+            else:
+                return
+        self.observe()
+
     @property
     def time_s(self) -> float:
         """The robot's clock."""

@@ -61,7 +61,7 @@ class BenchClient:
         """Side picture, wrist picture (each (px, px, 3)) and the robot time [s] at which they were taken."""
         reply, blob = self._ask({"op": "frames"})
         side, wrist = (tuple(reply[name]) for name in ("side", "wrist"))
-        pixels = np.frombuffer(blob, np.uint8)
+        pixels = np.frombuffer(blob, np.uint8).copy()
         cut = int(np.prod(side))
         return pixels[:cut].reshape(side), pixels[cut:].reshape(wrist), float(reply["t"])
 

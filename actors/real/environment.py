@@ -5,6 +5,8 @@ step    action × scale ─► limits ─► servo for one control period ─►
 observe pictures, TCP pose, velocity, wrench, gripper
 """
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,7 @@ from actors.real.arm import UrArm
 from actors.real.cameras import Cameras
 from actors.real.gripper import RobotiqGripper
 from actors.real.hands import Hands
-from protos.errors import InputError
+from protos.errors import ArmStopped, InputError
 from protos.schema import (
     ACTION_DIM,
     CONTROL_HZ,
@@ -31,6 +33,7 @@ from twin.randomize import Disturbance
 from twin.rotations import TOOL_DOWN, about_z, continuous, matrix_from_vector, vector_from_matrix
 from twin.tasks.base import TOOL, Task
 
+log = logging.getLogger(__name__)
 F64 = NDArray[np.float64]
 
 LIFT_BELOW_TOP_M = 0.03
@@ -62,9 +65,19 @@ class RealEnvironment:
         self._is_disturbed = disturbance > 0
         self._disturbance = Disturbance(1, disturbance, np.random.default_rng(seed))
         self._steps = self._solved_for = 0
+        self._stop = ""
+        """Why the arm stopped itself in this episode."""
+        self.stops = 0
 
     def reset(self, slot: int, configuration: Configuration) -> None:
-        """Brings tool and objects to their starts. The arm moves: people stand clear until objects are asked for."""
+        """Brings tool and objects to their starts. The arm moves: people stand clear until objects are asked for.
+
+        After an episode in which the arm stopped itself, the operator frees the tool and says when to go on.
+        """
+        if self._stop:
+            self._hands.free(self._stop)
+            self._arm.wait_until_fit()
+            self._stop = ""
         x, y, z, yaw = self.task.pose(configuration, TOOL)
         start = np.concatenate([[x, y, z], _tool_down(yaw)])
         self._gripper.command(is_open=True)
@@ -78,7 +91,7 @@ class RealEnvironment:
 
     def observe(self) -> Observation:
         """One row."""
-        state = self._arm.observe()
+        state = self._arm.look() if self._stop else self._arm.observe()
         side, wrist = self._cameras.read()
         proprio = np.empty((1, PROPRIO_DIM), np.float32)
         proprio[0, TCP_POSE], proprio[0, TCP_VELOCITY], proprio[0, WRENCH] = state.pose, state.velocity, state.wrench
@@ -91,7 +104,10 @@ class RealEnvironment:
             raise InputError(f"action {np.asarray(action).tolist()}: needs 7 finite numbers for one slot")
         wanted = np.clip(action[0].astype(float), -1, 1)
         self._move_gripper(wanted[GRIPPER_ACTION])
-        moved = self._move_tool(wanted)
+        try:
+            moved = self._move_tool(wanted)
+        except ArmStopped as stop:
+            return self._failed(wanted, stop)
         self._steps += 1
         self._solved_for = self._solved_for + 1 if self._hands.judge() else 0
         success = np.array([self._solved_for >= self.task.success_steps])
@@ -103,6 +119,17 @@ class RealEnvironment:
             truncated=(self._steps >= self.task.max_steps) & ~success,
             success=success.copy(),
         )
+
+    def _failed(self, wanted: F64, stop: ArmStopped) -> Step:
+        """A limit stopped the arm: the episode has failed. A stop of the controller itself ends the session."""
+        if not self._arm.can_be_commanded():
+            raise stop
+        self._stop = str(stop)
+        self.stops += 1
+        log.warning("episode failed: %s", stop)
+        yes, no = np.ones(1, bool), np.zeros(1, bool)
+        executed = wanted[None].astype(np.float32)
+        return Step(executed=executed, reward=np.zeros(1, np.float32), terminated=yes, truncated=no, success=no.copy())
 
     @property
     def commanded(self) -> F64:

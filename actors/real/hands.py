@@ -4,14 +4,17 @@ BenchHands     the stand-in's bench does both at once
 ConsoleHands   an operator at this terminal
 """
 
+import logging
 import select
 import sys
 from typing import Protocol, TextIO
 
 from actors.real.bench import BenchClient
-from protos.errors import InputError
+from protos.errors import ArmStopped, InputError
 from protos.schema import Configuration
 from twin.tasks.base import TOOL
+
+log = logging.getLogger(__name__)
 
 
 class Hands(Protocol):
@@ -23,6 +26,10 @@ class Hands(Protocol):
 
     def judge(self) -> bool:
         """Whether the task is solved at this moment; returns at once."""
+        ...
+
+    def free(self, reason: str) -> None:
+        """The arm has stopped itself for `reason`. Returns once somebody has freed the tool and wants to go on."""
         ...
 
 
@@ -37,6 +44,10 @@ class BenchHands:
 
     def judge(self) -> bool:
         return self._bench.success()
+
+    def free(self, reason: str) -> None:
+        """Holding where it stands is enough to free the stand-in's tool."""
+        log.warning("scripted operator: the arm stopped itself (%s); freed, going on", reason)
 
 
 class ConsoleHands:
@@ -60,6 +71,11 @@ class ConsoleHands:
         if not self._is_done and select.select([self._answers], [], [], 0)[0]:
             self._is_done = bool(self._answers.readline())
         return self._is_done
+
+    def free(self, reason: str) -> None:
+        self._say(f"THE ARM STOPPED ITSELF: {reason}.\nFree the tool, leave the arm's reach, press Enter to go on.")
+        if not self._answers.readline():
+            raise ArmStopped(f"{reason}; the terminal is closed, nobody can free the tool")
 
     def _say(self, text: str) -> None:
         self._screen.write(text + "\n")

@@ -78,7 +78,8 @@ class Robot:
     def summary(self) -> str:
         """What the safety layer did, in one line."""
         clipped = ", ".join(f"{count} by {name}" for name, count in self.arm.limits.clipped.items()) or "none"
-        return f"commands clipped: {clipped}; held by the watchdog {self.arm.holds} times"
+        stopped = f"stopped by a limit {self.environment.stops} times"
+        return f"commands clipped: {clipped}; held by the watchdog {self.arm.holds} times; {stopped}"
 
     def close(self) -> None:
         self._open.close()
