@@ -93,6 +93,8 @@ class UpdateSettings:
     """β and η at the start of the online stage …"""
     weights_end: tuple[float, float] = (1.0, 0.3)
     """… and at its end."""
+    average_decay: float = 0.998
+    """Memory per update of the head's running mean, which a stage saves and publishes last; 0 is the newest head."""
     target_clip: tuple[float, float] | None = (0.0, 1.0)
     """Range of the bootstrap value; null for rewards other than 0 and 1."""
     calql_alpha: float = 0.1
@@ -105,6 +107,8 @@ class UpdateSettings:
 
     def __post_init__(self) -> None:
         _positive(self, "critics", "lr_actor", "lr_critic", "tau", "nan_limit", "calql_actions")
+        if not 0.0 <= self.average_decay < 1.0:
+            raise InputError(f"average_decay={self.average_decay}: 0 or more and less than 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""The contract every part of TwinRL speaks: field layout, wire messages, errors. numpy and protobuf only."""
+"""The contract every part of TwinRL speaks: field layout, wire messages and their codec, settings, errors."""

@@ -5,11 +5,12 @@ by Ctrl-C or SIGTERM. In every case the arm is held first and what was recorded 
 """
 
 import logging
+import os
 import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import tyro
 
@@ -61,5 +62,13 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _leave(code: int) -> NoReturn:
+    """Ends at once: ur_rtde's threads can abort an interpreter that is torn down after the link was lost."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -87,14 +87,14 @@ class UrArm:
 
     # --- reading
 
-    def observe(self) -> ArmState:
-        """The newest state. Raises ArmStopped when the arm is not fit to go on."""
-        state = self._link.state()
-        self._check(state)
-        return state
-
     def look(self) -> ArmState:
         """The newest state, whatever it says."""
+        return self._link.state()
+
+    def observe(self) -> ArmState:
+        """The newest state. Raises ArmStopped when the controller itself is stopped or gone."""
+        if why := self._link.trouble():
+            raise self._stopped(why)
         return self._link.state()
 
     def can_be_commanded(self) -> bool:
@@ -104,15 +104,16 @@ class UrArm:
     def wait_until_fit(self, timeout_s: float = 5.0) -> None:
         """Returns when nothing speaks against moving any more; ArmStopped when that takes longer."""
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        while True:
             try:
-                self.observe()
+                self._check(self._link.state())
             except ArmStopped as error:
+                if time.monotonic() > deadline:
+                    raise
                 log.debug("not fit yet: %s", error)
                 time.sleep(0.05)
             else:
                 return
-        self.observe()
 
     @property
     def time_s(self) -> float:
@@ -132,7 +133,7 @@ class UrArm:
         Blocks until the period is over on the robot's clock. Raises ArmStopped, after holding, on any trouble.
         """
         self._require_armed()
-        state = self.observe()
+        self._check(state := self._link.state())
         begin = self.anchor()
         self._last_action = time.monotonic()
         goal = self._clip(target, begin, state, period_s)
@@ -159,7 +160,7 @@ class UrArm:
         self._require_armed()
         if (outside := self.limits.outside(pose[:3])) > 0:
             raise InputError(f"pose {np.round(pose[:3], 3).tolist()} is {outside * 100:.1f} cm outside the work box")
-        self.observe()
+        self._check(self._link.state())
         self.hold("before a move")
         control, settings = self._link.control, self.settings
         speed, acceleration = settings.move_speed_m_s, settings.move_acceleration_m_s2
@@ -232,7 +233,7 @@ class UrArm:
         return ArmStopped(why)
 
     def _has_arrived(self, pose: F64) -> bool:
-        state = self.observe()
+        self._check(state := self._link.state())
         off = np.abs(state.pose - pose)
         is_still = float(np.abs(state.velocity[:3]).max()) < ARRIVED_M
         return bool(off[:3].max() < ARRIVED_M and off[3:].max() < ARRIVED_RAD and is_still)

@@ -39,6 +39,8 @@ F64 = NDArray[np.float64]
 LIFT_BELOW_TOP_M = 0.03
 """Resets cross the table this far below the top of the work box."""
 OPENING_S, SETTLE_S = 0.4, 0.3
+RESET_ATTEMPTS = 3
+"""A reset that a limit stops is tried again after the operator freed the tool."""
 
 
 class RealEnvironment:
@@ -74,24 +76,34 @@ class RealEnvironment:
 
         After an episode in which the arm stopped itself, the operator frees the tool and says when to go on.
         """
-        if self._stop:
-            self._hands.free(self._stop)
-            self._arm.wait_until_fit()
-            self._stop = ""
-        x, y, z, yaw = self.task.pose(configuration, TOOL)
-        start = np.concatenate([[x, y, z], _tool_down(yaw)])
-        self._gripper.command(is_open=True)
-        self._arm.rest(OPENING_S)
-        self._arm.move_to(self._lifted())
-        self._arm.move_to(start)
-        self._hands.place(configuration)
-        self._arm.rest(SETTLE_S)
+        for attempt in range(1, RESET_ATTEMPTS + 1):
+            if self._stop:
+                self._hands.free(self._stop)
+                self._arm.wait_until_fit()
+                self._stop = ""
+            try:
+                self._bring(configuration)
+            except ArmStopped as stop:
+                if attempt == RESET_ATTEMPTS:
+                    raise
+                self._note(stop)
+            else:
+                break
         self._disturbance.reset(0)
         self._steps = self._solved_for = 0
 
+    def _bring(self, configuration: Configuration) -> None:
+        x, y, z, yaw = self.task.pose(configuration, TOOL)
+        self._gripper.command(is_open=True)
+        self._arm.rest(OPENING_S)
+        self._arm.move_to(self._lifted())
+        self._arm.move_to(np.concatenate([[x, y, z], _tool_down(yaw)]))
+        self._hands.place(configuration)
+        self._arm.rest(SETTLE_S)
+
     def observe(self) -> Observation:
         """One row."""
-        state = self._arm.look() if self._stop else self._arm.observe()
+        state = self._arm.observe()
         side, wrist = self._cameras.read()
         proprio = np.empty((1, PROPRIO_DIM), np.float32)
         proprio[0, TCP_POSE], proprio[0, TCP_VELOCITY], proprio[0, WRENCH] = state.pose, state.velocity, state.wrench
@@ -107,7 +119,8 @@ class RealEnvironment:
         try:
             moved = self._move_tool(wanted)
         except ArmStopped as stop:
-            return self._failed(wanted, stop)
+            self._note(stop)
+            return _failed_step(wanted)
         self._steps += 1
         self._solved_for = self._solved_for + 1 if self._hands.judge() else 0
         success = np.array([self._solved_for >= self.task.success_steps])
@@ -120,16 +133,13 @@ class RealEnvironment:
             success=success.copy(),
         )
 
-    def _failed(self, wanted: F64, stop: ArmStopped) -> Step:
+    def _note(self, stop: ArmStopped) -> None:
         """A limit stopped the arm: the episode has failed. A stop of the controller itself ends the session."""
         if not self._arm.can_be_commanded():
             raise stop
         self._stop = str(stop)
         self.stops += 1
-        log.warning("episode failed: %s", stop)
-        yes, no = np.ones(1, bool), np.zeros(1, bool)
-        executed = wanted[None].astype(np.float32)
-        return Step(executed=executed, reward=np.zeros(1, np.float32), terminated=yes, truncated=no, success=no.copy())
+        log.warning("the arm stopped itself: %s", stop)
 
     @property
     def commanded(self) -> F64:
@@ -169,6 +179,13 @@ class RealEnvironment:
             moved[3:6] = vector_from_matrix(turn) / radians
         moved[GRIPPER_ACTION] = wanted[GRIPPER_ACTION]
         return np.clip(moved, -1, 1)
+
+
+def _failed_step(wanted: F64) -> Step:
+    """The end of an episode in which the arm stopped itself; nothing moves."""
+    yes, no = np.ones(1, bool), np.zeros(1, bool)
+    executed = wanted[None].astype(np.float32)
+    return Step(executed=executed, reward=np.zeros(1, np.float32), terminated=yes, truncated=no, success=no.copy())
 
 
 def _tool_down(yaw: float) -> F64:

@@ -43,7 +43,9 @@ OUTPUTS = [
     "robot_status_bits",
 ]
 """What is streamed to us: all that is read here and no more, which keeps a package small."""
-CLOSE_TIMEOUT_S = 1.5
+LOST = "link to the controller lost: check power and network"
+_ABANDONED: list[Any] = []
+"""ur_rtde objects that lost their controller: destroying them while they reconnect ends the process (ur_rtde 1.6)."""
 _NORMAL, _REDUCED = 1, 2
 _REMEDIES = {
     3: "protective stop: find the cause, free the arm, release the stop at the pendant",
@@ -73,8 +75,7 @@ class Link:
     def __init__(self, receive: Any, control: Any, timeout_s: float) -> None:
         self._receive, self.control = receive, control
         self._timeout_s = timeout_s
-        self._is_given_up = False
-        """Set when ur_rtde may still be busy with a call, or is closed: it must not be asked anything any more."""
+        self._is_lost = False
         self.lock = threading.RLock()
 
     @classmethod
@@ -111,7 +112,7 @@ class Link:
     def trouble(self) -> str:
         """Why the arm cannot be commanded now, and what the operator must do; empty when it can."""
         if not self.is_connected:
-            return "link to the controller lost: check power and network"
+            return LOST
         if (mode := self._receive.getSafetyMode()) not in (_NORMAL, _REDUCED):
             return _REMEDIES.get(mode, f"safety mode {mode}: see the pendant")
         if not self.control.isProgramRunning():
@@ -127,17 +128,20 @@ class Link:
         """A command that ur_rtde waits for. Raises ArmStopped when the controller refuses it or does not answer."""
         with self.lock:
             if not self.is_connected:
-                raise ArmStopped(f"{what} impossible: {self.trouble()}")
+                raise ArmStopped(f"{what} impossible: {LOST}")
             try:
                 taken = _within(self._timeout_s, what, command)
             except Unreachable as error:
-                self._is_given_up = True
-                raise ArmStopped(f"link to the controller lost: {error}") from error
+                self._is_lost = True
+                raise ArmStopped(f"{LOST} ({error})") from error
             self._require(what, taken)
 
     @property
     def is_connected(self) -> bool:
-        return not self._is_given_up and bool(self._receive.isConnected() and self.control.isConnected())
+        """Whether the link is whole. Once lost it stays lost, although ur_rtde goes on trying by itself."""
+        if not (self._is_lost or (self._receive.isConnected() and self.control.isConnected())):
+            self._is_lost = True
+        return not self._is_lost
 
     def _require(self, what: str, taken: bool) -> None:
         if not taken:
@@ -157,26 +161,20 @@ class Link:
             pause_s = min(pause_s * 1.5, 0.002)
 
     def close(self) -> None:
-        """Ends the control script and both connections; a lost link is not an error any more."""
-        if not self.lock.acquire(timeout=CLOSE_TIMEOUT_S):
-            self._is_given_up = True
+        """Ends the control script and both connections. A lost link is left alone: its threads are beyond our reach."""
+        if not self.lock.acquire(timeout=self._timeout_s):
             return
         try:
-            if self._is_given_up:
-                return
             if self.is_connected:
-                self._end("stop script", self.control.stopScript)
-            self._is_given_up = True
-            self._end("disconnect", self.control.disconnect)
-            self._end("disconnect", self._receive.disconnect)
-        finally:
-            self.lock.release()
-
-    def _end(self, what: str, command: Callable[[], Any]) -> None:
-        try:
-            _within(CLOSE_TIMEOUT_S, what, command)
+                self._is_lost = True
+                for command in (self.control.stopScript, self.control.disconnect, self._receive.disconnect):
+                    _within(self._timeout_s, "disconnecting", command)
+            else:
+                _ABANDONED.append((self._receive, self.control))
         except Unreachable as error:
             log.info("%s", error)
+        finally:
+            self.lock.release()
 
 
 def _smooth(pose: F64) -> F64:

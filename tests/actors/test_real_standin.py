@@ -31,8 +31,9 @@ def settings(standin, **changes):
     return RealSettings(arm=arm, armed=True, lab=BenchLab(timeout_s=30), takeover=TakeoverSettings(), **changes)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def robot(standin):
+    """A controller takes commands from one driver at a time."""
     with Robot(settings(standin)) as robot:
         yield robot
 
@@ -64,8 +65,10 @@ def test_actions_move_the_tool_the_way_they_say(robot):
     for _ in range(6):
         robot.environment.step(act(0, 0, 0, grip=-1.0))
     after = robot.environment.observe().proprio[0]
-    np.testing.assert_allclose((after - before)[:3], [0.09, -0.09, 0.05], atol=0.01)  # z meets the top of the work box
-    np.testing.assert_allclose(step.executed[0], [0.5, -0.5, 0, 0, 0, 0, -1], atol=0.05, err_msg="as limited")
+    np.testing.assert_allclose((after - before)[:2], [0.09, -0.09], atol=0.01)
+    assert after[2] == pytest.approx(TASK.work_box.z[1], abs=0.005), "up to the top of the work box and no farther"
+    np.testing.assert_allclose(step.executed[0, [0, 1, 3, 4, 5, 6]], [0.5, -0.5, 0, 0, 0, -1], atol=1e-6)
+    assert step.executed[0, 2] < 0.5, "the action that the limits left"
     assert after[18] < 0.1 and robot.environment.is_closing
     assert not step.terminated[0] and not step.truncated[0]
 

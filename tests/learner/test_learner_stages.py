@@ -25,7 +25,7 @@ from learner.settings import (
 from learner.sources import read_episodes
 from learner.stages import run_sft
 from policy.acting import BatchActor
-from policy.checkpoint import load_policy, save_policy
+from policy.checkpoint import load, load_policy, save_policy
 from protos.errors import InputError, Unreachable
 from protos.schema import Outcome, Source
 from protos.settings import save_settings
@@ -205,6 +205,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         stopped_at = manifest(out)["state"]["updates"]
         assert 50 <= stopped_at < 200
         assert manifest(out)["state"]["base"] == {"twin": 30}
+        assert_saves_the_average(out)
         process = start(second, out, "--resume")
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 0, said
@@ -212,14 +213,26 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
     state = manifest(out)["state"]
     assert state["updates"] == 200  # utd 0.25 x (850 - 50)
     assert totals(replay)["demo"] == 80  # two twin successes joined, once
-    newest = subscriber.wait(state["version"], TIMEOUT_S)
+    newest = subscriber.wait(state["version"] + 1, TIMEOUT_S)  # the checkpoint is written before the last version
     subscriber.close()
     final = load_policy(out / "policy")
+    assert_saves_the_average(out)
+    for name, tensor in final.head.state_dict().items():
+        sent = newest.parts["head"][f"head.{name}"]  # as bf16
+        assert np.allclose(sent, tensor.numpy(), rtol=1e-2, atol=1e-6)
     assert final.backbone_id == policy.backbone_id == BatchActor.from_weights(newest, TEXT).backbone_id
     assert not torch.equal(final.head.net[0].weight, policy.head.net[0].weight)
     lines = read_metrics(out / "metrics.jsonl")
     assert lines[-1]["step"] == lines[-1]["total"] == 850
     assert any(line.get("sample_age", 0) > 0 for line in lines)
+
+
+def assert_saves_the_average(out):
+    """The policy is the average, and the checkpoint keeps the head that it is the average of."""
+    tensors, _ = load(out / "checkpoint")
+    for name, tensor in load_policy(out / "policy").head.state_dict().items():
+        assert torch.equal(tensor, tensors[f"average.{name}"])
+    assert not torch.equal(tensors["average.net.0.weight"], tensors["policy.head.net.0.weight"])
 
 
 def with_rllib(settings):
