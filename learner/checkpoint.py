@@ -57,6 +57,16 @@ def restore(
         raise CorruptData(f"{path}: this checkpoint is of another network or stage: {error}") from error
 
 
+def restore_modules(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Loads only these modules of a checkpoint, in place: another stage starts from them."""
+    tensors, _ = checkpoint.load(path)
+    try:
+        for name, module in modules.items():
+            module.load_state_dict(_under(tensors, name))
+    except RuntimeError as error:
+        raise CorruptData(f"{path}: this checkpoint is of another network: {error}") from error
+
+
 def _under(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

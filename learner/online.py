@@ -51,6 +51,8 @@ class Progress:
     updates: int = 0
     version: int = -1
     """Newest weight version published."""
+    normalized: bool = False
+    """Whether the critics have their feature statistics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +123,9 @@ class OnlineLoop:
 
     def _warm_up(self, stop: Callable[[], bool]) -> None:
         """Fits the critic's normalisation, then trains the critic on demonstrations alone."""
-        if self.progress.warmup == 0 and self.progress.updates == 0:
+        if not self.progress.normalized:
             self.agent.fit_critic_normalization(columns(self._sample(_NORMALIZATION_ROWS, online=False)))
+            self.progress.normalized = True
         while self.progress.warmup < self.settings.warmup_updates and not stop():
             batch = self._sample(self.settings.batch_size, online=False)
             self.progress.warmup += 1

@@ -93,7 +93,9 @@ class UpdateSettings:
     """β and η at the start of the online stage …"""
     weights_end: tuple[float, float] = (1.0, 0.3)
     """… and at its end."""
-    average_decay: float = 0.998
+    hold_actor_rate: float = 0.5
+    """Share of the stage at the full `lr_actor`; then it falls linearly, to a tenth at least."""
+    average_decay: float = 0.0
     """Memory per update of the head's running mean, which a stage saves and publishes last; 0 is the newest head."""
     target_clip: tuple[float, float] | None = (0.0, 1.0)
     """Range of the bootstrap value; null for rewards other than 0 and 1."""
@@ -107,8 +109,9 @@ class UpdateSettings:
 
     def __post_init__(self) -> None:
         _positive(self, "critics", "lr_actor", "lr_critic", "tau", "nan_limit", "calql_actions")
-        if not 0.0 <= self.average_decay < 1.0:
-            raise InputError(f"average_decay={self.average_decay}: 0 or more and less than 1")
+        for name in ("hold_actor_rate", "average_decay"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"{name}={getattr(self, name)}: 0 or more and less than 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +159,8 @@ class RlSettings:
     replay: ReplayAddress
     policy: Path
     """Folder of the policy to start from."""
+    critics: Path | None = None
+    """Checkpoint folder of an earlier RL stage whose critics go on; null starts new ones."""
     stage: str = "twin_rl"
     """Name in the metrics log."""
     weights: str | None = None

@@ -83,6 +83,9 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop) -> bool
     policy = load_policy(settings.policy)
     _check_cameras(policy, settings.schema)
     agent, updater = _learner(policy, settings)
+    if settings.critics is not None:
+        checkpoint.restore_modules(settings.critics, {"critic": agent.critic, "target": agent.target})
+        progress.normalized = True
     reader = transition_reader(agent.policy, settings)
     try:
         catch_up(reader, stop)

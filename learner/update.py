@@ -5,8 +5,8 @@
              both steps at once, then target ← target + τ (critic − target), average ← average + (1 − d)(head − average)
 
 The actor sees the critic as it was before this update's critic step; apart from that one step of staleness this is the
-usual critic-then-actor order. The average of the head is what a stage leaves behind: the critic keeps pulling the head
-to and fro, and the mean of its last few hundred versions succeeds more evenly over the starts than any one of them.
+usual critic-then-actor order. A stage acts with the newest head and leaves the average behind, which a few unlucky last
+updates cannot spoil.
 """
 
 import copy
@@ -222,7 +222,7 @@ def rl_update(agent: RlAgent, batch: Mapping[str, Tensor], phase: Phase) -> Metr
 def set_actor_rate(optimizer: torch.optim.Optimizer, settings: UpdateSettings, phase: Phase) -> None:
     """The head's learning rate at this point of the stage."""
     for group in optimizer.param_groups:
-        group["lr"] = settings.lr_actor * losses.late_decay(phase.progress)
+        group["lr"] = settings.lr_actor * losses.late_decay(phase.progress, hold=settings.hold_actor_rate)
 
 
 def clip_gradients(policy: Policy, critic: CriticEnsemble, settings: UpdateSettings) -> tuple[Tensor, Tensor]:

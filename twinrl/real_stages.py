@@ -15,7 +15,7 @@ from actors.real import bench
 from actors.real.arm import ArmSettings
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
 from actors.real.simulated.settings import StandinSettings
-from learner.settings import LoopSettings, ReplayAddress, RlSettings
+from learner.settings import LoopSettings, ReplayAddress, RlSettings, UpdateSettings
 from protos.errors import TwinRLError
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
@@ -57,6 +57,7 @@ def real_rl(context: RunContext, view: View) -> float:
     learner = RlSettings(
         replay=ReplayAddress(url=replay.url, prefix=replay.prefix),
         policy=context.folder / "twin_rl" / "policy",
+        critics=context.folder / "twin_rl" / "checkpoint",
         stage="real_rl",
         weights=context.services.weights(),
         wire_dtype="f32",
@@ -70,6 +71,7 @@ def real_rl(context: RunContext, view: View) -> float:
             slack=400,
             publish_every=plan.publish_every,
         ),
+        update=UpdateSettings(weights_start=(1.0, plan.eta), weights_end=(1.0, plan.eta)),
         seed_twin_episodes=plan.seed_twin_episodes,
         seed=settings.seed,
     )

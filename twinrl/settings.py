@@ -54,11 +54,13 @@ class RealRlPlan:
     publish_every: int = 50
     tau: float = 0.9
     """Cells whose twin success is below this are the target set."""
+    eta: float = 0.05
+    """Weight of the Q loss beside behaviour cloning; small, because the critics know little of this arm yet."""
     utd: float = 0.5
     """Updates per transition; robot time is dearer than twin time."""
     seed_twin_episodes: int = 20
     """Successful twin episodes copied to the demonstrations before the arm moves."""
-    takeover_at: float = 0.45
+    takeover_at: float = 0.7
     """Share of an episode after which a stalled episode is taken over."""
 
 

@@ -19,12 +19,23 @@ def robot():
 
 
 @pytest.fixture(scope="module")
-def clients(robot):
+def connected(robot):
     receive = rtde_receive.RTDEReceiveInterface(robot.host)
     control = rtde_control.RTDEControlInterface(robot.host)
     yield control, receive
     control.disconnect()
     receive.disconnect()
+
+
+@pytest.fixture
+def clients(robot, connected):
+    """Both clients, with the script running whatever the test before did."""
+    control, receive = connected
+    robot.pendant("unlock protective stop")
+    until(lambda: not receive.isProtectiveStopped(), "the stop is released")
+    if not control.isProgramRunning():
+        start_again(control)
+    return connected
 
 
 def fresh(receive):
@@ -137,32 +148,26 @@ def test_a_protective_stop_stops_everything_until_it_is_unlocked(robot, clients)
     robot.pendant("unlock protective stop")
     until(lambda: not receive.isProtectiveStopped(), "the stop is released")
     np.testing.assert_allclose(fresh(receive), pose, atol=1e-9, err_msg="unlocking moves nothing")
-    start_again(control)
 
 
-def test_a_jump_of_the_servo_target_is_a_protective_stop(robot, clients):
+def test_a_jump_of_the_servo_target_is_a_protective_stop(clients):
     control, receive = clients
     q = np.array(receive.getActualQ())
     control.servoJ((q + 1.0).tolist(), 0, 0, 0.02, 0.1, 300)
     until(receive.isProtectiveStopped, "the stop is told")
     np.testing.assert_allclose(receive.getActualQ(), q, atol=1e-6)
-    robot.pendant("unlock protective stop")
-    start_again(control)
 
 
-def test_a_pose_out_of_reach_is_a_protective_stop(robot, clients):
+def test_a_pose_out_of_reach_is_a_protective_stop(clients):
     control, receive = clients
     assert not control.moveL(shifted(fresh(receive), 3.0), 0.25, 1.2)
-    assert receive.isProtectiveStopped()
-    robot.pendant("unlock protective stop")
-    start_again(control)
+    until(receive.isProtectiveStopped, "the stop is told")
 
 
 def test_an_unknown_command_stops_the_script_instead_of_pretending(clients):
     control, _ = clients
     control.toolContact([0, 0, 1, 0, 0, 0])
     until(lambda: not control.isProgramRunning(), "the script ends", seconds=20)
-    start_again(control)
 
 
 def test_the_watchdog_of_the_script_ends_it_when_nobody_speaks(clients):

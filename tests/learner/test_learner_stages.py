@@ -176,7 +176,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         policy=tmp_path / "start",
         weights=weights,
         schema=SCHEMA,
-        update=UpdateSettings(critic_width=16),
+        update=UpdateSettings(critic_width=16, average_decay=0.9),
         loop=LoopSettings(
             online={"twin": 8},
             demo={"demo": 8},

@@ -10,7 +10,7 @@ from learner.settings import UpdateSettings
 from learner.update import COLUMNS, WARMUP, NanGuard, Phase, RlAgent, batch_losses, columns
 from protos.errors import InputError, TwinRLError
 
-SETTINGS = UpdateSettings(critic_width=32, nan_limit=3)
+SETTINGS = UpdateSettings(critic_width=32, nan_limit=3, average_decay=0.9)
 
 
 def make_agent(settings=SETTINGS, seed=0):
@@ -84,6 +84,13 @@ def test_the_average_is_the_weighted_mean_of_all_heads():
     assert not changed(agent.policy.head, snapshot(agent.average))
 
 
+def test_without_memory_the_average_is_the_newest_head():
+    agent = make_agent(UpdateSettings(critic_width=32))
+    for i in range(3):
+        agent.update(make_batch(seed=i), Phase())
+        assert not changed(agent.average, snapshot(agent.policy.head))
+
+
 def test_the_actor_climbs_the_critic():
     """With cloning switched off the head's Q rises."""
     agent = make_agent(
@@ -104,6 +111,10 @@ def test_the_critic_learns_the_returns():
 def test_learning_rate_of_the_head_falls_late():
     agent = make_agent()
     for progress, factor in ((0.2, 1.0), (0.75, 0.5), (1.0, 0.1)):
+        agent.update(make_batch(), Phase(progress=progress))
+        assert agent.actor_optimizer.param_groups[0]["lr"] == pytest.approx(SETTINGS.lr_actor * factor)
+    agent = make_agent(UpdateSettings(critic_width=32, hold_actor_rate=0.8))
+    for progress, factor in ((0.8, 1.0), (0.9, 0.5), (1.0, 0.1)):
         agent.update(make_batch(), Phase(progress=progress))
         assert agent.actor_optimizer.param_groups[0]["lr"] == pytest.approx(SETTINGS.lr_actor * factor)
 
