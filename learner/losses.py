@@ -91,9 +91,9 @@ def weights_at(progress: float, start: tuple[float, float], end: tuple[float, fl
     return beta, eta
 
 
-def late_decay(progress: float, *, hold: float = 0.5, floor: float = 0.1) -> float:
-    """Factor of the actor's learning rate: 1 up to `hold` < 1, then falling towards 0 at the end, but not below `floor`."""
-    return min(1.0, max(floor, (1.0 - progress) / (1.0 - hold)))
+def late_decay(progress: float, *, floor: float = 0.1) -> float:
+    """Factor of the actor's learning rate: 1 in the first half, falling linearly to `floor` at the end."""
+    return min(1.0, max(floor, 2.0 * (1.0 - progress)))
 
 
 def warm_cosine(step: int, steps: int, *, warmup: int = 50, floor: float = 0.03) -> float:

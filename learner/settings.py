@@ -91,10 +91,9 @@ class UpdateSettings:
     """Of the head's gradient."""
     weights_start: tuple[float, float] = (1.0, 0.3)
     """β and η at the start of the online stage …"""
-    weights_end: tuple[float, float] = (1.0, 0.3)
-    """… and at its end."""
-    hold_actor_rate: float = 0.5
-    """Share of the stage at the full `lr_actor`; then it falls linearly, to a tenth at least."""
+    weights_end: tuple[float, float] = (1.0, 0.0)
+    """… and at its end. The Q loss first leads the policy away from what it does, at the price of a dip in success;
+    with η falling to 0 the stage ends in imitation of what has succeeded meanwhile."""
     average_decay: float = 0.0
     """Memory per update of the head's running mean, which a stage saves and publishes last; 0 is the newest head."""
     target_clip: tuple[float, float] | None = (0.0, 1.0)
@@ -109,9 +108,8 @@ class UpdateSettings:
 
     def __post_init__(self) -> None:
         _positive(self, "critics", "lr_actor", "lr_critic", "tau", "nan_limit", "calql_actions")
-        for name in ("hold_actor_rate", "average_decay"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"{name}={getattr(self, name)}: 0 or more and less than 1")
+        if not 0.0 <= self.average_decay < 1.0:
+            raise InputError(f"average_decay={self.average_decay}: 0 or more and less than 1")
 
 
 @dataclass(frozen=True, kw_only=True)

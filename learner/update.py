@@ -222,7 +222,7 @@ def rl_update(agent: RlAgent, batch: Mapping[str, Tensor], phase: Phase) -> Metr
 def set_actor_rate(optimizer: torch.optim.Optimizer, settings: UpdateSettings, phase: Phase) -> None:
     """The head's learning rate at this point of the stage."""
     for group in optimizer.param_groups:
-        group["lr"] = settings.lr_actor * losses.late_decay(phase.progress, hold=settings.hold_actor_rate)
+        group["lr"] = settings.lr_actor * losses.late_decay(phase.progress)
 
 
 def clip_gradients(policy: Policy, critic: CriticEnsemble, settings: UpdateSettings) -> tuple[Tensor, Tensor]:

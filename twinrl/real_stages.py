@@ -145,7 +145,7 @@ def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSe
         schema=run.schema,
         seed=run.seed * 100 + seed,
         armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
-        arm=ArmSettings(host=host),
+        arm=ArmSettings(host=host, blend=0.3),  # the stand-in follows steps well; a real arm likes it smoother
         replay=context.services.replay(),
         spool=context.folder / "spool" / f"arm-{name}",
         **mode,  # type: ignore[arg-type]

@@ -76,7 +76,7 @@ class UrArm:
         """How often the watchdog held the arm."""
         self._link = Link.connect(settings.host, settings.connect_timeout_s)
         self._commanded = self._link.state().pose
-        self._is_servoing = False
+        self._is_servoing = self._is_moving = False
         self._due_s = -math.inf
         self._last_action = time.monotonic()
         self._closing = threading.Event()
@@ -86,10 +86,6 @@ class UrArm:
         self._watchdog.start()
 
     # --- reading
-
-    def look(self) -> ArmState:
-        """The newest state, whatever it says."""
-        return self._link.state()
 
     def observe(self) -> ArmState:
         """The newest state. Raises ArmStopped when the controller itself is stopped or gone."""
@@ -164,21 +160,23 @@ class UrArm:
         self.hold("before a move")
         control, settings = self._link.control, self.settings
         speed, acceleration = settings.move_speed_m_s, settings.move_acceleration_m_s2
+        self._is_moving = True
         self._link.execute("moveL", lambda: control.moveL(pose.tolist(), speed, acceleration, True))
         deadline = time.monotonic() + settings.move_timeout_s
         while not self._has_arrived(pose):
             if time.monotonic() > deadline:
                 raise self._stopped(f"the arm did not arrive within {settings.move_timeout_s:g} s: look for obstacles")
             time.sleep(0.002)
-        self._commanded = pose.copy()
+        self._is_moving, self._commanded = False, pose.copy()
 
     def hold(self, why: str) -> None:
-        """Stops the servo motion; the next command starts from where the arm stands."""
+        """Stops whatever motion is under way; the next command starts from where the arm stands."""
         with self._link.lock:
-            if self._is_servoing:
-                self._is_servoing = False
+            if self._is_servoing or self._is_moving:
+                stop = self._link.control.stopL if self._is_moving else self._link.control.servoStop
+                self._is_servoing = self._is_moving = False
                 log.debug("hold: %s", why)
-                self._link.execute("servoStop", self._link.control.servoStop)
+                self._link.execute("stop", stop)
             self._commanded = self._link.state().pose
 
     def try_to_hold(self, why: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import signal
 import socket
@@ -173,7 +174,14 @@ def until(condition, what, seconds=10.0):
         time.sleep(0.01)
 
 
+async def _serve_while_the_test_lives(controller, host, parent):
+    serving = asyncio.ensure_future(serve(controller, host=host, bench_port=bench.PORT, objects=("cube", "target")))
+    while os.getppid() == parent and not serving.done():
+        await asyncio.sleep(0.2)
+    serving.cancel()
+
+
 if __name__ == "__main__":
     controller = Controller(IdealWorld(), **json.loads(sys.argv[2]))
     kinematics.joints_for(kinematics.pose_of(controller.target), near=controller.target)  # compiles before it is needed
-    asyncio.run(serve(controller, host=sys.argv[1], bench_port=bench.PORT, objects=("cube", "target")))
+    asyncio.run(_serve_while_the_test_lives(controller, sys.argv[1], os.getppid()))

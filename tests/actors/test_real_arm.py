@@ -151,6 +151,30 @@ def test_a_stop_while_moving_is_noticed():
             arm.move_to(by(arm.anchor(), 0.1))
 
 
+class Pressing(Limits):
+    """Limits that find the tool pressing against something from the n-th look on."""
+
+    looks = 12
+
+    def check_measured(self, position, joints, force):
+        self.looks -= 1
+        return "force at the TCP" if self.looks < 0 else ""
+
+
+def test_a_limit_that_trips_while_moving_ends_the_move():
+    with ideal_robot(fast=False) as robot:
+        settings = ArmSettings(host=robot.host, move_speed_m_s=0.05, controller_watchdog_hz=0.1, hold_after_s=1.0)
+        with UrArm(settings, Pressing(BOX, LimitSettings()), armed=True) as arm:
+            goal = by(arm.anchor(), 0.1)
+            with pytest.raises(ArmStopped, match="force at the TCP"):
+                arm.move_to(goal)
+            until(lambda: np.abs(arm.observe().velocity).max() < 1e-3, "the arm stands")
+            stopped_at = where(arm)
+            time.sleep(0.5)
+            np.testing.assert_allclose(where(arm), stopped_at, atol=1e-4)
+            assert stopped_at[0] < goal[0] - 0.05
+
+
 def test_real_time_without_running_ahead():
     with ideal_robot(fast=False) as robot, open_arm(robot.host) as arm:
         wall, began, goal = time.monotonic(), arm.time_s, by(arm.anchor(), 0.02)

@@ -113,10 +113,6 @@ def test_learning_rate_of_the_head_falls_late():
     for progress, factor in ((0.2, 1.0), (0.75, 0.5), (1.0, 0.1)):
         agent.update(make_batch(), Phase(progress=progress))
         assert agent.actor_optimizer.param_groups[0]["lr"] == pytest.approx(SETTINGS.lr_actor * factor)
-    agent = make_agent(UpdateSettings(critic_width=32, hold_actor_rate=0.8))
-    for progress, factor in ((0.8, 1.0), (0.9, 0.5), (1.0, 0.1)):
-        agent.update(make_batch(), Phase(progress=progress))
-        assert agent.actor_optimizer.param_groups[0]["lr"] == pytest.approx(SETTINGS.lr_actor * factor)
 
 
 @pytest.mark.parametrize("name", ["reward", "embedding", "action"])

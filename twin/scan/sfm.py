@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
+import cv2  # before pycolmap: loaded after it, OpenCV picks up its libpng and corrupts the heap on writing a PNG
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
