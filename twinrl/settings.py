@@ -49,7 +49,7 @@ class TwinRlPlan:
 class RealRlPlan:
     """RL on the arm, guided by the twin, with an operator who may take over."""
 
-    env_steps: int = 2_000
+    env_steps: int = 3_000
     explore: float = 0.05
     publish_every: int = 50
     tau: float = 0.9

@@ -1,11 +1,10 @@
-"""The policy on the robot's own computer: the newest weights of the learner, or a folder that it wrote."""
+"""The policy on the robot's own computer that follows the learner's newest weights."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from actors.interfaces import Decision
-from actors.loop import idle_actions
+from actors.policies import decide, generator_of
 from protos.schema import Observation
 
 log = logging.getLogger(__name__)
@@ -36,13 +35,13 @@ class WeightsPolicy:
         from policy.acting import BatchActor
 
         self._actor: Any = BatchActor.from_weights(first, instruction)
-        self._explore, self._generator = explore, _generator(seed)
+        self._explore, self._generator = explore, generator_of(seed)
 
     def act(self, observation: Observation) -> Decision:
         newest = self._subscriber.latest()
         if newest is not None and newest.version != self._actor.version:
             self._actor.load(newest)
-        return _decide(self._actor, observation, self._explore, self._generator)
+        return decide(self._actor, observation, self._explore, self._generator)
 
     def staleness(self) -> tuple[int, float]:
         """Versions behind the newest, and the age of the one in use [s]."""
@@ -50,42 +49,3 @@ class WeightsPolicy:
 
     def close(self) -> None:
         self._subscriber.close()
-
-
-class StoredPolicy:
-    """A policy from a folder of the learner; it never changes."""
-
-    def __init__(self, folder: Path, instruction: str, *, explore: float, seed: int) -> None:
-        from policy.acting import BatchActor
-        from policy.checkpoint import load_policy
-
-        self._actor: Any = BatchActor(load_policy(folder), instruction)
-        self._explore, self._generator = explore, _generator(seed)
-
-    def act(self, observation: Observation) -> Decision:
-        return _decide(self._actor, observation, self._explore, self._generator)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class NoPolicy:
-    """Stands still; for demonstrations, in which the operator acts all the time."""
-
-    def act(self, observation: Observation) -> Decision:
-        return Decision(action=idle_actions(len(observation)), embedding=None, version=-1, backbone_id="")
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _generator(seed: int) -> Any:
-    import torch
-
-    torch.set_num_threads(1)  # one observation at a time: more threads only get in each other's way
-    return torch.Generator().manual_seed(seed)
-
-
-def _decide(actor: Any, observation: Observation, explore: float, generator: Any) -> Decision:
-    action, embedding = actor.act(observation, explore=explore, generator=generator)
-    return Decision(action=action, embedding=embedding, version=actor.version, backbone_id=actor.backbone_id)

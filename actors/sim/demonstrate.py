@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from actors.interfaces import Decision, EpisodeResult
-from actors.loop import EpisodeLoop, idle_actions
+from actors.interfaces import EpisodeResult
+from actors.loop import EpisodeLoop
+from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.settings import DemonstrationSettings
 from protos.errors import TwinRLError
@@ -87,13 +88,6 @@ class TwinExpert:
         return self._actions[slot]
 
 
-class IdlePolicy:
-    """Stands still; the operator acts."""
-
-    def act(self, observation: Observation) -> Decision:
-        return Decision(action=idle_actions(len(observation)), embedding=None, version=-1, backbone_id="")
-
-
 def demonstrate(settings: DemonstrationSettings) -> int:
     """Collects the demonstrations and writes them to the buffer "demo"; returns the number of episodes."""
     world = settings.world
@@ -109,7 +103,7 @@ def demonstrate(settings: DemonstrationSettings) -> int:
         instruction=task.instruction,
         source=Source.TWIN,
     )
-    EpisodeLoop(twin, IdlePolicy(), quota, EpisodeRecorder(tags), quota, TwinExpert(twin)).run(lambda: False)
+    EpisodeLoop(twin, NoPolicy(), quota, EpisodeRecorder(tags), quota, TwinExpert(twin)).run(lambda: False)
     twin.close()
     writer = ReplayWriter(settings.replay, world.schema, actor="twin-expert", spool=None)
     for segment in quota.accepted:

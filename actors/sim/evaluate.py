@@ -6,80 +6,25 @@ it writes are the report's heat-maps and, for the newest policy, the guide's suc
     python -m actors.sim.evaluate --settings evaluate.json
 """
 
-import json
 import logging
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from actors.interfaces import Decision, EpisodeResult
+from actors.evaluation import ListGuide, NoSink, write_lines
+from actors.interfaces import EpisodeResult
 from actors.loop import EpisodeLoop
+from actors.policies import StoredPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.settings import EvaluationSettings
-from protos.schema import Configuration, Observation, Outcome, Segment, Source
+from protos.schema import Source
 
 log = logging.getLogger(__name__)
-
-
-class ListGuide:
-    """A fixed list of configurations; keeps the results, in order of finishing."""
-
-    def __init__(self, configurations: Iterable[Configuration]) -> None:
-        self._left = list(configurations)[::-1]
-        self.results: list[EpisodeResult] = []
-
-    def next(self) -> Configuration | None:
-        return self._left.pop() if self._left else None
-
-    def report(self, result: EpisodeResult) -> None:
-        self.results.append(result)
-
-
-class NoSink:
-    """Evaluation leaves no transitions behind."""
-
-    def add(self, segment: Segment) -> None:
-        """Dropped on purpose: a policy must not learn from its exam."""
-
-
-class LocalPolicy:
-    """A policy in this process behind the loop's `Policy` interface."""
-
-    def __init__(self, actor: Any, seed: int) -> None:
-        import torch
-
-        self._actor, self._generator = actor, torch.Generator().manual_seed(seed)
-
-    def act(self, observation: Observation) -> Decision:
-        action, embedding = self._actor.act(observation, explore=0.0, generator=self._generator)
-        return Decision(action=action, embedding=embedding, version=0, backbone_id="")
-
-
-def result_line(result: EpisodeResult, manipulated: str) -> dict[str, Any]:
-    """One episode as the run folder keeps it."""
-    x, y = result.configuration.poses[manipulated][:2]
-    return {
-        "region": result.configuration.region,
-        "cell": result.configuration.cell,
-        "x": x,
-        "y": y,
-        "outcome": result.outcome.value,
-        "success": result.outcome is Outcome.SUCCESS,
-        "steps": result.steps,
-        "human_steps": result.human_steps,
-        "interventions": result.interventions,
-        "version": result.version,
-    }
 
 
 def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
     """Runs `rollouts` episodes in every region; writes one line each to `settings.out`."""
     import torch
 
-    from policy.acting import BatchActor
-    from policy.checkpoint import load_policy
     from twin import tasks
     from twin.env import VectorTwin
     from twin.randomize import DOMAINS
@@ -104,14 +49,8 @@ def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
     tags = EpisodeTags(
         actor="evaluation", incarnation="0", task=task.name, scene=scene.name, instruction="", source=Source.TWIN
     )
-    policy = LocalPolicy(BatchActor(load_policy(settings.policy), task.instruction), world.seed)
+    policy = StoredPolicy(settings.policy, task.instruction, explore=0.0, seed=world.seed)
     EpisodeLoop(twin, policy, guide, EpisodeRecorder(tags), NoSink()).run(lambda: False)
     twin.close()
     write_lines(settings.out, guide.results, task.space.manipulated)
     return guide.results
-
-
-def write_lines(path: Path, results: Iterable[EpisodeResult], manipulated: str) -> None:
-    """Results as JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(result_line(result, manipulated)) + "\n" for result in results))

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from standin import standin_process
 
+from actors.evaluation import ListGuide
 from actors.human.scripted import TakeoverSettings
 from actors.loop import EpisodeLoop
+from actors.policies import NoPolicy
 from actors.real.arm import ArmSettings
-from actors.real.policy import NoPolicy
 from actors.real.robot import Robot
 from actors.real.settings import BenchLab, RealSettings
 from actors.recorder import EpisodeRecorder, EpisodeTags
-from actors.sim.evaluate import ListGuide
 from protos.errors import ArmStopped, InputError
 from protos.schema import Outcome, Source
 from twin import tasks

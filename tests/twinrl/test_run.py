@@ -11,7 +11,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-SMALL = ["--demonstrations.real-a=1", "--demonstrations.twin-a=2", "--demonstrations.twin-b=2", "--sft.steps=60", "--sft.batch=8", "--twin-rl.env-steps=900", "--twin-rl.twins-per-actor=4", "--real-rl.env-steps=150", "--evaluation.rollouts=5", "--scan.train.steps=20"]
+SMALL = [
+    "--demonstrations.real-a=1",
+    "--demonstrations.twin-a=2",
+    "--demonstrations.twin-b=2",
+    "--sft.steps=60",
+    "--sft.batch=8",
+    "--twin-rl.env-steps=900",
+    "--twin-rl.twins-per-actor=4",
+    "--real-rl.env-steps=150",
+    "--evaluation.rollouts=5",
+    "--scan.train.steps=20",
+]
 STAGES = [
     "scan",
     "demonstrations",
