@@ -4,7 +4,7 @@
                                              ├ TwinModule.forward_train    the losses of `learner.update`
                                              ├ postprocess_gradients       clipping, NaN guard
                                              ├ apply_gradients             both optimizers, or nothing
-                                             └ after_gradient_based_update target critics and average head follow
+                                             └ after_gradient_based_update target ← target + τ (critic − target)
 
 The module wraps an `RlAgent`, so that networks, optimizers and random stream are the very objects that the plain step
 would use; the two give the same numbers. Checkpoints go through `learner.checkpoint`, never through RLlib's state
@@ -27,7 +27,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from learner.settings import UpdateSettings
-from learner.update import WARMUP, Losses, Metrics, Phase, RlAgent, batch_losses, clip_gradients, set_actor_rate
+from learner.update import WARMUP, Losses, Metrics, Phase, RlAgent, batch_losses, clip_gradients, follow, set_actor_rate
 from policy.model import Policy
 from policy.settings import PolicySettings
 from protos.errors import TwinRLError
@@ -105,7 +105,7 @@ class TwinLearner(TorchLearner):
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         agent = self._twin.agent
         if self._accepted:
-            agent.trail()
+            follow(agent.target, agent.critic, agent.settings.tau)
 
 
 class TwinConfig(AlgorithmConfig):
@@ -146,7 +146,7 @@ class RllibUpdater:
         self._group = twin_config(policy.settings, settings, seed=seed).build_learner_group()
         (self._module,) = self._group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].unwrapped())
         self.agent: RlAgent = self._module.get().agent
-        self.agent.adopt(policy)
+        self.agent.policy.load_state_dict(policy.state_dict())
 
     def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Metrics:
         """One update through the learner group."""

@@ -94,8 +94,6 @@ class UpdateSettings:
     weights_end: tuple[float, float] = (1.0, 0.0)
     """… and at its end. The Q loss first leads the policy away from what it does, at the price of a dip in success;
     with η falling to 0 the stage ends in imitation of what has succeeded meanwhile."""
-    average_decay: float = 0.0
-    """Memory per update of the head's running mean, which a stage saves and publishes last; 0 is the newest head."""
     target_clip: tuple[float, float] | None = (0.0, 1.0)
     """Range of the bootstrap value; null for rewards other than 0 and 1."""
     calql_alpha: float = 0.1
@@ -108,8 +106,6 @@ class UpdateSettings:
 
     def __post_init__(self) -> None:
         _positive(self, "critics", "lr_actor", "lr_critic", "tau", "nan_limit", "calql_actions")
-        if not 0.0 <= self.average_decay < 1.0:
-            raise InputError(f"average_decay={self.average_decay}: 0 or more and less than 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,12 +106,9 @@ def _run_loop(
     resuming: bool,
     stop: Stop,
 ) -> bool:
-    """The online loop with its outlets; saves checkpoint and policy whatever ends it.
-
-    The checkpoint holds the head and its average; the policy, and the last version published, the average.
-    """
+    """The online loop with its outlets; saves checkpoint and policy whatever ends it."""
     rng = np.random.default_rng(settings.seed)
-    modules = {"policy": agent.policy, "average": agent.average, "critic": agent.critic, "target": agent.target}
+    modules = {"policy": agent.policy, "critic": agent.critic, "target": agent.target}
     optimizers = {"critic_optimizer": agent.critic_optimizer, "actor_optimizer": agent.actor_optimizer}
     saved = out / "checkpoint"
 
@@ -134,7 +131,6 @@ def _run_loop(
                 finished = loop.run(stop)
             finally:
                 save()
-            agent.settle()
             loop.finish()
         save_policy(out / "policy", agent.policy, updates=progress.updates, version=progress.version)
         log.info("saved %s and %s after %d updates", out / "policy", saved, progress.updates)

@@ -2,11 +2,10 @@
 
     batch ─► features ─┬─► critic loss (TD + α Cal-QL) ─► critic only
                        └─► actor loss (β BC + η q)     ─► head only; the critic is a constant in it
-             both steps at once, then target ← target + τ (critic − target), average ← average + (1 − d)(head − average)
+             both steps at once, then target ← target + τ (critic − target)
 
 The actor sees the critic as it was before this update's critic step; apart from that one step of staleness this is the
-usual critic-then-actor order. A stage acts with the newest head and leaves the average behind, which a few unlucky last
-updates cannot spoil.
+usual critic-then-actor order.
 """
 
 import copy
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from learner import losses
 from learner.settings import UpdateSettings
@@ -155,7 +154,7 @@ class NanGuard:
 
 
 class RlAgent:
-    """Everything that an RL update changes: head and its average, critics, targets, optimizers, the random stream."""
+    """Everything that an RL update changes: head, critics, targets, optimizers, the random stream."""
 
     def __init__(self, policy: Policy, settings: UpdateSettings, *, seed: int) -> None:
         policy.freeze_backbone()
@@ -169,7 +168,6 @@ class RlAgent:
                 width=settings.critic_width,
             )
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.average = copy.deepcopy(policy.head).requires_grad_(False)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=settings.lr_critic)
         self.actor_optimizer = torch.optim.Adam(policy.head.parameters(), lr=settings.lr_actor)
         self.generator = torch.Generator().manual_seed(seed)
@@ -181,20 +179,6 @@ class RlAgent:
             features = self.policy.features(batch["embedding"], batch["proprio"])
         for critic in (self.critic, self.target):
             critic.fit_normalization(features)
-
-    def adopt(self, policy: Policy) -> None:
-        """Starts from another policy's tensors."""
-        self.policy.load_state_dict(policy.state_dict())
-        self.average.load_state_dict(policy.head.state_dict())
-
-    def trail(self) -> None:
-        """Target critics and average head move after what was just stepped; the head stands still in the warm-up."""
-        follow(self.target, self.critic, self.settings.tau)
-        follow(self.average, self.policy.head, 1.0 - self.settings.average_decay)
-
-    def settle(self) -> None:
-        """Puts the average in the head's place: the policy to save and to publish last."""
-        self.policy.head.load_state_dict(self.average.state_dict())
 
     def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Metrics:
         return rl_update(self, batch, phase)
@@ -215,7 +199,7 @@ def rl_update(agent: RlAgent, batch: Mapping[str, Tensor], phase: Phase) -> Metr
     if agent.guard.accepts([found.total, *norms]):
         agent.critic_optimizer.step()
         agent.actor_optimizer.step()
-        agent.trail()
+        follow(agent.target, agent.critic, settings.tau)
     return {name: float(value.detach()) for name, value in found.scalars.items()} | {"skipped": agent.guard.skipped}
 
 
@@ -233,7 +217,7 @@ def clip_gradients(policy: Policy, critic: CriticEnsemble, settings: UpdateSetti
 
 
 @torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
-    """slow ← slow + rate (fast − slow), for every parameter."""
-    for behind, ahead in zip(slow.parameters(), fast.parameters(), strict=True):
-        behind.lerp_(ahead, rate)
+def follow(target: CriticEnsemble, critic: CriticEnsemble, tau: float) -> None:
+    """target ← target + τ (critic − target)."""
+    for slow, fast in zip(target.parameters(), critic.parameters(), strict=True):
+        slow.lerp_(fast, tau)

@@ -176,7 +176,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         policy=tmp_path / "start",
         weights=weights,
         schema=SCHEMA,
-        update=UpdateSettings(critic_width=16, average_decay=0.9),
+        update=UpdateSettings(critic_width=16),
         loop=LoopSettings(
             online={"twin": 8},
             demo={"demo": 8},
@@ -205,7 +205,6 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         stopped_at = manifest(out)["state"]["updates"]
         assert 50 <= stopped_at < 200
         assert manifest(out)["state"]["base"] == {"twin": 30}
-        assert_saves_the_average(out)
         process = start(second, out, "--resume")
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 0, said
@@ -216,7 +215,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
     newest = subscriber.wait(state["version"] + 1, TIMEOUT_S)  # the checkpoint is written before the last version
     subscriber.close()
     final = load_policy(out / "policy")
-    assert_saves_the_average(out)
+    assert_saves_the_head(out)
     for name, tensor in final.head.state_dict().items():
         sent = newest.parts["head"][f"head.{name}"]  # as bf16
         assert np.allclose(sent, tensor.numpy(), rtol=1e-2, atol=1e-6)
@@ -227,12 +226,11 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
     assert any(line.get("sample_age", 0) > 0 for line in lines)
 
 
-def assert_saves_the_average(out):
-    """The policy is the average, and the checkpoint keeps the head that it is the average of."""
+def assert_saves_the_head(out):
+    """The policy's head is the one that the checkpoint goes on from."""
     tensors, _ = load(out / "checkpoint")
     for name, tensor in load_policy(out / "policy").head.state_dict().items():
-        assert torch.equal(tensor, tensors[f"average.{name}"])
-    assert not torch.equal(tensors["average.net.0.weight"], tensors["policy.head.net.0.weight"])
+        assert torch.equal(tensor, tensors[f"policy.head.{name}"])
 
 
 def with_rllib(settings):

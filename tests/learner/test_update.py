@@ -10,7 +10,7 @@ from learner.settings import UpdateSettings
 from learner.update import COLUMNS, WARMUP, NanGuard, Phase, RlAgent, batch_losses, columns
 from protos.errors import InputError, TwinRLError
 
-SETTINGS = UpdateSettings(critic_width=32, nan_limit=3, average_decay=0.9)
+SETTINGS = UpdateSettings(critic_width=32, nan_limit=3)
 
 
 def make_agent(settings=SETTINGS, seed=0):
@@ -66,31 +66,6 @@ def test_target_follows_by_tau():
         assert torch.allclose(agent.target.state_dict()[name], wanted, atol=1e-7)
 
 
-def test_the_average_is_the_weighted_mean_of_all_heads():
-    """Against the sum written out: dᵀ θ₀ + (1 - d) Σ_t d^(T-t) θ_t."""
-    decay, rounds = 0.7, 6
-    agent = make_agent(UpdateSettings(critic_width=32, average_decay=decay))
-    agent.update(make_batch(), WARMUP)
-    heads = [snapshot(agent.policy.head)]
-    for i in range(rounds):
-        agent.update(make_batch(seed=i), Phase())
-        heads.append(snapshot(agent.policy.head))
-    shares = [decay**rounds] + [(1 - decay) * decay ** (rounds - t) for t in range(1, rounds + 1)]
-    for name, tensor in agent.average.named_parameters():
-        wanted = sum(share * head[name].double() for share, head in zip(shares, heads, strict=True))
-        assert torch.allclose(tensor.double(), wanted, atol=1e-6)
-        assert not torch.equal(heads[0][name], heads[-1][name])
-    agent.settle()
-    assert not changed(agent.policy.head, snapshot(agent.average))
-
-
-def test_without_memory_the_average_is_the_newest_head():
-    agent = make_agent(UpdateSettings(critic_width=32))
-    for i in range(3):
-        agent.update(make_batch(seed=i), Phase())
-        assert not changed(agent.average, snapshot(agent.policy.head))
-
-
 def test_the_actor_climbs_the_critic():
     """With cloning switched off the head's Q rises."""
     agent = make_agent(
@@ -119,7 +94,7 @@ def test_learning_rate_of_the_head_falls_late():
 def test_a_nan_batch_changes_nothing(name):
     agent = make_agent()
     agent.update(make_batch(), Phase())
-    modules = (agent.policy, agent.average, agent.critic, agent.target)
+    modules = (agent.policy, agent.critic, agent.target)
     before = [snapshot(m) for m in modules]
     batch = make_batch()
     batch[name] = batch[name] * float("nan")
@@ -156,8 +131,6 @@ def test_columns_come_as_float32_tensors():
 def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match=r"tau=0\.0"):
         UpdateSettings(tau=0.0)
-    with pytest.raises(InputError, match=r"average_decay=1\.0: 0 or more and less than 1"):
-        UpdateSettings(average_decay=1.0)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -173,7 +146,7 @@ def test_rllib_runs_the_same_update_to_the_last_digit():
     for batch, phase in zip(batches, [*phases, Phase(), Phase()], strict=True):
         one, other = plain.update(batch, phase), inside.update(batch, phase)
         assert one == pytest.approx(other, abs=1e-6, nan_ok=True)
-    for name in ("policy", "average", "critic", "target"):
+    for name in ("policy", "critic", "target"):
         states = (getattr(agent, name).state_dict() for agent in (plain, inside.agent))
         for a, b in zip(*(state.values() for state in states), strict=True):
             assert (a - b).abs().max() < 1e-5

@@ -31,16 +31,16 @@ numbers = st.floats(-2, 2, allow_nan=False)
 vectors = st.tuples(numbers, numbers, numbers).map(np.array)
 
 
-def workspace(count=9, wall=0):
-    """A table seen from an arc in front of it, true to scale in the base frame; `wall` points stand upright behind."""
+def workspace(count=9, wall=0, turn_deg=50, aim=(-0.5, 0, 0)):
+    """A table seen from an arc of ±turn_deg, true to scale in the base frame; `wall` points stand upright behind."""
     rng = np.random.default_rng(1)
     points = np.c_[rng.uniform(-0.9, 0.2, 400), rng.uniform(-0.6, 0.6, 400), rng.normal(0, 5e-4, 400)]
     upright = np.c_[rng.normal(0.6, 5e-4, wall), rng.uniform(-1, 1, wall), rng.uniform(0, 1, wall)]
     points = np.concatenate([points, upright])
     views = []
-    for index, angle in enumerate(np.radians(np.linspace(-50, 50, count))):
+    for index, angle in enumerate(np.radians(np.linspace(-turn_deg, turn_deg, count))):
         eye = (-0.5 - 0.7 * math.cos(angle), 0.7 * math.sin(angle), 0.55)
-        camera = look_at(eye, at=(-0.5, 0, 0), fovy_deg=60, px=480)
+        camera = look_at(eye, at=aim, fovy_deg=60, px=480)
         picture = photograph(camera)
         views.append(View(name=f"{index}.png", camera=camera, picture=picture, seen=np.arange(len(points))))
     return Reconstruction(
@@ -145,6 +145,25 @@ def test_without_a_board_the_robot_faces_the_photographer():
     scale = known_scale(found, table)
     placement = place_by_views(found, scale, table, PlaceSettings(), 1.0)
     assert error_after(found, scale, placement) < 0.01
+
+
+def test_photos_from_all_around_put_the_side_camera_near_a_photo():
+    found = in_sfm_units(workspace(turn_deg=160))
+    table = find_table(found, TableSettings())
+    placement = place_by_views(found, known_scale(found, table), table, PlaceSettings(), 1.0)
+    placed = found.transformed(placement.base_from_scaled, UNITS)
+    nearest = min(np.linalg.norm(v.camera.base_from_camera[:3, 3] - (-1.02, 0, 0.46)) for v in placed.views)
+    assert nearest == pytest.approx(math.hypot(0.7 - 0.52, 0.55 - 0.46), abs=0.01)
+    assert "all around" in placement.note
+
+
+def test_photos_that_look_past_the_table_put_the_workspace_amid_it():
+    found = in_sfm_units(workspace(aim=(2.5, 0, 0.6)))
+    table = find_table(found, TableSettings())
+    placement = place_by_views(found, known_scale(found, table), table, PlaceSettings(), 1.0)
+    placed = found.transformed(placement.base_from_scaled, UNITS)
+    assert np.median(placed.points, axis=0) == pytest.approx((-0.5, 0, 0), abs=0.02)
+    assert "look past the table" in placement.note
 
 
 def test_the_workspace_can_be_pointed_at():

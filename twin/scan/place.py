@@ -2,7 +2,8 @@
 
 With a board, `base_from_board` in capture.toml says it. Without one the robot is put where the demo needs it: the
 workspace centre (-0.5, 0) falls on the table point that the photos look at, and the photos' mean viewing direction
-becomes +x, because the side camera looks along +x towards the robot. The table top is z = 0 in both cases.
+becomes +x, because the side camera looks along +x towards the robot. Photos taken all around the table have no mean
+direction; then the side camera goes where a photo was taken. The table top is z = 0 in all cases.
 """
 
 import math
@@ -16,11 +17,14 @@ from twin.scan.capture import Board
 from twin.scan.scale import Scale
 from twin.scan.sfm import Reconstruction
 from twin.scan.table import Plane
+from twin.scene import SideCamera
 
 WORKSPACE_XY = (-0.5, 0.0)
 """Centre of the workspace in the base frame [m]."""
 PLAUSIBLE_M = (0.1, 10.0)
 """Distance from the photographer to the middle of the table."""
+ONE_SIDED = 0.3
+"""Length of the mean of the photos' level viewing directions, above which it counts as a direction."""
 BOARD_TILT_DEG, BOARD_HEIGHT_M = 8.0, 0.02
 """How far a board may be from lying on the table."""
 
@@ -71,13 +75,7 @@ def place_by_views(
 ) -> Placement:
     """Workspace where the photos look, robot on its far side."""
     centre, note = _workspace(scene, table, settings, shrink)
-    forward = [view.camera.base_from_camera[:3, 2] for view in scene.views]
-    flat = np.array([f - (f @ table.normal) * table.normal for f in forward])
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
-    heading = flat.mean(axis=0)
-    if np.linalg.norm(heading) < 0.3:
-        heading = flat[0]
-        note += f"; the photos look from all around, so the robot faces the camera of {scene.views[0].name}"
+    heading, why = _heading(scene, table, centre, scale.metres_per_unit)
     distance = scale.metres_per_unit * float(
         np.median([np.linalg.norm(view.camera.base_from_camera[:3, 3] - centre) for view in scene.views])
     )
@@ -90,7 +88,26 @@ def place_by_views(
     base_from_table = np.eye(4)
     base_from_table[:3, :3] = about_z(-math.radians(settings.yaw_deg))
     base_from_table[:3, 3] = (*WORKSPACE_XY, 0)
-    return Placement(base_from_scaled=base_from_table @ table_from_scaled, note=note)
+    return Placement(base_from_scaled=base_from_table @ table_from_scaled, note=f"{note}; {why}")
+
+
+def _heading(scene: Reconstruction, table: Plane, centre: F64, metres_per_unit: float) -> tuple[F64, str]:
+    """The direction (3,) that becomes +x, and why."""
+    forward = _level(np.stack([view.camera.base_from_camera[:3, 2] for view in scene.views]), table)
+    if np.linalg.norm(forward.mean(axis=0)) > ONE_SIDED:
+        return forward.mean(axis=0), "+x is the photos' mean viewing direction"
+    eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
+    inward = _level(centre - eyes, table)
+    x, _, z = SideCamera().eye
+    side = centre + ((x - WORKSPACE_XY[0]) * inward + z * table.normal) / metres_per_unit
+    best = int(np.argmin(np.linalg.norm(side - eyes, axis=1)))
+    return inward[best], f"photos from all around, so the side camera stands near that of {scene.views[best].name}"
+
+
+def _level(directions: F64, table: Plane) -> F64:
+    """Directions (n, 3) laid flat on the table, of unit length."""
+    flat = directions - (directions @ table.normal)[:, None] * table.normal
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
 
 def _workspace(scene: Reconstruction, table: Plane, settings: PlaceSettings, shrink: float) -> tuple[F64, str]:
@@ -103,9 +120,15 @@ def _workspace(scene: Reconstruction, table: Plane, settings: PlaceSettings, shr
         point = table.hit(view.camera, scene.undistort(np.array([settings.workspace_pixel]) * shrink))[0]
         note = f"workspace at pixel {settings.workspace_pixel} of {settings.workspace_photo}"
     else:
-        middles = [table.hit(v.camera, np.array([[v.camera.cx, v.camera.cy]]))[0] for v in scene.views]
-        point = np.nanmedian(middles, axis=0)
-        note = "workspace where the photos look"
+        on_table = scene.points[np.abs(table.height(scene.points)) < 3 * table.spread]
+        middle = np.median(on_table, axis=0)
+        reach = np.percentile(np.linalg.norm(on_table - middle, axis=1), 95)
+        aims = np.array([table.hit(v.camera, np.array([[v.camera.cx, v.camera.cy]]))[0] for v in scene.views])
+        aims = aims[np.linalg.norm(aims - middle, axis=1) < reach]  # NaN, of a photo aimed above the table, is not
+        if 2 * len(aims) > len(scene.views):
+            point, note = np.median(aims, axis=0), "workspace where the photos look"
+        else:
+            point, note = middle, "workspace amid the table's points, for most photos look past the table"
     if not np.isfinite(point).all():
         raise SceneError(f"{note}: that ray does not meet the table; choose a pixel that shows the table top")
     return point - table.height(point) * table.normal, note

@@ -161,15 +161,18 @@ def _read_model(model: pycolmap.Reconstruction, frames: Frames) -> Reconstructio
     f, cx, cy, k1 = next(iter(model.cameras.values())).params
     images = sorted((i for i in model.images.values() if i.has_pose), key=lambda i: frames.names.index(i.name))
     row_of = {point: row for row, point in enumerate(model.points3D)}
+    # OpenCV counts pixel centres from 0, COLMAP and `Camera` from 0.5.
+    matrix = np.array([[f, 0, cx - 0.5], [0, f, cy - 0.5], [0, 0, 1]])
+    size = (frames.width, frames.height)
+    maps = cv2.initUndistortRectifyMap(matrix, np.array([k1, 0, 0, 0]), None, matrix, size, cv2.CV_32FC1)
     views = []
     for image in images:
         camera_from_sfm = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
         camera = Camera(
             base_from_camera=invert(camera_from_sfm), width=frames.width, height=frames.height, fx=f, fy=f, cx=cx, cy=cy
         )
-        # OpenCV counts pixel centres from 0, COLMAP and `Camera` from 0.5.
-        matrix = camera.intrinsics - 0.5 * np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
-        picture = cv2.undistort(frames.read(image.name), matrix, np.array([k1, 0, 0, 0]))
+        # The picture's edge is repeated where the undistorted view reaches beyond it.
+        picture = cv2.remap(frames.read(image.name), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         seen = np.array([row_of[p.point3D_id] for p in image.points2D if p.has_point3D()], np.intp)
         views.append(View(name=image.name, camera=camera, picture=picture, seen=seen))
     points = list(model.points3D.values())

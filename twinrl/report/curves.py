@@ -84,13 +84,13 @@ def _line(entries: Sequence[Mapping[str, Any]], key: str, label: str) -> Line:
 
 
 def _numbers(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the scalars worth a curve: those with at least two numeric values."""
-    counts: dict[str, int] = {}
+    """Names of the scalars worth a curve: those logged at two different steps at least."""
+    steps: dict[str, set[float]] = {}
     for entry in entries:
         for key, value in entry.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                counts[key] = counts.get(key, 0) + 1
-    return [key for key, count in counts.items() if count > 1 and key not in NOT_CURVES | set(AGE_KEYS)]
+                steps.setdefault(key, set()).add(float(entry.get("step", 0)))
+    return [key for key, seen in steps.items() if len(seen) > 1 and key not in NOT_CURVES | set(AGE_KEYS)]
 
 
 def _title(key: str) -> str:
