@@ -13,7 +13,7 @@ from twin.camera import look_at
 from twin.rotations import matrix_from_vector
 from twin.scan.capture import Board, read_board
 from twin.scan.place import PlaceSettings, place_by_board, place_by_views
-from twin.scan.scale import Length, from_board, from_length, similarity
+from twin.scan.scale import Length, Scale, from_board, from_length, similarity
 from twin.scan.sfm import Reconstruction, View
 from twin.scan.table import TableSettings, find_table
 
@@ -27,6 +27,7 @@ BOARD = Board(
     base_from_board=(-0.5, 0.1, 0.4),
 )
 UNITS = 0.13  # metres per SfM unit
+KNOWN = Scale(metres_per_unit=UNITS, provenance="given")
 numbers = st.floats(-2, 2, allow_nan=False)
 vectors = st.tuples(numbers, numbers, numbers).map(np.array)
 
@@ -142,15 +143,13 @@ def test_impossible_lengths_are_refused(change, message):
 def test_without_a_board_the_robot_faces_the_photographer():
     found = in_sfm_units(workspace())
     table = find_table(found, TableSettings())
-    scale = known_scale(found, table)
-    placement = place_by_views(found, scale, table, PlaceSettings(), 1.0)
-    assert error_after(found, scale, placement) < 0.01
+    assert error_after(found, KNOWN, place_by_views(found, KNOWN, table, PlaceSettings(), 1.0)) < 0.01
 
 
 def test_photos_from_all_around_put_the_side_camera_near_a_photo():
     found = in_sfm_units(workspace(turn_deg=160))
     table = find_table(found, TableSettings())
-    placement = place_by_views(found, known_scale(found, table), table, PlaceSettings(), 1.0)
+    placement = place_by_views(found, KNOWN, table, PlaceSettings(), 1.0)
     placed = found.transformed(placement.base_from_scaled, UNITS)
     nearest = min(np.linalg.norm(v.camera.base_from_camera[:3, 3] - (-1.02, 0, 0.46)) for v in placed.views)
     assert nearest == pytest.approx(math.hypot(0.7 - 0.52, 0.55 - 0.46), abs=0.01)
@@ -160,7 +159,7 @@ def test_photos_from_all_around_put_the_side_camera_near_a_photo():
 def test_photos_that_look_past_the_table_put_the_workspace_amid_it():
     found = in_sfm_units(workspace(aim=(2.5, 0, 0.6)))
     table = find_table(found, TableSettings())
-    placement = place_by_views(found, known_scale(found, table), table, PlaceSettings(), 1.0)
+    placement = place_by_views(found, KNOWN, table, PlaceSettings(), 1.0)
     placed = found.transformed(placement.base_from_scaled, UNITS)
     assert np.median(placed.points, axis=0) == pytest.approx((-0.5, 0, 0), abs=0.02)
     assert "look past the table" in placement.note
@@ -172,8 +171,7 @@ def test_the_workspace_can_be_pointed_at():
     table = find_table(found, TableSettings())
     pixel = tuple(scene.views[4].camera.project((-0.4, 0.1, 0))[:2])
     chosen = PlaceSettings(workspace_photo="4.png", workspace_pixel=pixel, yaw_deg=90)
-    scale = known_scale(found, table)
-    placed = found.transformed(place_by_views(found, scale, table, chosen, 1.0).base_from_scaled, scale.metres_per_unit)
+    placed = found.transformed(place_by_views(found, KNOWN, table, chosen, 1.0).base_from_scaled, UNITS)
     eye = placed.views[4].camera.base_from_camera[:3, 3]
     # The old camera stood at (-1.2, 0): (-0.8, -0.1) from the new centre, seen from a base turned by 90 deg.
     assert eye == pytest.approx((-0.5 - 0.1, 0.8, 0.55), abs=0.01)
@@ -182,14 +180,9 @@ def test_the_workspace_can_be_pointed_at():
 def test_an_implausible_length_is_noticed():
     found = in_sfm_units(workspace())
     table = find_table(found, TableSettings())
-    wrong = known_scale(found, table, metres=300.0)
+    wrong = Scale(metres_per_unit=1000 * UNITS, provenance="a length in millimetres")
     with pytest.raises(SceneError, match="--length is in metres"):
         place_by_views(found, wrong, table, PlaceSettings(), 1.0)
-
-
-def known_scale(found, table, metres=0.3):
-    start, end = workspace().views[4].camera.project([(-0.6, 0, 0), (-0.3, 0, 0)])[:, :2]
-    return from_length(found, table, Length(metres=metres, photo="4.png", start=tuple(start), end=tuple(end)), 1.0)
 
 
 def test_a_wall_with_more_points_is_not_the_table():
