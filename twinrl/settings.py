@@ -37,7 +37,7 @@ class SftPlan:
 class TwinRlPlan:
     """RL in the twin, both regions."""
 
-    env_steps: int = 16_000
+    env_steps: int = 18_000
     actors: int = 2
     twins_per_actor: int = 8
     explore: float = 0.1
