@@ -37,19 +37,21 @@ class SftPlan:
 class TwinRlPlan:
     """RL in the twin, both regions."""
 
-    env_steps: int = 18_000
+    env_steps: int = 24_000
     actors: int = 2
     twins_per_actor: int = 8
     explore: float = 0.1
     publish_every: int = 50
     """Learner updates between two weight versions."""
+    slack: int = 600
+    """Transitions that the actors may be ahead of the learner; more makes samples older, less makes actors wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealRlPlan:
     """RL on the arm, guided by the twin, with an operator who may take over."""
 
-    env_steps: int = 3_000
+    env_steps: int = 4_000
     explore: float = 0.05
     publish_every: int = 50
     tau: float = 0.9

@@ -102,7 +102,7 @@ def twin_rl(context: RunContext, view: View) -> float:
         weights=context.services.weights(),
         wire_dtype="f32",
         schema=settings.schema,
-        loop=LoopSettings(env_steps=plan.env_steps, publish_every=plan.publish_every),
+        loop=LoopSettings(env_steps=plan.env_steps, publish_every=plan.publish_every, slack=plan.slack),
         seed=settings.seed,
     )
     out = str(context.folder / "twin_rl")
