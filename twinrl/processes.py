@@ -38,6 +38,8 @@ RESTART_DELAY_S = 0.5
 RESTART_LIMIT = 5
 """A service that ends more often than this within `RESTART_WINDOW_S` counts as failed."""
 RESTART_WINDOW_S = 60.0
+WRONG_INPUT, MESSAGE_PREFIX = 2, "twinrl: "
+"""How our processes end when a person can mend it: this exit code, and one line of this form."""
 LOG_TAIL_LINES = 12
 LOG_TAIL_BYTES = 16_384
 
@@ -267,6 +269,9 @@ class Supervisor:
 
     def _failure(self, entry: _Entry) -> str:
         path, code = self.log_path(entry.child.name), entry.popen.returncode
+        last = log_tail(path, 1)
+        if code == WRONG_INPUT and last.startswith(MESSAGE_PREFIX):
+            return last.removeprefix(MESSAGE_PREFIX)  # the child has said in one line what is wrong
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if entry.child.service:
             how += f" {len(entry.exits)} times"

@@ -22,6 +22,7 @@ from rich.panel import Panel
 
 from protos.errors import InputError
 from protos.settings import load_settings, save_settings
+from services.replay import ReplaySettings, totals
 from twinrl.context import RunContext
 from twinrl.processes import Supervisor
 from twinrl.progress import Progress
@@ -58,6 +59,8 @@ def run(settings: RunSettings, *, resume: bool) -> int:
 
 
 def _run_stages(settings: RunSettings, done: set[str], console: Console) -> None:
+    if settings.replay:
+        totals(ReplaySettings(url=settings.replay))  # a wrong address is better known now than after the scan
     with (
         Progress([stage.name for stage in STAGES], console=console) as progress,
         Supervisor(settings.folder) as supervisor,

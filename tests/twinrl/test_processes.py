@@ -57,6 +57,12 @@ def test_a_child_that_finishes_is_waited_for_and_its_output_is_logged(supervisor
     assert not supervisor.running("scan")
 
 
+def test_what_a_person_can_mend_is_said_in_the_childs_own_line(supervisor):
+    supervisor.start(python("scan", "import sys; sys.stderr.write('twinrl: photos is empty\\n'); sys.exit(2)"))
+    with pytest.raises(TwinRLError, match=r"^photos is empty$"):
+        supervisor.wait("scan", timeout_s=20)
+
+
 def test_a_name_may_be_used_again_after_its_process_ended(supervisor):
     for _ in range(2):
         supervisor.start(python("sft", "print('once')"))

@@ -94,6 +94,7 @@ def test_a_run_is_interrupted_resumed_and_complete(tmp_path):
         (("--name", "a/b"), "a folder name without '/'"),
         (("--twin-rl.env-step", "3"), "--twin-rl.env-steps"),
         (("--seed", "-1"), "seed=-1"),
+        (("--replay", "redis://127.0.0.1:1"), "replay at redis://127.0.0.1:1 did not answer"),
     ],
 )
 def test_wrong_input_is_refused(tmp_path, arguments, message):
@@ -101,6 +102,14 @@ def test_wrong_input_is_refused(tmp_path, arguments, message):
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 2, output
     assert message in " ".join(output.split())
+
+
+def test_a_capture_without_pictures_is_refused_in_one_line(tmp_path):
+    (tmp_path / "photos").mkdir()
+    process = start(tmp_path, "--capture", str(tmp_path / "photos"))
+    last = process.communicate(timeout=60)[0].strip().splitlines()[-1]
+    assert process.returncode == 2
+    assert last == f"twinrl: {tmp_path / 'photos'} is empty or missing; give a folder of photos or a video file"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
