@@ -48,7 +48,8 @@ def run(settings: RunSettings, *, resume: bool) -> int:
     console = Console()
     console.print(Panel(_as_text(settings), title=f"{settings.folder}", title_align="left", border_style="dim"))
     done = _finished(settings.folder)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job starts with it ignored
+        signal.signal(number, _interrupt)
     try:
         _run_stages(settings, done, console)
     except KeyboardInterrupt:

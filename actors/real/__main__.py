@@ -33,7 +33,8 @@ class Arguments:
 def main() -> int:
     arguments = tyro.cli(Arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job starts with it ignored
+        signal.signal(number, _interrupt)
     try:
         _run(arguments)
     except ArmStopped as error:
