@@ -138,15 +138,16 @@ def fleet(world, replay, weights, policy, tmp_path) -> Iterator["subprocess.Pope
         log.close()
 
 
-def worker(fleet: "subprocess.Popen[bytes]", name: str) -> int:
-    """Process id of a Ray worker of this fleet, by the title that Ray gives it."""
+def workers(fleet: "subprocess.Popen[bytes]", name: str) -> list[int]:
+    """Process ids of this fleet's Ray workers with an actor of that name, by the title that Ray gives them."""
+    found = []
     for process in psutil.Process(fleet.pid).children(recursive=True):
         try:
             if f"ray::{name}" in " ".join(process.cmdline()):
-                return process.pid
+                found.append(process.pid)
         except psutil.Error:
             continue
-    raise AssertionError(f"no worker {name}")
+    return found
 
 
 def test_a_fleet_goes_on_when_any_of_its_processes_is_killed(fleet, weights, replay):
@@ -156,10 +157,16 @@ def test_a_fleet_goes_on_when_any_of_its_processes_is_killed(fleet, weights, rep
     wait_until(lambda: steps() > 0 or fleet.poll() is not None, 90, "first transitions")
     assert fleet.poll() is None
     for victim in ("TwinActor", "PolicyServer"):
-        os.kill(worker(fleet, victim), signal.SIGKILL)
-        time.sleep(0.5)
+        alive = workers(fleet, victim)
+        os.kill(alive[0], signal.SIGKILL)
         before = steps()
         wait_until(lambda start=before: steps() > start + 64, RECOVERY_S, f"transitions after kill -9 of {victim}")
+
+        def is_back(name: str = victim, killed: int = alive[0], count: int = len(alive)) -> bool:
+            now = workers(fleet, name)
+            return killed not in now and len(now) == count
+
+        wait_until(is_back, RECOVERY_S, f"{victim} is back")
     weights.kill()
     before = steps()
     wait_until(lambda: steps() > before + 64, RECOVERY_S, "transitions while the weights service is away")
