@@ -57,7 +57,8 @@ class Fleet:
         import ray
 
         self._status.write(doing="stopping", waiting_for="")
-        self._manager.foreach_actor("stop", timeout_seconds=4.0)
+        # what is not sent by then lies in the spool; a supervisor gives us four seconds in all
+        self._manager.foreach_actor("stop", kwargs={"timeout_s": 1.0}, timeout_seconds=1.5)
         ray.shutdown()
 
     def run(self, stop: Callable[[], bool]) -> None:

@@ -104,7 +104,7 @@ class TwinActor:
         stats = asdict(self._loop.stats) if self._loop is not None else {}
         return {"alive": self._thread.is_alive(), "error": self._error, **stats}
 
-    def stop(self, timeout_s: float = 3.0) -> dict[str, Any]:
+    def stop(self, timeout_s: float) -> dict[str, Any]:
         """Ends the loop after its current control step and flushes the replay writer."""
         self._stop.set()
         self._thread.join(timeout_s)
@@ -147,6 +147,6 @@ class TwinActor:
         try:
             self._loop.run(self._stop.is_set)
         finally:
-            writer.flush(2.0)
+            writer.flush(1.0)
             writer.close()
             twin.close()
