@@ -28,8 +28,7 @@ def main() -> int:
     arguments = tyro.cli(Arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    _listen(stop)
     try:
         _run(arguments, stop)
     except TwinRLError as error:
@@ -38,11 +37,17 @@ def main() -> int:
     return 0
 
 
+def _listen(stop: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+
 def _run(arguments: Arguments, stop: threading.Event) -> None:
     if arguments.what == "fleet":
         from actors.sim.fleet import Fleet
 
         with Fleet(load_settings(FleetSettings, arguments.settings)) as fleet:
+            _listen(stop)  # Ray puts handlers of its own in place, which would end us without a goodbye
             fleet.run(stop.is_set)
     elif arguments.what == "evaluate":
         from actors.sim.evaluate import evaluate
