@@ -163,7 +163,7 @@ class Supervisor:
             for entry in live:
                 entry.state = "stopped"
         for entry in live:
-            signal_group(entry.popen.pid, signal.SIGTERM)
+            entry.popen.terminate()  # the child alone: what it started is its own to end, in its own order
         deadline = time.monotonic() + GRACE_S
         for entry in live:
             self._reap(entry, deadline)
