@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -151,3 +152,18 @@ def test_the_robot_runs_without_ray_and_learner_dependencies(robot_python, tmp_p
     result = run("-m", "actors.real", "--help")
     assert result.returncode == 0, result.stderr
     assert "--settings" in result.stdout
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif("TWINRL_SLOW_TESTS" not in os.environ, reason="installs torch anew; set TWINRL_SLOW_TESTS=1")
+def test_the_robot_extra_installs_alone(tmp_path):
+    venv.create(tmp_path / "robot", with_pip=True)
+    python = tmp_path / "robot" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{ROOT}[robot]"]
+    subprocess.run(install, check=True, cwd=tmp_path)
+    quiet = {"capture_output": True, "text": True, "cwd": tmp_path, "check": False}
+    shown = subprocess.run([python, "-m", "actors.real", "--help"], **quiet)
+    assert shown.returncode == 0, shown.stderr
+    assert "demonstrate" in shown.stdout
+    for absent in ("ray", "tensorboard", "transformers"):
+        assert subprocess.run([python, "-c", f"import {absent}"], **quiet).returncode == 1
