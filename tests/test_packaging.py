@@ -161,9 +161,12 @@ def test_the_robot_extra_installs_alone(tmp_path):
     python = tmp_path / "robot" / "bin" / "python"
     install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{ROOT}[robot]"]
     subprocess.run(install, check=True, cwd=tmp_path)
-    quiet = {"capture_output": True, "text": True, "cwd": tmp_path, "check": False}
-    shown = subprocess.run([python, "-m", "actors.real", "--help"], **quiet)
+
+    def run(*arguments):
+        return subprocess.run([python, *arguments], check=False, capture_output=True, text=True, cwd=tmp_path)
+
+    shown = run("-m", "actors.real", "--help")
     assert shown.returncode == 0, shown.stderr
     assert "demonstrate" in shown.stdout
     for absent in ("ray", "tensorboard", "transformers"):
-        assert subprocess.run([python, "-c", f"import {absent}"], **quiet).returncode == 1
+        assert run("-c", f"import {absent}").returncode == 1
