@@ -19,8 +19,8 @@ class DemonstrationPlan:
 
     real_a: int = 30
     """On the arm, in region A only: what a person would record."""
-    twin_a: int = 60
-    twin_b: int = 60
+    twin_a: int = 90
+    twin_b: int = 90
     disturbance: float = 0.3
     """Motion noise that the demonstrator corrects, so that recoveries are shown."""
 
@@ -29,7 +29,7 @@ class DemonstrationPlan:
 class SftPlan:
     """Supervised warm-up, the same for both policies."""
 
-    steps: int = 1_100
+    steps: int = 1_500
     batch: int = 32
 
 
