@@ -35,7 +35,6 @@ class Fleet:
         self._status = StatusFile()
         self._metrics = MetricsLog(settings.run_dir / "metrics.jsonl", stage="twin_rl")
         self._last = {"steps": 0.0, "episodes": 0.0, "successes": 0.0}
-        self.restarts = 0
 
     def __enter__(self) -> "Fleet":
         self._status.write(doing="starting Ray", waiting_for="ray")
@@ -78,7 +77,6 @@ class Fleet:
                 self._restart(index, stats["error"])
         back = self._manager.probe_unhealthy_actors(timeout_seconds=0.5, mark_healthy=True)
         if back:
-            self.restarts += len(back)
             log.warning("twin actor(s) %s are back", back)
         totals = _sum(list(alive.values()))
         self._log_success(totals)
@@ -99,14 +97,6 @@ class Fleet:
             rate = (totals["successes"] - self._last["successes"]) / episodes
             self._metrics.write(step=int(totals["steps"]), total=self.settings.env_steps, success=rate)
         self._last = totals
-
-    def pids(self) -> dict[str, int]:
-        """Process ids, for tests that kill one of them and for `status`."""
-        import ray
-
-        names = [POLICY_SERVER, *(f"twin-{i}" for i in range(len(self.actors)))]
-        handles = [self.server, *self.actors]
-        return dict(zip(names, ray.get([handle.pid.remote() for handle in handles], timeout=60), strict=True))
 
     def _restart(self, index: int, error: str) -> None:
         import ray

@@ -64,11 +64,6 @@ class PolicyServer:
     async def ping(self) -> str:
         return "pong"
 
-    async def pid(self) -> int:
-        import os
-
-        return os.getpid()
-
     async def stats(self) -> dict[str, float]:
         """Counts since start and how old the weights are."""
         versions, seconds = self._subscriber.staleness()

@@ -5,7 +5,6 @@ segments carry a new incarnation, which keeps them apart from the ones before.
 """
 
 import logging
-import os
 import threading
 import time
 import uuid
@@ -95,9 +94,6 @@ class TwinActor:
     def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """What Ray's FaultTolerantActorManager calls for functions sent to the actor."""
         return func(self, *args, **kwargs)
-
-    def pid(self) -> int:
-        return os.getpid()
 
     def stats(self) -> dict[str, Any]:
         """Counters and seconds of the loop; `error` is empty while it runs."""
