@@ -47,6 +47,8 @@ LOST = "link to the controller lost: check power and network"
 _ABANDONED: list[Any] = []
 """ur_rtde objects that lost their controller: destroying them while they reconnect ends the process (ur_rtde 1.6)."""
 _NORMAL, _REDUCED = 1, 2
+_PROGRAM_RUNS = 0b10
+"""Bit of the robot status."""
 _REMEDIES = {
     3: "protective stop: find the cause, free the arm, release the stop at the pendant",
     4: "recovery mode: the arm is outside its safety limits; jog it back at the pendant",
@@ -113,11 +115,19 @@ class Link:
         """Why the arm cannot be commanded now, and what the operator must do; empty when it can."""
         if not self.is_connected:
             return LOST
-        if (mode := self._receive.getSafetyMode()) not in (_NORMAL, _REDUCED):
-            return _REMEDIES.get(mode, f"safety mode {mode}: see the pendant")
-        if not self.control.isProgramRunning():
-            return "the control script does not run (stopped at the pendant, or the controller's watchdog ended it)"
-        return ""
+        if (why := self._safety()) or self.control.isProgramRunning():
+            return why
+        # ur_rtde hears that from a connection of its own, so what stopped the script may still be on its way to ours
+        deadline = time.monotonic() + self._timeout_s
+        while self._receive.getRobotStatus() & _PROGRAM_RUNS and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return self._safety() or (
+            "the control script does not run (stopped at the pendant, or the controller's watchdog ended it)"
+        )
+
+    def _safety(self) -> str:
+        mode = self._receive.getSafetyMode()
+        return "" if mode in (_NORMAL, _REDUCED) else _REMEDIES.get(mode, f"safety mode {mode}: see the pendant")
 
     def stream(self, what: str, command: Callable[[], bool]) -> None:
         """A servo command, which ur_rtde sends without waiting. Raises ArmStopped when the controller refuses it."""

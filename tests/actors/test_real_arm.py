@@ -12,6 +12,7 @@ import pytest
 from standin import free_host, ideal_robot, until
 
 from actors.real.arm import ArmSettings, UrArm
+from actors.real.link import Link
 from actors.real.safety import Limits, LimitSettings
 from protos.errors import ArmStopped, InputError, Unreachable
 from protos.space import Box
@@ -117,6 +118,38 @@ def test_resting_keeps_the_place_for_a_time_of_the_robot(arm):
     arm.rest(0.5)
     assert arm.time_s - began >= 0.5
     np.testing.assert_allclose(where(arm), before, atol=1e-4)
+
+
+class LateReceiver:
+    """The state connection of ur_rtde, one package behind: it hears of a protective stop when it is asked again."""
+
+    def __init__(self):
+        self.status, self.safety = iter((0b11, 0b11, 0b01)), 1
+
+    def isConnected(self):  # noqa: N802
+        return True
+
+    def getSafetyMode(self):  # noqa: N802
+        return self.safety
+
+    def getRobotStatus(self):  # noqa: N802
+        status = next(self.status)
+        self.safety = 1 if status & 0b10 else 3
+        return status
+
+
+class StoppedControl:
+    """The control connection of ur_rtde, which already knows that the script has ended."""
+
+    def isConnected(self):  # noqa: N802
+        return True
+
+    def isProgramRunning(self):  # noqa: N802
+        return False
+
+
+def test_the_cause_of_a_stop_is_named_although_the_end_of_the_script_is_heard_first():
+    assert "protective stop: find the cause" in Link(LateReceiver(), StoppedControl(), timeout_s=3.0).trouble()
 
 
 def test_a_protective_stop_ends_everything():
