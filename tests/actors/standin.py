@@ -78,11 +78,14 @@ class IdealWorld:
 
 
 class IdealRobot:
-    """A controller over an `IdealWorld`, in a process of its own: ur_rtde keeps Python's lock while it connects."""
+    """A controller over an `IdealWorld`, in a process of its own: ur_rtde keeps Python's lock while it connects.
 
-    def __init__(self, *, fast=True, latency_steps=(0,), gain=1.0):
+    With a `pace` below 1 the time between two commands passes more slowly, so that a stall of this computer counts less.
+    """
+
+    def __init__(self, *, fast=True, latency_steps=(0,), gain=1.0, pace=1.0):
         self.host = free_host()
-        domain = json.dumps({"fast": fast, "latency_steps": latency_steps, "gain": gain})
+        domain = json.dumps({"fast": fast, "latency_steps": latency_steps, "gain": gain, "pace": pace})
         self._process = subprocess.Popen([sys.executable, __file__, self.host, domain], stderr=subprocess.DEVNULL)
         until(lambda: listens(self.host, bench.PORT), "the controller listens", seconds=60)
         self.bench = bench.BenchClient(self.host)
@@ -182,6 +185,8 @@ async def _serve_while_the_test_lives(controller, host, parent):
 
 
 if __name__ == "__main__":
-    controller = Controller(IdealWorld(), **json.loads(sys.argv[2]))
+    domain = json.loads(sys.argv[2])
+    pace = domain.pop("pace")
+    controller = Controller(IdealWorld(), now=lambda: time.monotonic() * pace, **domain)
     kinematics.joints_for(kinematics.pose_of(controller.target), near=controller.target)  # compiles before it is needed
     asyncio.run(_serve_while_the_test_lives(controller, sys.argv[1], os.getppid()))

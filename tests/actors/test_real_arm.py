@@ -29,7 +29,7 @@ def open_arm(host, *, armed=True, limits=None, **settings):
 
 @pytest.fixture(scope="module")
 def robot():
-    with ideal_robot() as robot:
+    with ideal_robot(pace=0.02) as robot:
         yield robot
 
 

@@ -36,12 +36,19 @@ class Controller:
     """One simulated arm. `latency_steps` are the delays, in control steps, of which each episode draws one."""
 
     def __init__(
-        self, world: World, *, fast: bool, latency_steps: tuple[int, ...] = (0,), gain: float = 1.0, seed: int = 0
+        self,
+        world: World,
+        *,
+        fast: bool,
+        latency_steps: tuple[int, ...] = (0,),
+        gain: float = 1.0,
+        seed: int = 0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.world = world
         self.time_s = 0.0
         self.variables = var.start_values()
-        self.clock = RobotClock(self._advance, fast=fast)
+        self.clock = RobotClock(self._advance, fast=fast, now=now)
         self.mode: Mode = Hold(world.joints.copy())
         self.program = Program(self)
         self.safety_text = ""
