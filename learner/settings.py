@@ -9,14 +9,8 @@ from learner.labels import LabelSettings
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Buffer, Outcome, Schema, Source
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayAddress:
-    """Where the replay is."""
-
-    url: str
-    prefix: str = "twinrl"
+from services.credentials import Credentials
+from services.replay import ReplaySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +59,7 @@ class TrainSettings:
 class SftSettings:
     """`python -m learner sft`."""
 
-    replay: ReplayAddress
+    replay: ReplaySettings
     select: tuple[Selection, ...] = (Selection(),)
     schema: Schema = field(default_factory=Schema)
     policy: PolicySettings = field(default_factory=PolicySettings)
@@ -150,7 +144,7 @@ class LoopSettings:
 class RlSettings:
     """`python -m learner rl`."""
 
-    replay: ReplayAddress
+    replay: ReplaySettings
     policy: Path
     """Folder of the policy to start from."""
     critics: Path | None = None
@@ -159,6 +153,8 @@ class RlSettings:
     """Name in the metrics log."""
     weights: str | None = None
     """Address of the weights service; null publishes nothing."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """For the weights service."""
     wire_dtype: Literal["f32", "bf16"] = "bf16"
     schema: Schema = field(default_factory=Schema)
     update: UpdateSettings = field(default_factory=UpdateSettings)

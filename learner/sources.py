@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import torch
 
-from learner.settings import ReplayAddress, RlSettings, Selection, SftSettings
+from learner.settings import RlSettings, Selection, SftSettings
 from policy.language import encode_instruction
 from policy.model import Policy
 from protos.errors import InputError, Unreachable
 from protos.schema import F32
 from protos.settings import to_json
-from services.replay import Episode, ReplayReader, ReplaySettings
+from services.replay import Episode, ReplayReader
 
 Stop = Callable[[], bool]
 _LOOK_AGAIN_S = 0.1
@@ -22,7 +22,7 @@ def read_episodes(settings: SftSettings, stop: Stop) -> list[Episode]:
     """The selected episodes that are in the replay now; waits for the first of them."""
     wanted = tuple({selection.buffer for selection in settings.select})
     reader = ReplayReader(
-        replay_settings(settings.replay),
+        settings.replay,
         settings.schema,
         buffers=wanted,
         gamma=1.0,
@@ -74,7 +74,7 @@ def transition_reader(policy: Policy, settings: RlSettings) -> ReplayReader:
     if missing:
         raise InputError(f"capacity has no entry for {', '.join(missing)}, which the batch draws from")
     return ReplayReader(
-        replay_settings(settings.replay),
+        settings.replay,
         settings.schema,
         buffers=buffers,
         gamma=settings.gamma,
@@ -92,8 +92,3 @@ def embed_episode(policy: Policy, episode: Episode) -> F32:
     seen = episode.observation
     side, wrist = (torch.from_numpy(camera).split(_EMBED_ROWS) for camera in (seen.side, seen.wrist))
     return torch.cat([policy.embed(*pair, language) for pair in zip(side, wrist, strict=True)]).numpy()
-
-
-def replay_settings(address: ReplayAddress) -> ReplaySettings:
-    """The address as the replay room wants it."""
-    return ReplaySettings(url=address.url, prefix=address.prefix)

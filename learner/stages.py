@@ -18,7 +18,7 @@ from learner.online import OnlineLoop, Outlets, Progress, Updater
 from learner.seeding import seed_demonstrations
 from learner.settings import RlSettings, SftSettings
 from learner.sft import Metrics, SftTrainer, prepare
-from learner.sources import Stop, catch_up, read_episodes, replay_settings, transition_reader
+from learner.sources import Stop, catch_up, read_episodes, transition_reader
 from learner.update import RlAgent
 from policy.checkpoint import load_policy, save_policy
 from policy.model import Policy
@@ -75,7 +75,7 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop) -> bool
     """One RL stage, from a policy folder to its step budget; True when the budget is used up."""
     torch.set_num_threads(settings.threads)
     resuming = resume and checkpoint.exists(out / "checkpoint")
-    replay = replay_settings(settings.replay)
+    replay = settings.replay
     before = totals(replay)
     progress = Progress(base={buffer: before[buffer] for buffer in settings.loop.online})
     if settings.seed_twin_episodes and not resuming:
@@ -121,7 +121,7 @@ def _run_loop(
         state = checkpoint.restore(saved, modules=modules, optimizers=optimizers, generator=agent.generator, rng=rng)
         progress = Progress(**state)
         log.info("going on from update %d", progress.updates)
-    publisher = None if settings.weights is None else WeightPublisher(settings.weights, wire_dtype=settings.wire_dtype)
+    publisher = _publisher(settings)
     try:
         with MetricsLog(out / "metrics.jsonl", stage=settings.stage) as metrics:
             outlets = Outlets(publish=lambda: _publish(publisher, agent.policy), checkpoint=save, record=metrics.write)
@@ -150,6 +150,12 @@ def _learner(policy: Policy, settings: RlSettings) -> tuple[RlAgent, Updater]:
 
     updater = RllibUpdater(policy, settings.update, seed=settings.seed)
     return updater.agent, updater
+
+
+def _publisher(settings: RlSettings) -> WeightPublisher | None:
+    if settings.weights is None:
+        return None
+    return WeightPublisher(settings.weights, wire_dtype=settings.wire_dtype, credentials=settings.credentials)
 
 
 def _publish(publisher: WeightPublisher | None, policy: Policy) -> int:

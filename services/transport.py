@@ -22,6 +22,7 @@ import grpc
 
 from protos.errors import InputError, TwinRLError, Unreachable
 from protos.status import StatusFile
+from services.credentials import LOOPBACK, Credentials
 from services.durable import write_durably
 
 log = logging.getLogger(__name__)
@@ -67,22 +68,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def read_token(path: Path | None) -> str | None:
-    """The shared token in a file (one line), None without a file. Raises InputError for a weak or unreadable one."""
-    if path is None:
-        return None
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"token file {path}: cannot be read ({error})") from error
-    if not (len(token) >= 16 and token.isascii() and token.isprintable()):
-        raise InputError(f"token file {path}: needs one line of at least 16 printable characters")
-    return token
-
-
-def open_channel(address: str, token: str | None = None) -> grpc.Channel:
+def open_channel(address: str, credentials: Credentials = LOOPBACK) -> grpc.Channel:
     """A channel for synchronous clients; every call on it carries the token. Connects when first used."""
     parse_address(address)
+    token = credentials.read_token()
     channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
     return channel if token is None else grpc.intercept_channel(channel, _TokenCarrier(token))
 
@@ -166,7 +155,7 @@ class TokenCheck(grpc.aio.ServerInterceptor):
 
     @staticmethod
     async def _refuse(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the shared token is missing or wrong (--token-file)")
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the shared token is missing or wrong (credentials.token)")
         return b""
 
 
@@ -174,7 +163,7 @@ async def serve(
     handler: grpc.GenericRpcHandler,
     *,
     listen: str,
-    token: str | None,
+    credentials: Credentials,
     port_file: Path | None,
     summary: Callable[[], tuple[str, dict[str, float]]],
 ) -> None:
@@ -185,9 +174,10 @@ async def serve(
     token.
     """
     host, _ = parse_address(listen)
+    token = credentials.read_token()
     if token is None and not is_loopback(host):
         raise InputError(
-            f"--listen {listen}: other hosts could connect; give --token-file (TLS is not built in yet), "
+            f"--listen {listen}: other hosts could connect; give --credentials.token (TLS is not built in yet), "
             "or listen on 127.0.0.1"
         )
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[] if token is None else [TokenCheck(token)])

@@ -125,7 +125,7 @@ def test_the_entrypoint_fills_only_the_settings_that_the_command_names(tmp_path)
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=30, env={"VALKEY_PASSWORD": "abc"}, check=True
     )
-    assert json.loads(done.stdout)["replay"]["url"] == "redis://:abc@127.0.0.1:6379"
+    assert json.loads(done.stdout)["replay"]["urls"] == ["redis://:abc@127.0.0.1:6379"]
     assert [one.name for one in (tmp_path / "filled").iterdir()] == ["fleet.json"]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=30, env={}, check=False)
     assert refused.returncode != 0

@@ -15,7 +15,7 @@ from actors.real import bench
 from actors.real.arm import ArmSettings
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
 from actors.real.simulated.settings import StandinSettings
-from learner.settings import LoopSettings, ReplayAddress, RlSettings, UpdateSettings
+from learner.settings import LoopSettings, RlSettings, UpdateSettings
 from protos.errors import TwinRLError
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
@@ -55,7 +55,7 @@ def real_rl(context: RunContext, view: View) -> float:
     settings, plan = context.settings, context.settings.real_rl
     replay = context.services.replay()
     learner = RlSettings(
-        replay=ReplayAddress(url=replay.url, prefix=replay.prefix),
+        replay=replay,
         policy=context.folder / "twin_rl" / "policy",
         critics=context.folder / "twin_rl" / "checkpoint",
         stage="real_rl",

@@ -61,7 +61,7 @@ def run(settings: RunSettings, *, resume: bool) -> int:
 
 def _run_stages(settings: RunSettings, done: set[str], console: Console) -> None:
     if settings.replay:
-        totals(ReplaySettings(url=settings.replay))  # a wrong address is better known now than after the scan
+        totals(ReplaySettings(urls=settings.replay))  # a wrong address is better known now than after the scan
     with (
         Progress([stage.name for stage in STAGES], console=console) as progress,
         Supervisor(settings.folder) as supervisor,

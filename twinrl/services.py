@@ -26,8 +26,11 @@ class Services:
     def replay(self) -> ReplaySettings:
         """Settings of the run's replay; starts an embedded Valkey unless a URL was given."""
         if self._replay is None:
-            url = self._settings.replay or self._start_valkey()
-            self._replay = ReplaySettings(url=url, prefix=f"twinrl-{self._settings.name}")
+            self._replay = ReplaySettings(
+                urls=self._settings.replay or (self._start_valkey(),),
+                prefix=f"twinrl-{self._settings.name}",
+                credentials=self._settings.credentials,
+            )
         return self._replay
 
     def weights(self) -> str:

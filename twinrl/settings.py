@@ -8,6 +8,7 @@ from pathlib import Path
 
 from protos.errors import InputError
 from protos.schema import Schema
+from services.credentials import Credentials
 from twin.scan import ScanSettings
 
 BUNDLED_CAPTURE = Path(__file__).resolve().parents[1] / "examples" / "capture"
@@ -85,8 +86,10 @@ class RunSettings:
     """Photos or a video of the workspace."""
     scan: ScanSettings = field(default_factory=ScanSettings)
     """How the capture becomes a scene; a capture without a printed board needs a known length."""
-    replay: str = ""
-    """redis:// or rediss:// URL; empty starts an embedded Valkey."""
+    replay: tuple[str, ...] = ()
+    """redis:// or rediss:// URLs, one per shard; without one an embedded Valkey is started."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """Certificates for rediss://."""
     schema: Schema = field(default_factory=Schema)
     demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
     sft: SftPlan = field(default_factory=SftPlan)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.sim.settings import DemonstrationSettings, EvaluationSettings, FleetSettings, TwinWorld
-from learner.settings import LoopSettings, ReplayAddress, RlSettings, Selection, SftSettings, TrainSettings
+from learner.settings import LoopSettings, RlSettings, Selection, SftSettings, TrainSettings
 from protos.schema import Source
 from protos.status import read_status
 from services.telemetry import read_metrics
@@ -72,7 +72,7 @@ def sft(context: RunContext, view: View) -> float:
     }
     for name, select in selections.items():
         settings = SftSettings(
-            replay=_address(context),
+            replay=context.services.replay(),
             select=select,
             schema=context.settings.schema,
             train=TrainSettings(steps=plan.steps, batch_size=plan.batch, seed=context.settings.seed),
@@ -96,7 +96,7 @@ def twin_rl(context: RunContext, view: View) -> float:
     """Ray actors fill the buffer "twin", the learner updates and publishes; ends when the learner has its steps."""
     settings, plan = context.settings, context.settings.twin_rl
     learner = RlSettings(
-        replay=_address(context),
+        replay=context.services.replay(),
         policy=context.folder / "sft_ab" / "policy",
         stage="twin_rl",
         weights=context.services.weights(),
@@ -144,11 +144,6 @@ def _world(context: RunContext, *, seed: int) -> TwinWorld:
     return TwinWorld(
         scene=(context.folder / "scene").absolute(), schema=settings.schema, seed=settings.seed * 100 + seed
     )
-
-
-def _address(context: RunContext) -> ReplayAddress:
-    replay = context.services.replay()
-    return ReplayAddress(url=replay.url, prefix=replay.prefix)
 
 
 def _start_evaluation(context: RunContext, name: str) -> None:

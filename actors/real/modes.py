@@ -32,7 +32,6 @@ from protos.settings import from_json
 from protos.space import ConfigurationSpace
 from protos.status import StatusFile
 from services.replay import ReplayWriter
-from services.transport import read_token
 from twin.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ def train(settings: RealSettings) -> None:
         writer = _writer(settings, stack)
         robot = stack.enter_context(Robot(settings))
         policy = stack.enter_context(closing(_policy(settings, robot.task, explore=plan.explore)))
-        client = stack.enter_context(closing(GuideClient(settings.guide, token=read_token(settings.token))))
+        client = stack.enter_context(closing(GuideClient(settings.guide, credentials=settings.credentials)))
         lines = stack.enter_context(_lines(plan.out, "a"))
         began_s = robot.arm.time_s
         status = StatusFile()
@@ -188,7 +187,7 @@ def _policy(settings: RealSettings, task: Task, *, explore: float) -> WeightsPol
             explore=explore,
             seed=settings.seed,
             first_timeout_s=settings.first_weights_timeout_s,
-            token=read_token(settings.token),
+            credentials=settings.credentials,
         )
     raise InputError("no policy: name the weights service (weights, host:port) or a folder of the learner (policy)")
 

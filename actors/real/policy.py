@@ -6,6 +6,7 @@ from typing import Any
 from actors.interfaces import Decision
 from actors.policies import decide, generator_of
 from protos.schema import Observation
+from services.credentials import LOOPBACK, Credentials
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +22,12 @@ class WeightsPolicy:
         explore: float,
         seed: int,
         first_timeout_s: float,
-        token: str | None = None,
+        credentials: Credentials = LOOPBACK,
     ) -> None:
         """Waits for the first version. Raises Unreachable after `first_timeout_s`."""
         from services.weights import WeightSubscriber
 
-        self._subscriber = WeightSubscriber(address, name="robot", token=token)
+        self._subscriber = WeightSubscriber(address, name="robot", credentials=credentials)
         try:
             first = self._subscriber.wait(0, first_timeout_s)
         except BaseException:

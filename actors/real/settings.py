@@ -12,6 +12,7 @@ from actors.real.gripper import GripperSettings
 from actors.real.safety import LimitSettings
 from protos.errors import InputError
 from protos.schema import Schema
+from services.credentials import Credentials
 from services.replay import ReplaySettings
 
 
@@ -107,8 +108,8 @@ class RealSettings:
     first_weights_timeout_s: float = 60.0
     guide: str = ""
     """host:port of the guide service."""
-    token: Path | None = None
-    """File with the token that the services ask for."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """For the guide and the weights service."""
     demonstrate: DemonstratePlan | None = None
     evaluate: EvaluatePlan | None = None
     train: TrainPlan | None = None

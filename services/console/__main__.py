@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -12,7 +12,7 @@ import tyro
 from protos.errors import TwinRLError
 from services.console.server import ConsoleServer
 from services.console.status import Sources
-from services.transport import read_token
+from services.credentials import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class Arguments:
     """host:port on loopback; port 0 picks a free one."""
     port_file: Path | None = None
     """Receives the bound port, for launchers."""
-    token_file: Path | None = None
-    """The shared secret of the services."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """For the guide and the weights."""
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
             run=arguments.run,
             guide=arguments.guide,
             weights=arguments.weights,
-            token=read_token(arguments.token_file),
+            credentials=arguments.credentials,
         )
         server = ConsoleServer(sources, listen=arguments.listen, port_file=arguments.port_file)
     except TwinRLError as error:

@@ -12,6 +12,7 @@ from protos import weights_pb2 as pb
 from protos.errors import TwinRLError
 from protos.status import read_status
 from protos.weights_pb2_grpc import WeightsStub
+from services.credentials import LOOPBACK, Credentials
 from services.guide import GuideClient
 from services.transport import open_channel, unreachable
 
@@ -25,7 +26,7 @@ class Sources:
     run: Path
     guide: str | None = None
     weights: str | None = None
-    token: str | None = None
+    credentials: Credentials = LOOPBACK
 
 
 def collect(sources: Sources) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def collect(sources: Sources) -> dict[str, Any]:
     for name, address, ask in (("guide", sources.guide, _guide), ("weights", sources.weights, _weights)):
         if address is not None:
             try:
-                page[name] = ask(address, sources.token)
+                page[name] = ask(address, sources.credentials)
             except TwinRLError as error:
                 page[name] = {"problem": str(error)}
     return page
@@ -55,8 +56,8 @@ def _processes(run: Path) -> dict[str, Any]:
     return processes
 
 
-def _guide(address: str, token: str | None) -> dict[str, Any]:
-    client = GuideClient(address, token=token, deadline_s=DEADLINE_S)
+def _guide(address: str, credentials: Credentials) -> dict[str, Any]:
+    client = GuideClient(address, credentials=credentials, deadline_s=DEADLINE_S)
     try:
         draw = client.last_draw()
         cells = [asdict(cell) for cell in client.success_map()]
@@ -65,8 +66,8 @@ def _guide(address: str, token: str | None) -> dict[str, Any]:
     return {"next": None if draw is None else asdict(draw), "cells": cells}
 
 
-def _weights(address: str, token: str | None) -> dict[str, Any]:
-    with open_channel(address, token) as channel:
+def _weights(address: str, credentials: Credentials) -> dict[str, Any]:
+    with open_channel(address, credentials) as channel:
         stub = WeightsStub(channel)  # type: ignore[no-untyped-call]
         try:
             status = stub.Status(pb.WeightsStatusRequest(), timeout=DEADLINE_S, wait_for_ready=True)

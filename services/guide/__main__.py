@@ -3,16 +3,16 @@
 import asyncio
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
 from protos.errors import TwinRLError
 from protos.settings import load_settings
+from services.credentials import Credentials
 from services.guide.schedule import GuideSettings
 from services.guide.server import GuideServer
-from services.transport import read_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +24,15 @@ class Arguments:
     state: Path | None = None
     """Keeps the success map for a resumed run."""
     listen: str = "127.0.0.1:0"
-    """host:port; port 0 picks a free one. Beyond loopback only with --token-file."""
+    """host:port; port 0 picks a free one. Beyond loopback only with credentials."""
     port_file: Path | None = None
     """Receives the bound port, for launchers."""
-    token_file: Path | None = None
-    """A shared secret that every client must send."""
+    credentials: Credentials = field(default_factory=Credentials)
 
 
 async def _serve(arguments: Arguments) -> None:
-    token = read_token(arguments.token_file)
     server = GuideServer(load_settings(GuideSettings, arguments.settings), state=arguments.state)
-    await server.serve(listen=arguments.listen, token=token, port_file=arguments.port_file)
+    await server.serve(listen=arguments.listen, credentials=arguments.credentials, port_file=arguments.port_file)
 
 
 def main() -> None:

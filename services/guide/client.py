@@ -9,6 +9,7 @@ import grpc
 from protos import guide_pb2 as pb
 from protos.guide_pb2_grpc import GuideStub
 from protos.schema import Configuration, Outcome
+from services.credentials import LOOPBACK, Credentials
 from services.guide.messages import from_message, to_message
 from services.guide.schedule import CellSuccess
 from services.transport import open_channel, unreachable
@@ -43,9 +44,9 @@ class GuideClient:
     Every call raises Unreachable after that, and InputError for what the guide refuses.
     """
 
-    def __init__(self, address: str, *, token: str | None = None, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, address: str, *, credentials: Credentials = LOOPBACK, deadline_s: float = DEADLINE_S) -> None:
         self.address, self._deadline_s = address, deadline_s
-        self._channel = open_channel(address, token)
+        self._channel = open_channel(address, credentials)
         self._stub = GuideStub(self._channel)  # type: ignore[no-untyped-call]
 
     def draw(self) -> Draw:

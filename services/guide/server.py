@@ -13,6 +13,7 @@ import grpc
 from protos import guide_pb2 as pb
 from protos.errors import InputError
 from protos.schema import Outcome
+from services.credentials import LOOPBACK, Credentials
 from services.durable import set_aside, write_durably
 from services.guide.messages import from_message, to_message
 from services.guide.schedule import GuideSettings, Schedule
@@ -34,9 +35,9 @@ class GuideServer:
         if state is not None and state.exists():
             self._restore(state)
 
-    async def serve(self, *, listen: str, token: str | None = None, port_file: Path | None = None) -> None:
+    async def serve(self, *, listen: str, credentials: Credentials = LOOPBACK, port_file: Path | None = None) -> None:
         """Serves until SIGTERM or Ctrl-C."""
-        await serve(self.handler(), listen=listen, token=token, port_file=port_file, summary=self.summary)
+        await serve(self.handler(), listen=listen, credentials=credentials, port_file=port_file, summary=self.summary)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Method table for a server."""

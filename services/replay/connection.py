@@ -17,6 +17,7 @@ from redis.retry import Retry
 from protos.codec import check_name
 from protos.errors import InputError, Unreachable
 from protos.schema import BUFFERS, Buffer
+from services.credentials import Credentials
 
 SCHEMES = ("unix", "redis", "rediss")
 
@@ -25,21 +26,26 @@ SCHEMES = ("unix", "redis", "rediss")
 class ReplaySettings:
     """Where the replay is and how much it keeps."""
 
-    url: str = field(repr=False)
-    """unix:///path/to/socket, redis://host:port or rediss://… (TLS); may hold a user and password."""
+    urls: tuple[str, ...] = field(repr=False)
+    """One per shard: unix:///path/to/socket, redis://host:port or rediss://… (TLS); may hold a user and password."""
     prefix: str = "twinrl"
     """First part of every key, so that several runs can share a server."""
     capacity_bytes: int = 2 << 30
     """Most bytes of segments the server keeps per buffer; the oldest go first."""
     spool_bytes: int = 1 << 30
     """Most bytes an actor keeps on disk for a server that does not answer; above it new segments are dropped."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """Certificates for rediss://; user and password are in the urls."""
     connect_timeout_s: float = 5.0
     command_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
-        if urlsplit(self.url).scheme not in SCHEMES:
-            choices = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise InputError(f"replay url {masked(self.url)!r}: begin with one of {choices}")
+        if not self.urls:
+            raise InputError("replay urls: name at least one server")
+        for url in self.urls:
+            if urlsplit(url).scheme not in SCHEMES:
+                choices = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+                raise InputError(f"replay url {masked(url)!r}: begin with one of {choices}")
         check_name("prefix", self.prefix)
         for name in ("capacity_bytes", "spool_bytes", "connect_timeout_s", "command_timeout_s"):
             if not getattr(self, name) > 0:
@@ -125,7 +131,7 @@ class Client(Commands, Protocol):
 def connect(settings: ReplaySettings) -> Client:
     """A client; it connects at its first command. Wrap its use in `reaching`."""
     client = redis.Redis.from_url(
-        settings.url,
+        settings.urls[0],
         socket_connect_timeout=settings.connect_timeout_s,
         socket_timeout=settings.command_timeout_s,
         retry=Retry(NoBackoff(), 0),
@@ -140,9 +146,9 @@ def reaching(settings: ReplaySettings) -> Iterator[None]:
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise InputError(f"replay at {masked(settings.url)} refused the user or password: {error}") from error
+        raise InputError(f"replay at {masked(settings.urls[0])} refused the user or password: {error}") from error
     except (redis.RedisError, OSError) as error:
         raise Unreachable(
-            f"replay at {masked(settings.url)} did not answer (deadlines: connect {settings.connect_timeout_s:g} s, "
-            f"answer {settings.command_timeout_s:g} s): {error}"
+            f"replay at {masked(settings.urls[0])} did not answer (deadlines: "
+            f"connect {settings.connect_timeout_s:g} s, answer {settings.command_timeout_s:g} s): {error}"
         ) from error

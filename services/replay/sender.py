@@ -131,7 +131,7 @@ class Sender:
         self.replies[lane[1]] = reply
         if reply.verdict in (Verdict.GAP, Verdict.STAGE_MISSING):
             raise Unreachable(
-                f"replay at {masked(self.settings.url)} has {lane[0]} up to segment {reply.last}, not "
+                f"replay at {masked(self.settings.urls[0])} has {lane[0]} up to segment {reply.last}, not "
                 f"{session.last.get(lane, -1)}: sending again from there"
             )
         session.last[lane] = record.seq

@@ -167,7 +167,7 @@ class EmbeddedServer:
     def _await_answer(self) -> None:
         assert self._process is not None
         give_up = time.monotonic() + START_TIMEOUT_S
-        with closing(connect(ReplaySettings(url=self.url))) as client:
+        with closing(connect(ReplaySettings(urls=(self.url,)))) as client:
             while True:
                 try:
                     client.execute_command("PING")

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
 from protos.errors import TwinRLError
-from services.transport import read_token, serve
+from services.credentials import Credentials
+from services.transport import serve
 from services.weights.server import WeightsService
 from services.weights.store import VersionStore
 from services.weights.tensors import DEFAULT_MAX_PART_BYTES
@@ -22,23 +23,21 @@ class Arguments:
     store: Path
     """Folder that keeps the newest version."""
     listen: str = "127.0.0.1:0"
-    """host:port; port 0 picks a free one. Beyond loopback only with --token-file."""
+    """host:port; port 0 picks a free one. Beyond loopback only with credentials."""
     port_file: Path | None = None
     """Receives the bound port, for launchers."""
-    token_file: Path | None = None
-    """A shared secret that every client must send."""
+    credentials: Credentials = field(default_factory=Credentials)
     max_part_bytes: int = DEFAULT_MAX_PART_BYTES
     """Largest part taken."""
 
 
 async def _serve(arguments: Arguments) -> None:
-    token = read_token(arguments.token_file)
     store = VersionStore(arguments.store, max_part_bytes=arguments.max_part_bytes)
     service = WeightsService(store, max_part_bytes=arguments.max_part_bytes)
     await serve(
         service.handler(),
         listen=arguments.listen,
-        token=token,
+        credentials=arguments.credentials,
         port_file=arguments.port_file,
         summary=service.summary,
     )

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from protos import weights_pb2 as pb
 from protos.errors import InputError, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
+from services.credentials import LOOPBACK, Credentials
 from services.transport import Backoff, describe, open_channel, unreachable
 from services.weights.chunks import split
 from services.weights.tensors import WireDtype, encode_part
@@ -72,12 +73,12 @@ class WeightPublisher:
         *,
         wire_dtype: WireDtype = "bf16",
         exact: Collection[str] = ("backbone",),
-        token: str | None = None,
+        credentials: Credentials = LOOPBACK,
         connect_deadline_s: float = CONNECT_DEADLINE_S,
     ) -> None:
         self.address = address
         self._wire, self._exact = wire_dtype, frozenset(exact)
-        self._channel = open_channel(address, token)
+        self._channel = open_channel(address, credentials)
         self._stub = WeightsStub(self._channel)  # type: ignore[no-untyped-call]
         try:
             status = self._stub.Status(pb.WeightsStatusRequest(), timeout=connect_deadline_s, wait_for_ready=True)

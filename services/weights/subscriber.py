@@ -22,6 +22,7 @@ import grpc
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
+from services.credentials import LOOPBACK, Credentials
 from services.transport import Backoff, describe, open_channel
 from services.weights.chunks import PartAssembly
 from services.weights.tensors import DEFAULT_MAX_PART_BYTES, Tensors, check_version, decode_part
@@ -49,12 +50,12 @@ class WeightSubscriber:
         address: str,
         *,
         name: str,
-        token: str | None = None,
+        credentials: Credentials = LOOPBACK,
         max_part_bytes: int = DEFAULT_MAX_PART_BYTES,
     ) -> None:
         self.address, self.name = address, name
         self._max_part_bytes = max_part_bytes
-        self._channel = open_channel(address, token)
+        self._channel = open_channel(address, credentials)
         self._stub = WeightsStub(self._channel)  # type: ignore[no-untyped-call]
         self._changed = threading.Condition()
         self._announced: pb.WeightVersion | None = None

@@ -80,7 +80,7 @@ class IdealWorld:
 class IdealRobot:
     """A controller over an `IdealWorld`, in a process of its own: ur_rtde keeps Python's lock while it connects.
 
-    With a `pace` below 1 the time between two commands passes more slowly, so that a stall of this computer counts less.
+    With a `pace` below 1 the time between two commands passes more slowly, so a stall of this computer counts less.
     """
 
     def __init__(self, *, fast=True, latency_steps=(0,), gain=1.0, pace=1.0):

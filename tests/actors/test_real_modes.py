@@ -37,7 +37,7 @@ def standin(tmp_path_factory):
 @pytest.fixture(scope="module")
 def replay(tmp_path_factory):
     with EmbeddedServer(tmp_path_factory.mktemp("rp")) as server:
-        yield ReplaySettings(url=server.url)
+        yield ReplaySettings(urls=(server.url,))
 
 
 @pytest.fixture(scope="module")

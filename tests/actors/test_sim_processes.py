@@ -47,7 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> TwinWorld:
 @pytest.fixture(scope="module")
 def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplaySettings]:
     with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
-        yield ReplaySettings(url=server.url)
+        yield ReplaySettings(urls=(server.url,))
 
 
 def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> None:

@@ -15,7 +15,6 @@ from samples import SCHEMA, SMALL, TEXT, make_policy, make_segment
 
 from learner.settings import (
     LoopSettings,
-    ReplayAddress,
     RlSettings,
     Selection,
     SftSettings,
@@ -50,14 +49,14 @@ def server(tmp_path_factory):
 def demos(server):
     """Prefix "demos": A and B in the twin, A on the arm, one failure."""
     rng = np.random.default_rng(0)
-    with ReplayWriter(ReplaySettings(url=server, prefix="demos"), SCHEMA, actor="demo", spool=None) as writer:
+    with ReplayWriter(ReplaySettings(urls=(server,), prefix="demos"), SCHEMA, actor="demo", spool=None) as writer:
         for i in range(4):
             writer.add(make_segment(rng, f"a{i}", region="A"), ["demo"])
             writer.add(make_segment(rng, f"b{i}", region="B"), ["demo"])
             writer.add(make_segment(rng, f"r{i}", region="A", source=Source.REAL), ["demo"])
         writer.add(make_segment(rng, "failed", outcome=Outcome.FAILURE), ["demo"])
         assert writer.flush(TIMEOUT_S) == 0
-    return ReplayAddress(url=server, prefix="demos")
+    return ReplaySettings(urls=(server,), prefix="demos")
 
 
 def sft_settings(replay, **changes):
@@ -163,7 +162,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
     """One stage in two processes: plain torch until SIGTERM, RLlib from the checkpoint to the end."""
     policy = make_policy(3)
     save_policy(tmp_path / "start", policy)
-    replay = ReplaySettings(url=server, prefix="rl")
+    replay = ReplaySettings(urls=(server,), prefix="rl")
     rng = np.random.default_rng(0)
     with ReplayWriter(replay, SCHEMA, actor="demo", spool=None) as writer:
         for i in range(6):
@@ -172,7 +171,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
             writer.add(make_segment(rng, f"s{i}", backbone_id=policy.backbone_id), ["twin"])
         writer.flush(TIMEOUT_S)
     settings = RlSettings(
-        replay=ReplayAddress(url=server, prefix="rl"),
+        replay=ReplaySettings(urls=(server,), prefix="rl"),
         policy=tmp_path / "start",
         weights=weights,
         schema=SCHEMA,
@@ -248,7 +247,7 @@ def manifest(out):
 
 def test_bad_settings_end_with_one_line(tmp_path):
     path = tmp_path / "rl.json"
-    path.write_text(json.dumps({"replay": {"url": "unix:///nowhere"}, "policy": "p", "gama": 0.9}))
+    path.write_text(json.dumps({"replay": {"urls": ["unix:///nowhere"]}, "policy": "p", "gama": 0.9}))
     process = start(path, tmp_path / "out")
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 2

@@ -111,4 +111,4 @@ def test_other_hosts_need_a_token(tmp_path):
     settings = save_settings(SETTINGS, tmp_path / "guide.json")
     status, message = run_to_exit("services.guide", "--settings", str(settings), "--listen", "0.0.0.0:0")
     assert status == 2
-    assert "--token-file" in message
+    assert "--credentials.token" in message

@@ -103,7 +103,7 @@ def test_sampled_rows_equal_written_rows(url, seed, lengths, pieces, gamma, n):
         make_segment(rng, steps=steps, outcome=outcome, episode=f"e{i}", versions=(i, i + 1))
         for i, (steps, outcome) in enumerate(lengths)
     ]
-    settings = ReplaySettings(url=url, prefix=f"batches{next(prefixes)}")
+    settings = ReplaySettings(urls=(url,), prefix=f"batches{next(prefixes)}")
     with ReplayWriter(settings, SCHEMA, actor="a", spool=None) as writer:
         for episode in episodes:
             for segment in cut(episode, iter(lambda: pieces, None)):
@@ -122,7 +122,7 @@ def test_sampled_rows_equal_written_rows(url, seed, lengths, pieces, gamma, n):
 def test_a_full_mirror_holds_the_newest_rows_with_their_targets(url):
     rng = np.random.default_rng(0)
     episodes = [make_segment(rng, steps=7, episode=f"e{i}", outcome=Outcome.TIMEOUT) for i in range(30)]
-    settings = ReplaySettings(url=url, prefix="full")
+    settings = ReplaySettings(urls=(url,), prefix="full")
     with ReplayWriter(settings, SCHEMA, actor="a", spool=None) as writer:
         for episode in episodes:
             writer.add(episode, ("twin",))
@@ -142,7 +142,7 @@ def test_a_full_mirror_holds_the_newest_rows_with_their_targets(url):
 
 def test_sizes_and_order_of_the_buffers(url):
     rng = np.random.default_rng(0)
-    settings = ReplaySettings(url=url, prefix="sizes")
+    settings = ReplaySettings(urls=(url,), prefix="sizes")
     written = {}
     with ReplayWriter(settings, SCHEMA, actor="a", spool=None) as writer:
         for buffer in ("demo", "twin"):
@@ -163,7 +163,7 @@ def test_sizes_and_order_of_the_buffers(url):
 
 def test_every_transition_is_drawn_equally_often(url):
     rng = np.random.default_rng(0)
-    settings = ReplaySettings(url=url, prefix="uniform")
+    settings = ReplaySettings(urls=(url,), prefix="uniform")
     with ReplayWriter(settings, SCHEMA, actor="a", spool=None) as writer:
         for i in range(4):
             writer.add(make_segment(rng, steps=1 + 3 * i, episode=f"e{i}"), ("twin",))

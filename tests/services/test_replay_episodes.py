@@ -23,7 +23,7 @@ def url(tmp_path_factory) -> Iterator[str]:
 @pytest.fixture
 def settings(url) -> ReplaySettings:
     """A replay of its own for each test, on the shared server."""
-    return ReplaySettings(url=url, prefix=f"test{next(names)}")
+    return ReplaySettings(urls=(url,), prefix=f"test{next(names)}")
 
 
 @pytest.fixture

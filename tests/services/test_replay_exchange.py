@@ -35,7 +35,7 @@ def url(request, tmp_path_factory) -> Iterator[str]:
 @pytest.fixture
 def settings(url) -> ReplaySettings:
     """A replay of its own for each test, on the shared server."""
-    return ReplaySettings(url=url, prefix=f"test{next(names)}")
+    return ReplaySettings(urls=(url,), prefix=f"test{next(names)}")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_an_episode_comes_back_whole_with_its_frames(settings, rng):
 def test_anyone_can_read_a_segment_with_plain_redis_commands(settings, rng):
     segment = make_segment(rng)
     send(settings, [segment], incarnation="life")
-    with redis.Redis.from_url(settings.url) as client:
+    with redis.Redis.from_url(settings.urls[0]) as client:
         tag = f"{{{settings.prefix}:twin}}"
         ((_, entry),) = client.xrange(f"{tag}:index")
         blob = client.get(f"{tag}:segment:{entry[b'ring'].decode()}")
@@ -129,7 +129,7 @@ def test_the_server_keeps_the_newest_segments_within_its_bytes(settings, rng):
     read_all(reader)
     assert [episode.name for episode in reader.episodes("twin")] == [f"e{i}" for i in range(40, 50)]
     assert reader.received() == {"twin": 200}
-    with redis.Redis.from_url(small.url) as client:
+    with redis.Redis.from_url(small.urls[0]) as client:
         assert len(client.keys(f"*{small.prefix}:twin}}:segment:*")) == 10
         assert client.xlen(f"{{{small.prefix}:twin}}:index") == 10
 
@@ -148,7 +148,7 @@ def test_a_reader_that_falls_behind_counts_what_it_missed(settings, rng):
 def test_damaged_segments_are_dropped_counted_and_logged(settings, rng, caplog):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(5)]
     send(settings, segments)
-    with redis.Redis.from_url(settings.url) as client:
+    with redis.Redis.from_url(settings.urls[0]) as client:
         slot = f"{{{settings.prefix}:twin}}:segment:%d"
         client.setrange(slot % 1, 200, b"\xff\x00\xff")
         client.set(slot % 2, client.get(slot % 3))

@@ -21,7 +21,7 @@ def server(tmp_path) -> Iterator[EmbeddedServer]:
 
 
 def settings_of(server: EmbeddedServer, **options) -> ReplaySettings:
-    return ReplaySettings(url=server.url, **options)
+    return ReplaySettings(urls=(server.url,), **options)
 
 
 def kill(server: EmbeddedServer) -> None:
@@ -76,7 +76,7 @@ def test_a_restarted_server_serves_what_was_committed(server):
         writer.add(make_segment(np.random.default_rng(0), episode="kept"), ("twin",))
         assert writer.flush(10) == 0
     server.stop()
-    assert server.start() == settings.url
+    assert server.start() == settings.urls[0]
     assert names_in(settings) == ["kept"]
 
 
@@ -97,7 +97,7 @@ class TestUnreachable:
 
     @pytest.mark.parametrize("url", ["unix:///nowhere/valkey.sock", "redis://user:secret@127.0.0.1:1/0"])
     def test_nobody_there(self, url):
-        settings = ReplaySettings(url=url, connect_timeout_s=0.5)
+        settings = ReplaySettings(urls=(url,), connect_timeout_s=0.5)
         reader = reader_of(settings)
         for attempt in (reader.start, reader.poll, lambda: totals(settings)):
             with pytest.raises(Unreachable) as caught:
@@ -118,7 +118,7 @@ class TestUnreachable:
 
     def test_a_writer_goes_on_and_says_it_once(self, caplog, monkeypatch):
         monkeypatch.setattr("services.replay.writer.CLOSE_TIMEOUT_S", 0.05)
-        settings = ReplaySettings(url="unix:///nowhere/valkey.sock")
+        settings = ReplaySettings(urls=("unix:///nowhere/valkey.sock",))
         with ReplayWriter(settings, SCHEMA, actor="arm", spool=None) as writer:
             writer.add(make_segment(np.random.default_rng(0)), ("twin",))
             wait_until(lambda: writer.stats()["failures"] > 2)
@@ -129,11 +129,11 @@ class TestUnreachable:
 
     def test_a_wrong_kind_of_url(self):
         with pytest.raises(InputError, match="begin with one of unix://, redis://, rediss://"):
-            ReplaySettings(url="http://localhost")
+            ReplaySettings(urls=("http://localhost",))
 
     def test_a_refused_password(self, server):
         with redis.Redis.from_url(server.url) as client:
             client.config_set("requirepass", "right")
         with pytest.raises(InputError, match="refused the user or password") as caught:
-            totals(ReplaySettings(url=server.url.replace("unix://", "unix://:wrong@")))
+            totals(ReplaySettings(urls=(server.url.replace("unix://", "unix://:wrong@"),)))
         assert "wrong@" not in str(caught.value)

@@ -72,11 +72,11 @@ def test_the_program_serves_until_a_signal(tmp_path, number):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         url = program.stdout.readline().strip()
         assert url == f"unix://{tmp_path}/valkey.sock"
-        assert totals(ReplaySettings(url=url))["twin"] == 0
+        assert totals(ReplaySettings(urls=(url,)))["twin"] == 0
         program.send_signal(number)
         assert program.wait(20) == 0
     with pytest.raises(Unreachable):
-        totals(ReplaySettings(url=url))
+        totals(ReplaySettings(urls=(url,)))
 
 
 def test_the_program_explains_itself_in_one_line(tmp_path):

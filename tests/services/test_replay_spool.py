@@ -23,7 +23,7 @@ def server(tmp_path) -> Iterator[EmbeddedServer]:
 
 
 def settings_of(server: EmbeddedServer, **options) -> ReplaySettings:
-    return ReplaySettings(url=server.url, **options)
+    return ReplaySettings(urls=(server.url,), **options)
 
 
 class TestSpool:
@@ -101,11 +101,12 @@ class TestSpool:
             "import os, sys, pathlib; sys.path.insert(0, sys.argv[3])\n"
             "import numpy as np; from replay_samples import SCHEMA, make_segment\n"
             "from services.replay import ReplaySettings, ReplayWriter\n"
-            "w = ReplayWriter(ReplaySettings(url=sys.argv[1]), SCHEMA, actor='arm', spool=pathlib.Path(sys.argv[2]))\n"
+            "at = ReplaySettings(urls=(sys.argv[1],))\n"
+            "w = ReplayWriter(at, SCHEMA, actor='arm', spool=pathlib.Path(sys.argv[2]))\n"
             "for i in range(5): w.add(make_segment(np.random.default_rng(i), episode=f'e{i}'), ('twin',))\n"
             "os.kill(os.getpid(), 9)\n"
         )
-        arguments = [settings.url, str(tmp_path / "spool"), str(Path(__file__).parent)]
+        arguments = [settings.urls[0], str(tmp_path / "spool"), str(Path(__file__).parent)]
         ended = subprocess.run([sys.executable, "-c", script, *arguments], timeout=60, check=False)
         assert ended.returncode == -signal.SIGKILL
         server.start()

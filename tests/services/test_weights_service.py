@@ -12,12 +12,14 @@ from service_process import ServiceProcess, run_to_exit, until
 from protos import weights_pb2 as pb
 from protos.errors import InputError, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
+from services.credentials import Credentials
 from services.weights import WeightPublisher, WeightSubscriber
 from services.weights.chunks import split
 
 PATIENCE_S = 60
 FOLLOWER = """
 import sys
+from services.credentials import Credentials
 from services.weights import WeightSubscriber
 subscriber, version = WeightSubscriber(sys.argv[1], name="follower"), 0
 while True:
@@ -240,27 +242,29 @@ def test_other_hosts_need_a_token(tmp_path, listen):
     status, message = run_to_exit("services.weights", "--listen", listen, "--store", str(tmp_path / "store"))
     assert status == 2
     assert message.count("\n") == 1
-    assert "--token-file" in message
+    assert "--credentials.token" in message
     assert "TLS" in message
 
 
 def test_the_token_is_checked(tmp_path):
     (tmp_path / "token").write_text("correct horse battery\n")
-    settings = ("--store", str(tmp_path / "store"), "--token-file", str(tmp_path / "token"))
+    settings = ("--store", str(tmp_path / "store"), "--credentials.token", str(tmp_path / "token"))
     with ServiceProcess("services.weights", tmp_path, *settings) as server:
-        for token in (None, "wrong horse battery"):
+        (tmp_path / "wrong").write_text("wrong horse battery\n")
+        for credentials in (Credentials(), Credentials(token=tmp_path / "wrong")):
             with pytest.raises(InputError, match="token is missing or wrong"):
-                WeightPublisher(server.address, token=token)
-        stranger = WeightSubscriber(server.address, name="stranger", token="wrong")
+                WeightPublisher(server.address, credentials=credentials)
+        stranger = WeightSubscriber(server.address, name="stranger", credentials=Credentials(token=tmp_path / "wrong"))
         with pytest.raises(Unreachable, match="stranger holds none"):
             stranger.wait(1, 0.5)
         until(lambda: stranger.stats()["failures"] > 0, "the stranger is refused")
         with pytest.raises(Unreachable, match="token is missing or wrong"):
             stranger.wait(1, 0.01)
         stranger.close()
-        publisher = WeightPublisher(server.address, token="correct horse battery")
+        ours = Credentials(token=tmp_path / "token")
+        publisher = WeightPublisher(server.address, credentials=ours)
         publisher.publish(parts(1.0), settings={})
-        friend = WeightSubscriber(server.address, name="friend", token="correct horse battery")
+        friend = WeightSubscriber(server.address, name="friend", credentials=ours)
         assert friend.wait(1, PATIENCE_S).version == 1
         friend.close()
         publisher.close()
