@@ -2,7 +2,7 @@
 
 operator.override? ─┐
 policy.act ─────────┴─► environment.step ─► Step ─► recorder ─► sink.add
-guide.next ─► environment.reset             guide.report ◄─ EpisodeResult
+guide.next ─► policy.ready? ─► environment.reset             guide.report ◄─ EpisodeResult
 """
 
 from dataclasses import dataclass
@@ -42,6 +42,10 @@ class Environment(Protocol):
 
 
 class Policy(Protocol):
+    def ready(self) -> str:
+        """Empty when an episode may begin, else what the policy waits for, in one line. Asked again until it is."""
+        ...
+
     def act(self, observation: Observation) -> Decision: ...
 
 

@@ -11,6 +11,8 @@
 The environment has n slots (a twin actor steps several twins at once; the arm is one slot). A finished slot is shown to
 the policy once more, so that the last observation has its embedding too; then the slot is reset and idles for one
 control step, which lets the physics settle, while the other slots go on.
+
+A policy that is not ready (its weights are too stale) holds all slots before the next episode of any of them begins.
 """
 
 import logging
@@ -28,6 +30,7 @@ from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Observation, O
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+HOLD_POLL_S = 0.2
 
 
 @dataclass
@@ -39,7 +42,13 @@ class LoopStats:
     successes: int = 0
     interventions: int = 0
     bad_observations: int = 0
+    waits_for: str = ""
+    """What holds the loop before the next episode; empty while it steps."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("observe", "act", "step", "record"), 0.0))
+
+
+class _StoppedWhileHeld(Exception):
+    """The loop was told to stop before the policy was ready."""
 
 
 def idle_actions(n: int) -> F32:
@@ -66,13 +75,21 @@ class EpisodeLoop:
         self.stats = LoopStats()
         self._ended = np.zeros(environment.n, bool)
         self._retired = np.zeros(environment.n, bool)
+        self._stop: Callable[[], bool] = lambda: False
 
     def run(self, stop: Callable[[], bool]) -> LoopStats:
-        """Steps until `stop()` is true or the guide has no configuration left; unfinished episodes are dropped."""
-        for slot in range(self.environment.n):
-            self._begin(slot)
-        while not (stop() or self._retired.all()):
-            self._advance()
+        """Steps until `stop()` is true or the guide has no configuration left; unfinished episodes are dropped.
+
+        `stop` is asked in every step, and all the time while the loop is held.
+        """
+        self._stop = stop
+        try:
+            for slot in range(self.environment.n):
+                self._begin(slot)
+            while not (stop() or self._retired.all()):
+                self._advance()
+        except _StoppedWhileHeld:
+            log.info("stopped while it was held")
         return self.stats
 
     def _advance(self) -> None:
@@ -145,8 +162,23 @@ class EpisodeLoop:
         if configuration is None:
             self._retired[slot] = True
             return
+        self._hold_until_ready()
         self.environment.reset(slot, configuration)
         self.recorder.begin(slot, configuration)
+
+    def _hold_until_ready(self) -> None:
+        """Waits for the policy. Raises _StoppedWhileHeld when the loop is told to stop meanwhile."""
+        held_since = time.monotonic()
+        while reason := self.policy.ready():
+            if not self.stats.waits_for:
+                log.warning("held before the next episode: %s", reason)
+            self.stats.waits_for = reason
+            if self._stop():
+                raise _StoppedWhileHeld
+            time.sleep(HOLD_POLL_S)
+        if self.stats.waits_for:
+            log.info("goes on after %.0f s", time.monotonic() - held_since)
+            self.stats.waits_for = ""
 
     def _send(self, segment: Segment | None) -> None:
         if segment is not None:

@@ -21,6 +21,9 @@ class StoredPolicy:
         self._actor: Any = BatchActor(load_policy(folder), instruction)
         self._explore, self._generator = explore, generator_of(seed)
 
+    def ready(self) -> str:
+        return ""
+
     def act(self, observation: Observation) -> Decision:
         return decide(self._actor, observation, self._explore, self._generator)
 
@@ -30,6 +33,9 @@ class StoredPolicy:
 
 class NoPolicy:
     """Stands still; for demonstrations, in which the operator acts all the time."""
+
+    def ready(self) -> str:
+        return ""
 
     def act(self, observation: Observation) -> Decision:
         return Decision(action=idle_actions(len(observation)), embedding=None, version=-1, backbone_id="")

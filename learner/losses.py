@@ -57,9 +57,9 @@ def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, clip: tuple[floa
     return reward + discount * value
 
 
-def td_error(q: Tensor, target: Tensor) -> Tensor:
-    """E (Q_k(s, a) − y)², mean over critics and rows; q (E, n), target (n,)."""
-    return (q - target).square().mean()
+def td_error(q: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """E w (Q_k(s, a) − y)², mean over critics and rows; q (E, n), target (n,), importance weights w (n,)."""
+    return (weight * (q - target).square()).mean()
 
 
 def cal_ql_gap(q_data: Tensor, q_policy: Tensor, q_random: Tensor, mc_return: Tensor, temperature: float) -> Tensor:

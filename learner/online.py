@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.settings import LoopSettings
-from learner.update import WARMUP, Metrics, Phase, RlAgent, columns
+from learner.update import WARMUP, Metrics, Phase, RlAgent, Updated, columns
 from protos.errors import Unreachable
 from protos.schema import Buffer
 from protos.status import StatusFile
@@ -32,13 +33,16 @@ class Experience(Protocol):
     def counts(self) -> Mapping[Buffer, int]: ...
     def received(self) -> Mapping[Buffer, int]: ...
     def sample(self, rng: np.random.Generator, sizes: Mapping[Buffer, int]) -> Any: ...
+    def update_priorities(self, batch: Any, errors: NDArray[np.floating]) -> None: ...
+    def success_rates(self, buffer: Buffer) -> Mapping[int, float]: ...
+    def weigh_cells(self, buffer: Buffer, weights: Mapping[int, float]) -> None: ...
     def allow(self, buffer: Buffer, total: int) -> None: ...
 
 
 class Updater(Protocol):
     """Runs updates on an agent: the plain one, or RLlib's."""
 
-    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Metrics: ...
+    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated: ...
 
 
 @dataclass(kw_only=True)
@@ -129,17 +133,14 @@ class OnlineLoop:
         while self.progress.warmup < self.settings.warmup_updates and not stop():
             batch = self._sample(self.settings.batch_size, online=False)
             self.progress.warmup += 1
-            self._note(self.updater.update(columns(batch), WARMUP), "warmup_")
+            self._note(self._update(batch, WARMUP), "warmup_")
             self._status.write(doing="critic warm-up", updates=self.progress.warmup)
 
     def _advance(self) -> None:
         """One online update, and what is due after it."""
         batch = self._sample(self.settings.batch_size, online=True)
         phase = Phase(progress=self.progress.updates / max(1, self.total_updates))
-        metrics = self.updater.update(columns(batch), phase)
-        acted = batch.version[batch.version >= 0]
-        if len(acted):
-            metrics["sample_age"] = float(self.progress.version - acted.mean())
+        metrics = self._update(batch, phase) | self._ages(batch)
         self.progress.updates += 1
         self._note(metrics)
         self._allow()
@@ -148,6 +149,21 @@ class OnlineLoop:
             self._publish()
         if self.progress.updates % self.settings.checkpoint_every == 0:
             self.outlets.checkpoint()
+
+    def _update(self, batch: Any, phase: Phase) -> Metrics:
+        """One update; transitions drawn by priority get the error that it found."""
+        updated = self.updater.update(columns(batch), phase)
+        if self.settings.drawn_by("priority"):
+            self.experience.update_priorities(batch, updated.td_error)
+        return updated.metrics
+
+    def _ages(self, batch: Any) -> Metrics:
+        """How many versions ago the batch's policy steps were made."""
+        acted = batch.version[batch.version >= 0]
+        if not len(acted):
+            return {}
+        age = self.progress.version - acted
+        return {"sample_age": float(age.mean()), "sample_age_p95": float(np.percentile(age, 95))}
 
     def _wait(self) -> None:
         """Nothing is due: looks again soon, and gives up when no transition comes for too long."""
@@ -179,7 +195,11 @@ class OnlineLoop:
             self.experience.allow(buffer, base + ahead)
 
     def _publish(self) -> None:
+        """New weights out; and cells are drawn by what the policy cannot do yet."""
         self.progress.version = self.outlets.publish()
+        for buffer in self.settings.drawn_by("cells"):
+            rates = self.experience.success_rates(buffer)
+            self.experience.weigh_cells(buffer, {cell: 1.0 - rate for cell, rate in rates.items()})
 
     def _note(self, metrics: Metrics, prefix: str = "") -> None:
         """Collects metrics; writes their means every `log_every` updates."""

@@ -27,7 +27,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from learner.settings import UpdateSettings
-from learner.update import WARMUP, Losses, Metrics, Phase, RlAgent, batch_losses, clip_gradients, follow, set_actor_rate
+from learner.update import WARMUP, Losses, Phase, RlAgent, Updated, batch_losses, clip_gradients, follow, set_actor_rate
 from policy.model import Policy
 from policy.settings import PolicySettings
 from protos.errors import TwinRLError
@@ -49,6 +49,8 @@ class TwinModule(TorchRLModule):
         )
         self.policy, self.critic, self.target = self.agent.policy, self.agent.critic, self.agent.target
         self.phase: Phase = WARMUP
+        self.td_error = np.empty(0, np.float32)
+        """(n,) of the latest batch."""
 
     @override(TorchRLModule)
     def _forward(self, batch: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
@@ -59,6 +61,7 @@ class TwinModule(TorchRLModule):
     def _forward_train(self, batch: Mapping[str, Tensor], **_: Any) -> dict[str, Losses]:
         agent = self.agent
         found = batch_losses(self.policy, self.critic, self.target, batch, agent.settings, self.phase, agent.generator)
+        self.td_error = found.td_error.numpy()
         return {_LOSSES: found}
 
 
@@ -148,7 +151,7 @@ class RllibUpdater:
         self.agent: RlAgent = self._module.get().agent
         self.agent.policy.load_state_dict(policy.state_dict())
 
-    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Metrics:
+    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
         """One update through the learner group."""
         set_actor_rate(self.agent.actor_optimizer, self.agent.settings, phase)
         module = self._module.get()
@@ -160,7 +163,8 @@ class RllibUpdater:
             raise TwinRLError("RLlib's learner gave no result for an update; its learner is gone")
         found = results[0][DEFAULT_MODULE_ID]
         names = _scalar_names(phase, self.agent.settings)
-        return {name: float(found[name].peek()) for name in names} | {"skipped": self.agent.guard.skipped}
+        metrics = {name: float(found[name].peek()) for name in names}
+        return Updated(metrics=metrics | {"skipped": self.agent.guard.skipped}, td_error=module.td_error)
 
     def close(self) -> None:
         self._group.shutdown()

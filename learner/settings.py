@@ -11,6 +11,7 @@ from protos.errors import InputError
 from protos.schema import Buffer, Outcome, Schema, Source
 from services.credentials import Credentials
 from services.replay import ReplaySettings
+from services.replay.strategies import Cells, Priority
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,9 @@ class LoopSettings:
     """Rows of a batch from each buffer of fresh experience."""
     demo: Mapping[Buffer, int] = field(default_factory=lambda: {"demo": 64})
     """Rows of a batch from each buffer of demonstrations. The share of an empty buffer goes to the others."""
+    sampling: Mapping[Buffer, Literal["uniform", "cells", "priority"]] = field(default_factory=dict)
+    """How transitions of a buffer are drawn; uniform where it is not named. "cells" draws initial configurations by
+    1 − their latest success rate, "priority" transitions by their TD error."""
     env_steps: int = 17_000
     """Transitions to receive before the stage ends."""
     utd: float = 0.25
@@ -132,12 +136,19 @@ class LoopSettings:
             raise InputError(f"online={dict(self.online)}, demo={dict(self.demo)}: every buffer needs at least one row")
         if both := self.online.keys() & self.demo.keys():
             raise InputError(f"buffer {min(both)!r}: name it under online or under demo, not both")
+        for buffer in self.sampling:
+            if buffer not in (*self.online, *self.demo):
+                raise InputError(f"sampling of {buffer!r}: batches draw from {', '.join((*self.online, *self.demo))}")
         if self.slack < self.start_after:
             raise InputError(f"slack={self.slack}: must be at least start_after={self.start_after}, or nothing starts")
 
     @property
     def batch_size(self) -> int:
         return sum(self.online.values()) + sum(self.demo.values())
+
+    def drawn_by(self, strategy: str) -> list[Buffer]:
+        """The buffers that are drawn by a strategy other than the default."""
+        return [buffer for buffer, name in self.sampling.items() if name == strategy]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +176,10 @@ class RlSettings:
         default_factory=lambda: {"demo": 20_000, "human": 20_000, "twin": 60_000, "real": 60_000}
     )
     """Transitions that the learner keeps of each buffer."""
+    cells: Cells = field(default_factory=Cells)
+    """For buffers whose `loop.sampling` is "cells"."""
+    priority: Priority = field(default_factory=Priority)
+    """For buffers whose `loop.sampling` is "priority"."""
     seed_twin_episodes: int = 0
     """Successful twin episodes to copy to the demonstration side before the stage starts."""
     engine: Literal["rllib", "torch"] = "rllib"

@@ -9,9 +9,10 @@ from learner.settings import RlSettings, Selection, SftSettings
 from policy.language import encode_instruction
 from policy.model import Policy
 from protos.errors import InputError, Unreachable
-from protos.schema import F32
+from protos.schema import F32, Buffer
 from protos.settings import to_json
 from services.replay import Episode, ReplayReader
+from services.replay.strategies import Strategy, Uniform
 
 Stop = Callable[[], bool]
 _LOOK_AGAIN_S = 0.1
@@ -29,6 +30,7 @@ def read_episodes(settings: SftSettings, stop: Stop) -> list[Episode]:
         n_step=1,
         capacity={},
         keep_frames=wanted,
+        name="sft",
     )
     try:
         deadline = time.monotonic() + settings.data_timeout_s
@@ -67,6 +69,12 @@ def catch_up(reader: ReplayReader, stop: Stop) -> None:
         pass
 
 
+def wait_until_caught_up(reader: ReplayReader, stop: Stop) -> None:
+    """Until a reader that was started has everything that is in the replay already."""
+    while not reader.caught_up() and not stop():
+        time.sleep(_LOOK_AGAIN_S)
+
+
 def transition_reader(policy: Policy, settings: RlSettings) -> ReplayReader:
     """A reader of all buffers of the batch; readouts of another backbone are computed again."""
     buffers = (*settings.loop.demo, *settings.loop.online)
@@ -80,9 +88,17 @@ def transition_reader(policy: Policy, settings: RlSettings) -> ReplayReader:
         gamma=settings.gamma,
         n_step=settings.n_step,
         capacity={buffer: settings.capacity[buffer] for buffer in buffers},
+        sampling=strategies(settings),
         embed=lambda episode: embed_episode(policy, episode),
         backbone_id=policy.backbone_id,
+        name=settings.stage,
     )
+
+
+def strategies(settings: RlSettings) -> dict[Buffer, Strategy]:
+    """How the buffers of the batch are drawn from."""
+    known: dict[str, Strategy] = {"uniform": Uniform(), "cells": settings.cells, "priority": settings.priority}
+    return {buffer: known[name] for buffer, name in settings.loop.sampling.items()}
 
 
 @torch.inference_mode()

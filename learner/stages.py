@@ -18,7 +18,7 @@ from learner.online import OnlineLoop, Outlets, Progress, Updater
 from learner.seeding import seed_demonstrations
 from learner.settings import RlSettings, SftSettings
 from learner.sft import Metrics, SftTrainer, prepare
-from learner.sources import Stop, catch_up, read_episodes, transition_reader
+from learner.sources import Stop, read_episodes, transition_reader, wait_until_caught_up
 from learner.update import RlAgent
 from policy.checkpoint import load_policy, save_policy
 from policy.model import Policy
@@ -88,8 +88,8 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop) -> bool
         progress.normalized = True
     reader = transition_reader(agent.policy, settings)
     try:
-        catch_up(reader, stop)
         reader.start()
+        wait_until_caught_up(reader, stop)
         return _run_loop(agent, updater, reader, settings, out, progress=progress, resuming=resuming, stop=stop)
     finally:
         reader.close()
@@ -124,7 +124,8 @@ def _run_loop(
     publisher = _publisher(settings)
     try:
         with MetricsLog(out / "metrics.jsonl", stage=settings.stage) as metrics:
-            outlets = Outlets(publish=lambda: _publish(publisher, agent.policy), checkpoint=save, record=metrics.write)
+            publish = _Publication(publisher, agent.policy, settings.schema)
+            outlets = Outlets(publish=publish, checkpoint=save, record=metrics.write)
             loop = OnlineLoop(agent, updater, reader, settings.loop, outlets, progress=progress, rng=rng)
             loop.write_metrics()
             try:
@@ -158,10 +159,24 @@ def _publisher(settings: RlSettings) -> WeightPublisher | None:
     return WeightPublisher(settings.weights, wire_dtype=settings.wire_dtype, credentials=settings.credentials)
 
 
-def _publish(publisher: WeightPublisher | None, policy: Policy) -> int:
-    if publisher is None:
-        return -1
-    return publisher.publish(policy.parts(), settings={"policy": to_json(policy.settings)})
+class _Publication:
+    """Publishes a policy whose backbone is frozen: only the first version of this process carries it."""
+
+    def __init__(self, publisher: WeightPublisher | None, policy: Policy, schema: Schema) -> None:
+        self._publisher, self._policy, self._schema = publisher, policy, schema
+        self._unchanged: tuple[str, ...] = ()
+
+    def __call__(self) -> int:
+        """The version's number; -1 without a service to publish to."""
+        if self._publisher is None:
+            return -1
+        settings = {"policy": to_json(self._policy.settings)}
+        names = ("head",) if self._unchanged else ("backbone", "head")
+        version = self._publisher.publish(
+            self._policy.parts(names), settings=settings, unchanged=self._unchanged, schema_hash=self._schema.hash
+        )
+        self._unchanged = ("backbone",)
+        return version
 
 
 def _see_through(publisher: WeightPublisher) -> None:

@@ -22,6 +22,7 @@ from learner.settings import UpdateSettings
 from policy.critic import CriticEnsemble
 from policy.model import Policy
 from protos.errors import TwinRLError
+from protos.schema import F32
 
 log = logging.getLogger(__name__)
 Metrics = dict[str, float]
@@ -37,6 +38,7 @@ COLUMNS = (
     "next_proprio",  # (n, 19)
     "mc_return",  # (n,) discounted return to the end of the episode
     "imitate",  # (n,) 1 where behaviour cloning may copy the action
+    "weight",  # (n,) importance weight of the TD error, 1 unless drawn by priority
 )
 """What an update reads of a replay batch."""
 
@@ -55,12 +57,23 @@ WARMUP = Phase(actor=False)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Updated:
+    """What came of one update."""
+
+    metrics: Metrics
+    """Scalars for the log."""
+    td_error: F32  # (n,) |Q − target| of each row, mean over critics, as before the update
+
+
+@dataclass(frozen=True, kw_only=True)
 class Losses:
     """The two losses of a batch and what is worth logging."""
 
     critic: Tensor
     actor: Tensor | None
     scalars: dict[str, Tensor]
+    td_error: Tensor
+    """(n,) |Q − target|, mean over critics."""
 
     @property
     def total(self) -> Tensor:
@@ -90,14 +103,15 @@ def batch_losses(
         next_q = target(next_features, policy.sample(next_features, generator))
         wanted = losses.td_target(batch["reward"], batch["discount"], next_q, settings.target_clip)
     q = critic(features, action)
-    td = losses.td_error(q, wanted)
+    td = losses.td_error(q, wanted, batch["weight"])
+    td_error = (q.detach() - wanted).abs().mean(0)
     scalars = {"td": td, "q": q.mean(), "target_q": wanted.mean()}
     critic_loss = td
     if not phase.actor and settings.calql_alpha > 0.0:
         gap = _cal_ql(policy, critic, features, q, batch["mc_return"], settings, generator)
         critic_loss, scalars["calql"] = td + settings.calql_alpha * gap, gap
     if not phase.actor:
-        return Losses(critic=critic_loss, actor=None, scalars=scalars)
+        return Losses(critic=critic_loss, actor=None, scalars=scalars, td_error=td_error)
     beta, eta = losses.weights_at(phase.progress, settings.weights_start, settings.weights_end)
     bc = losses.consistency_bc(
         policy.head,
@@ -109,7 +123,8 @@ def batch_losses(
     )
     q_part = losses.q_loss(critic.fixed(features, policy.sample(features, generator)))
     scalars |= {"bc": bc, "actor_q": -q_part}
-    return Losses(critic=critic_loss, actor=losses.actor_loss(bc, q_part, beta=beta, eta=eta), scalars=scalars)
+    actor_loss = losses.actor_loss(bc, q_part, beta=beta, eta=eta)
+    return Losses(critic=critic_loss, actor=actor_loss, scalars=scalars, td_error=td_error)
 
 
 def _cal_ql(
@@ -180,12 +195,12 @@ class RlAgent:
         for critic in (self.critic, self.target):
             critic.fit_normalization(features)
 
-    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Metrics:
+    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
         return rl_update(self, batch, phase)
 
 
-def rl_update(agent: RlAgent, batch: Mapping[str, Tensor], phase: Phase) -> Metrics:
-    """One update of critics, and in the online phase the head; returns scalars for the log.
+def rl_update(agent: RlAgent, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
+    """One update of critics, and in the online phase the head.
 
     An update with a loss or gradient that is not finite changes nothing.
     """
@@ -200,7 +215,8 @@ def rl_update(agent: RlAgent, batch: Mapping[str, Tensor], phase: Phase) -> Metr
         agent.critic_optimizer.step()
         agent.actor_optimizer.step()
         follow(agent.target, agent.critic, settings.tau)
-    return {name: float(value.detach()) for name, value in found.scalars.items()} | {"skipped": agent.guard.skipped}
+    metrics = {name: float(value.detach()) for name, value in found.scalars.items()}
+    return Updated(metrics=metrics | {"skipped": agent.guard.skipped}, td_error=found.td_error.numpy())
 
 
 def set_actor_rate(optimizer: torch.optim.Optimizer, settings: UpdateSettings, phase: Phase) -> None:

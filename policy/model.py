@@ -1,7 +1,7 @@
 """The policy: Octo's readout, proprioception, the consistency head."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast
 
 import numpy as np
@@ -90,12 +90,9 @@ class Policy(nn.Module):
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
         return digest.hexdigest()[:16]
 
-    def parts(self) -> dict[str, dict[str, NDArray[np.float32]]]:
-        """Every tensor as numpy copies, grouped by how often it travels."""
-        return {
-            part: {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._tensors(part)}
-            for part in _PARTS
-        }
+    def parts(self, names: Collection[str] = tuple(_PARTS)) -> dict[str, dict[str, NDArray[np.float32]]]:
+        """The tensors of the parts named, grouped by how often they travel; views of the network's on a CPU."""
+        return {part: {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors(part)} for part in names}
 
     @torch.no_grad()
     def load_parts(self, parts: Parts) -> None:

@@ -50,6 +50,8 @@ MAX_EMBEDDING_DIM = 8192
 
 _MAGIC, _VERSION = b"TWRL", 1
 _PREFIX = struct.Struct("<4sIIIII")
+PREFIX_BYTES = _PREFIX.size
+"""Magic, layout, sizes and checksum: the first bytes of every blob."""
 _NAME = re.compile(r"[\w./:-]{1,100}")
 
 
@@ -70,22 +72,40 @@ class Numbers:
         return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
-def encode_segment(segment: Segment, schema: Schema, *, actor: str, incarnation: str, seq: int, codec: str) -> bytes:
-    """The segment as a blob named (actor, incarnation, seq).
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedSegment:
+    """A segment as bytes that has no name yet: the costly part of encoding, which any thread may do ahead."""
 
-    Raises InputError for an unknown codec, an unusable name, or arrays that are not what `schema` says.
-    """
+    header: SegmentHeader
+    """Without actor, incarnation and seq."""
+    numbers: bytes
+    frames: bytes
+
+    def named(self, *, actor: str, incarnation: str, seq: int) -> tuple[SegmentHeader, bytes]:
+        """Header and blob under the name (actor, incarnation, seq). Raises InputError for an unusable name."""
+        check_name("actor", actor)
+        check_name("incarnation", incarnation)
+        header = SegmentHeader()
+        header.CopyFrom(self.header)
+        header.actor, header.incarnation, header.seq = actor, incarnation, seq
+        packed = header.SerializeToString()
+        if len(packed) > MAX_HEADER_BYTES:
+            raise InputError(
+                f"segment of {header.episode}: texts and poses fill {len(packed)} of {MAX_HEADER_BYTES} bytes"
+            )
+        crc = zlib.crc32(self.frames, zlib.crc32(self.numbers, zlib.crc32(packed)))
+        prefix = _PREFIX.pack(_MAGIC, _VERSION, len(packed), len(self.numbers), len(self.frames), crc)
+        return header, b"".join((prefix, packed, self.numbers, self.frames))
+
+
+def encode_unnamed(segment: Segment, schema: Schema, *, codec: str) -> EncodedSegment:
+    """The segment without a name. Raises InputError for an unknown codec or arrays that are not what `schema` says."""
     if codec not in CODECS:
         raise InputError(f"codec {codec!r}: choose one of {', '.join(CODECS)}")
-    check_name("actor", actor)
-    check_name("incarnation", incarnation)
     _check_arrays(segment, schema)
     frames, image_bytes = encode_images(segment.observation, codec)
     header = SegmentHeader(
         schema_hash=schema.hash,
-        actor=actor,
-        incarnation=incarnation,
-        seq=seq,
         codec=codec,
         task=segment.task,
         scene=segment.scene,
@@ -101,15 +121,17 @@ def encode_segment(segment: Segment, schema: Schema, *, actor: str, incarnation:
         backbone_id=segment.backbone_id,
         embedding_dim=0 if segment.embedding is None else segment.embedding.shape[1],
         image_bytes=image_bytes,
-    ).SerializeToString()
-    if len(header) > MAX_HEADER_BYTES:
-        raise InputError(
-            f"segment of {segment.episode}: texts and poses fill {len(header)} of {MAX_HEADER_BYTES} bytes"
-        )
-    numbers = _encode_numbers(segment)
-    crc = zlib.crc32(frames, zlib.crc32(numbers, zlib.crc32(header)))
-    prefix = _PREFIX.pack(_MAGIC, _VERSION, len(header), len(numbers), len(frames), crc)
-    return b"".join((prefix, header, numbers, frames))
+    )
+    return EncodedSegment(header=header, numbers=_encode_numbers(segment), frames=frames)
+
+
+def encode_segment(segment: Segment, schema: Schema, *, actor: str, incarnation: str, seq: int, codec: str) -> bytes:
+    """The segment as a blob named (actor, incarnation, seq).
+
+    Raises InputError for an unknown codec, an unusable name, or arrays that are not what `schema` says.
+    """
+    encoded = encode_unnamed(segment, schema, codec=codec)
+    return encoded.named(actor=actor, incarnation=incarnation, seq=seq)[1]
 
 
 def read_header(data: bytes) -> SegmentHeader:
@@ -155,6 +177,13 @@ def decode_segment(data: bytes, schema: Schema) -> tuple[SegmentHeader, Segment]
         embedding=numbers.embedding,
     )
     return header, segment
+
+
+def has_human_step(header: SegmentHeader, data: bytes) -> bool:
+    """Whether a person chose an action in this blob, whose header has been read."""
+    rows, steps = header.steps + 1, header.steps
+    start = _PREFIX.size + _PREFIX.unpack_from(data)[2] + 4 * (rows * PROPRIO_DIM + steps * ACTION_DIM + steps)
+    return any(data[start : start + steps])
 
 
 def configuration_of(header: SegmentHeader) -> Configuration:

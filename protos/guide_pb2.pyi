@@ -48,16 +48,18 @@ class Draw(_message.Message):
     def __init__(self, configuration: _Optional[_Union[GuideConfiguration, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class EpisodeReport(_message.Message):
-    __slots__ = ("configuration", "outcome", "human_steps", "version")
+    __slots__ = ("configuration", "outcome", "human_steps", "version", "id")
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     HUMAN_STEPS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     configuration: GuideConfiguration
     outcome: str
     human_steps: int
     version: int
-    def __init__(self, configuration: _Optional[_Union[GuideConfiguration, _Mapping]] = ..., outcome: _Optional[str] = ..., human_steps: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    id: str
+    def __init__(self, configuration: _Optional[_Union[GuideConfiguration, _Mapping]] = ..., outcome: _Optional[str] = ..., human_steps: _Optional[int] = ..., version: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Reported(_message.Message):
     __slots__ = ()

@@ -31,16 +31,18 @@ class WeightPart(_message.Message):
     def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorEntry, _Mapping]]] = ...) -> None: ...
 
 class WeightVersion(_message.Message):
-    __slots__ = ("number", "published_unix_s", "settings_json", "parts")
+    __slots__ = ("number", "published_unix_s", "settings_json", "parts", "schema_hash")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
     number: int
     published_unix_s: float
     settings_json: str
     parts: _containers.RepeatedCompositeFieldContainer[WeightPart]
-    def __init__(self, number: _Optional[int] = ..., published_unix_s: _Optional[float] = ..., settings_json: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[WeightPart, _Mapping]]] = ...) -> None: ...
+    schema_hash: str
+    def __init__(self, number: _Optional[int] = ..., published_unix_s: _Optional[float] = ..., settings_json: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[WeightPart, _Mapping]]] = ..., schema_hash: _Optional[str] = ...) -> None: ...
 
 class WeightChunk(_message.Message):
     __slots__ = ("offset", "data", "crc32")
@@ -57,12 +59,22 @@ class WeightsStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WeightsWatcher(_message.Message):
-    __slots__ = ("name", "told")
+    __slots__ = ("name", "told", "using", "using_unix_s", "reported_unix_s", "peer", "id")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TOLD_FIELD_NUMBER: _ClassVar[int]
+    USING_FIELD_NUMBER: _ClassVar[int]
+    USING_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     name: str
     told: int
-    def __init__(self, name: _Optional[str] = ..., told: _Optional[int] = ...) -> None: ...
+    using: int
+    using_unix_s: float
+    reported_unix_s: float
+    peer: str
+    id: str
+    def __init__(self, name: _Optional[str] = ..., told: _Optional[int] = ..., using: _Optional[int] = ..., using_unix_s: _Optional[float] = ..., reported_unix_s: _Optional[float] = ..., peer: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class WeightsStatus(_message.Message):
     __slots__ = ("highest", "newest", "held", "watchers")
@@ -98,10 +110,12 @@ class Published(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "id")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    id: str
+    def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class PullRequest(_message.Message):
     __slots__ = ("sha256", "offset")
@@ -110,3 +124,33 @@ class PullRequest(_message.Message):
     sha256: str
     offset: int
     def __init__(self, sha256: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class DeltaRequest(_message.Message):
+    __slots__ = ("base_sha256", "sha256")
+    BASE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    base_sha256: str
+    sha256: str
+    def __init__(self, base_sha256: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class DeltaAnswer(_message.Message):
+    __slots__ = ("sha256", "size")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    size: int
+    def __init__(self, sha256: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class WeightsReport(_message.Message):
+    __slots__ = ("id", "version", "in_use_s")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IN_USE_S_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    version: int
+    in_use_s: float
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[int] = ..., in_use_s: _Optional[float] = ...) -> None: ...
+
+class WeightsReportAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

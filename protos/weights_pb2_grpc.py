@@ -54,6 +54,16 @@ class WeightsStub:
                 request_serializer=protos_dot_weights__pb2.PullRequest.SerializeToString,
                 response_deserializer=protos_dot_weights__pb2.WeightChunk.FromString,
                 _registered_method=True)
+        self.Delta = channel.unary_unary(
+                '/twinrl.v1.Weights/Delta',
+                request_serializer=protos_dot_weights__pb2.DeltaRequest.SerializeToString,
+                response_deserializer=protos_dot_weights__pb2.DeltaAnswer.FromString,
+                _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/twinrl.v1.Weights/Report',
+                request_serializer=protos_dot_weights__pb2.WeightsReport.SerializeToString,
+                response_deserializer=protos_dot_weights__pb2.WeightsReportAnswer.FromString,
+                _registered_method=True)
 
 
 class WeightsServicer:
@@ -81,7 +91,21 @@ class WeightsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Pull(self, request, context):
-        """The chunks of one part from an offset on, so that a broken stream is taken up where it broke.
+        """The chunks of one part or delta from an offset on, so that a broken stream is taken up where it broke.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Delta(self, request, context):
+        """What leads from a part that the caller holds to one of the newest version, when it is smaller than the part.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Report(self, request, context):
+        """A watcher says what it uses: after each swap, and every few seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +133,16 @@ def add_WeightsServicer_to_server(servicer, server):
                     servicer.Pull,
                     request_deserializer=protos_dot_weights__pb2.PullRequest.FromString,
                     response_serializer=protos_dot_weights__pb2.WeightChunk.SerializeToString,
+            ),
+            'Delta': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delta,
+                    request_deserializer=protos_dot_weights__pb2.DeltaRequest.FromString,
+                    response_serializer=protos_dot_weights__pb2.DeltaAnswer.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=protos_dot_weights__pb2.WeightsReport.FromString,
+                    response_serializer=protos_dot_weights__pb2.WeightsReportAnswer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +253,60 @@ class Weights:
             '/twinrl.v1.Weights/Pull',
             protos_dot_weights__pb2.PullRequest.SerializeToString,
             protos_dot_weights__pb2.WeightChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delta(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinrl.v1.Weights/Delta',
+            protos_dot_weights__pb2.DeltaRequest.SerializeToString,
+            protos_dot_weights__pb2.DeltaAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinrl.v1.Weights/Report',
+            protos_dot_weights__pb2.WeightsReport.SerializeToString,
+            protos_dot_weights__pb2.WeightsReportAnswer.FromString,
             options,
             channel_credentials,
             insecure,

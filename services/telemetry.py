@@ -10,13 +10,14 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from protos.errors import InputError
 from services.transport import is_loopback, parse_address
@@ -92,26 +93,59 @@ def _cut_torn_line(path: Path) -> None:
         os.truncate(path, keep)
 
 
-class _Gauges:
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One number of a Prometheus page, named without its `twinrl_`.
+
+    A name ends in its unit (`_seconds`, `_bytes`) and a count since the start in `_total`, which makes it a counter;
+    everything else is a gauge.
+    """
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+Readings = Mapping[str, float] | Iterable[Sample]
+"""What a process tells at one moment; a mapping is a set of samples without labels."""
+
+
+class _Collector:
     """A Prometheus collector that asks `collect` at every scrape."""
 
-    def __init__(self, collect: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, collect: Callable[[], Readings]) -> None:
         self._collect = collect
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        for name, value in self._collect().items():
-            yield GaugeMetricFamily(f"twinrl_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}", name, value=float(value))
+    def collect(self) -> Iterator[Metric]:
+        readings = self._collect()
+        if isinstance(readings, Mapping):
+            readings = [Sample(name=name, value=value) for name, value in readings.items()]
+        families: dict[str, list[Sample]] = {}
+        for sample in readings:
+            families.setdefault(sample.name, []).append(sample)
+        return (_family(name, samples) for name, samples in families.items())
+
+
+def _family(name: str, samples: Sequence[Sample]) -> Metric:
+    full = f"twinrl_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}"
+    labels = list(samples[0].labels)
+    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+    family = kind(full, name.replace("_", " "), labels=labels)
+    for sample in samples:
+        family.add_metric([sample.labels[label] for label in labels], float(sample.value))
+    return family
 
 
 class MetricsServer:
     """A running Prometheus page; `address` is where it listens."""
 
-    def __init__(self, address: str, collect: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, address: str, collect: Callable[[], Readings]) -> None:
         host, port = parse_address(address)
         if not is_loopback(host):
             raise InputError(f"metrics address {address}: the page has no login, so it listens on 127.0.0.1 only")
         registry = CollectorRegistry()
-        registry.register(_Gauges(collect))
+        registry.register(_Collector(collect))
+        ProcessCollector(registry=registry)
         try:
             self._server, self._thread = start_http_server(port, addr=host, registry=registry)
         except OSError as error:
@@ -124,9 +158,11 @@ class MetricsServer:
         self._thread.join(timeout=5)
 
 
-def start_metrics_server(address: str, collect: Callable[[], Mapping[str, float]]) -> MetricsServer:
-    """Serves `collect()` as gauges named `twinrl_…` at `http://address/metrics`; port 0 picks a free one.
+def start_metrics_server(address: str, collect: Callable[[], Readings]) -> MetricsServer:
+    """Serves `collect()` as metrics named `twinrl_…` at `http://address/metrics`; port 0 picks a free one.
 
-    Raises InputError for an address that is not loopback or not free.
+    `collect` is called by the page's own threads, and says within a few seconds what it knows. CPU time, memory and
+    open files of the process itself are on the page too. Raises InputError for an address that is not loopback or not
+    free.
     """
     return MetricsServer(address, collect)

@@ -1,1 +1,1 @@
-"""(written by its room)"""
+"""The command line, and the run that ties all rooms together."""

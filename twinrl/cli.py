@@ -1,83 +1,63 @@
 """TwinRL: a digital twin of a workspace, twin actors, one robot arm, and a policy that learns from all of them.
 
-A person's mistake ends with one line and exit code 2, Ctrl-C with a summary of what was saved and exit code 130.
+    twinrl demo --seed 1 ──► twinrl/commands/demo.py, imported only now ──► main(["--seed", "1"])
+
+A person's mistake ends with one line and exit code 2, Ctrl-C with exit code 130 and, where there is one, a summary of
+what was saved.
 """
 
+import difflib
 import logging
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 
-import tyro
+from protos.errors import InputError, TwinRLError
 
-from protos.errors import TwinRLError
-from twin.scan import ScanSettings
-from twinrl.settings import RunSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demo:
-    """Run the whole method: scan, demonstrations, SFT, twin RL, guided RL on the stand-in arm, report."""
-
-    settings: Annotated[RunSettings, tyro.conf.arg(name="")] = field(default_factory=RunSettings)
-    resume: bool = False
-    """Go on with the run of this name where it stopped, with the settings it was started with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """Turn photos or a video of a workspace into a scene folder with a report."""
-
-    source: tyro.conf.Positional[Path]
-    """Folder of photos, or a video file."""
-    out: Path
-    """Scene folder to write."""
-    settings: Annotated[ScanSettings, tyro.conf.arg(name="")] = field(default_factory=ScanSettings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """Say what each process of a run does, and who waits on whom."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of the run, for example runs/demo."""
-
-
-Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Scan, tyro.conf.subcommand("scan")]
-    | Annotated[Status, tyro.conf.subcommand("status")]
-)
+COMMANDS = {
+    "demo": "run the whole method: scan, demonstrations, SFT, twin RL, guided RL on the stand-in arm, report",
+    "scan": "turn photos or a video of a workspace into a scene folder with a report",
+    "status": "say what the processes of a run or a cluster do, and who waits on whom",
+    "serve": "serve the replay, the weights or the guide of a cluster",
+    "certificates": "make the certificates and the token with which machines of a lab trust each other",
+    "bench": "measure the replay and the weights service, beside others and through faults",
+}
 
 
 def main() -> None:
     """Entry point of the `twinrl` script."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        sys.exit(_run(tyro.cli(Command, prog="twinrl", description=(__doc__ or "").splitlines()[0])))
+        sys.exit(_run(sys.argv[1:]))
     except TwinRLError as error:
         sys.stderr.write(f"twinrl: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
-def _run(command: Demo | Scan | Status) -> int:
-    if isinstance(command, Demo):
-        from twinrl.run import run
+def choose(arguments: Sequence[str], choices: Mapping[str, str], *, prog: str, about: str) -> str | None:
+    """The word that begins `arguments`; None when help was asked for, and shown. Raises InputError for another word."""
+    word = arguments[0] if arguments else "--help"
+    if word in choices:
+        return word
+    if word not in ("-h", "--help"):
+        near = difflib.get_close_matches(word, choices, n=1, cutoff=0.0)
+        raise InputError(f"{prog} {word}: no such command; nearest is {near[0]!r} (of {', '.join(choices)})")
+    width = max(map(len, choices))
+    lines = [f"  {name:<{width}}  {what}" for name, what in choices.items()]
+    head = f"usage: {prog} {{{','.join(choices)}}} …\n\n{about}\n"
+    sys.stdout.write("\n".join([head, *lines, f"\n{prog} <command> --help shows the options of one."]) + "\n")
+    return None
 
-        return run(command.settings, resume=command.resume)
-    if isinstance(command, Scan):
-        from twinrl.scan import ScanJob, run_scan, summary
 
-        report = run_scan(ScanJob(source=command.source, out=command.out, settings=command.settings))
-        sys.stdout.write(summary(report, command.out) + "\n")
+def _run(arguments: Sequence[str]) -> int:
+    name = choose(arguments, COMMANDS, prog="twinrl", about=(__doc__ or "").splitlines()[0])
+    if name is None:
         return 0
-    from rich.console import Console
-
-    from twinrl.status import status
-
-    Console().print(status(command.run))
-    return 0
+    if name != "serve":  # a service logs in its own way
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    command = import_module(f"twinrl.commands.{name}")
+    return int(command.main(arguments[1:]))
 
 
 if __name__ == "__main__":

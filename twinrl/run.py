@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.panel import Panel
 
 from protos.errors import InputError
-from protos.settings import load_settings, save_settings
-from services.replay import ReplaySettings, totals
+from protos.settings import load_settings, save_settings, to_json
+from services.replay import ReplaySettings, masked, totals
 from twinrl.context import RunContext
 from twinrl.processes import Supervisor
 from twinrl.progress import Progress
@@ -61,7 +61,8 @@ def run(settings: RunSettings, *, resume: bool) -> int:
 
 def _run_stages(settings: RunSettings, done: set[str], console: Console) -> None:
     if settings.replay:
-        totals(ReplaySettings(urls=settings.replay))  # a wrong address is better known now than after the scan
+        # a wrong address is better known now than after the scan
+        totals(ReplaySettings(urls=settings.replay, credentials=settings.credentials))
     with (
         Progress([stage.name for stage in STAGES], console=console) as progress,
         Supervisor(settings.folder) as supervisor,
@@ -126,9 +127,7 @@ def _interrupted(settings: RunSettings) -> str:
 
 
 def _as_text(settings: RunSettings) -> str:
-    """The full configuration as dotted lines."""
-    from protos.settings import to_json
-
+    """The full configuration as dotted lines, without the passwords in urls."""
     lines: list[str] = []
 
     def walk(prefix: str, value: object) -> None:
@@ -138,7 +137,7 @@ def _as_text(settings: RunSettings) -> str:
         else:
             lines.append(f"{prefix} = {value}")
 
-    walk("", to_json(settings))
+    walk("", to_json(replace(settings, replay=tuple(map(masked, settings.replay)))))
     return "\n".join(lines)
 
 

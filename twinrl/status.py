@@ -1,11 +1,12 @@
-"""`twinrl status <run>`: what each process of a run does, and who waits for whom, read from the run folder alone.
+"""What each process of a run does, and who waits for whom, read from the run folder alone.
 
     processes.json ─────────┐ who was started, restarts, exit codes (the supervisor)
     logs/*.status.json ─────┼─► RunStatus ──► table
     */metrics.jsonl ────────┤ how far each learning stage is
     stages.jsonl ───────────┘ what is done
 
-It connects to nothing, so it works from any terminal, on a copy of the folder, and after the run.
+It connects to nothing, so it works from any terminal, on a copy of the folder, and after the run. What the run's
+services say of themselves is in twinrl/cluster.py.
 """
 
 import time

@@ -144,7 +144,8 @@ def _run(loop: EpisodeLoop, robot: Robot, doing: Callable[[], str]) -> None:
     status = StatusFile()
 
     def never() -> bool:
-        status.write(doing=doing(), episodes=loop.stats.episodes, successes=loop.stats.successes)
+        waits_for, rates = loop.stats.waits_for, {"episodes": loop.stats.episodes, "successes": loop.stats.successes}
+        status.write(doing="between two episodes" if waits_for else doing(), waiting_for=waits_for, **rates)
         return False
 
     try:
@@ -187,6 +188,7 @@ def _policy(settings: RealSettings, task: Task, *, explore: float) -> WeightsPol
             explore=explore,
             seed=settings.seed,
             first_timeout_s=settings.first_weights_timeout_s,
+            bound=settings.staleness,
             credentials=settings.credentials,
         )
     raise InputError("no policy: name the weights service (weights, host:port) or a folder of the learner (policy)")

@@ -7,12 +7,16 @@ from actors.interfaces import Decision
 from actors.policies import decide, generator_of
 from protos.schema import Observation
 from services.credentials import LOOPBACK, Credentials
+from services.staleness import StalenessBound
 
 log = logging.getLogger(__name__)
 
 
 class WeightsPolicy:
-    """Follows the weights service; a new version takes effect between two control steps, complete or not at all."""
+    """Follows the weights service; a new version takes effect between two control steps, complete or not at all.
+
+    With weights beyond `bound` no episode begins; one that is under way is finished with what there is.
+    """
 
     def __init__(
         self,
@@ -22,6 +26,7 @@ class WeightsPolicy:
         explore: float,
         seed: int,
         first_timeout_s: float,
+        bound: StalenessBound,
         credentials: Credentials = LOOPBACK,
     ) -> None:
         """Waits for the first version. Raises Unreachable after `first_timeout_s`."""
@@ -37,16 +42,16 @@ class WeightsPolicy:
 
         self._actor: Any = BatchActor.from_weights(first, instruction)
         self._explore, self._generator = explore, generator_of(seed)
+        self._bound = bound
+
+    def ready(self) -> str:
+        return self._bound.reason_to_hold(self._subscriber)
 
     def act(self, observation: Observation) -> Decision:
         newest = self._subscriber.latest()
         if newest is not None and newest.version != self._actor.version:
             self._actor.load(newest)
         return decide(self._actor, observation, self._explore, self._generator)
-
-    def staleness(self) -> tuple[int, float]:
-        """Versions behind the newest, and the age of the one in use [s]."""
-        return self._subscriber.staleness()
 
     def close(self) -> None:
         self._subscriber.close()

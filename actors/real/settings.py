@@ -14,6 +14,7 @@ from protos.errors import InputError
 from protos.schema import Schema
 from services.credentials import Credentials
 from services.replay import ReplaySettings
+from services.staleness import StalenessBound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,8 @@ class RealSettings:
     policy: Path | None = None
     """Folder written by the learner, instead of `weights`."""
     first_weights_timeout_s: float = 60.0
+    staleness: StalenessBound = field(default_factory=StalenessBound)
+    """With older weights no episode begins."""
     guide: str = ""
     """host:port of the guide service."""
     credentials: Credentials = field(default_factory=Credentials)

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 RAY_CONNECT_TIMEOUT_S = 60.0
 WINDOW_EPISODES = 20
+POLICY_STATS_TIMEOUT_S = 1.0
+WEIGHTS_RATES = ("version", "versions_behind", "weights_age_s", "weights_silent_s")
+"""Of the policy server's stats, what its status shows."""
 
 
 class Fleet:
@@ -44,9 +47,7 @@ class Fleet:
 
         instruction = tasks.get(self.settings.world.task).instruction
         server = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=1000)(PolicyServer)
-        self.server = server.options(name=POLICY_SERVER).remote(
-            self.settings.weights, instruction, self.settings.world.seed
-        )
+        self.server = server.options(name=POLICY_SERVER).remote(self.settings, instruction)
         twin_actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=4)(TwinActor)
         self.actors = [twin_actor.remote(self.settings, i) for i in range(self.settings.actors)]
         self._manager = FaultTolerantActorManager(self.actors, max_remote_requests_in_flight_per_actor=2)
@@ -81,9 +82,23 @@ class Fleet:
         totals = _sum(list(alive.values()))
         self._log_success(totals)
         healthy = self._manager.num_healthy_actors()
-        waiting = "" if healthy == len(self.actors) else f"{len(self.actors) - healthy} twin actor(s) restarting"
-        self._status.write(doing=f"{healthy} of {len(self.actors)} twin actors step", waiting_for=waiting, **totals)
+        held = [stats["waits_for"] for stats in alive.values() if stats.get("waits_for")]
+        waiting = held[:1]  # they all wait for the same policy server
+        if healthy < len(self.actors):
+            waiting.append(f"{len(self.actors) - healthy} twin actor(s) restarting")
+        doing = f"{max(0, healthy - len(held))} of {len(self.actors)} twin actors step"
+        self._status.write(doing=doing, waiting_for="; ".join(waiting), **totals, **self._weights())
         return totals
+
+    def _weights(self) -> dict[str, float]:
+        """What the policy server acts with; empty while it is away."""
+        import ray
+
+        try:
+            stats = ray.get(self.server.stats.remote(), timeout=POLICY_STATS_TIMEOUT_S)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return {}
+        return {name: stats[name] for name in WEIGHTS_RATES if name in stats}
 
     def _log_success(self, totals: dict[str, float]) -> None:
         """One line per `WINDOW_EPISODES` finished episodes: their success rate, exploration included.

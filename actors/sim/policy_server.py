@@ -10,16 +10,19 @@ for a timer. A new weight version is loaded between batches; the answer names th
 
 import asyncio
 import logging
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from actors.sim.settings import FleetSettings
 from protos.schema import F32, U8, Observation
 from services.weights import WeightSubscriber
 
 log = logging.getLogger(__name__)
+FIRST_VERSION_TIMEOUT_S = 60.0
 
 Answer = tuple[F32, F32, int, str]
 """actions (n, 7), readout embeddings (n, D), weight version, backbone id."""
@@ -33,19 +36,19 @@ class _Request:
 
 
 class PolicyServer:
-    """A Ray actor (async). `act` is called concurrently by every twin actor of the node."""
+    """A Ray actor (async). `act` and `ready` are called concurrently by every twin actor of the node."""
 
-    def __init__(self, weights: str, instruction: str, seed: int = 0, first_version_timeout_s: float = 60.0) -> None:
+    def __init__(self, settings: FleetSettings, instruction: str) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self._subscriber = WeightSubscriber(weights, name="policy-server")
+        self._subscriber = WeightSubscriber(settings.weights, name="policy-server", credentials=settings.credentials)
+        self._bound = settings.staleness
         self._instruction = instruction
-        self._first_version_timeout_s = first_version_timeout_s
         self._actor: Any = None
         self._version = -1
         self._backbone_id = ""
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(settings.world.seed)
         self._waiting: list[_Request] = []
         self._worker = ThreadPoolExecutor(1, "policy")
         self._busy = False
@@ -61,18 +64,23 @@ class PolicyServer:
             self._task = asyncio.ensure_future(self._serve())
         return await answer
 
-    async def ping(self) -> str:
-        return "pong"
+    async def ready(self) -> str:
+        """Why no episode may begin with the weights at hand, in one line; empty when one may."""
+        if self._subscriber.latest() is None:
+            return "weights: no version yet"
+        return self._bound.reason_to_hold(self._subscriber)
 
     async def stats(self) -> dict[str, float]:
-        """Counts since start and how old the weights are."""
+        """Counts since start and how old the weights are; their age is missing before the first version."""
         versions, seconds = self._subscriber.staleness()
+        age = {"weights_age_s": seconds} if math.isfinite(seconds) else {}
         return {
             "batches": self._batches,
             "rows": self._rows,
             "version": self._version,
             "versions_behind": versions,
-            "weights_age_s": seconds,
+            "weights_silent_s": self._subscriber.silent_s(),
+            **age,
         }
 
     async def _serve(self) -> None:
@@ -110,7 +118,7 @@ class PolicyServer:
         """Swaps in the newest complete weights; waits for the first version only."""
         newest = self._subscriber.latest()
         if newest is None:
-            newest = self._subscriber.wait(0, self._first_version_timeout_s)
+            newest = self._subscriber.wait(0, FIRST_VERSION_TIMEOUT_S)
         if newest.version == self._version:
             return
         if self._actor is None:

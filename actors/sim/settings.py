@@ -5,7 +5,9 @@ from pathlib import Path
 
 from protos.errors import InputError
 from protos.schema import Schema
+from services.credentials import Credentials
 from services.replay import ReplaySettings
+from services.staleness import StalenessBound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,10 @@ class FleetSettings:
     replay: ReplaySettings
     weights: str
     """host:port of the weights service."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """For the weights service; the files must lie at the same place on the policy server's node."""
+    staleness: StalenessBound = field(default_factory=StalenessBound)
+    """With older weights no episode begins."""
     run_dir: Path
     actors: int = 2
     twins_per_actor: int = 8

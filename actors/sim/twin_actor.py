@@ -50,6 +50,14 @@ class RemotePolicy:
         self._server = ray.get_actor(POLICY_SERVER)
         self._explore, self._timeout_s = explore, timeout_s
 
+    def ready(self) -> str:
+        import ray
+
+        try:
+            return ray.get(self._server.ready.remote(), timeout=self._timeout_s)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            return f"policy server: away ({type(error).__name__})"
+
     def act(self, observation: Observation) -> Decision:
         import ray
 

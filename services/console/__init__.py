@@ -1,8 +1,8 @@
 """A page for the operator and the lab: what every process does, and where to put the object next.
 
-    runs/<name>/logs/*.status.json ─┐
-    guide: newest draw, success map ┼─► /status.json ─► page, refreshed every second
-    weights: version, subscribers  ─┘
+    runs/<name>/logs/*.status.json ────┐
+    guide: newest draw, success map ───┼─► /status.json ─► page, refreshed every second
+    services.cluster: replay, weights ─┘
 
     python -m services.console --run runs/demo --guide 127.0.0.1:7071 --weights 127.0.0.1:7070
 

@@ -2,19 +2,17 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import grpc
-
-from protos import weights_pb2 as pb
 from protos.errors import TwinRLError
 from protos.status import read_status
-from protos.weights_pb2_grpc import WeightsStub
+from services.cluster import ClusterSettings, Problem, Rates, Reading, WeightsReading, alarms, read_cluster
+from services.cluster.addresses import of_run, overlaid
+from services.cluster.alarms import is_behind, spool_share
 from services.credentials import LOOPBACK, Credentials
 from services.guide import GuideClient
-from services.transport import open_channel, unreachable
 
 DEADLINE_S = 1.0
 
@@ -30,14 +28,23 @@ class Sources:
 
 
 def collect(sources: Sources) -> dict[str, Any]:
-    """JSON values: `processes` by name, and per service either its answer or `{"problem": one line}`."""
+    """JSON values: `processes` by name, `alarms`, and per service either its answer or `{"problem": one line}`.
+
+    The replay and the weights are those that the run's settings files name; `sources` may name others.
+    """
     page: dict[str, Any] = {"t": time.time(), "run": sources.run.name, "processes": _processes(sources.run)}
-    for name, address, ask in (("guide", sources.guide, _guide), ("weights", sources.weights, _weights)):
-        if address is not None:
-            try:
-                page[name] = ask(address, sources.credentials)
-            except TwinRLError as error:
-                page[name] = {"problem": str(error)}
+    if sources.guide is not None:
+        try:
+            page["guide"] = _guide(sources.guide, sources.credentials)
+        except TwinRLError as error:
+            page["guide"] = {"problem": str(error)}
+    given = ClusterSettings(weights=sources.weights, credentials=sources.credentials)
+    reading = read_cluster(replace(overlaid(of_run(sources.run), given), guide=None))
+    if reading.weights is not None:
+        page["weights"] = _weights(reading.weights)
+    if reading.shards:
+        page["replay"] = _replay(reading)
+    page["alarms"] = [asdict(alarm) for alarm in alarms(reading, Rates())]
     return page
 
 
@@ -66,15 +73,27 @@ def _guide(address: str, credentials: Credentials) -> dict[str, Any]:
     return {"next": None if draw is None else asdict(draw), "cells": cells}
 
 
-def _weights(address: str, credentials: Credentials) -> dict[str, Any]:
-    with open_channel(address, credentials) as channel:
-        stub = WeightsStub(channel)  # type: ignore[no-untyped-call]
-        try:
-            status = stub.Status(pb.WeightsStatusRequest(), timeout=DEADLINE_S, wait_for_ready=True)
-        except grpc.RpcError as error:
-            raise unreachable("weights", address, error, DEADLINE_S) from error
+def _weights(weights: WeightsReading | Problem) -> dict[str, Any]:
+    if isinstance(weights, Problem):
+        return {"problem": weights.text}
+    subscribers = {
+        each.name: {
+            "using": each.using,
+            "behind": each.behind,
+            "late": is_behind(each.using, each.behind, each.using_s),
+        }
+        for each in sorted(weights.watchers, key=lambda each: each.behind)
+    }
+    age_s = weights.age_s if weights.version else None
+    return {"version": weights.version, "age_s": age_s, "subscribers": subscribers}
+
+
+def _replay(reading: Reading) -> dict[str, Any]:
+    writers = reading.writers
     return {
-        "version": status.newest.number,
-        "age_s": max(0.0, time.time() - status.newest.published_unix_s) if status.HasField("newest") else None,
-        "subscribers": {watcher.name: watcher.told for watcher in status.watchers},
+        "shards": len(reading.shards),
+        "shards_up": sum(not stats.problem for stats in reading.shards),
+        "writers": len(writers),
+        "unsent": sum(writer.stats.get("unsent", 0.0) for writer in writers),
+        "fullest_spool": max(map(spool_share, writers), default=0.0),
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import uuid4
 
 import grpc
 
@@ -41,7 +42,8 @@ class Episode(Protocol):
 class GuideClient:
     """Talks to the guide at `address`. Calls wait up to 5 s for a guide that is restarting.
 
-    Every call raises Unreachable after that, and InputError for what the guide refuses.
+    A call whose answer is lost is asked again: another draw does no harm, and a report has an id by which the guide
+    knows it. Every call raises Unreachable after the deadline, and InputError for what the guide refuses.
     """
 
     def __init__(self, address: str, *, credentials: Credentials = LOOPBACK, deadline_s: float = DEADLINE_S) -> None:
@@ -50,7 +52,7 @@ class GuideClient:
         self._stub = GuideStub(self._channel)  # type: ignore[no-untyped-call]
 
     def draw(self) -> Draw:
-        """The next initial configuration with the reason for it."""
+        """The next initial configuration with the reason for it. Raises CorruptData for one that cannot be."""
         return _draw(self._call(self._stub.Next, pb.NextRequest()))
 
     def next(self) -> Configuration:
@@ -66,6 +68,7 @@ class GuideClient:
                 outcome=result.outcome.value,
                 human_steps=result.human_steps,
                 version=result.version,
+                id=uuid4().hex,
             ),
         )
 

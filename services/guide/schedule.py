@@ -7,6 +7,9 @@ SR_twin, as in the paper; a cell the twin never tried counts as 0.5. Real outcom
 a cell are forgotten, because the policy that made them is gone. A draw is uniform over all cells with probability
 `explore`; otherwise it takes a cell of S_target = {cells with SR < tau} with probability proportional to 1 − SR
 (arXiv 2602.09023 gives the set and not the weights).
+
+A report has an id; the newest `REMEMBERED_REPORTS` ids are part of the state, so that a report repeated because its
+answer was lost counts once, also across a restart.
 """
 
 from collections.abc import Mapping
@@ -19,6 +22,10 @@ from protos.errors import InputError
 from protos.schema import Configuration, Outcome
 from protos.settings import to_json
 from protos.space import ConfigurationSpace
+
+REMEMBERED_REPORTS = 1024
+MAX_REPORT_ID = 64
+"""Characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,7 @@ class Schedule:
         self.settings = settings
         self._rng = np.random.default_rng(settings.seed)
         self._records = [_Record() for _ in range(settings.space.cells)]
+        self._reported: dict[str, None] = {}  # ids, oldest first
 
     def draw(self) -> tuple[Configuration, str]:
         """The next initial configuration and, in one line, why."""
@@ -93,19 +101,26 @@ class Schedule:
             why = f"one of {len(targets)} cells below {self.settings.tau:g}"
         return self.settings.space.sample(self._rng, cell=chosen.cell), f"{_describe(chosen)}; {why}"
 
-    def report(self, configuration: Configuration, outcome: Outcome, human_steps: int) -> None:
-        """Counts a real episode. One in which the operator took over is a failure of the policy.
+    def report(self, configuration: Configuration, outcome: Outcome, human_steps: int, *, report_id: str) -> bool:
+        """Counts a real episode; False when `report_id` was counted before.
 
-        Starts outside the grid (cell -1) are not counted. Raises InputError for an unknown cell or an episode that
-        still runs.
+        An episode in which the operator took over is a failure of the policy. Starts outside the grid (cell -1) move
+        nothing. Raises InputError for an unknown cell, an episode that still runs, or a missing or overlong id.
         """
+        if not 1 <= len(report_id) <= MAX_REPORT_ID:
+            raise InputError(f"report id of {len(report_id)} characters: 1 to {MAX_REPORT_ID}")
         if outcome is Outcome.RUNNING:
             raise InputError("outcome 'running': report an episode when it is over")
-        if configuration.cell == -1:
-            return
-        record = self._record(configuration.cell)
-        record.real.append(int(outcome is Outcome.SUCCESS and human_steps == 0))
-        del record.real[: -self.settings.real_window]
+        record = None if configuration.cell == -1 else self._record(configuration.cell)
+        if report_id in self._reported:
+            return False
+        self._reported[report_id] = None
+        if len(self._reported) > REMEMBERED_REPORTS:
+            del self._reported[next(iter(self._reported))]
+        if record is not None:
+            record.real.append(int(outcome is Outcome.SUCCESS and human_steps == 0))
+            del record.real[: -self.settings.real_window]
+        return True
 
     def set_success(self, scan: Mapping[int, tuple[int, int]]) -> None:
         """Replaces the twin's (successes, rollouts) of the cells named. Raises InputError and changes nothing."""
@@ -127,6 +142,7 @@ class Schedule:
             "twin": [list(record.twin) for record in self._records],
             "real": [record.real for record in self._records],
             "rng": self._rng.bit_generator.state,
+            "reported": list(self._reported),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -139,6 +155,7 @@ class Schedule:
             _Record((int(successes), int(rollouts)), [int(won) for won in real])
             for (successes, rollouts), real in zip(state["twin"], state["real"], strict=True)
         ]
+        self._reported = dict.fromkeys(map(str, state["reported"]))
         self._rng = rng
 
     def _record(self, cell: int) -> _Record:

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 
 from protos import guide_pb2 as pb
-from protos.errors import InputError
+from protos.errors import CorruptData, InputError
 from protos.schema import Outcome
 from services.credentials import LOOPBACK, Credentials
 from services.durable import set_aside, write_durably
@@ -71,12 +71,14 @@ class GuideServer:
 
     async def report(self, request: pb.EpisodeReport, context: grpc.aio.ServicerContext) -> pb.Reported:
         try:
-            outcome = Outcome(request.outcome)
-            self._schedule.report(from_message(request.configuration), outcome, request.human_steps)
-        except ValueError as error:  # an unknown outcome, or an InputError
+            outcome = _outcome(request.outcome)
+            configuration = from_message(request.configuration)
+            counted = self._schedule.report(configuration, outcome, request.human_steps, report_id=request.id)
+        except (InputError, CorruptData) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        log.info("cell %d: %s with version %d", request.configuration.cell, request.outcome, request.version)
-        self._save()
+        if counted:
+            log.info("cell %d: %s with version %d", configuration.cell, outcome.value, request.version)
+            self._save()
         return pb.Reported()
 
     async def set_success(self, request: pb.TwinScan, context: grpc.aio.ServicerContext) -> pb.Reported:
@@ -104,3 +106,11 @@ class GuideServer:
             set_aside(path, f"{type(error).__name__}: {error}")
             return
         log.info("success map taken up from %s", path)
+
+
+def _outcome(text: str) -> Outcome:
+    try:
+        return Outcome(text)
+    except ValueError as error:
+        known = ", ".join(one.value for one in Outcome)
+        raise InputError(f"outcome {text[:40]!r}: choose one of {known}") from error

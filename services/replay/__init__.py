@@ -5,32 +5,44 @@
     learner ◄─ Batch ◄─ mirror in memory ◄─ ReplayReader ◄────────────┘
 
     ReplaySettings      where the replay is, how much it keeps
-    EmbeddedServer      a Valkey of our own on a unix socket; also `python -m services.replay --directory D`
-    ReplayWriter        add(segment, buffers), flush, wait_for_allowance, stats, close
+    EmbeddedServer      a Valkey of our own; also `python -m services.replay --directory D`
+    ReplayWriter        add(segment, buffers), flush, wait_for_allowance, waiting_for, stats, close
     ReplayReader        start or poll, counts, received, episodes, sample, allow, stats, close
     Episode, Batch      what a reader gives
     totals, delete_buffer
+    server_stats        each server's memory, load and rings, or its problem
+    presence            which writers and readers are alive, and what they count
 
-The server is a durable log and nothing more: it keeps segments (protos/codec.py) in arrival order and drops the oldest
-above a byte budget. Which transitions are drawn how often is decided in the learner's memory.
+The servers are a durable log and nothing more: they keep segments (protos/codec.py) in arrival order and drop the
+oldest above a byte budget. Which transitions are drawn how often is decided in the learner's memory. With several
+servers an actor's name decides to which one it writes; a reader follows them all.
 """
 
+from services.replay.batch import Batch
 from services.replay.buffers import delete_buffer, totals
-from services.replay.connection import ReplaySettings, masked
+from services.replay.connection import ReplaySettings, masked, shard_of
 from services.replay.episodes import Episode
-from services.replay.mirror import Batch
+from services.replay.presence import Presence, presence, presence_on
 from services.replay.reader import ReplayReader
 from services.replay.server import EmbeddedServer
+from services.replay.server_stats import BufferStats, ServerStats, server_stats
 from services.replay.writer import ReplayWriter
 
 __all__ = [
     "Batch",
+    "BufferStats",
     "EmbeddedServer",
     "Episode",
+    "Presence",
     "ReplayReader",
     "ReplaySettings",
     "ReplayWriter",
+    "ServerStats",
     "delete_buffer",
     "masked",
+    "presence",
+    "presence_on",
+    "server_stats",
+    "shard_of",
     "totals",
 ]

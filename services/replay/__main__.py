@@ -3,26 +3,53 @@
 import logging
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
 import tyro
 
 from protos.errors import TwinRLError, Unreachable
+from services.credentials import Credentials
+from services.replay.connection import ReplaySettings, masked
 from services.replay.server import EmbeddedServer
+from services.replay.server_config import Durability, memory_for
+
+log = logging.getLogger(__name__)
 
 CHECK_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Serves a replay on a unix socket; prints its url."""
+    """Serves a replay on a unix socket, and on a TCP port if asked to; prints its urls without the password."""
 
     directory: Path
     """Where the data lives; the same directory again brings the same data back."""
     socket: Path | None = None
     """Path of the socket; by default valkey.sock in the directory."""
+    listen: str | None = None
+    """host:port to serve other machines; port 0 picks a free one. Beyond 127.0.0.1 it needs credentials."""
+    credentials: Credentials = field(default_factory=Credentials)
+    users: Path | None = None
+    """ACL file with further users, `user <name> …` lines of Redis; the token is the default user's password."""
+    memory_bytes: int | None = None
+    """Most memory of the server; above it writers wait with their data on disk. By default no limit."""
+    budget_bytes: int | None = None
+    """In place of memory_bytes: the runs' capacity_bytes, for which the memory limit is worked out."""
+    durability: Durability = "everysec"
+    """How often the log of commands is forced to disk; "off" keeps none, and a restart begins empty."""
+    metrics: str | None = None
+    """host:port on loopback of a Prometheus page about this server."""
+    prefix: str = "twinrl"
+    """Whose rings the page shows: the prefix of the run's keys."""
+
+    def memory(self) -> int | None:
+        if self.budget_bytes is None:
+            return self.memory_bytes
+        return memory_for(ReplaySettings(urls=("unix:///",), capacity_bytes=self.budget_bytes))
 
 
 def serve(options: Options) -> None:
@@ -30,12 +57,40 @@ def serve(options: Options) -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with EmbeddedServer(options.directory, socket=options.socket) as server:
-        sys.stdout.write(f"{server.url}\n")
+    server = EmbeddedServer(
+        options.directory,
+        socket=options.socket,
+        listen=options.listen,
+        credentials=options.credentials,
+        users=options.users,
+        memory_bytes=options.memory(),
+        durability=options.durability,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(server)
+        if options.metrics is not None:
+            replay = ReplaySettings(urls=(server.url,), prefix=options.prefix)
+            stack.enter_context(metrics_page(options.metrics, replay))
+        for url in (server.url, server.tcp_url):
+            if url is not None:
+                sys.stdout.write(f"{masked(url)}\n")
         sys.stdout.flush()
         while not stop.wait(CHECK_S):
             if not server.running():
                 raise Unreachable(f"the replay server in {options.directory} ended: see server.log there")
+
+
+@contextmanager
+def metrics_page(address: str, settings: ReplaySettings) -> Iterator[str]:
+    """A Prometheus page about the replay while the context lasts; gives its host:port."""
+    from services.cluster.metrics import samples
+    from services.cluster.reading import ClusterSettings, read_cluster
+    from services.telemetry import start_metrics_server
+
+    cluster = ClusterSettings(replay=settings)
+    with closing(start_metrics_server(address, lambda: samples(read_cluster(cluster)))) as page:
+        log.info("http://%s/metrics", page.address)
+        yield page.address
 
 
 def main() -> int:

@@ -21,8 +21,8 @@ _WAIT_MS = 4000
 class DurabilityProbe:
     """Turns "acknowledged up to record n" into "durable up to record m". Not thread-safe; raises redis errors."""
 
-    def __init__(self, settings: ReplaySettings, keys: Keys) -> None:
-        self._client = connect(settings)
+    def __init__(self, settings: ReplaySettings, shard: int, keys: Keys) -> None:
+        self._client = connect(settings, shard)
         self._connection: Any = self._client.connection_pool.get_connection()
         self._keys = keys
         self._asked_for = -1
@@ -47,11 +47,14 @@ class DurabilityProbe:
 
     def _ask(self, acknowledged: int) -> None:
         """A write that comes after every acknowledged commit, and the question when it is on disk."""
+        self._next_s = time.monotonic() + PROBE_INTERVAL_S
         self._connection.send_command("SET", self._keys.tick, acknowledged)
-        self._connection.read_response()
+        try:
+            self._connection.read_response()
+        except redis.exceptions.OutOfMemoryError:
+            return  # a full server takes no write; nothing is trimmed until it does
         self._connection.send_command("WAITAOF", 1, 0, _WAIT_MS)
         self._asked_for = acknowledged
-        self._next_s = time.monotonic() + PROBE_INTERVAL_S
 
     def _collect(self) -> None:
         if not self._connection.can_read(0):

@@ -52,6 +52,8 @@ class Piece:
     header: SegmentHeader
     numbers: Numbers
     data: bytes
+    slot: int
+    """Of the server's ring, where the blob is as long as it is not overwritten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,25 +70,43 @@ class Track:
     human: Bools  # (T,)
     embedding: F32 | None  # (T + 1, D); None unless every piece has one of the same backbone
     version: NDArray[np.int64]  # (T,) oldest weight version of each step's segment
+    newest_version: NDArray[np.int64]  # (T,)
+    slot: NDArray[np.int64]  # (T + 1,) of the server's ring that holds each observation
+
+    @property
+    def actor(self) -> str:
+        return self.pieces[0].header.actor
+
+    @property
+    def cell(self) -> int:
+        return self.pieces[0].header.start.cell
+
+    @property
+    def source(self) -> Source:
+        return Source(self.pieces[0].header.source)
 
     @classmethod
     def of(cls, buffer: Buffer, pieces: list[Piece]) -> "Track":
         """Joins pieces; the last observation of one is the first of the next."""
         numbers = [piece.numbers for piece in pieces]
-        backbones = {piece.header.backbone_id for piece in pieces}
+        headers = [piece.header for piece in pieces]
+        steps = [header.steps for header in headers]
+        backbones = {header.backbone_id for header in headers}
         embeddings = [each.embedding for each in numbers if each.embedding is not None]
         same = len(backbones) == 1 and len(embeddings) == len(numbers)
         return cls(
             buffer=buffer,
             pieces=pieces,
-            outcome=Outcome(pieces[-1].header.outcome),
+            outcome=Outcome(headers[-1].outcome),
             backbone_id=backbones.pop() if same else "",
             proprio=_join([each.proprio for each in numbers]),
             action=np.concatenate([each.action for each in numbers]),
             reward=np.concatenate([each.reward for each in numbers]),
             human=np.concatenate([each.human for each in numbers]),
             embedding=_join(embeddings) if same else None,
-            version=np.repeat([p.header.oldest_version for p in pieces], [p.header.steps for p in pieces]),
+            version=np.repeat([header.oldest_version for header in headers], steps),
+            newest_version=np.repeat([header.newest_version for header in headers], steps),
+            slot=np.repeat([piece.slot for piece in pieces], [*steps[:-1], steps[-1] + 1]),
         )
 
     def episode(self, schema: Schema) -> Episode:
@@ -142,12 +162,11 @@ class Assembler:
         self.buffer, self.max_waiting_bytes = buffer, max_waiting_bytes
         self.cut_short = 0
         """Episodes, or parts of one, closed without an outcome."""
-        self._actors: dict[str, _Actor] = {}
-        self._bytes = 0
-
-    def __len__(self) -> int:
+        self.waiting_bytes = 0
+        """Of the segments of open episodes."""
+        self.open = 0
         """Episodes that wait for more."""
-        return sum(len(actor.open) for actor in self._actors.values())
+        self._actors: dict[str, _Actor] = {}
 
     def add(self, piece: Piece) -> list[Track]:
         """Takes a segment; the segments of one actor come in the order in which they were written."""
@@ -167,18 +186,22 @@ class Assembler:
 
     def _append(self, actor: _Actor, piece: Piece) -> None:
         header = piece.header
-        waiting = actor.open.setdefault(header.episode, _Open(next_step=header.first_step))
+        if header.episode not in actor.open:
+            actor.open[header.episode] = _Open(next_step=header.first_step)
+            self.open += 1
+        waiting = actor.open[header.episode]
         actor.turn += 1
         actor.slots = max(actor.slots, len(actor.open))
         waiting.pieces.append(piece)
         waiting.next_step += header.steps
         waiting.turn = actor.turn
         waiting.bytes += len(piece.data)
-        self._bytes += len(piece.data)
+        self.waiting_bytes += len(piece.data)
 
     def _close(self, actor: _Actor, name: str) -> Track:
         waiting = actor.open.pop(name)
-        self._bytes -= waiting.bytes
+        self.open -= 1
+        self.waiting_bytes -= waiting.bytes
         track = Track.of(self.buffer, waiting.pieces)
         self.cut_short += track.outcome is Outcome.RUNNING
         return track
@@ -190,7 +213,7 @@ class Assembler:
 
     def _close_oldest(self) -> list[Track]:
         closed = []
-        while self._bytes > self.max_waiting_bytes:
+        while self.waiting_bytes > self.max_waiting_bytes:
             actor = next(actor for actor in self._actors.values() if actor.open)
             closed.append(self._close(actor, next(iter(actor.open))))
         return closed

@@ -1,111 +1,196 @@
-"""The transitions of one buffer as flat arrays, and batches drawn from them.
+"""One buffer in the learner's memory: its index, and the pictures that belong to its rows.
 
-    row        0    1    2    3  |  4    5    6  | …        two episodes of 3 and 2 steps: T + 1 rows each
-    ahead      2    2    1    0  |  2    1    0  | …        n-step target of row i is row i + ahead (n = 2)
-               transitions   last   transitions  last
+    episode ─┬─ numbers ──► index ──draw──► rows ─► numbers ──┬─► batch
+             └─ frames ───► frame store ──take── places ──────┘
+                                            └─ gone from the server: drawn again
 
-Rows form a ring: the oldest are overwritten one by one, and as a target is always newer than its row it is there as
-long as the row is. Reading costs the server nothing, however often a transition is drawn.
+The lock guards index and frame store together while rows are added, drawn or copied; frames are decoded before it is
+taken and fetched after it is released.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.errors import InputError
+from protos.errors import InputError, Unreachable
 from protos.schema import F32, Outcome
+from services.replay.batch import Batch
 from services.replay.episodes import Track
-from services.replay.returns import monte_carlo, n_step
+from services.replay.frame_store import Camera, FrameStore, View
+from services.replay.index import Index, Origin
+from services.replay.strategies import CellSampler, Strategy, sampler_of
 
-ENDED = (Outcome.SUCCESS, Outcome.FAILURE)
+MAX_TAKES = 8
+"""Draws of rows whose frames turn out to be gone or out of reach, before the caller hears of it."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """One transition per row, n rows."""
-
-    embedding: F32  # (n, D) readout of the observation
-    proprio: F32  # (n, 19) raw units
-    action: F32  # (n, 7)
-    reward: F32  # (n,) discounted sum over up to n steps
-    discount: F32  # (n,) factor of the value of the next observation; 0 after success or failure
-    next_embedding: F32  # (n, D) at the end of those steps
-    next_proprio: F32  # (n, 19)
-    mc_return: F32  # (n,) discounted sum to the end of the episode
-    imitate: F32  # (n,) 1 where a person acted or the episode succeeded, else 0
-    human: NDArray[np.bool_]  # (n,)
-    version: NDArray[np.int64]  # (n,) oldest weight version of the step's segment, -1 for demonstrations
-
-    def __len__(self) -> int:
-        return len(self.reward)
-
-    @classmethod
-    def join(cls, batches: "list[Batch]") -> "Batch":
-        """One batch of all their rows, in order."""
-        return cls(**{f.name: np.concatenate([getattr(batch, f.name) for batch in batches]) for f in fields(cls)})
+NO_FRAMES = "they left the server, or it does not answer; give frames more memory, or the replay more capacity"
+RATE_EPISODES = 20
+"""Episodes over which a cell's success rate forgets."""
 
 
 class Mirror:
-    """Ring of `capacity` rows. Not thread-safe."""
+    """The latest `capacity` observations of one buffer. Thread-safe."""
 
-    def __init__(self, capacity: int, *, gamma: float, n_step: int) -> None:
-        self.capacity, self.gamma, self.n_step = capacity, gamma, n_step
-        self.transitions = 0
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        gamma: float,
+        n_step: int,
+        strategy: Strategy,
+        window: int,
+        embeddings: bool,
+        frames: FrameStore | None,
+        oldest: Callable[[], Sequence[int]],
+        away: Callable[[], frozenset[int]],
+    ) -> None:
+        """`oldest()` tells the oldest slot that each shard still has, `away()` which shards do not answer."""
+        self._frames, self._oldest, self._away, self._embeddings = frames, oldest, away, embeddings
+        self._avoided = frozenset[int]()
+        self._sampler = sampler_of(strategy, capacity)
+        self._make = partial(Index, capacity, gamma=gamma, n_step=n_step, sampler=self._sampler, window=window)
+        self._index: Index | None = None if embeddings else self._make(embedding_dim=0)
+        self._rates: dict[int, float] = {}
+        self._mutex = threading.Lock()
+        self.gone = 0
+        """Rows drawn whose frames had left the server."""
+
+    @property
+    def transitions(self) -> int:
         """Rows that can be drawn."""
-        self._head = 0
-        self._filled = 0
-        self._columns: dict[str, NDArray[Any]] = {}
+        return 0 if self._index is None else self._index.transitions
 
-    def add(self, track: Track, embedding: F32) -> None:
-        """Appends an episode with the readouts of its T + 1 observations, (T + 1, D).
+    @property
+    def embedding_dim(self) -> int:
+        """Numbers of a readout; 0 before the first."""
+        return 0 if self._index is None else self._index.embedding_dim
 
-        Raises InputError when D differs from that of the rows already here.
+    def add(self, track: Track, embedding: F32 | None, origin: Origin) -> bool:
+        """Appends an episode with the readouts (T + 1, D) of its observations, if the mirror keeps readouts.
+
+        False, with nothing changed, when D differs from that of the rows already here. Raises CorruptData for frames
+        that do not decode.
         """
-        rows = self._rows(track, embedding)
-        if not self._columns:
-            self._columns = {name: np.zeros((self.capacity, *row.shape[1:]), row.dtype) for name, row in rows.items()}
-        width = self._columns["embedding"].shape[1]
-        if embedding.shape[1] != width:
-            raise InputError(f"embeddings of {embedding.shape[1]} numbers, the mirror holds some of {width}")
-        count = min(len(embedding), self.capacity)
-        where = (self._head + np.arange(count)) % self.capacity
-        self.transitions -= int(np.count_nonzero(self._columns["ahead"][where]))
-        for name, row in rows.items():
-            self._columns[name][where] = row[-count:]
-        self.transitions += int(np.count_nonzero(self._columns["ahead"][where]))
-        self._head = (self._head + count) % self.capacity
-        self._filled = min(self._filled + count, self.capacity)
+        slots = [piece.slot for piece in track.pieces]
+        staged = self._frames.stage(track.pieces, shard=origin.shard, slots=slots) if self._frames else None
+        dim = embedding.shape[1] if embedding is not None and self._embeddings else 0
+        with self._mutex:
+            if self._index is None:
+                self._index = self._make(embedding_dim=dim)
+            if dim != self._index.embedding_dim:
+                return False
+            self._note_outcome(track)
+            rows = self._index.add(track, embedding if dim else None, origin)
+            if self._frames is not None and staged is not None:
+                self._frames.add(rows, staged)
+        return True
 
-    def sample(self, rng: np.random.Generator, size: int) -> Batch:
-        """Uniform over the transitions, with replacement."""
-        assert self.transitions, "an empty mirror cannot be sampled"
-        ahead = self._columns["ahead"]
-        rows = rng.integers(self._filled, size=size)
-        while len(last := np.flatnonzero(ahead[rows] == 0)):
-            rows[last] = rng.integers(self._filled, size=len(last))
-        target = (rows + ahead[rows]) % self.capacity
-        drawn = {name: column.take(rows, axis=0) for name, column in self._columns.items() if name != "ahead"}
-        return Batch(
-            **drawn,
-            next_embedding=self._columns["embedding"].take(target, axis=0),
-            next_proprio=self._columns["proprio"].take(target, axis=0),
-        )
+    def fill(self, rng: np.random.Generator, out: Batch) -> None:
+        """Draws as many transitions as `out` has rows. Raises Unreachable when their frames cannot be had."""
+        if self._frames is None:
+            with self._mutex:
+                self._draw(rng, out)
+        else:
+            self._fill_with_frames(rng, out, self._frames)
+        out.weight[:] /= out.weight.max()
 
-    def _rows(self, track: Track, embedding: F32) -> dict[str, NDArray[Any]]:
-        """All columns of T + 1 rows; the last row is an observation only."""
-        returns = n_step(track.reward, terminated=track.outcome in ENDED, gamma=self.gamma, n=self.n_step)
-        imitate = track.human | (track.outcome is Outcome.SUCCESS)
-        steps: dict[str, NDArray[Any]] = {
-            "action": track.action,
-            "reward": returns.reward,
-            "discount": returns.discount,
-            "mc_return": monte_carlo(track.reward, self.gamma),
-            "imitate": imitate.astype(np.float32),
-            "human": track.human,
-            "version": track.version,
-            "ahead": returns.ahead,
-        }
-        padded = {name: np.concatenate([column, np.zeros_like(column[:1])]) for name, column in steps.items()}
-        return {"embedding": embedding, "proprio": track.proprio} | padded
+    def weigh_cells(self, weights: Mapping[int, float]) -> None:
+        """Sets the weights of configuration cells. Raises InputError where they are not what is drawn by."""
+        if not isinstance(self._sampler, CellSampler):
+            raise InputError("weights of cells: this buffer is not drawn by cells")
+        with self._mutex:
+            self._sampler.weigh(weights)
+
+    def success_rates(self) -> dict[int, float]:
+        """Of each cell: how often the latest twenty episodes or so succeeded without a person's help."""
+        with self._mutex:
+            return dict(self._rates)
+
+    def update_priorities(self, counts: NDArray[np.int64], errors: NDArray[np.floating]) -> None:
+        """Errors (n,) of rows of earlier batches; rows overwritten since are ignored."""
+        with self._mutex:
+            if self._index is not None:
+                self._index.update_priorities(counts, errors)
+
+    def stats(self) -> dict[str, float]:
+        """Memory of the index, and what the frame store says."""
+        frames = {} if self._frames is None else self._frames.stats()
+        memory = (self._index.nbytes if self._index else 0) + frames.get("memory_bytes", 0.0)
+        found = {f"frames_{name}": value for name, value in frames.items()}
+        return found | {"memory_bytes": float(memory), "overwritten": float(self.gone)}
+
+    def close(self) -> None:
+        """Ends the frame store's connections."""
+        if self._frames is not None:
+            self._frames.close()
+
+    def _note_outcome(self, track: Track) -> None:
+        if track.outcome is Outcome.RUNNING:
+            return
+        success = float(track.outcome is Outcome.SUCCESS and not track.human.any())
+        rate = self._rates.get(track.cell, success)
+        self._rates[track.cell] = rate + (success - rate) / RATE_EPISODES
+
+    def _draw(
+        self, rng: np.random.Generator, out: Batch, above: NDArray[np.int64] | None = None
+    ) -> tuple[Index, NDArray[np.intp]]:
+        """Fills the numbers of a batch, under the lock."""
+        if self._index is None or not self._index.transitions:
+            raise Unreachable(f"no row has frames any more: {NO_FRAMES}")
+        rows = self._index.draw(rng, len(out), above)
+        self._index.fill(rows, out)
+        return self._index, rows
+
+    def _fill_with_frames(self, rng: np.random.Generator, out: Batch, frames: FrameStore) -> None:
+        """Draws, and what has no frames again: from newer slots then, as the oldest leave the server first."""
+        wanted, part = np.arange(len(out)), out
+        above = np.zeros(len(self._oldest()), np.int64)
+        for _ in range(MAX_TAKES):
+            missing = self._attempt(rng, part, frames, above)
+            if part is not out:
+                out.put(wanted, part)
+            if not len(missing):
+                return
+            wanted, part = wanted[missing], out.like(len(missing))
+        raise Unreachable(f"{len(wanted)} of {len(out)} rows drawn have no frames: {NO_FRAMES}")
+
+    def _attempt(
+        self, rng: np.random.Generator, out: Batch, frames: FrameStore, above: NDArray[np.int64]
+    ) -> NDArray[np.intp]:
+        """Draws all of `out`; returns the rows without frames, and raises `above` to the newest slot that is gone."""
+        avoid = self._avoid(frames)
+        limit = above.copy()
+        limit[list(avoid)] = np.iinfo(np.int64).max
+        with self._mutex:
+            index, rows = self._draw(rng, out, limit)
+            seen = frames.locate(index.windows(rows))
+            following = frames.locate(index.windows(index.targets(rows)))
+        try:
+            there = frames.take(
+                View(places=seen, out=_pictures(out, "")), View(places=following, out=_pictures(out, "next_"))
+            )
+        except Unreachable:
+            if self._avoid(frames) <= avoid:
+                raise
+            return np.arange(len(out))
+        gone = np.flatnonzero(~there)
+        if len(gone):
+            with self._mutex:
+                self.gone += len(gone)
+                np.maximum(above, index.newest_slots(out.rows[gone], len(above)), out=above)
+                index.forget(out.rows[gone], self._oldest())
+        return gone
+
+    def _avoid(self, frames: FrameStore) -> frozenset[int]:
+        """Shards from which no frames can be read: those that failed a moment ago, or failed and are still away."""
+        self._avoided = frames.unreadable() | (self._avoided & self._away())
+        return self._avoided
+
+
+def _pictures(batch: Batch, when: str) -> dict[Camera, NDArray[np.uint8]]:
+    cameras: tuple[Camera, ...] = ("side", "wrist")
+    arrays = {camera: getattr(batch, when + camera) for camera in cameras}
+    return {camera: array for camera, array in arrays.items() if array is not None}

@@ -8,13 +8,22 @@ refused the second time, because each actor incarnation's last number is kept be
           └─XADD────► index stream              one entry per slot of the ring, so the stream is trimmed with it
 
 Slots are named by their number in the ring under one prefix. A script learns the number only while it runs; every other
-key is declared, and all share the buffer's hash tag, so on a cluster they are always on the script's own node.
+key is declared, and all share the buffer's hash tag. That keeps the scripts legal behind proxies and on clusters that
+insist on declared keys of one slot; the clients here speak to single servers and refuse a cluster's node, because they
+follow no redirections.
+
+A server at its maxmemory refuses `SET` but not the commit of what is staged already: the commit begins with `PERSIST`,
+which needs no memory, and a script that has written may go on. So a ring that holds its budget within maxmemory always
+makes room for the next segment by itself.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha1
+from typing import Any
+
+import redis
 
 from services.replay.connection import Commands, Keys
 
@@ -68,10 +77,9 @@ local bytes = redis.call('STRLEN', KEYS[1])
 if bytes == 0 then
   return {-1, 0, last, total, allowance}
 end
+redis.call('PERSIST', KEYS[1])
 local head = redis.call('HINCRBY', KEYS[5], 'head', 1)
-local slot = KEYS[2] .. head
-redis.call('RENAME', KEYS[1], slot)
-redis.call('PERSIST', slot)
+redis.call('RENAME', KEYS[1], KEYS[2] .. head)
 redis.call('HSET', KEYS[4], ARGV[1], seq)
 total = redis.call('HINCRBY', KEYS[5], 'transitions', ARGV[4])
 local held = redis.call('HINCRBY', KEYS[5], 'bytes', bytes)
@@ -82,10 +90,31 @@ while held > tonumber(ARGV[5]) and tail < head do
   redis.call('UNLINK', oldest)
   tail = tail + 1
 end
-redis.call('HSET', KEYS[5], 'tail', tail)
+redis.call('HSET', KEYS[5], 'tail', tail, 'capacity', ARGV[5])
 redis.call('XADD', KEYS[3], 'MAXLEN', head - tail + 1, '*',
   'ring', head, 'seq', seq, 'steps', ARGV[4], 'transitions', total, 'bytes', bytes, unpack(ARGV, 6))
 return {1, head, seq, total, allowance}
+"""
+
+# KEYS  1 prefix of the slots   2 counters
+# ARGV  1 capacity in bytes
+# Drops the oldest segments above the capacity; their index entries go with the next commit. The first write frees
+# memory, so a full server does not refuse it.
+SHRINK = """
+local head = tonumber(redis.call('HGET', KEYS[2], 'head') or '0')
+local tail = tonumber(redis.call('HGET', KEYS[2], 'tail') or '1')
+local held = tonumber(redis.call('HGET', KEYS[2], 'bytes') or '0')
+local first = tail
+while held > tonumber(ARGV[1]) and tail < head do
+  local oldest = KEYS[1] .. tail
+  held = held - redis.call('STRLEN', oldest)
+  redis.call('UNLINK', oldest)
+  tail = tail + 1
+end
+if tail > first then
+  redis.call('HSET', KEYS[2], 'tail', tail, 'bytes', held)
+end
+return tail - first
 """
 
 # KEYS  1 prefix of the slots   2 index stream   3 counters   4 allowance
@@ -101,6 +130,15 @@ redis.call('HSET', KEYS[3], 'tail', head + 1, 'bytes', 0, 'transitions', 0)
 return head - tail + 1
 """
 
+# KEYS  1 names of those present   2 one of them
+# ARGV  1 its name   2 what it says   3 for how many seconds
+# Begins with UNLINK, which a full server does not refuse: then of all times it matters who is there.
+ANNOUNCE = """
+redis.call('UNLINK', KEYS[2])
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+"""
+
 COMMIT_SHA = sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -109,24 +147,14 @@ def load_commit(client: Commands) -> None:
     client.execute_command("SCRIPT LOAD", COMMIT)
 
 
-def queue_commit(
-    pipeline: Commands,
-    keys: Keys,
-    *,
-    writer: str,
-    previous: int,
-    seq: int,
-    steps: int,
-    capacity_bytes: int,
-    entry: Sequence[str | int],
-    data: bytes,
-) -> None:
-    """Adds the two commands of a commit to a pipeline; the second one's answer goes to `parse_commit`."""
-    stage = keys.stage(writer, seq)
-    pipeline.execute_command("SET", stage, data, "PX", STAGE_TTL_MS)
-    names = (stage, keys.slots, keys.index, keys.seen, keys.counters, keys.allowance)
-    arguments = (writer, previous, seq, steps, capacity_bytes, *entry)
-    pipeline.execute_command("EVALSHA", COMMIT_SHA, len(names), *names, *arguments)
+def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
+    """Runs a script, which is sent only to a server that does not know it yet."""
+    sha = sha1(script.encode(), usedforsecurity=False).hexdigest()
+    try:
+        return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
+    except redis.exceptions.NoScriptError:
+        client.execute_command("SCRIPT LOAD", script)
+        return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
 
 
 def parse_commit(reply: Sequence[int]) -> CommitReply:
@@ -134,7 +162,12 @@ def parse_commit(reply: Sequence[int]) -> CommitReply:
     return CommitReply(Verdict(verdict), ring, last, transitions, None if allowance < 0 else allowance)
 
 
+def shrink(client: Commands, keys: Keys, capacity_bytes: int) -> int:
+    """Brings a ring down to a capacity that has become smaller; returns the number of segments dropped."""
+    return int(run_script(client, SHRINK, (keys.slots, keys.counters), capacity_bytes))
+
+
 def clear(client: Commands, keys: Keys) -> int:
     """Empties a buffer's ring; returns the number of segments that were in it."""
     names = (keys.slots, keys.index, keys.counters, keys.allowance)
-    return int(client.execute_command("EVAL", CLEAR, len(names), *names))
+    return int(run_script(client, CLEAR, names))

@@ -10,20 +10,33 @@ is durable, and the server's own number says where to go on.
 
 import logging
 from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from protos.errors import Unreachable
-from protos.schema import BUFFERS, Buffer
-from services.replay.connection import Client, Commands, Keys, Pipeline, ReplaySettings, connect, masked, reaching
+import redis
+
+from protos.errors import InputError, Unreachable
+from protos.schema import BUFFERS, Buffer, Schema
+from services.replay.commits import Commits
+from services.replay.connection import Client, Keys, ReplaySettings, connect, masked, reaching
 from services.replay.durability import DurabilityProbe
-from services.replay.scripts import CommitReply, Verdict, load_commit, parse_commit, queue_commit
-from services.replay.spool import Record, Spool
+from services.replay.handshake import greet
+from services.replay.presence import Beacon
+from services.replay.scripts import CommitReply, Verdict, load_commit, shrink
+from services.replay.spool import Spool
+from services.replay.spool_file import Record
 
 log = logging.getLogger(__name__)
 
 BATCH_RECORDS = 32
 BATCH_BYTES = 8 << 20
+
+TAGS = (
+    *("actor", "incarnation", "episode", "first_step", "outcome"),
+    *("source", "cell", "human", "oldest_version", "newest_version"),
+)
+"""Fields of a record that its index entry carries, beside the script's own: ring, seq, steps, transitions, bytes."""
 
 Lane = tuple[str, Buffer]
 """Writer (actor/incarnation) and buffer: the unit in which numbers rise."""
@@ -37,29 +50,58 @@ class _Session:
 
 
 class Sender:
-    """One connection's worth of work at a time; belongs to one thread."""
+    """One connection's worth of work at a time, with one shard; belongs to one thread."""
 
-    def __init__(self, settings: ReplaySettings, spool: Spool) -> None:
-        self.settings, self.spool = settings, spool
+    def __init__(
+        self,
+        settings: ReplaySettings,
+        schema: Schema,
+        spool: Spool,
+        *,
+        shard: int,
+        beacon: Beacon,
+        stats: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """`stats` is what the beacon tells of this writer."""
+        self.settings, self.schema, self.spool, self.shard = settings, schema, spool, shard
         self.acknowledged = spool.first
         """Every record before this number is committed."""
         self.replies: dict[Buffer, CommitReply] = {}
         """The latest answer of each buffer."""
         self.counts = dict.fromkeys(("sent", "repeated", "resyncs", "bytes_sent"), 0)
+        self._beacon, self._stats = beacon, stats
         self._durable: dict[Lane, int] = {}
         self._session: _Session | None = None
 
+    @property
+    def connected(self) -> bool:
+        return self._session is not None
+
     def step(self) -> bool:
-        """Sends one batch; True if there may be more. Raises Unreachable; the next call starts anew."""
+        """Sends one batch; True if there may be more.
+
+        Raises Unreachable or InputError, after which the next call starts anew, and SchemaMismatch for good.
+        """
         try:
-            with reaching(self.settings):
+            with reaching(self.settings, self.shard):
                 session = self._session or self._open()
                 more = self._send_batch(session)
                 self._trim(session.probe.update(self.acknowledged))
+                self._beacon.send(session.client, self._stats)
                 return more
-        except Unreachable:
+        except (Unreachable, InputError):
             self.close()
             raise
+
+    def leave(self) -> None:
+        """Ends the connection, and tells the server so if it still answers."""
+        try:
+            with reaching(self.settings, self.shard):
+                if self._session is not None:
+                    self._beacon.leave(self._session.client)
+        except (Unreachable, InputError) as error:
+            log.debug("left without a word: %s", error)
+        self.close()
 
     def close(self) -> None:
         session, self._session = self._session, None
@@ -71,14 +113,18 @@ class Sender:
         return Keys(self.settings.prefix, buffer)
 
     def _open(self) -> _Session:
-        client = connect(self.settings)
+        client = connect(self.settings, self.shard)
+        greet(client, self.settings, self.schema, shard=self.shard, claim=True)
         load_commit(client)
         self.acknowledged = self.spool.first
         records = self.spool.records(self.spool.first, self.spool.end)
         lanes = {(record.writer, buffer) for record in records for buffer in record.buffers}
+        for buffer in {buffer for _, buffer in lanes}:
+            shrink(client, self._keys(buffer), self.settings.capacity(buffer))
         last = {lane: self._ask_last(client, lane) for lane in lanes | self._durable.keys()}
         self.counts["resyncs"] += 1
-        self._session = _Session(client, DurabilityProbe(self.settings, self._keys(BUFFERS[0])), last)
+        probe = DurabilityProbe(self.settings, self.shard, self._keys(BUFFERS[0]))
+        self._session = _Session(client, probe, last)
         return self._session
 
     def _ask_last(self, client: Client, lane: Lane) -> int:
@@ -91,7 +137,7 @@ class Sender:
 
     def _send_batch(self, session: _Session) -> bool:
         records = self._next_records()
-        pipeline = session.client.pipeline(transaction=False)
+        batch = Commits(session.client)
         last = dict(session.last)
         commits: list[tuple[Lane, Record]] = []
         for record in records:
@@ -99,11 +145,15 @@ class Sender:
             new = [lane for lane in lanes if last.get(lane, -1) < record.seq]
             data = self.spool.read(record) if new else b""
             for lane in new:
-                self._queue(pipeline, lane, last.get(lane, -1), record, data)
+                self._queue(batch, lane, last.get(lane, -1), record, data)
                 last[lane] = record.seq
                 commits.append((lane, record))
-        for (lane, record), reply in zip(commits, _answers(pipeline), strict=True):
-            self._accept(session, lane, record, reply)
+        try:
+            for (lane, record), reply in zip(commits, batch.answers(), strict=True):
+                self._accept(session, lane, record, reply)
+        except redis.exceptions.NoScriptError:
+            load_commit(session.client)  # its cache of scripts was flushed; what was accepted is not sent again
+            return True
         self.acknowledged += len(records)
         return self.acknowledged < self.spool.end
 
@@ -112,18 +162,16 @@ class Sender:
         sizes = list(accumulate(record.size for record in records))
         return records[: max(1, bisect_right(sizes, BATCH_BYTES))]
 
-    def _queue(self, pipeline: Commands, lane: Lane, previous: int, record: Record, data: bytes) -> None:
+    def _queue(self, batch: Commits, lane: Lane, previous: int, record: Record, data: bytes) -> None:
         writer, buffer = lane
-        names = ("actor", "incarnation", "episode", "first_step", "outcome", "source", "cell")
-        queue_commit(
-            pipeline,
+        batch.add(
             self._keys(buffer),
             writer=writer,
             previous=previous,
             seq=record.seq,
             steps=record.steps,
-            capacity_bytes=self.settings.capacity_bytes,
-            entry=[text for name in names for text in (name, getattr(record, name))],
+            capacity_bytes=self.settings.capacity(buffer),
+            tags=[text for name in TAGS for text in (name, getattr(record, name))],
             data=data,
         )
 
@@ -131,7 +179,7 @@ class Sender:
         self.replies[lane[1]] = reply
         if reply.verdict in (Verdict.GAP, Verdict.STAGE_MISSING):
             raise Unreachable(
-                f"replay at {masked(self.settings.urls[0])} has {lane[0]} up to segment {reply.last}, not "
+                f"replay at {masked(self.settings.urls[self.shard])} has {lane[0]} up to segment {reply.last}, not "
                 f"{session.last.get(lane, -1)}: sending again from there"
             )
         session.last[lane] = record.seq
@@ -142,12 +190,3 @@ class Sender:
     def _trim(self, durable: int) -> None:
         for record in self.spool.trim(durable):
             self._durable.update({(record.writer, buffer): record.seq for buffer in record.buffers})
-
-
-def _answers(pipeline: Pipeline) -> list[CommitReply]:
-    """The commits' answers; raises the first error among all answers."""
-    answers = pipeline.execute(raise_on_error=False)
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return [parse_commit(answer) for answer in answers[1::2]]

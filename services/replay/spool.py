@@ -4,65 +4,44 @@
                            ▲                              │ durable up to record n
                            └───────────── trim ◄──────────┘
 
-A record is u32 length, u32 crc32, u8 mask of buffers, blob (protos/codec.py); length and crc32 cover mask and blob.
-Files are named `<incarnation>.<first seq>.spool` and rotate at 8 MiB; trimming removes whole files, never the newest,
-whose records say where the numbering of the incarnation stands. A process that dies while it writes leaves a torn last
-record; the next one cuts it off. Writes reach the kernel, not the disk: they survive the process, not a power cut.
+Files (services/replay/spool_file.py) are named `<incarnation>.<first seq>.spool` and rotate at 8 MiB; trimming removes
+whole files, never the newest, whose records say where the numbering of the incarnation stands.
+
+Writes reach the kernel and no fsync follows: they survive the process, not a power cut. A power cut of the actor's
+machine takes what it had not yet sent and what the kernel had not yet written of that, about the last half minute;
+what the server has on its own disk is safe, and that is at most a second or two behind while the server answers.
 """
 
 import fcntl
 import logging
 import os
-import struct
-import zlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 
-from protos.codec import MAX_SEGMENT_BYTES, read_header
-from protos.errors import CorruptData, InputError, SchemaMismatch
+from protos.errors import InputError
 from protos.replay_pb2 import SegmentHeader
-from protos.schema import BUFFERS, Buffer
+from protos.schema import Buffer, Schema
+from services.replay.spool_file import Record, mask_of, read_blob, record_prefix, take_over, write_at
 
 log = logging.getLogger(__name__)
 
 FILE_BYTES = 8 << 20
-_PREFIX = struct.Struct("<IIB")
-_COVERED_BEFORE_BLOB = 1
-"""Bytes of the prefix that length and checksum cover: the mask."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One spooled segment: what the index entry says of it, and where its bytes are."""
-
-    buffers: tuple[Buffer, ...]
-    actor: str
-    incarnation: str
-    seq: int
-    steps: int
-    episode: str
-    first_step: int
-    outcome: str
-    source: str
-    cell: int
-    path: Path
-    offset: int
-    size: int
-
-    @property
-    def writer(self) -> str:
-        return f"{self.actor}/{self.incarnation}"
+RECENT_BYTES = 8 << 20
+"""Blobs kept in memory until they are read once, so that a sender which keeps up reads nothing back."""
+NEARLY_FULL = 0.9
 
 
 class Spool:
     """Numbered records 0, 1, 2, … of this run of the process; `first` to `end` are still here. Thread-safe."""
 
-    def __init__(self, folder: Path, *, actor: str, incarnation: str, limit_bytes: int) -> None:
-        """Takes over what earlier incarnations left in the folder. Raises InputError if another process uses it."""
+    def __init__(self, folder: Path, schema: Schema, *, actor: str, incarnation: str, limit_bytes: int) -> None:
+        """Takes over what earlier incarnations left in the folder.
+
+        Raises InputError if another process or actor uses it, SchemaMismatch if it holds segments of other cameras.
+        """
         if "/" in incarnation:
             raise InputError(f"incarnation {incarnation!r}: it names files, so it has no /")
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,13 +51,19 @@ class Spool:
         self.bytes = 0
         """On disk now."""
         self._records: deque[Record] = deque()
+        self._recent: dict[tuple[Path, int], bytes] = {}
+        self._recent_bytes = 0
         self._mutex = Lock()
         self._lock_file = _lock(folder)
         self._sizes: dict[Path, int] = {}
         self._next_seq = 0
-        for path in sorted(folder.glob("*.[0-9]*.spool")):
-            self._load(path, actor)
-        self._open_file()
+        try:
+            for path in sorted(folder.glob("*.[0-9]*.spool")):
+                self._load(path, actor, schema)
+            self._open_file()
+        except BaseException:
+            os.close(self._lock_file)
+            raise
 
     @property
     def end(self) -> int:
@@ -90,24 +75,33 @@ class Spool:
         """Number of this incarnation's next segment."""
         return self._next_seq
 
+    @property
+    def nearly_full(self) -> bool:
+        """Above 90 % of the limit: who can wait should."""
+        return self.bytes > NEARLY_FULL * self.limit_bytes
+
     def append(self, blob: bytes, header: SegmentHeader, buffers: Sequence[Buffer]) -> bool:
         """Adds a record; False, with nothing changed, when the spool or the disk is full."""
-        mask = sum(1 << BUFFERS.index(buffer) for buffer in set(buffers))
-        body = bytes([mask]) + blob
-        data = struct.pack("<II", len(body), zlib.crc32(body)) + body
+        mask = mask_of(buffers)
+        prefix = record_prefix(blob, mask)
+        size = len(prefix) + len(blob)
         with self._mutex:
-            if self.bytes + len(data) > self.limit_bytes:
+            if self.bytes + size > self.limit_bytes:
                 return False
-            if self._sizes[self._path] + len(data) > self._file_bytes and self._sizes[self._path]:
+            if self._sizes[self._path] + size > self._file_bytes and self._sizes[self._path]:
                 os.close(self._file)
                 self._open_file()
                 self._remove_unused()
+            offset = self._sizes[self._path]
             try:
-                _write_at(self._file, data, self._sizes[self._path])
+                write_at(self._file, prefix, blob, offset)
             except OSError as error:
                 log.error("spool %s: %s", self._path, error)
                 return False
-            self._keep(header, mask, self._path, self._sizes[self._path], len(data))
+            self._keep(Record.of(header, blob, mask, path=self._path, offset=offset))
+            if self._recent_bytes + size <= RECENT_BYTES:
+                self._recent[self._path, offset] = blob
+                self._recent_bytes += size
             self._next_seq += 1
             return True
 
@@ -118,9 +112,11 @@ class Spool:
 
     def read(self, record: Record) -> bytes:
         """The blob of a record that has not been trimmed."""
-        with record.path.open("rb") as file:
-            file.seek(record.offset + _PREFIX.size)
-            return file.read(record.size - _PREFIX.size)
+        with self._mutex:
+            blob = self._recent.pop((record.path, record.offset), None)
+            if blob is not None:
+                self._recent_bytes -= record.size
+        return read_blob(record) if blob is None else blob
 
     def trim(self, end: int) -> list[Record]:
         """Forgets the records before `end` and returns them; removes the files that hold no others."""
@@ -148,75 +144,24 @@ class Spool:
             self.bytes -= self._sizes.pop(path)
             path.unlink()
 
-    def _keep(self, header: SegmentHeader, mask: int, path: Path, offset: int, size: int) -> None:
-        record = Record(
-            buffers=tuple(buffer for bit, buffer in enumerate(BUFFERS) if mask >> bit & 1),
-            actor=header.actor,
-            incarnation=header.incarnation,
-            seq=header.seq,
-            steps=header.steps,
-            episode=header.episode,
-            first_step=header.first_step,
-            outcome=header.outcome,
-            source=header.source,
-            cell=header.start.cell,
-            path=path,
-            offset=offset,
-            size=size,
-        )
+    def _keep(self, record: Record) -> None:
         self._records.append(record)
-        self._sizes[path] = self._sizes.get(path, 0) + size
-        self.bytes += size
+        self._sizes[record.path] = self._sizes.get(record.path, 0) + record.size
+        self.bytes += record.size
 
-    def _load(self, path: Path, actor: str) -> None:
-        """Registers a file's whole records and cuts off what follows them."""
+    def _load(self, path: Path, actor: str, schema: Schema) -> None:
+        """Registers a file's whole records."""
         incarnation, first_seq, _ = path.name.rsplit(".", 2)
+        size = path.stat().st_size
+        records, damaged = take_over(path, actor=actor, schema=schema)
+        for record in records:
+            self._keep(record)
         if incarnation == self.incarnation:
-            self._next_seq = int(first_seq)
-        data = path.read_bytes()
-        offset = 0
-        while (size := _whole_record(data, offset)) > 0:
-            blob = data[offset + _PREFIX.size : offset + size]
-            header = read_header(blob)
-            if header.actor != actor:
-                raise InputError(f"{self.folder} is the spool of actor {header.actor!r}, not of {actor!r}")
-            self._keep(header, data[offset + 8], path, offset, size)
-            if incarnation == self.incarnation:
-                self._next_seq = header.seq + 1
-            offset += size
-        if offset < len(data):
-            log.warning("spool %s: cut a torn record of %d bytes", path, len(data) - offset)
-            os.truncate(path, offset)
-        if offset == 0 and incarnation != self.incarnation:
+            self._next_seq = records[-1].seq + 1 if records else int(first_seq)
+            if damaged:
+                self._next_seq += size  # beyond every number that the lost bytes may have used
+        if not records and incarnation != self.incarnation:
             path.unlink()
-
-
-def _whole_record(data: bytes, offset: int) -> int:
-    """Size of the record at `offset`, 0 if there is no whole one."""
-    if offset + _PREFIX.size > len(data):
-        return 0
-    length, crc, _ = _PREFIX.unpack_from(data, offset)
-    start = offset + _PREFIX.size - _COVERED_BEFORE_BLOB
-    if length > MAX_SEGMENT_BYTES or start + length > len(data):
-        return 0
-    if zlib.crc32(memoryview(data)[start : start + length]) != crc:
-        return 0
-    try:
-        read_header(data[start + _COVERED_BEFORE_BLOB : start + length])
-    except (CorruptData, SchemaMismatch):
-        return 0
-    return start + length - offset
-
-
-def _write_at(file: int, data: bytes, offset: int) -> None:
-    """All of `data`, or nothing and OSError."""
-    written = 0
-    try:
-        while written < len(data):
-            written += os.pwrite(file, data[written:], offset + written)
-    except OSError:
-        os.ftruncate(file, offset)
-        raise
 
 
 def _lock(folder: Path) -> int:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 FETCH_ENTRIES = 64
 FETCH_BYTES = 32 << 20
+COUNTS = ("segments", "corrupt", "wrong_schema", "overwritten", "repeated", "missed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +67,13 @@ class Tail:
 
     def __init__(self, client: Client, keys: Keys, schema: Schema) -> None:
         self._client, self._keys, self._schema = client, keys, schema
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter(dict.fromkeys(COUNTS, 0))
+        """Read by other threads, so no name is ever added."""
         self.transitions = 0
         """Ever committed to the buffer, up to the last entry read."""
+        self.slot = 0
+        """Number of the last slot read; 0 before the first."""
         self._position: bytes | str = "0"
-        self._ring = 0
         self._last: dict[tuple[str, str], int] = {}
 
     def read(self) -> Arrivals:
@@ -110,9 +113,9 @@ class Tail:
 
     def _accept(self, entry: Entry, blob: bytes) -> Piece | None:
         """The decoded segment of an entry, or None with the reason counted."""
-        if self._ring and entry.ring > self._ring + 1:
-            self.counts["missed"] += entry.ring - self._ring - 1
-        self._ring, self.transitions = entry.ring, entry.transitions
+        if self.slot and entry.ring > self.slot + 1:
+            self.counts["missed"] += entry.ring - self.slot - 1
+        self.slot, self.transitions = entry.ring, entry.transitions
         writer = entry.actor, entry.incarnation
         if entry.seq <= self._last.get(writer, -1):
             self.counts["repeated"] += 1
@@ -136,7 +139,7 @@ class Tail:
             self._drop("corrupt", f"segment {entry.seq} of {entry.actor}/{entry.incarnation}: NaN or infinity")
             return None
         self.counts["segments"] += 1
-        return Piece(header=header, numbers=numbers, data=blob)
+        return Piece(header=header, numbers=numbers, data=blob, slot=entry.ring)
 
     def _drop(self, why: str, text: str) -> None:
         self.counts[why] += 1

@@ -1,6 +1,7 @@
 """`python -m services.weights --listen 127.0.0.1:7070 --store weights/`: serves weights until SIGTERM or Ctrl-C."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -10,10 +11,14 @@ import tyro
 
 from protos.errors import TwinRLError
 from services.credentials import Credentials
+from services.telemetry import start_metrics_server
 from services.transport import serve
-from services.weights.server import WeightsService
+from services.weights.server import DEFAULT_OLDER_VERSIONS, WeightsService
 from services.weights.store import VersionStore
-from services.weights.tensors import DEFAULT_MAX_PART_BYTES
+from services.weights.tables import Limits
+from services.weights.watchers import DEFAULT_MAX_WATCHERS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +32,36 @@ class Arguments:
     port_file: Path | None = None
     """Receives the bound port, for launchers."""
     credentials: Credentials = field(default_factory=Credentials)
-    max_part_bytes: int = DEFAULT_MAX_PART_BYTES
+    max_part_bytes: int = Limits.max_part_bytes
     """Largest part taken."""
+    max_version_bytes: int = Limits.max_version_bytes
+    """Largest version taken, all parts together."""
+    max_watchers: int = DEFAULT_MAX_WATCHERS
+    """Subscribers beyond this many are refused."""
+    older_versions: int = DEFAULT_OLDER_VERSIONS
+    """Versions before the newest kept in memory, for pulls under way and for deltas that start from them."""
+    metrics: str | None = None
+    """host:port of a Prometheus page, loopback only."""
 
 
 async def _serve(arguments: Arguments) -> None:
-    store = VersionStore(arguments.store, max_part_bytes=arguments.max_part_bytes)
-    service = WeightsService(store, max_part_bytes=arguments.max_part_bytes)
-    await serve(
-        service.handler(),
-        listen=arguments.listen,
-        credentials=arguments.credentials,
-        port_file=arguments.port_file,
-        summary=service.summary,
+    limits = Limits(max_part_bytes=arguments.max_part_bytes, max_version_bytes=arguments.max_version_bytes)
+    store = VersionStore(arguments.store, limits=limits)
+    service = WeightsService(
+        store, limits=limits, max_watchers=arguments.max_watchers, older_versions=arguments.older_versions
     )
+    with contextlib.ExitStack() as exits:
+        if arguments.metrics is not None:
+            page = start_metrics_server(arguments.metrics, service.metrics)
+            exits.callback(page.close)
+            log.info("metrics at http://%s/metrics", page.address)
+        await serve(
+            service.handler(),
+            listen=arguments.listen,
+            credentials=arguments.credentials,
+            port_file=arguments.port_file,
+            summary=service.summary,
+        )
 
 
 def main() -> None:

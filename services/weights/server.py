@@ -1,9 +1,13 @@
-"""The weights server: takes a version whole, puts it on disk, then shows it.
+"""The weights server: takes a version whole, shows it, and answers its publisher when it is on disk.
 
-    Publish ──chunks──► PartAssembly (crc32, sha256) ──► VersionStore.save ──► newest
-                                                                                │ condition
+    Publish ──chunks──► ChunkCheck (crc32, sha256) ──► newest ──► VersionStore.save ──► answer
+                                                          │ condition
                      Watch: one coroutine per subscriber, always the newest ◄───┤
                      Pull: chunks serialised once for all subscribers       ◄───┘
+
+A version is announced as soon as every byte of it is verified in memory, while it goes to disk. A server killed in
+between comes back with the version before; its publisher, unanswered, sends the version again, and subscribers that
+have it already keep it.
 
 Watch waits for a newer version and is woken by Publish; Publish waits for its client, 30 s a message at most; Pull
 waits for its client's flow control, which keepalive ends when the client is gone.
@@ -12,76 +16,87 @@ waits for its client's flow control, which keepalive ends when the client is gon
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from functools import partial
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError
-from services.weights.chunks import CHUNK_BYTES, PartAssembly, split
+from services.weights.chunks import CHUNK_BYTES, ChunkCheck, serialise
+from services.weights.served import Chunks, Served, ServedVersions, payloads
 from services.weights.store import VersionStore
-from services.weights.tensors import check_version
+from services.weights.tables import Limits, check_version
+from services.weights.watchers import DEFAULT_MAX_WATCHERS, Watchers
 
 log = logging.getLogger(__name__)
 MESSAGE_TIMEOUT_S = 30.0
-Chunks = tuple[bytes, ...]  # serialised WeightChunk messages
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Served:
-    """A version and the chunks of its parts by sha256."""
-
-    version: pb.WeightVersion
-    parts: dict[str, Chunks]
+DEFAULT_OLDER_VERSIONS = 2
 
 
 class WeightsService:
     """Serves what the store holds. Reading the store may set damaged files aside."""
 
-    def __init__(self, store: VersionStore, *, max_part_bytes: int) -> None:
-        self._store, self._max_part_bytes = store, max_part_bytes
-        self._newest: _Served | None = None
-        self._previous: _Served | None = None  # pulls of it may still be under way
-        self._publishing = asyncio.Lock()
+    def __init__(
+        self,
+        store: VersionStore,
+        *,
+        limits: Limits,
+        max_watchers: int = DEFAULT_MAX_WATCHERS,
+        older_versions: int = DEFAULT_OLDER_VERSIONS,
+    ) -> None:
+        self._store, self._limits = store, limits
+        self._versions = ServedVersions(older=older_versions)
+        self._watchers = Watchers(max_watchers)
+        self._publishing, self._saving = asyncio.Lock(), asyncio.Lock()
+        self._save_tasks: set[asyncio.Task[str]] = set()
         self._changed = asyncio.Condition()
-        self._watchers: dict[int, pb.WeightsWatcher] = {}
+        self._served_bytes = 0
         loaded = store.load()
         if loaded is not None:
             version, parts = loaded
-            self._newest = _Served(version=version, parts={sha: _serialise(data) for sha, data in parts.items()})
+            chunks = {sha256: serialise(data) for sha256, data in parts.items()}
+            self._versions.add(Served.of(version, chunks, on_disk=True))
             log.info("serving version %d from disk", version.number)
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Method table for a server; Pull's chunks are bytes already."""
+        """Method table for a server; versions and chunks are bytes already."""
+        unary, streaming = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         methods = {
-            "Status": grpc.unary_unary_rpc_method_handler(
-                self.status, pb.WeightsStatusRequest.FromString, pb.WeightsStatus.SerializeToString
-            ),
-            "Publish": grpc.stream_unary_rpc_method_handler(
-                self.publish, pb.PublishRequest.FromString, pb.Published.SerializeToString
-            ),
-            "Watch": grpc.unary_stream_rpc_method_handler(
-                self.watch, pb.WatchRequest.FromString, pb.WeightVersion.SerializeToString
-            ),
-            "Pull": grpc.unary_stream_rpc_method_handler(self.pull, pb.PullRequest.FromString, bytes),
+            "Status": unary(self.status, pb.WeightsStatusRequest.FromString, pb.WeightsStatus.SerializeToString),
+            "Publish": grpc.stream_unary_rpc_method_handler(self.publish, bytes, pb.Published.SerializeToString),
+            "Watch": streaming(self.watch, pb.WatchRequest.FromString, bytes),
+            "Pull": streaming(self.pull, pb.PullRequest.FromString, bytes),
+            "Delta": unary(self.delta, pb.DeltaRequest.FromString, pb.DeltaAnswer.SerializeToString),
+            "Report": unary(self.report, pb.WeightsReport.FromString, pb.WeightsReportAnswer.SerializeToString),
         }
         return grpc.method_handlers_generic_handler("twinrl.v1.Weights", methods)
 
     def summary(self) -> tuple[str, dict[str, float]]:
         """What the server does, for `status`."""
-        number = self._newest.version.number if self._newest else 0
-        return f"version {number}, {len(self._watchers)} subscribers", {"version": float(number)}
+        rates = {name.removeprefix("weights_").removesuffix("_total"): value for name, value in self.metrics().items()}
+        return f"version {self._versions.number}, {len(self._watchers)} subscribers", rates
+
+    def metrics(self) -> dict[str, float]:
+        """What the Prometheus page shows; called from its threads."""
+        number = self._versions.number
+        return {
+            "weights_version": float(number),
+            "weights_watchers": float(len(self._watchers)),
+            "weights_slowest_watcher_behind": float(self._watchers.slowest_behind(number)),
+            "weights_served_bytes_total": float(self._served_bytes),
+            "weights_store_bytes": float(self._store.size_bytes),
+        }
 
     async def status(self, request: pb.WeightsStatusRequest, context: grpc.aio.ServicerContext) -> pb.WeightsStatus:
-        answer = pb.WeightsStatus(highest=self._store.highest, watchers=self._watchers.values())
-        if self._newest is not None:
-            answer.newest.CopyFrom(self._newest.version)
-            answer.held.extend(self._newest.parts)
+        highest = max(self._store.highest, self._versions.number)
+        answer = pb.WeightsStatus(highest=highest, watchers=self._watchers.listed())
+        if self._versions.newest is not None:
+            answer.newest.CopyFrom(self._versions.newest.version)
+            answer.held.extend(self._versions.newest.parts)
         return answer
 
-    async def publish(
-        self, requests: AsyncIterator[pb.PublishRequest], context: grpc.aio.ServicerContext
-    ) -> pb.Published:
+    async def publish(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> pb.Published:
         try:
             async with self._publishing:
                 return pb.Published(number=await self._take(requests))
@@ -94,95 +109,132 @@ class WeightsService:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no chunk came for {MESSAGE_TIMEOUT_S:g} s")
-        except OSError as error:
-            log.error("version not taken: %s", error)
+        except _NotStored as error:
             await context.abort(grpc.StatusCode.INTERNAL, f"the store cannot be written: {error}")
         raise AssertionError("abort raises")
 
-    async def _take(self, requests: AsyncIterator[pb.PublishRequest]) -> int:
-        """Receives one version, stores it, announces it."""
+    async def _take(self, requests: AsyncIterator[bytes]) -> int:
+        """Receives one version, announces it, stores it."""
         version = (await _next(requests)).version
-        check_version(version, self._max_part_bytes)
-        held = self._newest.parts if self._newest else {}
-        if self._newest is not None and version.number <= self._newest.version.number:
-            if version == self._newest.version:  # sent again because the answer was lost
-                return version.number
-            raise _Superseded(f"version {version.number} is not above {self._newest.version.number}, the newest here")
-        arrived: dict[str, bytearray] = {}
-        for part in version.parts:
-            if part.sha256 not in held and part.sha256 not in arrived:
-                arrived[part.sha256] = await _receive(part, requests)
-        known = held | await asyncio.to_thread(self._persist, version, arrived)
-        parts = {part.sha256: known[part.sha256] for part in version.parts}
+        check_version(version, self._limits)
+        newest = self._versions.newest
+        if newest is not None and version.number <= newest.number:
+            if version != newest.version:
+                raise _Superseded(f"version {version.number} is not above {newest.number}, the newest here")
+            await self._store_shielded(newest)  # sent again because the answer was lost
+            return newest.number
+        parts = await self._receive(version, newest, requests)
+        served = Served.of(version, parts, on_disk=False)
         async with self._changed:
-            self._previous, self._newest = self._newest, _Served(version=version, parts=parts)
+            self._versions.add(served)
             self._changed.notify_all()
-        log.info("version %d: %d bytes came, %d parts kept", version.number, *_counts(version, arrived))
-        return version.number
+        await self._store_shielded(served)
+        return served.number
 
-    def _persist(self, version: pb.WeightVersion, arrived: dict[str, bytearray]) -> dict[str, Chunks]:
-        self._store.save(version, arrived)
-        return {sha256: _serialise(data) for sha256, data in arrived.items()}
+    async def _receive(
+        self, version: pb.WeightVersion, newest: Served | None, requests: AsyncIterator[bytes]
+    ) -> dict[str, Chunks]:
+        parts: dict[str, Chunks] = {}
+        came = 0
+        for part in version.parts:
+            if part.sha256 in parts:
+                continue
+            if newest is not None and part.sha256 in newest.parts:
+                if part.size != newest.part(part.sha256).size:
+                    raise CorruptData(f"part {part.name!r} gives its sha256 another size than version {newest.number}")
+                parts[part.sha256] = newest.parts[part.sha256]
+            else:
+                parts[part.sha256] = await _receive_part(part, requests)
+                came += part.size
+        log.info("version %d: %d of %d bytes came", version.number, came, sum(part.size for part in version.parts))
+        return parts
 
-    async def watch(
-        self, request: pb.WatchRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[pb.WeightVersion]:
-        told: _Served | None = None
-        watcher = pb.WeightsWatcher(name=request.name)
-        self._watchers[id(watcher)] = watcher
-        log.info("%s watches", request.name)
-        await context.send_initial_metadata(())  # tells the subscriber that it is connected, weights or none
+    async def _store_shielded(self, served: Served) -> None:
+        """Waits until a version is on disk; goes on writing when the publisher that waits for it is gone."""
+        task = asyncio.create_task(self._save(served))
+        self._save_tasks.add(task)
+        task.add_done_callback(self._save_tasks.discard)
+        problem = await asyncio.shield(task)
+        if problem:
+            raise _NotStored(problem)
+
+    async def _save(self, served: Served) -> str:
+        """The problem, or nothing."""
+        async with self._saving:
+            if served.on_disk:
+                return ""
+            pieces = {sha256: partial(payloads, chunks) for sha256, chunks in served.parts.items()}
+            try:
+                await asyncio.to_thread(self._store.save, served.version, pieces)
+            except OSError as error:
+                log.error("version %d is served but not on disk: %s", served.number, error)
+                return str(error)
+            served.on_disk = True
+            return ""
+
+    async def watch(self, request: pb.WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         try:
-            while True:
-                told = await self._other_than(told)
-                watcher.told = told.version.number
-                yield told.version
-        finally:
-            del self._watchers[id(watcher)]
-            log.info("%s left", request.name)
+            with self._watchers.watching(request, context.peer()) as watcher:
+                await context.send_initial_metadata(())  # tells the subscriber that it is connected, weights or none
+                told: Served | None = None
+                while True:
+                    told = await self._other_than(told)
+                    watcher.told = told.number
+                    yield told.announcement
+        except InputError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
-    async def _other_than(self, told: _Served | None) -> _Served:
+    async def _other_than(self, told: Served | None) -> Served:
         """Waits until the newest version is not the one told."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._newest is not told)
-            assert self._newest is not None
-            return self._newest
+            await self._changed.wait_for(lambda: self._versions.newest is not told)
+            assert self._versions.newest is not None
+            return self._versions.newest
 
     async def pull(self, request: pb.PullRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         if request.offset % CHUNK_BYTES:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"offset {request.offset}: not at a chunk's start")
-        for served in (self._newest, self._previous):
-            if served is not None and request.sha256 in served.parts:
-                for chunk in served.parts[request.sha256][request.offset // CHUNK_BYTES :]:
-                    yield chunk
-                return
-        await context.abort(grpc.StatusCode.NOT_FOUND, "this part belongs to no version served now")
+        chunks = self._versions.find(request.sha256)
+        if chunks is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "this part belongs to no version served now")
+        assert chunks is not None
+        for chunk in chunks[request.offset // CHUNK_BYTES :]:
+            self._served_bytes += len(chunk)
+            yield chunk
+
+    async def delta(self, request: pb.DeltaRequest, context: grpc.aio.ServicerContext) -> pb.DeltaAnswer:
+        sha256, size = await self._versions.delta(request.base_sha256, request.sha256)
+        return pb.DeltaAnswer(sha256=sha256, size=size)
+
+    async def report(self, request: pb.WeightsReport, context: grpc.aio.ServicerContext) -> pb.WeightsReportAnswer:
+        self._watchers.note(request)
+        return pb.WeightsReportAnswer()
 
 
 class _Superseded(Exception):
     """A version whose number is already taken."""
 
 
-async def _next(requests: AsyncIterator[pb.PublishRequest]) -> pb.PublishRequest:
+class _NotStored(Exception):
+    """A version that is served and could not be written."""
+
+
+async def _next(requests: AsyncIterator[bytes]) -> pb.PublishRequest:
     try:
-        return await asyncio.wait_for(anext(requests), MESSAGE_TIMEOUT_S)
+        return pb.PublishRequest.FromString(await asyncio.wait_for(anext(requests), MESSAGE_TIMEOUT_S))
     except StopAsyncIteration as error:
         raise CorruptData("the stream ended before the version was complete") from error
+    except DecodeError as error:
+        raise CorruptData("a message of the stream is no PublishRequest") from error
 
 
-async def _receive(part: pb.WeightPart, requests: AsyncIterator[pb.PublishRequest]) -> bytearray:
-    assembly = PartAssembly(part)
-    while not assembly.complete:
+async def _receive_part(part: pb.WeightPart, requests: AsyncIterator[bytes]) -> Chunks:
+    check, chunks = ChunkCheck(part), []
+    while not check.complete:
         message = (await _next(requests)).part_chunk
         if message.sha256 != part.sha256:
             raise CorruptData(f"part {part.name!r}: got a chunk of another part")
-        assembly.add(message.chunk)
-    return assembly.finish()
-
-
-def _serialise(data: bytes | bytearray) -> Chunks:
-    return tuple(chunk.SerializeToString() for chunk in split(data))
-
-
-def _counts(version: pb.WeightVersion, arrived: dict[str, bytearray]) -> tuple[int, int]:
-    return sum(map(len, arrived.values())), len(version.parts) - len(arrived)
+        check.take(message.chunk)
+        chunks.append(message.chunk.SerializeToString())
+    check.finish()
+    return tuple(chunks)

@@ -11,7 +11,8 @@ has its parts. The version before it is kept too, for the day the newest does no
 import fcntl
 import hashlib
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -19,7 +20,7 @@ from google.protobuf import json_format
 from protos import weights_pb2 as pb
 from protos.errors import InputError
 from services.durable import set_aside, write_durably
-from services.weights.tensors import check_version
+from services.weights.tables import Limits, check_version
 
 log = logging.getLogger(__name__)
 _KEPT_VERSIONS = 2
@@ -28,9 +29,9 @@ _KEPT_VERSIONS = 2
 class VersionStore:
     """Versions in a folder that one server at a time may use. Raises InputError when another one does."""
 
-    def __init__(self, directory: Path, *, max_part_bytes: int) -> None:
+    def __init__(self, directory: Path, *, limits: Limits) -> None:
         self._parts, self._versions = directory / "parts", directory / "versions"
-        self._max_part_bytes = max_part_bytes
+        self._limits = limits
         for folder in (self._parts, self._versions):
             folder.mkdir(parents=True, exist_ok=True)
         self._lock = (directory / "lock").open("w")
@@ -40,6 +41,8 @@ class VersionStore:
             raise InputError(f"--store {directory}: another weights server uses this folder") from error
         self.highest = max((_number(path) for path in self._versions.iterdir()), default=0)
         """Highest number ever stored here, readable or not."""
+        self.size_bytes = self._size()
+        """Of the parts on disk."""
 
     def load(self) -> tuple[pb.WeightVersion, dict[str, bytes]] | None:
         """The newest version that passes its checksums, with its parts by sha256; damaged files are set aside."""
@@ -54,16 +57,20 @@ class VersionStore:
             log.error("version %d cannot be served: a part of it is missing or damaged", version.number)
         return None
 
-    def save(self, version: pb.WeightVersion, parts: Mapping[str, bytes | bytearray]) -> None:
-        """Makes a version the newest on disk. `parts` holds at least the bytes that are not there yet."""
+    def save(self, version: pb.WeightVersion, parts: Mapping[str, Callable[[], Iterable[bytes]]]) -> None:
+        """Makes a version the newest on disk. `parts` gives the pieces of at least the parts that are not there yet."""
         for part in version.parts:
             path = self._parts / part.sha256
             if part.sha256 in parts and not path.exists():
-                write_durably(path, parts[part.sha256])
+                _write_part(path, parts[part.sha256]())
         table = json_format.MessageToJson(version, preserving_proto_field_name=True).encode()
         write_durably(self._versions / f"{version.number:010d}-{_digest(table)}.json", table)
         self.highest = version.number
         self._prune()
+        self.size_bytes = self._size()
+
+    def _size(self) -> int:
+        return sum(path.stat().st_size for path in self._parts.iterdir())
 
     def _tables(self) -> list[Path]:
         return sorted(self._versions.glob("*.json"), key=_number, reverse=True)
@@ -74,7 +81,7 @@ class VersionStore:
             set_aside(path, "the table fails its checksum")
             return None
         version = json_format.Parse(table, pb.WeightVersion())
-        check_version(version, self._max_part_bytes)
+        check_version(version, self._limits)
         return version
 
     def _read_part(self, part: pb.WeightPart) -> bytes | None:
@@ -96,6 +103,22 @@ class VersionStore:
         for path in self._parts.iterdir():
             if path.name not in needed and path.suffix != ".damaged":
                 path.unlink()
+
+
+def _write_part(path: Path, pieces: Iterable[bytes]) -> None:
+    """As `write_durably`, for a part that is not one piece in memory."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _digest(table: bytes) -> str:

@@ -1,18 +1,20 @@
 """The acting side: follows the newest version and shows it only when every byte of it is there and checked.
 
     Watch thread ── newest announced ──► Pull thread ── parts that changed, 1 MiB chunks ──► check ──► latest()
-    waits for the server                 waits for a newer announcement
+    waits for the server                 waits for a newer announcement             │
+                                         Report thread ◄── each swap, every 5 s ────┘
 
-Both threads reconnect for ever, with backoff. A stream that breaks is taken up at the byte where it broke; a chunk that
-fails its checksum is dropped, counted and pulled again. Of several
-versions announced while a pull is under way only the newest is pulled next.
+All threads reconnect for ever, with backoff. A stream that breaks is taken up at the byte where it broke; a chunk that
+fails its checksum is dropped, counted and pulled again. Of several versions announced while a pull is under way only
+the newest is pulled next.
 """
 
-import json
 import logging
 import math
+import secrets
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,21 +22,27 @@ from typing import Any
 import grpc
 
 from protos import weights_pb2 as pb
-from protos.errors import CorruptData, InputError, Unreachable
+from protos.errors import CorruptData, InputError, SchemaMismatch, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
 from services.credentials import LOOPBACK, Credentials
 from services.transport import Backoff, describe, open_channel
-from services.weights.chunks import PartAssembly
-from services.weights.tensors import DEFAULT_MAX_PART_BYTES, Tensors, check_version, decode_part
+from services.weights.pulls import PartPuller
+from services.weights.tables import DEFAULT_LIMITS, Limits, check_version, read_settings
+from services.weights.tensors import Tensors
 
 log = logging.getLogger(__name__)
-PULL_DEADLINE_S = 60.0
-"""Of one Pull stream; a part that takes longer resumes where it was."""
+REPORT_EVERY_S = 5.0
+REPORT_DEADLINE_S = 5.0
+_SWAPS_REMEMBERED = 256
+_COUNTS = ("swaps", "skipped", "corrupt", "refused", "resumed", "deltas", "failures", "pulled_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One complete version. Its arrays are shared with later versions: treat them as read-only."""
+    """One complete version. Its arrays are shared with later versions: treat them as read-only.
+
+    They stay as they are while anything refers to them, an array or a view; after that their memory is used again.
+    """
 
     version: int
     parts: dict[str, Tensors]
@@ -43,7 +51,12 @@ class Weights:
 
 
 class WeightSubscriber:
-    """Follows the weights server at `address`; `name` is how the server lists it. Connects in the background."""
+    """Follows the weights server at `address`; `name` is how the server lists it. Connects in the background.
+
+    With `delta` a part that changed travels as the difference to the one in use where that is smaller: for slow links,
+    at the price of a copy of the bytes and a few milliseconds per megabyte. With `schema_hash` versions that were
+    published for another one are refused; `limits` says how much is taken at all.
+    """
 
     def __init__(
         self,
@@ -51,25 +64,32 @@ class WeightSubscriber:
         *,
         name: str,
         credentials: Credentials = LOOPBACK,
-        max_part_bytes: int = DEFAULT_MAX_PART_BYTES,
+        limits: Limits = DEFAULT_LIMITS,
+        delta: bool = False,
+        schema_hash: str = "",
     ) -> None:
         self.address, self.name = address, name
-        self._max_part_bytes = max_part_bytes
+        self._id = secrets.token_hex(8)
+        self._limits, self._schema_hash = limits, schema_hash
         self._channel = open_channel(address, credentials)
         self._stub = WeightsStub(self._channel)  # type: ignore[no-untyped-call]
         self._changed = threading.Condition()
-        self._announced: pb.WeightVersion | None = None
+        self._announced: pb.WeightVersion | None = None  # the newest that is not refused
+        self._newest_number = 0  # of all announced
         self._latest: Weights | None = None
-        self._decoded: dict[str, Tensors] = {}  # parts of the latest version by sha256
-        self._assemblies: dict[str, PartAssembly] = {}  # parts on their way by sha256
+        self._reported: Weights | None = None
+        self._swapped_s = 0.0  # monotonic
         self._problem = "not connected yet"
+        self._created_unix_s, self._silent_since_s = time.time(), time.monotonic()
         self._watching = False
-        names = ("swaps", "skipped", "corrupt", "refused", "resumed", "failures", "pulled_bytes")
-        self._counts = dict.fromkeys(names, 0)
+        self._counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
+        self._swap_s: deque[float] = deque(maxlen=_SWAPS_REMEMBERED)
+        self._puller = PartPuller(self._stub, delta=delta, counts=self._counts)
         self._closed = threading.Event()
+        loops = (("watch", self._watch), ("pull", self._pull_newest), ("report", self._report))
         self._threads = [
             threading.Thread(target=self._run, args=(follow,), name=f"weights-{kind}", daemon=True)
-            for kind, follow in (("watch", self._watch), ("pull", self._pull_newest))
+            for kind, follow in loops
         ]
         for thread in self._threads:
             thread.start()
@@ -96,26 +116,37 @@ class WeightSubscriber:
         Infinite seconds before the first version. The seconds compare two hosts' clocks.
         """
         with self._changed:
-            announced = 0 if self._announced is None else self._announced.number
             if self._latest is None:
-                return announced, math.inf
-            return max(0, announced - self._latest.version), max(0.0, time.time() - self._latest.published_unix_s)
+                return self._newest_number, math.inf
+            behind = max(0, self._newest_number - self._latest.version)
+            return behind, max(0.0, time.time() - self._latest.published_unix_s)
+
+    def silent_s(self) -> float:
+        """Seconds since the stream of versions broke, or since the start if it never stood; 0 while it stands.
+
+        An age says little when nothing new is published; silence says that nobody could tell.
+        """
+        with self._changed:
+            return 0.0 if self._watching else time.monotonic() - self._silent_since_s
 
     def stats(self) -> dict[str, float]:
         """Counts since the start, the version in use (0 before the first), its staleness, whether there is a server."""
         behind, age_s = self.staleness()
+        silent_s = self.silent_s()
         with self._changed:
             return {
                 **self._counts,
                 "version": 0.0 if self._latest is None else float(self._latest.version),
-                "announced": 0.0 if self._announced is None else float(self._announced.number),
+                "announced": float(self._newest_number),
                 "versions_behind": float(behind),
                 "age_s": age_s,
+                "silent_s": silent_s,
+                "swap_s_p95": _p95(self._swap_s),
                 "connected": float(self._watching),
             }
 
     def close(self) -> None:
-        """Ends both threads; `latest` keeps its answer."""
+        """Ends all threads; `latest` keeps its answer."""
         self._closed.set()
         with self._changed:
             self._changed.notify_all()
@@ -140,25 +171,41 @@ class WeightSubscriber:
 
     def _watch(self, backoff: Backoff) -> None:
         """One Watch stream until it breaks; keepalive breaks it when the server is gone."""
-        stream = self._stub.Watch(pb.WatchRequest(name=self.name))
+        stream = self._stub.Watch(pb.WatchRequest(name=self.name, id=self._id))
         try:
             stream.initial_metadata()
-            self._watching = stream.is_active()
+            self._set_watching(stream.is_active())
             for version in stream:
                 backoff.reset()
                 self._announce(version)
         finally:
-            self._watching = False
+            self._set_watching(False)
+
+    def _set_watching(self, watching: bool) -> None:
+        with self._changed:
+            if self._watching and not watching:
+                self._silent_since_s = time.monotonic()
+            self._watching = watching
+            self._changed.notify_all()
 
     def _announce(self, version: pb.WeightVersion) -> None:
         try:
-            check_version(version, self._max_part_bytes)
+            check_version(version, self._limits)
+            self._check_schema(version)
         except InputError as error:
+            with self._changed:
+                self._newest_number = version.number
             self._note("refused", f"version {version.number} not pulled: {error}")
             return
         with self._changed:
-            self._announced, self._problem = version, ""
+            self._announced, self._newest_number, self._problem = version, version.number, ""
             self._changed.notify_all()
+
+    def _check_schema(self, version: pb.WeightVersion) -> None:
+        if self._schema_hash and version.schema_hash and version.schema_hash != self._schema_hash:
+            raise SchemaMismatch(
+                f"it was published for schema {version.schema_hash[:80]!r}, this process has {self._schema_hash!r}"
+            )
 
     def _wanted(self) -> pb.WeightVersion | None:
         """The announced version if it is newer than the one in use.
@@ -180,55 +227,44 @@ class WeightSubscriber:
                 version = self._wanted()
             if self._closed.is_set() or version is None:
                 return
-            wanted = {part.sha256 for part in version.parts}
-            self._assemblies = {sha256: part for sha256, part in self._assemblies.items() if sha256 in wanted}
-            self._swap(version, {part.sha256: self._part(part) for part in version.parts})
+            self._swap(version, self._puller.parts(version))
             backoff.reset()
 
-    def _swap(self, version: pb.WeightVersion, decoded: dict[str, Tensors]) -> None:
+    def _swap(self, version: pb.WeightVersion, parts: dict[str, Tensors]) -> None:
         weights = Weights(
             version=version.number,
-            parts={part.name: decoded[part.sha256] for part in version.parts},
-            settings=json.loads(version.settings_json),
+            parts=parts,
+            settings=read_settings(version),
             published_unix_s=version.published_unix_s,
         )
         with self._changed:
             if self._latest is not None:
                 self._counts["skipped"] += max(0, weights.version - self._latest.version - 1)
-            self._latest, self._decoded, self._assemblies = weights, decoded, {}
+            self._latest, self._swapped_s = weights, time.monotonic()
             self._counts["swaps"] += 1
+            if weights.published_unix_s >= self._created_unix_s:  # the first may have waited for a subscriber
+                self._swap_s.append(max(0.0, time.time() - weights.published_unix_s))
             self._changed.notify_all()
         log.info("%s uses version %d", self.name, weights.version)
 
-    def _part(self, part: pb.WeightPart) -> Tensors:
-        """The tensors of a part: those in use when its bytes did not change, else pulled."""
-        if part.sha256 in self._decoded:
-            return self._decoded[part.sha256]
-        assembly = self._assemblies.get(part.sha256)
-        if assembly is None:
-            assembly = self._assemblies[part.sha256] = PartAssembly(part)
-        elif not assembly.complete:
-            self._counts["resumed"] += 1
-        if not assembly.complete:
-            self._pull(assembly)
-        try:
-            return decode_part(part, assembly.finish())
-        except CorruptData:
-            del self._assemblies[part.sha256]
-            raise
-
-    def _pull(self, assembly: PartAssembly) -> None:
-        """Adds chunks until the part is complete. What arrived stays when the stream breaks."""
-        request = pb.PullRequest(sha256=assembly.part.sha256, offset=assembly.received)
-        stream = self._stub.Pull(request, timeout=PULL_DEADLINE_S)
-        try:
-            for chunk in stream:
-                assembly.add(chunk)
-                self._counts["pulled_bytes"] += len(chunk.data)
-        finally:
-            stream.cancel()
-        if not assembly.complete:
-            raise CorruptData(f"part {assembly.part.name!r}: the stream ended at byte {assembly.received}")
+    def _report(self, backoff: Backoff) -> None:
+        """Tells the server what is in use, after each swap and every 5 s while connected; a lost report is no loss."""
+        while not self._closed.is_set():
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closed.is_set() or (self._watching and self._latest is not self._reported),
+                    REPORT_EVERY_S,
+                )
+                if self._closed.is_set() or not self._watching or self._latest is None:
+                    continue
+                self._reported = self._latest
+                in_use_s = time.monotonic() - self._swapped_s
+            report = pb.WeightsReport(id=self._id, version=self._reported.version, in_use_s=in_use_s)
+            try:
+                self._stub.Report(report, timeout=REPORT_DEADLINE_S)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    self._closed.wait()
 
     def _note(self, count: str, problem: str) -> None:
         with self._changed:
@@ -236,3 +272,9 @@ class WeightSubscriber:
             repeated, self._problem = problem == self._problem, problem
         if not (repeated or self._closed.is_set()):
             log.warning("weights service at %s: %s", self.address, problem)
+
+
+def _p95(values: deque[float]) -> float:
+    """NaN without any."""
+    ordered = sorted(values)
+    return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else math.nan

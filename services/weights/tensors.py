@@ -5,26 +5,23 @@ zeros between. Floats travel as float32, or as bfloat16 where they have two dime
 normalisation statistics are a hundredth of the bytes and would lose the most. Integers and booleans travel as they are.
 """
 
-import json
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protos import weights_pb2 as pb
-from protos.errors import CorruptData, InputError
-from protos.schema import F32
+from protos.errors import CorruptData
+from services.weights.bf16 import read_bf16
+from services.weights.memory import MemoryPool
 
 WireDtype = Literal["f32", "bf16"]
 Tensors = dict[str, NDArray[Any]]
-DEFAULT_MAX_PART_BYTES = 1 << 30
-MAX_PARTS = 64
-_ALIGNMENT = 64
-_BFLOAT16 = "bfloat16"
-_WIRE: dict[str, np.dtype[Any]] = {
-    _BFLOAT16: np.dtype("<u2"),
+ALIGNMENT = 64
+BFLOAT16 = "bfloat16"
+WIRE_DTYPES: dict[str, np.dtype[Any]] = {
+    BFLOAT16: np.dtype("<u2"),
     **{
         name: np.dtype(name).newbyteorder("<")
         for name in ("float32", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -32,94 +29,43 @@ _WIRE: dict[str, np.dtype[Any]] = {
 }
 
 
-def to_bf16(values: F32) -> NDArray[np.uint16]:
-    """The upper 16 bits of each float32, rounded to nearest, ties to even; a NaN stays a quiet NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1)))) >> 16
-    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
+def entry_bytes(entry: pb.TensorEntry) -> int:
+    """Length of a tensor on the wire."""
+    return math.prod(entry.shape) * WIRE_DTYPES[entry.dtype].itemsize
 
 
-def from_bf16(bits: NDArray[np.uint16]) -> F32:
-    """Exact float32 values of bfloat16 bits."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+def decode_part(part: pb.WeightPart, data: NDArray[np.uint8], memory: MemoryPool) -> Tensors:
+    """The tensors of a part whose table has passed `check_version`; `data` (size,) are its bytes.
 
-
-def encode_part(name: str, tensors: Mapping[str, NDArray[Any]], wire: WireDtype) -> tuple[pb.WeightPart, bytes]:
-    """Copies tensors into wire form; the table's sha256 is left empty.
-
-    Raises InputError for a NaN, an infinity, or a dtype that is not a number's: such weights must not reach an arm.
+    bfloat16 is widened to float32, in `memory`. Where a part has none its tensors are views of `data`, else nothing
+    refers to it. Raises CorruptData for a shape that numpy cannot hold.
     """
-    part, pieces, offset = pb.WeightPart(name=name), [], 0
-    for tensor_name, array in tensors.items():
-        dtype, values = _to_wire(np.asarray(array), wire, f"{name}/{tensor_name}")
-        padding = -offset % _ALIGNMENT
-        offset += padding
-        part.tensors.add(name=tensor_name, dtype=dtype, shape=np.shape(array), offset=offset)
-        pieces += [bytes(padding), values.tobytes()]
-        offset += values.nbytes
-    part.size = offset
-    return part, b"".join(pieces)
+    wide = [entry for entry in part.tensors if entry.dtype == BFLOAT16]
+    if not wide:
+        return {entry.name: _view(entry, data) for entry in part.tensors}
+    room, start = memory.take(part.name, 4 * sum(map(_wide_elements, wide))).view(np.uint32), 0
+    tensors = {}
+    for entry in part.tensors:
+        values = _view(entry, data)
+        if entry.dtype == BFLOAT16:
+            bits = room[start : start + values.size]
+            read_bf16(values.reshape(-1), bits)
+            tensors[entry.name] = bits.view(np.float32).reshape(values.shape)
+            start += _wide_elements(entry)
+        else:
+            tensors[entry.name] = values.copy()
+    return tensors
 
 
-def _to_wire(array: NDArray[Any], wire: WireDtype, where: str) -> tuple[str, NDArray[Any]]:
-    if array.dtype.kind != "f":
-        if array.dtype.name not in _WIRE:
-            raise InputError(f"{where}: dtype {array.dtype} cannot travel; use a float, {', '.join(list(_WIRE)[2:])}")
-        return array.dtype.name, array.astype(_WIRE[array.dtype.name])
-    values = array.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise InputError(f"{where} holds NaN or infinity: these weights are not published")
-    if wire == "bf16" and array.ndim >= 2:
-        return _BFLOAT16, to_bf16(values)
-    return "float32", values.astype(_WIRE["float32"])
+def _wide_elements(entry: pb.TensorEntry) -> int:
+    """float32 elements that a bfloat16 tensor takes up, aligned."""
+    elements = math.prod(entry.shape)
+    return elements + -elements % (ALIGNMENT // 4)
 
 
-def decode_part(part: pb.WeightPart, data: bytearray) -> Tensors:
-    """The tensors of a checked part, bfloat16 widened to float32; other dtypes are views of `data`.
-
-    Raises CorruptData for a shape that numpy cannot hold.
-    """
-    return {entry.name: _decode(entry, data) for entry in part.tensors}
-
-
-def _decode(entry: pb.TensorEntry, data: bytearray) -> NDArray[Any]:
-    dtype = _WIRE[entry.dtype]
-    piece = memoryview(data)[entry.offset : entry.offset + math.prod(entry.shape) * dtype.itemsize]
+def _view(entry: pb.TensorEntry, data: NDArray[np.uint8]) -> NDArray[Any]:
+    piece = data[entry.offset : entry.offset + entry_bytes(entry)]
     try:
-        values = np.ndarray(tuple(entry.shape), dtype, buffer=piece)
+        return np.ndarray(tuple(entry.shape), WIRE_DTYPES[entry.dtype], buffer=piece)
     except (ValueError, TypeError) as error:
-        raise CorruptData(f"tensor {entry.name}: shape {list(entry.shape)[:40]} ({error})") from error
-    return from_bf16(values) if entry.dtype == _BFLOAT16 else values
-
-
-def check_version(version: pb.WeightVersion, max_part_bytes: int) -> None:
-    """Refuses a table before anything is allocated for it.
-
-    Raises InputError for sizes beyond the limit and CorruptData for a table that cannot be read.
-    """
-    if version.number < 1 or not version.parts or len(version.parts) > MAX_PARTS:
-        raise CorruptData(
-            f"version {version.number} with {len(version.parts)} parts: needs a number and 1 to {MAX_PARTS}"
-        )
-    if len({part.name for part in version.parts}) != len(version.parts):
-        raise CorruptData(f"version {version.number} names a part twice")
-    try:
-        json.loads(version.settings_json)
-    except ValueError as error:
-        raise CorruptData(f"version {version.number}: its settings are not JSON ({error})") from error
-    for part in version.parts:
-        if part.size > max_part_bytes:
-            raise InputError(f"part {part.name!r} has {part.size} bytes; the limit is max_part_bytes={max_part_bytes}")
-        if len(part.sha256) != 64 or not set(part.sha256) <= set("0123456789abcdef"):
-            raise CorruptData(f"part {part.name!r}: sha256 {part.sha256[:80]!r} is not 64 hex digits")
-        for entry in part.tensors:
-            _check_entry(entry, part)
-
-
-def _check_entry(entry: pb.TensorEntry, part: pb.WeightPart) -> None:
-    where = f"tensor {part.name}/{entry.name}"
-    if entry.dtype not in _WIRE:
-        raise CorruptData(f"{where}: unknown dtype {entry.dtype[:80]!r}")
-    size = math.prod(entry.shape) * _WIRE[entry.dtype].itemsize
-    if entry.offset % _ALIGNMENT or entry.offset + size > part.size:
-        raise CorruptData(f"{where}: bytes {entry.offset} to {entry.offset + size} do not fit a part of {part.size}")
+        raise CorruptData(f"tensor {entry.name[:80]}: shape {list(entry.shape)[:40]} ({error})") from error

@@ -6,12 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from weights_process import WeightsProcess
 
 from actors.sim.demonstrate import demonstrate
 from actors.sim.evaluate import evaluate
@@ -22,11 +21,14 @@ from policy.normalize import Normalization
 from policy.presets import preset
 from protos.schema import Outcome, Source
 from protos.settings import save_settings, to_json
+from protos.status import STATUS_VARIABLE, read_status
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, totals
+from services.staleness import StalenessBound
 from services.weights import WeightPublisher
 from twin.scene import synthetic_scene
 
 RECOVERY_S = 10.0
+SILENT_S = 8.0
 
 
 @pytest.fixture(scope="module")
@@ -83,35 +85,10 @@ def test_evaluation_visits_every_cell(world, policy, tmp_path):
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
 
 
-@dataclass
-class WeightsProcess:
-    """The weights service as a process on a fixed port, so that it can be killed and started again."""
-
-    folder: Path
-    address: str
-    process: "subprocess.Popen[bytes] | None" = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "services.weights", "--listen", self.address, "--store", str(self.folder)]
-        self.process = subprocess.Popen(command)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(5)
-
-
 @pytest.fixture
 def weights(tmp_path) -> Iterator[WeightsProcess]:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = WeightsProcess(tmp_path / "weights", f"127.0.0.1:{port}")
-    process.start()
-    yield process
-    process.kill()
+    with WeightsProcess(tmp_path / "weights") as process:
+        yield process
 
 
 @pytest.fixture
@@ -119,12 +96,19 @@ def fleet(world, replay, weights, policy, tmp_path) -> Iterator["subprocess.Pope
     publisher = WeightPublisher(weights.address, wire_dtype="f32")
     publisher.publish(policy.parts(), settings={"policy": to_json(policy.settings)})
     settings = FleetSettings(
-        world=world, replay=replay, weights=weights.address, run_dir=tmp_path, actors=2, twins_per_actor=2
+        world=world,
+        replay=replay,
+        weights=weights.address,
+        staleness=StalenessBound(silent_s=SILENT_S),
+        run_dir=tmp_path,
+        actors=2,
+        twins_per_actor=2,
     )
     path = save_settings(settings, tmp_path / "fleet.json")
     log = (tmp_path / "fleet.log").open("wb")
     command = [sys.executable, "-m", "actors.sim", "fleet", "--settings", str(path)]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    environment = os.environ | {STATUS_VARIABLE: str(tmp_path / "fleet.status.json")}
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
     yield process
     family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
@@ -150,9 +134,13 @@ def workers(fleet: "subprocess.Popen[bytes]", name: str) -> list[int]:
     return found
 
 
-def test_a_fleet_goes_on_when_any_of_its_processes_is_killed(fleet, weights, replay):
+def test_a_fleet_goes_on_when_any_of_its_processes_is_killed(fleet, weights, replay, tmp_path):
     def steps() -> int:
         return totals(replay)["twin"]
+
+    def waits_for() -> str:
+        status = read_status(tmp_path / "fleet.status.json")
+        return "" if status is None else status.waiting_for
 
     wait_until(lambda: steps() > 0 or fleet.poll() is not None, 90, "first transitions")
     assert fleet.poll() is None
@@ -170,6 +158,11 @@ def test_a_fleet_goes_on_when_any_of_its_processes_is_killed(fleet, weights, rep
     weights.kill()
     before = steps()
     wait_until(lambda: steps() > before + 64, RECOVERY_S, "transitions while the weights service is away")
+    wait_until(lambda: "weights: no connection" in waits_for(), SILENT_S + 2 * RECOVERY_S, "the twins hold")
+    rates = read_status(tmp_path / "fleet.status.json").rates
+    assert rates["weights_silent_s"] > SILENT_S
+    assert (rates["version"], rates["versions_behind"]) == (1, 0)
     weights.start()
+    wait_until(lambda: not waits_for(), RECOVERY_S, "the twins go on")
     before = steps()
     wait_until(lambda: steps() > before + 64, RECOVERY_S, "transitions after the weights service came back")

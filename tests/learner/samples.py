@@ -42,6 +42,7 @@ def make_batch(n=32, seed=0, dim=SMALL.octo.dim):
         "next_proprio": 0.3 * normal(n, 19),
         "mc_return": uniform(n),
         "imitate": (uniform(n) > 0.5).float(),
+        "weight": torch.ones(n),
     }
 
 

@@ -74,8 +74,8 @@ def test_td_target_takes_the_lowest_critic_and_stops_at_the_end():
 
 
 def test_td_error_is_the_mean_over_critics_and_rows():
-    q, y = RNG.normal(size=(2, 9)), RNG.normal(size=9)
-    assert float(losses.td_error(tensor(q), tensor(y))) == pytest.approx(((q - y) ** 2).mean(), rel=1e-5)
+    q, y, w = RNG.normal(size=(2, 9)), RNG.normal(size=9), RNG.uniform(size=9)
+    assert float(losses.td_error(tensor(q), tensor(y), tensor(w))) == pytest.approx((w * (q - y) ** 2).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.3])

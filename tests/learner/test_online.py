@@ -37,6 +37,8 @@ class Replay:
     arrive: bool = True
     allowances: list = field(default_factory=list)
     sampled: list = field(default_factory=list)
+    told: list = field(default_factory=list)
+    """What the loop said about priorities and cells."""
 
     def counts(self):
         return {"demo": 100, "twin": self.total}
@@ -53,7 +55,7 @@ class Replay:
         rows = sum(sizes.values())
 
         class Rows:
-            version = np.full(rows, -1)
+            version = np.arange(rows) - 1
 
         for name, tensor in make_batch(rows, seed=int(rng.integers(1000))).items():
             setattr(Rows, name, tensor.numpy())
@@ -63,6 +65,17 @@ class Replay:
     def allow(self, buffer, total):
         assert buffer == "twin"
         self.allowances.append(total)
+
+    def update_priorities(self, batch, errors):
+        assert errors.shape == batch.version.shape
+        assert (errors >= 0).all()
+        self.told.append(("priorities", len(errors)))
+
+    def success_rates(self, buffer):
+        return {3: 0.25, 5: 1.0}
+
+    def weigh_cells(self, buffer, weights):
+        self.told.append((buffer, weights))
 
 
 def make_loop(replay, progress=None, **changes):
@@ -106,6 +119,36 @@ def test_updates_follow_the_received_transitions():
     lines = [event for event in events if isinstance(event, dict)]
     assert all(line["total"] == 60 and line["step"] <= 60 for line in lines)
     assert {"td", "bc", "actor_q", "version", "updates"} <= lines[-1].keys()
+
+
+def test_without_a_strategy_nothing_is_told():
+    replay = Replay()
+    loop, _ = make_loop(replay)
+    assert loop.run(lambda: False)
+    assert replay.told == []
+
+
+def test_priorities_follow_every_update():
+    replay = Replay()
+    loop, _ = make_loop(replay, sampling={"twin": "priority"})
+    assert loop.run(lambda: False)
+    assert replay.told == [("priorities", 8)] * (3 + 25)
+
+
+def test_cells_are_weighed_with_every_version():
+    replay = Replay()
+    loop, events = make_loop(replay, sampling={"twin": "cells"})
+    assert loop.run(lambda: False)
+    assert replay.told == [("twin", {3: 0.75, 5: 0.0})] * events.count("publish")
+
+
+def test_ages_are_of_what_the_policy_did():
+    loop, events = make_loop(Replay(), log_every=1, utd=0.25)
+    assert loop.run(lambda: False)
+    line = next(event for event in events if isinstance(event, dict) and "sample_age" in event)
+    acted = np.arange(7)  # of versions -1 to 6, the first is a demonstration
+    assert line["sample_age"] == pytest.approx(1 - acted.mean())
+    assert line["sample_age_p95"] == pytest.approx(np.percentile(1 - acted, 95))
 
 
 def test_actors_never_run_further_ahead_than_the_slack():
@@ -158,5 +201,7 @@ def test_bad_mixtures_are_refused():
         LoopSettings(online={"demo": 1}, demo={"demo": 1})
     with pytest.raises(InputError, match="at least one row"):
         LoopSettings(online={})
+    with pytest.raises(InputError, match=r"sampling of 'human': batches draw from twin, demo"):
+        LoopSettings(sampling={"human": "cells"})
     with pytest.raises(InputError, match=r"slack=5.*start_after=400"):
         LoopSettings(slack=5)

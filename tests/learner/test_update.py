@@ -48,7 +48,7 @@ def test_each_loss_reaches_its_own_network_only():
 def test_warm_up_trains_the_critic_alone_and_rl_leaves_the_backbone():
     agent = make_agent()
     policy, critic, target = snapshot(agent.policy), snapshot(agent.critic), snapshot(agent.target)
-    metrics = agent.update(make_batch(), WARMUP)
+    metrics = agent.update(make_batch(), WARMUP).metrics
     assert "calql" in metrics
     assert not changed(agent.policy, policy)
     assert changed(agent.critic, critic) == {"weights", "biases"}
@@ -71,7 +71,7 @@ def test_the_actor_climbs_the_critic():
     agent = make_agent(
         UpdateSettings(critic_width=32, weights_start=(0.0, 1.0), weights_end=(0.0, 1.0), lr_critic=1e-9)
     )
-    first, *_, last = [agent.update(make_batch(64), Phase())["actor_q"] for _ in range(60)]
+    first, *_, last = [agent.update(make_batch(64), Phase()).metrics["actor_q"] for _ in range(60)]
     assert last > first + 0.02
 
 
@@ -79,8 +79,31 @@ def test_the_critic_learns_the_returns():
     agent = make_agent()
     batch = make_batch(64) | {"discount": torch.zeros(64)}
     for _ in range(400):
-        metrics = agent.update(batch, WARMUP)
+        metrics = agent.update(batch, WARMUP).metrics
     assert metrics["td"] < 0.05
+
+
+def test_errors_of_rows_are_those_of_the_batch_in_order():
+    agent = make_agent()
+    batch = make_batch() | {"discount": torch.zeros(32)}
+    with torch.no_grad():
+        features = agent.policy.features(batch["embedding"], batch["proprio"])
+        q = agent.critic(features, agent.policy.from_wire(batch["action"]))
+    updated = agent.update(batch, Phase())
+    assert updated.td_error == pytest.approx((q - batch["reward"]).abs().mean(0).numpy(), abs=1e-6)
+
+
+def test_rows_of_little_weight_move_the_critic_little():
+    one, other = make_agent(), make_agent()
+    strange = make_batch()
+    strange["reward"][:16] += 100.0
+    assert one.update(make_batch(), Phase()).metrics["td"] < 1e3 < other.update(strange, Phase()).metrics["td"]
+    weight = torch.cat([torch.zeros(16), torch.ones(16)])
+    one, other = make_agent(), make_agent()
+    one.update(make_batch() | {"weight": weight}, Phase())
+    other.update(strange | {"weight": weight}, Phase())
+    for a, b in zip(one.critic.parameters(), other.critic.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_learning_rate_of_the_head_falls_late():
@@ -98,10 +121,10 @@ def test_a_nan_batch_changes_nothing(name):
     before = [snapshot(m) for m in modules]
     batch = make_batch()
     batch[name] = batch[name] * float("nan")
-    assert agent.update(batch, Phase())["skipped"] == 1
+    assert agent.update(batch, Phase()).metrics["skipped"] == 1
     for module, state in zip(modules, before, strict=True):
         assert not changed(module, state)
-    assert agent.update(make_batch(), Phase())["skipped"] == 1
+    assert agent.update(make_batch(), Phase()).metrics["skipped"] == 1
 
 
 def test_the_guard_stops_a_run_that_keeps_failing():
@@ -145,7 +168,8 @@ def test_rllib_runs_the_same_update_to_the_last_digit():
     batches = [make_batch(seed=i) for i in range(len(phases))] + [poisoned, make_batch(seed=51)]
     for batch, phase in zip(batches, [*phases, Phase(), Phase()], strict=True):
         one, other = plain.update(batch, phase), inside.update(batch, phase)
-        assert one == pytest.approx(other, abs=1e-6, nan_ok=True)
+        assert one.metrics == pytest.approx(other.metrics, abs=1e-6, nan_ok=True)
+        np.testing.assert_allclose(one.td_error, other.td_error, atol=1e-5)
     for name in ("policy", "critic", "target"):
         states = (getattr(agent, name).state_dict() for agent in (plain, inside.agent))
         for a, b in zip(*(state.values() for state in states), strict=True):
@@ -163,7 +187,7 @@ def test_discounted_targets_stay_in_the_range_of_returns():
     with torch.no_grad():
         agent.target.biases[-1] += 100.0
     batch = make_batch() | {"reward": torch.zeros(32)}
-    assert agent.update(batch, Phase())["target_q"] <= 1.0
+    assert agent.update(batch, Phase()).metrics["target_q"] <= 1.0
     assert losses.td_target(torch.zeros(1), torch.ones(1), torch.full((2, 1), 100.0), None) == 100.0
 
 

@@ -19,6 +19,10 @@ class ServiceProcess:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def start(self) -> "ServiceProcess":
         port_file = self.folder / "port"
         port_file.unlink(missing_ok=True)

@@ -6,15 +6,19 @@ import time
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
+from replay_samples import SCHEMA, make_segment, wait_until
 from service_process import ServiceProcess
 from test_guide_schedule import SCAN, SPACE
 
 from protos.errors import InputError
 from protos.settings import save_settings
 from protos.status import StatusFile
-from services.console import ConsoleServer, Sources
+from services.cluster import ClusterSettings
+from services.console import ConsoleServer, Sources, collect
 from services.guide import GuideClient, GuideSettings
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, shard_of
 
 
 def get(server, path):
@@ -60,6 +64,22 @@ def test_the_weights_service_is_shown(run):
         server.close()
     assert status["weights"] == {"version": 0, "age_s": None, "subscribers": {}}
     assert "guide" not in status
+    assert status["alarms"] == []
+
+
+def test_the_replay_of_the_run_is_found_and_its_writers_shown(run, tmp_path):
+    with EmbeddedServer(run / "replay") as replay:
+        settings = ReplaySettings(urls=(replay.url, "redis://127.0.0.1:1"), prefix="twinrl-run")
+        save_settings(ClusterSettings(replay=settings), run / "settings" / "fleet.json")
+        name = next(f"twin-{i}" for i in range(99) if shard_of(f"twin-{i}", 2) == 0)
+        with ReplayWriter(settings, SCHEMA, actor=name, spool=run / "spool") as writer:
+            writer.add(make_segment(np.random.default_rng(0)), ["twin"])
+            assert writer.flush(20) == 0
+            wait_until(lambda: collect(Sources(run=run))["replay"]["writers"] == 1)
+            status = collect(Sources(run=run))
+    assert (status["replay"]["shards"], status["replay"]["shards_up"], status["replay"]["unsent"]) == (2, 1, 0)
+    assert "redis://127.0.0.1:1 did not answer" in status["alarms"][0]["text"]
+    assert status["alarms"][0]["severity"] == "error"
 
 
 def test_the_page_is_served_and_nothing_else(run):

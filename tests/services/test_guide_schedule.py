@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from protos.errors import InputError
 from protos.schema import Configuration, Outcome
 from protos.settings import from_json, to_json
 from protos.space import Box, ConfigurationSpace
-from services.guide.schedule import GuideSettings, Schedule
+from services.guide.schedule import REMEMBERED_REPORTS, GuideSettings, Schedule
 
 SPACE = ConfigurationSpace(
     manipulated="cube",
@@ -30,6 +31,11 @@ def schedule(**settings):
 
 def start_in(cell):
     return Configuration(region="A", cell=cell)
+
+
+def report(guide, configuration, outcome, human_steps):
+    """A report of an episode that was not reported before."""
+    assert guide.report(configuration, outcome, human_steps, report_id=uuid4().hex)
 
 
 def test_draws_follow_the_stated_distribution():
@@ -62,7 +68,7 @@ def test_without_target_cells_draws_are_uniform():
 def test_a_configuration_lies_in_its_cell_and_the_reason_says_why():
     guide = schedule(explore=0.0)
     guide.set_success(dict.fromkeys(range(8), (4, 4)) | {5: (1, 4)})
-    guide.report(start_in(5), Outcome.FAILURE, 0)
+    report(guide, start_in(5), Outcome.FAILURE, 0)
     configuration, reason = guide.draw()
     assert configuration.region == "B"
     assert set(configuration.poses) == {"cube", "target", "tool"}
@@ -75,13 +81,13 @@ def test_real_outcomes_move_the_estimate_and_takeovers_are_failures():
     guide = schedule(twin_weight=4.0)
     guide.set_success({0: (4, 4)})
     assert guide.success_map()[0].rate == 1.0  # the paper's SR_twin while the arm has not been there
-    guide.report(start_in(0), Outcome.SUCCESS, human_steps=3)
-    guide.report(start_in(0), Outcome.TIMEOUT, human_steps=0)
+    report(guide, start_in(0), Outcome.SUCCESS, 3)
+    report(guide, start_in(0), Outcome.TIMEOUT, 0)
     cell = guide.success_map()[0]
     assert (cell.real_successes, cell.real_episodes) == (0, 2)
     assert cell.rate == pytest.approx(4 / 6)
     assert cell.target
-    guide.report(start_in(0), Outcome.SUCCESS, human_steps=0)
+    report(guide, start_in(0), Outcome.SUCCESS, 0)
     assert guide.success_map()[0].rate == pytest.approx(5 / 7)
     assert guide.success_map()[1].rate == 0.5  # nobody has been there
 
@@ -89,7 +95,7 @@ def test_real_outcomes_move_the_estimate_and_takeovers_are_failures():
 def test_old_real_outcomes_are_forgotten():
     guide = schedule(real_window=3)
     for outcome in [Outcome.FAILURE] * 5 + [Outcome.SUCCESS] * 3:
-        guide.report(start_in(2), outcome, 0)
+        report(guide, start_in(2), outcome, 0)
     assert (guide.success_map()[2].real_successes, guide.success_map()[2].real_episodes) == (3, 3)
 
 
@@ -102,7 +108,7 @@ def test_a_rate_is_a_rate_and_a_success_never_lowers_it(twin, outcomes):
     guide.set_success({1: twin})
     for outcome in outcomes:
         before = guide.success_map()[1].rate
-        guide.report(start_in(1), outcome, 0)
+        report(guide, start_in(1), outcome, 0)
         after = guide.success_map()[1].rate
         assert 0.0 <= after <= 1.0
         assert after >= before if outcome is Outcome.SUCCESS else after <= before
@@ -110,14 +116,36 @@ def test_a_rate_is_a_rate_and_a_success_never_lowers_it(twin, outcomes):
 
 def test_a_start_outside_the_grid_is_not_counted():
     guide = schedule()
-    guide.report(start_in(-1), Outcome.FAILURE, 0)
+    report(guide, start_in(-1), Outcome.FAILURE, 0)
     assert all(cell.real_episodes == 0 for cell in guide.success_map())
+
+
+def test_a_repeated_report_counts_once_also_after_a_restart():
+    guide = schedule(real_window=10_000)
+    assert guide.report(start_in(3), Outcome.SUCCESS, 0, report_id="one")
+    assert not guide.report(start_in(3), Outcome.SUCCESS, 0, report_id="one")
+    resumed = schedule(real_window=10_000)
+    resumed.restore(json.loads(json.dumps(guide.state())))
+    assert not resumed.report(start_in(3), Outcome.SUCCESS, 0, report_id="one")
+    assert resumed.success_map()[3].real_episodes == 1
+    for n in range(REMEMBERED_REPORTS):
+        report(resumed, start_in(3), Outcome.FAILURE, 0)
+        assert len(resumed.state()["reported"]) == min(n + 2, REMEMBERED_REPORTS)
+    assert resumed.report(start_in(3), Outcome.SUCCESS, 0, report_id="one"), "so old an id is forgotten"
+
+
+@pytest.mark.parametrize("report_id", ["", "x" * 65])
+def test_a_report_needs_a_short_id(report_id):
+    guide = schedule()
+    with pytest.raises(InputError, match=f"report id of {len(report_id)} characters"):
+        guide.report(start_in(3), Outcome.SUCCESS, 0, report_id=report_id)
+    assert guide.success_map()[3].real_episodes == 0
 
 
 def test_state_goes_through_json_and_draws_go_on_as_if_nothing_happened():
     guide = schedule(seed=3)
     guide.set_success(SCAN)
-    guide.report(start_in(4), Outcome.SUCCESS, 0)
+    report(guide, start_in(4), Outcome.SUCCESS, 0)
     guide.draw()
     resumed = schedule(seed=99)
     resumed.restore(json.loads(json.dumps(guide.state())))
@@ -151,9 +179,9 @@ def test_unknown_cells_and_impossible_counts_are_refused_and_change_nothing():
         with pytest.raises(InputError):
             guide.set_success(scan)
     with pytest.raises(InputError, match="cells 0 to 7"):
-        guide.report(start_in(8), Outcome.SUCCESS, 0)
+        report(guide, start_in(8), Outcome.SUCCESS, 0)
     with pytest.raises(InputError, match="when it is over"):
-        guide.report(start_in(0), Outcome.RUNNING, 0)
+        report(guide, start_in(0), Outcome.RUNNING, 0)
     assert guide.success_map() == before
 
 

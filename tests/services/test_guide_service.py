@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
+import grpc
 import pytest
 from service_process import ServiceProcess, run_to_exit
+from service_thread import ServiceThread
 from test_guide_schedule import SCAN, SPACE
 
-from protos.errors import InputError, Unreachable
+from protos import guide_pb2 as pb
+from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import Configuration, Outcome
 from protos.settings import save_settings
-from services.guide import GuideClient, GuideSettings
+from services.guide import GuideClient, GuideServer, GuideSettings
 from services.guide.schedule import Schedule
 
 SETTINGS = GuideSettings(space=SPACE, seed=11)
@@ -45,15 +48,54 @@ def test_a_process_draws_what_the_schedule_draws(client):
     local.set_success(SCAN)
     client.set_success(SCAN)
     assert client.last_draw() is None
-    for _ in range(10):
+    for n in range(10):
         configuration, reason = local.draw()
         draw = client.draw()
         assert (draw.configuration, draw.reason) == (configuration, reason)
         assert client.last_draw() == draw
         result = Result(configuration, Outcome.SUCCESS, human_steps=2)
-        local.report(configuration, result.outcome, result.human_steps)
+        local.report(configuration, result.outcome, result.human_steps, report_id=f"draw {n}")
         client.report(result)
     assert client.success_map() == local.success_map()
+
+
+class Forgetful(GuideServer):
+    """Counts a report, but the answer is lost twice."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.received = []
+
+    async def report(self, request, context):
+        answer = await super().report(request, context)
+        self.received.append(request.id)
+        if len(self.received) <= 2:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        return answer
+
+
+def test_a_report_whose_answer_was_lost_counts_once():
+    guide = Forgetful(SETTINGS)
+    with ServiceThread(guide.handler()) as server:
+        client = GuideClient(server.address, deadline_s=30)
+        for n in range(2):
+            client.report(Result(Configuration(region="A", cell=2), Outcome.SUCCESS))
+            assert client.success_map()[2].real_episodes == n + 1
+        client.close()
+    assert guide.received == [guide.received[0]] * 3 + [guide.received[3]]
+    assert len(set(guide.received)) == 2
+
+
+def test_a_draw_that_cannot_be_is_not_acted_on():
+    class Broken(GuideServer):
+        async def next(self, request, context):
+            return pb.Draw(configuration=pb.GuideConfiguration(poses={"cube": pb.GuidePose(x=float("nan"))}))
+
+    with ServiceThread(Broken(SETTINGS).handler()) as server:
+        client = GuideClient(server.address, deadline_s=30)
+        with pytest.raises(CorruptData, match="pose of 'cube' is not finite"):
+            client.next()
+        client.close()
 
 
 def test_kill_and_restart_changes_nothing(server, client):
@@ -63,7 +105,7 @@ def test_kill_and_restart_changes_nothing(server, client):
     for turn in range(6):
         configuration, _ = local.draw()
         assert client.next() == configuration
-        local.report(configuration, Outcome.FAILURE, 0)
+        local.report(configuration, Outcome.FAILURE, 0, report_id=f"turn {turn}")
         client.report(Result(configuration, Outcome.FAILURE))
         if turn % 3 == 1:
             server.kill()

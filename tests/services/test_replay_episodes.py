@@ -6,8 +6,10 @@ from itertools import count
 
 import numpy as np
 import pytest
+import redis
 from replay_samples import cut, make_segment, read_all, reader_of, send, wait_until
 
+from protos.errors import Unreachable
 from protos.schema import Outcome
 from services.replay import Batch, EmbeddedServer, ReplayReader, ReplaySettings
 
@@ -129,6 +131,22 @@ class TestReadouts:
         send(settings, [make_segment(rng, embedding_dim=0)])
         with reader_of(settings, embed=broken) as reader, pytest.raises(ZeroDivisionError, match="of nothing"):
             wait_until(lambda: reader.counts()["twin"] > 0)
+
+
+@pytest.mark.parametrize("name", ["index", "counters"])
+def test_what_was_read_before_a_failure_is_not_lost(settings, rng, name):
+    """The server answers for one buffer, but not for the next."""
+    send(settings, [make_segment(rng)], "demo")
+    both = {"demo": 100, "twin": 100}
+    reader = reader_of(settings, buffers=tuple(both), capacity=both)
+    with redis.Redis.from_url(settings.urls[0]) as client:
+        key = f"{{{settings.prefix}:twin}}:{name}"
+        client.set(key, "neither a stream nor a hash")
+        with pytest.raises(Unreachable, match="WRONGTYPE"):
+            read_all(reader)
+        client.delete(key)
+    read_all(reader)
+    assert reader.counts() == {"demo": 4, "twin": 0}
 
 
 def test_kept_episodes_stay_within_their_bytes(settings, rng):

@@ -14,7 +14,6 @@ from replay_samples import SCHEMA, START, assert_same, cut, make_segment, read_a
 
 from protos.codec import decode_segment
 from protos.errors import InputError
-from protos.schema import Schema
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, totals
 
 names = count()
@@ -78,7 +77,8 @@ def test_anyone_can_read_a_segment_with_plain_redis_commands(settings, rng):
     assert {name.decode(): value.decode() for name, value in entry.items()} == {
         "ring": "1", "seq": "0", "steps": "4", "transitions": "4", "bytes": str(len(blob)), "actor": "twin/0",
         "incarnation": "life", "episode": segment.episode, "first_step": "0", "outcome": "success",
-        "source": "twin", "cell": str(START.cell),
+        "source": "twin", "cell": str(START.cell), "human": str(int(segment.human.any())),
+        "oldest_version": "4", "newest_version": "5",
     }  # fmt: skip
     assert stages == []
 
@@ -171,18 +171,6 @@ def test_not_a_number_never_reaches_a_batch(settings, rng, caplog):
     assert reader.counts() == {"twin": 4}
     assert reader.stats()["corrupt"] == 1
     assert "NaN" in caplog.text
-
-
-def test_a_writer_with_other_cameras_is_left_out_by_name(settings, rng, caplog):
-    other = Schema(side_px=32, wrist_px=16)
-    with ReplayWriter(settings, other, actor="odd", spool=None) as writer:
-        writer.add(make_segment(rng, schema=other), ("twin",))
-        writer.flush(10)
-    reader = reader_of(settings)
-    read_all(reader)
-    assert reader.stats()["wrong_schema"] == 1
-    assert "odd" in caplog.text
-    assert other.hash in caplog.text
 
 
 class TestAllowance:

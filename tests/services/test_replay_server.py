@@ -1,18 +1,24 @@
 """The embedded server and the program that serves it."""
 
+import re
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
+import numpy as np
 import pytest
 import redis
-from replay_samples import wait_until
+from replay_samples import make_segment, send, wait_until
 
 from protos.errors import InputError, Unreachable
-from services.replay import EmbeddedServer, ReplaySettings, totals
+from services.replay import EmbeddedServer, ReplaySettings, server_stats, totals
+from services.replay.__main__ import metrics_page
+from services.replay.server_config import memory_for
 
 
 @pytest.fixture
@@ -58,6 +64,29 @@ class TestEmbeddedServer:
         with EmbeddedServer(tmp_path):
             pass
 
+    def test_its_memory_may_be_limited(self, tmp_path):
+        with EmbeddedServer(tmp_path, memory_bytes=64 << 20) as server:
+            assert server_stats(ReplaySettings(urls=(server.url,)))[0].memory_limit_bytes == 64 << 20
+        with pytest.raises(InputError, match="memory_bytes=5: at least 1048576"):
+            EmbeddedServer(tmp_path, memory_bytes=5)
+
+    def test_without_a_log_a_restart_begins_empty(self, tmp_path):
+        with EmbeddedServer(tmp_path, durability="off") as server:
+            settings = ReplaySettings(urls=(server.url,))
+            assert not server_stats(settings)[0].logged
+            send(settings, [make_segment(np.random.default_rng(0))])
+            assert totals(settings)["twin"] == 4
+            server.stop()
+            server.start()
+            assert totals(settings)["twin"] == 0
+
+    def test_a_folder_with_odd_characters(self, tmp_path):
+        odd = tmp_path / 'a "b" \\ c'
+        with EmbeddedServer(odd) as server:
+            assert (odd / "appendonlydir").is_dir() or list(odd.glob("*.aof"))
+            with redis.Redis(unix_socket_path=str(server.socket)) as client:
+                assert client.ping()
+
 
 def alive(pid: int) -> bool:
     try:
@@ -77,6 +106,47 @@ def test_the_program_serves_until_a_signal(tmp_path, number):
         assert program.wait(20) == 0
     with pytest.raises(Unreachable):
         totals(ReplaySettings(urls=(url,)))
+
+
+def test_the_program_serves_a_port_and_metrics(tmp_path):
+    command = [sys.executable, "-m", "services.replay", "--directory", str(tmp_path), "--listen", "127.0.0.1:0"]
+    command += ["--metrics", "127.0.0.1:0", "--budget-bytes", str(1 << 30), "--prefix", "mine"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        local, remote = (program.stdout.readline().strip() for _ in range(2))
+        assert remote.startswith("redis://127.0.0.1:")
+        settings = ReplaySettings(urls=(remote,), prefix="mine", capacity_bytes=1 << 30)
+        send(settings, [make_segment(np.random.default_rng(0))])
+        assert totals(replace(settings, urls=(local,)))["twin"] == 4
+        assert server_stats(settings)[0].memory_limit_bytes == memory_for(settings)
+        program.terminate()
+        assert program.wait(20) == 0
+        said = program.stderr.read()
+    (page,) = re.findall(r"http://127\.0\.0\.1:\d+/metrics", said)
+    assert page
+
+
+def test_the_metrics_page_tells_of_this_server(server):
+    settings = ReplaySettings(urls=(server.url,), prefix="mine")
+    send(settings, [make_segment(np.random.default_rng(0))])
+    with metrics_page("127.0.0.1:0", settings) as address, urlopen(f"http://{address}/metrics", timeout=20) as page:
+        text = page.read().decode()
+    assert re.search(r'twinrl_replay_transitions_total\{buffer="twin",shard="0"\} 4\.0', text)
+    assert re.search(r'twinrl_replay_up\{shard="0"\} 1\.0', text)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--listen", "0.0.0.0:0"], "beyond 127.0.0.1 the replay needs credentials"),
+        (["--listen", "nowhere"], "address 'nowhere': write host:port"),
+        (["--metrics", "0.0.0.0:0"], "listens on 127.0.0.1 only"),
+    ],
+)
+def test_the_program_refuses_to_open_itself_to_everybody(tmp_path, options, text):
+    command = [sys.executable, "-m", "services.replay", "--directory", str(tmp_path), *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert text in ended.stderr.splitlines()[-1]
 
 
 def test_the_program_explains_itself_in_one_line(tmp_path):

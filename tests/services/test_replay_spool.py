@@ -70,7 +70,7 @@ class TestSpool:
         self.send_rest(settings, tmp_path / "spool", "first").close()
         assert names_in(settings) == ["a", "b", "c"]
 
-    @pytest.mark.parametrize("tail", [b"\x00", b"\xff" * 9, b"\xff\xff\xff\x7f" + bytes(400)])
+    @pytest.mark.parametrize("tail", [b"\x00", b"\xff" * 9, bytes(32)])
     def test_a_torn_tail_is_cut_at_the_last_whole_record(self, server, tmp_path, caplog, tail):
         settings = settings_of(server)
         server.stop()

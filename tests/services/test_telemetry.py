@@ -5,9 +5,10 @@ import math
 import urllib.request
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from protos.errors import InputError
-from services.telemetry import MetricsLog, read_metrics, start_metrics_server
+from services.telemetry import MetricsLog, Sample, read_metrics, start_metrics_server
 
 
 def test_lines_come_back_with_time_stage_and_numbers(tmp_path):
@@ -65,6 +66,28 @@ def test_prometheus_reads_the_collected_numbers():
         server.close()
     assert "\ntwinrl_steps 12.0\n" in page
     assert "\ntwinrl_actor_steps_per_s 3.5\n" in page
+
+
+def test_counters_and_labels_follow_prometheus():
+    readings = [
+        Sample(name="transitions_total", value=7, labels={"buffer": "twin", "shard": "0"}),
+        Sample(name="spool_bytes", value=1024, labels={"actor": "robot"}),
+        Sample(name="transitions_total", value=9, labels={"buffer": "demo", "shard": "0"}),
+    ]
+    server = start_metrics_server("127.0.0.1:0", lambda: readings)
+    try:
+        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=10) as reply:
+            page = reply.read().decode()
+    finally:
+        server.close()
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    assert families["twinrl_transitions"].type == "counter"
+    assert [(one.labels["buffer"], one.value) for one in families["twinrl_transitions"].samples] == [
+        ("twin", 7),
+        ("demo", 9),
+    ]
+    assert families["twinrl_spool_bytes"].type == "gauge"
+    assert families["process_resident_memory_bytes"].samples[0].value > 1e6
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "127.0.0.1", "127.0.0.1:99999"])

@@ -13,7 +13,7 @@ from protos import weights_pb2 as pb
 from protos.errors import InputError, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
 from services.credentials import Credentials
-from services.weights import WeightPublisher, WeightSubscriber
+from services.weights import Limits, WeightPublisher, WeightSubscriber
 from services.weights.chunks import split
 
 PATIENCE_S = 60
@@ -184,6 +184,22 @@ def test_the_frozen_part_travels_once(publisher, subscriber):
     assert subscriber.staleness()[0] == 0
 
 
+def test_equal_bytes_under_other_names_stay_apart(publisher, subscriber):
+    same = np.zeros(16, np.float32)
+    publisher.publish({"a": {"w": same}, "b": {"v": same.view(np.int32)}}, settings={})
+    first = subscriber.wait(1, PATIENCE_S).parts
+    publisher.publish({"a": {"renamed": same}, "b": {"v": same.reshape(4, 4)}}, settings={})
+    second = subscriber.wait(2, PATIENCE_S).parts
+    assert [sorted(part) for part in (first["a"], first["b"], second["a"], second["b"])] == [
+        ["w"],
+        ["v"],
+        ["renamed"],
+        ["v"],
+    ]
+    assert first["b"]["v"].dtype == np.int32
+    assert second["b"]["v"].shape == (4, 4)
+
+
 def test_an_oversized_part_is_refused_and_the_server_lives_on(tmp_path):
     limits = ("--store", str(tmp_path / "store"), "--max-part-bytes", "1300000")
     with ServiceProcess("services.weights", tmp_path, *limits) as server:
@@ -193,7 +209,7 @@ def test_an_oversized_part_is_refused_and_the_server_lives_on(tmp_path):
             publisher.wait(PATIENCE_S)
         publisher.publish(parts(2.0), settings={})
         assert publisher.wait(PATIENCE_S) == 2
-        cautious = WeightSubscriber(server.address, name="cautious", max_part_bytes=1000)
+        cautious = WeightSubscriber(server.address, name="cautious", limits=Limits(max_part_bytes=1000))
         until(lambda: cautious.stats()["refused"] == 1, "the subscriber refuses")
         assert cautious.latest() is None
         cautious.close()

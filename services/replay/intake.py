@@ -1,0 +1,83 @@
+"""What becomes of an episode that has arrived.
+
+track ─┬─ readouts of another backbone, or none ──► embed(frames)
+       ├─► mirror of its buffer ──► batches
+       └─► kept with its frames ──► episodes(…)
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from protos.errors import CorruptData
+from protos.schema import F32, Buffer, Schema
+from services.replay.episodes import Episode, Track
+from services.replay.index import Origin
+from services.replay.kept import KeptEpisodes
+from services.replay.mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+COUNTS = ("episodes", "corrupt", "wrong_schema", "unembedded")
+
+
+class Intake:
+    """Takes episodes from any number of threads."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        mirrors: Mapping[Buffer, Mirror],
+        *,
+        embed: Callable[[Episode], F32] | None,
+        backbone_id: str,
+        embeddings: bool,
+        keep_frames: Sequence[Buffer],
+        episode_bytes: int,
+    ) -> None:
+        """`embeddings`: the mirrors want readouts; see `ReplayReader` for the rest."""
+        self._schema, self._mirrors = schema, mirrors
+        self._embed, self._backbone_id, self._embeddings = embed, backbone_id, embeddings
+        self.keep_frames, self.kept = frozenset(keep_frames), KeptEpisodes(episode_bytes)
+        self.counts = Counter(dict.fromkeys(COUNTS, 0))
+        self._actors: dict[str, int] = {}
+        self._mutex = threading.Lock()
+
+    def take(self, track: Track, shard: int) -> None:
+        """Puts an episode where it can be sampled and, if wanted, keeps it with its frames."""
+        try:
+            self._take(track, shard)
+        except CorruptData as error:
+            self._count("corrupt")
+            log.warning("dropped an episode of buffer %s: %s", track.buffer, error)
+
+    def _take(self, track: Track, shard: int) -> None:
+        mirror, keep = self._mirrors.get(track.buffer), track.buffer in self.keep_frames
+        wanted = mirror is not None and self._embeddings
+        embedding = track.embedding if self._backbone_id in ("", track.backbone_id) else None
+        compute = self._embed if wanted and embedding is None else None
+        episode = track.episode(self._schema) if keep or compute is not None else None
+        if compute is not None and episode is not None:
+            embedding = compute(episode)
+        if wanted and embedding is None:
+            self._count("unembedded")
+        elif mirror is not None and not mirror.add(track, embedding, self._origin(track, shard)):
+            self._count("wrong_schema")
+            log.warning("dropped an episode of %s: its readouts are of another size than earlier ones", track.actor)
+        if keep and episode is not None:
+            self.kept.add(episode)
+        self._count("episodes")
+
+    def actors(self) -> list[str]:
+        """Names of the actors, in the order of their numbers."""
+        with self._mutex:
+            return list(self._actors)
+
+    def _origin(self, track: Track, shard: int) -> Origin:
+        with self._mutex:
+            return Origin(shard=shard, actor=self._actors.setdefault(track.actor, len(self._actors)))
+
+    def _count(self, name: str) -> None:
+        with self._mutex:
+            self.counts[name] += 1

@@ -1,0 +1,115 @@
+"""Who is here: every writer and reader says so about once a second, and is forgotten 20 s after its last word.
+
+    Beacon.send ──SET … EX 20──► {prefix}:presence:<kind>:<name> ──► presence(settings)
+
+The age is told by the server's clock, so that hosts whose clocks differ do not look dead.
+"""
+
+import json
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+from services.replay.connection import Client, ReplaySettings, connect, reaching
+from services.replay.scripts import ANNOUNCE, run_script
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["writer", "reader"]
+INTERVAL_S = 1.0
+LIFETIME_S = 20
+MAX_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presence:
+    """One process that was alive `age_s` ago."""
+
+    kind: str
+    name: str
+    shard: int
+    age_s: float
+    host: str
+    pid: int
+    stats: Mapping[str, float]
+    """Its own counts, as docs/metrics.md defines them."""
+
+
+class Beacon:
+    """Says that a writer or reader is alive. Belongs to the thread that owns the client."""
+
+    def __init__(self, settings: ReplaySettings, kind: Kind, name: str) -> None:
+        self._names = _names_key(settings)
+        self._member = f"{kind}:{name}"
+        self._key = f"{self._names}:{self._member}"
+        self._next_s = 0.0
+
+    def send(self, client: Client, stats: Callable[[], Mapping[str, float]]) -> None:
+        """At most once a second. Raises redis errors."""
+        if time.monotonic() < self._next_s:
+            return
+        self._next_s = time.monotonic() + INTERVAL_S
+        who = {"t": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
+        text = json.dumps(who | {name: _finite(value) for name, value in stats().items()})
+        run_script(client, ANNOUNCE, (self._names, self._key), self._member, text, LIFETIME_S)
+
+    def leave(self, client: Client) -> None:
+        """Takes the name back at once. Raises redis errors."""
+        client.execute_command("UNLINK", self._key)
+
+
+def presence(settings: ReplaySettings) -> list[Presence]:
+    """Every writer and reader of every shard. Raises Unreachable for a shard that does not answer."""
+    return [one for shard in range(settings.shards) for one in presence_on(settings, shard)]
+
+
+def presence_on(settings: ReplaySettings, shard: int) -> list[Presence]:
+    """Every writer and reader that one shard has heard of. Raises Unreachable."""
+    names = _names_key(settings)
+    with reaching(settings, shard), closing(connect(settings, shard)) as client:
+        members = sorted(member.decode() for member in client.execute_command("SMEMBERS", names))
+        pipeline = client.pipeline(transaction=False)
+        for member in members:
+            pipeline.execute_command("GETRANGE", f"{names}:{member}", 0, MAX_BYTES - 1)
+            pipeline.execute_command("PTTL", f"{names}:{member}")
+        answers = pipeline.execute()
+        gone = [member for member, text in zip(members, answers[::2], strict=True) if not text]
+        if gone:
+            client.execute_command("SREM", names, *gone)
+    found = zip(members, answers[::2], answers[1::2], strict=True)
+    parsed = [_parse(member, shard, text, left_ms) for member, text, left_ms in found if text]
+    return [one for one in parsed if one is not None]
+
+
+def _names_key(settings: ReplaySettings) -> str:
+    """Set: kind:name of everyone who has said something."""
+    return f"{settings.prefix}:presence"
+
+
+def _parse(member: str, shard: int, text: bytes, left_ms: int) -> Presence | None:
+    kind, _, name = member.partition(":")
+    try:
+        told = json.loads(text)
+        numbers = {key: value for key, value in told.items() if key not in ("t", "host", "pid")}
+        return Presence(
+            kind=kind,
+            name=name,
+            shard=shard,
+            age_s=max(0.0, LIFETIME_S - left_ms / 1000),
+            host=str(told["host"]),
+            pid=int(told["pid"]),
+            stats={key: math.nan if value is None else float(value) for key, value in numbers.items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("presence of %s %r on shard %d makes no sense: %s", kind, name, shard, error)
+        return None
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

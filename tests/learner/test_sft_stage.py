@@ -1,0 +1,87 @@
+"""The supervised stage against a real Valkey."""
+
+import numpy as np
+import pytest
+import torch
+from samples import SCHEMA, SMALL, make_segment
+
+from learner.settings import Selection, SftSettings, TrainSettings
+from learner.sources import read_episodes
+from learner.stages import run_sft
+from policy.checkpoint import load_policy
+from protos.errors import InputError, Unreachable
+from protos.schema import Outcome, Source
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
+from services.telemetry import read_metrics
+
+TIMEOUT_S = 60.0
+
+
+def never():
+    return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as running:
+        yield running.url
+
+
+@pytest.fixture(scope="module")
+def demos(server):
+    """Prefix "demos": A and B in the twin, A on the arm, one failure."""
+    rng = np.random.default_rng(0)
+    with ReplayWriter(ReplaySettings(urls=(server,), prefix="demos"), SCHEMA, actor="demo", spool=None) as writer:
+        for i in range(4):
+            writer.add(make_segment(rng, f"a{i}", region="A"), ["demo"])
+            writer.add(make_segment(rng, f"b{i}", region="B"), ["demo"])
+            writer.add(make_segment(rng, f"r{i}", region="A", source=Source.REAL), ["demo"])
+        writer.add(make_segment(rng, "failed", outcome=Outcome.FAILURE), ["demo"])
+        assert writer.flush(TIMEOUT_S) == 0
+    return ReplaySettings(urls=(server,), prefix="demos")
+
+
+def sft_settings(replay, **changes):
+    train = TrainSettings(steps=12, batch_size=8)
+    return SftSettings(replay=replay, schema=SCHEMA, policy=SMALL, train=train, log_every=5, **changes)
+
+
+@pytest.mark.parametrize(
+    ("select", "names"),
+    [
+        ((Selection(),), ["a0", "b0", "r0", "a1", "b1", "r1", "a2", "b2", "r2", "a3", "b3", "r3"]),
+        ((Selection(source=Source.REAL, region="A", limit=2),), ["r0", "r1"]),
+        ((Selection(region="B"), Selection(outcome=Outcome.FAILURE)), ["b0", "b1", "b2", "b3", "failed"]),
+    ],
+)
+def test_selections(demos, select, names):
+    assert [episode.name for episode in read_episodes(sft_settings(demos, select=select), never)] == names
+
+
+def test_an_empty_selection_is_reported(demos):
+    with pytest.raises(Unreachable, match=r"no episode.*data_timeout_s=0\.1"):
+        read_episodes(sft_settings(demos, select=(Selection(buffer="human"),), data_timeout_s=0.1), never)
+
+
+def test_sft_stopped_and_resumed_equals_sft_in_one_go(demos, tmp_path):
+    settings = sft_settings(demos)
+    assert run_sft(settings, tmp_path / "whole", resume=False, stop=never)
+    asked = iter(range(1000))
+    assert not run_sft(settings, tmp_path / "parts", resume=False, stop=lambda: next(asked) > 12)
+    assert read_metrics(tmp_path / "parts" / "metrics.jsonl")[-1]["step"] < 12
+    assert run_sft(settings, tmp_path / "parts", resume=True, stop=never)
+    whole, parts = (load_policy(tmp_path / name / "policy").state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.values(), parts.values(), strict=True))
+    lines = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    assert [(line["step"], line["total"], line["stage"]) for line in lines] == [
+        (0, 12, "whole"),
+        (5, 12, "whole"),
+        (10, 12, "whole"),
+        (12, 12, "whole"),
+    ]
+
+
+def test_cameras_that_do_not_fit_are_refused(demos, tmp_path):
+    settings = SftSettings(replay=demos, schema=SCHEMA)
+    with pytest.raises(InputError, match="64 and 64 pixels, the schema says 16 and 16"):
+        run_sft(settings, tmp_path, resume=False, stop=never)

@@ -1,0 +1,160 @@
+"""The replay of a lab: users with the rights that they need and no more, tried on a server that knows these users."""
+
+import json
+import re
+import string
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+import yaml
+
+from protos.errors import InputError
+from protos.schema import Observation, Outcome, Schema, Segment, Source
+from services.cluster import ClusterSettings, read_cluster
+from services.credentials import Credentials
+from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
+from services.replay.connection import Keys
+from twin import tasks
+
+ROOT = Path(__file__).resolve().parents[1]
+VALKEY = ROOT / "deploy" / "valkey"
+USERS = ("learner", "actor", "robot", "monitor")
+SCHEMA = Schema(side_px=16, wrist_px=16)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server with deploy/valkey/users.acl, each user's password being its name; gives the path of its socket."""
+    folder = tmp_path_factory.mktemp("acl")
+    users = string.Template((VALKEY / "users.acl").read_text())
+    (folder / "users.acl").write_text(users.substitute({f"{user.upper()}_PASSWORD": user for user in USERS}))
+    (folder / "token").write_text("the-administrator-alone-has-this")
+    administrator = Credentials(token=folder / "token")
+    with EmbeddedServer(folder / "data", users=folder / "users.acl", credentials=administrator) as running:
+        yield running.socket
+
+
+def as_user(server, user):
+    return ReplaySettings(urls=(f"unix://{user}:{user}@{server}",), prefix="twinrl-lab")
+
+
+def segment():
+    frames = np.zeros((3, 16, 16, 3), np.uint8)
+    return Segment(
+        task="pick_and_place",
+        scene="lab",
+        instruction="Put the cube on the disc.",
+        configuration=tasks.get("pick_and_place").space.sample(np.random.default_rng(0), region="A"),
+        episode="one",
+        first_step=0,
+        outcome=Outcome.SUCCESS,
+        source=Source.TWIN,
+        policy_versions=(1, 1),
+        backbone_id="b",
+        observation=Observation(side=frames, wrist=frames, proprio=np.zeros((3, 19), np.float32)),
+        action=np.zeros((2, 7), np.float32),
+        reward=np.zeros(2, np.float32),
+        human=np.zeros(2, np.bool_),
+        embedding=np.zeros((3, 4), np.float32),
+    )
+
+
+def test_actor_and_robot_write_what_the_learner_reads_and_the_monitor_sees(server, tmp_path):
+    for user, buffer in (("actor", "twin"), ("robot", "real")):
+        with ReplayWriter(as_user(server, user), SCHEMA, actor=user, spool=tmp_path / user) as writer:
+            writer.add(segment(), [buffer])
+            writer.wait_for_allowance(buffer, stop=lambda: False)
+            assert writer.flush(20) == 0
+    learner = as_user(server, "learner")
+    buffers = ("twin", "real")
+    reader = ReplayReader(learner, SCHEMA, buffers=buffers, gamma=0.9, n_step=1, capacity=dict.fromkeys(buffers, 99))
+    with closing(reader):
+        reader.allow("twin", 1_000)
+        while reader.poll():
+            pass
+        assert dict(reader.counts()) == {"twin": 2, "real": 2}
+        seen = read_cluster(ClusterSettings(replay=as_user(server, "monitor")))
+    assert seen.shards[0].problem == ""
+    assert seen.shards[0].buffers["twin"].transitions == 2
+    assert len(seen.readers) == 1
+    assert delete_buffer(learner, "twin") == 1
+
+
+@pytest.mark.parametrize(("user", "buffer"), [("actor", "real"), ("actor", "human"), ("robot", "twin")])
+def test_nobody_writes_to_a_buffer_of_others(server, user, buffer):
+    client = redis.Redis(unix_socket_path=str(server), username=user, password=user)
+    for key in Keys("twinrl-lab", buffer).slots + "1", Keys("twinrl-lab", buffer).allowance:
+        with closing(client), pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command("SET", key, "1")
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize(
+    "command",
+    [("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("SHUTDOWN",), ("ACL", "LIST"), ("SCRIPT", "FLUSH"),
+     ("CLIENT", "KILL", "TYPE", "normal"), ("SET", "elsewhere", "1"), ("DEBUG", "SLEEP", "0"), ("MONITOR",)],
+)  # fmt: skip
+def test_nobody_may_do_what_only_the_administrator_does(server, user, command):
+    client = redis.Redis(unix_socket_path=str(server), username=user, password=user)
+    with closing(client), pytest.raises(redis.ResponseError, match=r"(?i)permission|not allowed"):
+        client.execute_command(*command)
+
+
+def test_the_monitor_only_looks(server):
+    with closing(redis.Redis(unix_socket_path=str(server), username="monitor", password="monitor")) as client:
+        for command in (("SET", "{twinrl-lab:twin}:x", "1"), ("UNLINK", "twinrl-lab:schema")):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command)
+
+
+def test_without_a_user_nothing_is_answered(server):
+    with pytest.raises(InputError, match="refused the user or password"):
+        ReplayReader(ReplaySettings(urls=(f"unix://{server}",)), SCHEMA, buffers=("twin",), gamma=1, n_step=1,
+                     capacity={}).poll()  # fmt: skip
+
+
+def options_of(name):
+    lines = (VALKEY / name).read_text().splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+
+
+def test_a_lab_is_encrypted_and_asks_for_certificates():
+    lab = options_of("lab.conf")
+    included = [line for line in (VALKEY / "lab.conf").read_text().splitlines() if line.startswith("include ")]
+    assert included == ["include /etc/valkey/valkey.conf", "include /etc/valkey/users.acl"]
+    assert (lab["port"], lab["tls-auth-clients"]) == ("0", "yes")
+    assert lab["user"] == "default off"
+    assert options_of("valkey.conf")["tcp-keepalive"] == "15"
+
+
+def test_the_dashboard_asks_for_metrics_that_are_there():
+    page = (ROOT / "docs" / "metrics.md").read_text().partition("## Prometheus")[2]
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "twinrl.json").read_text())
+    asked = set()
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            asked |= set(re.findall(r"twinrl_(\w+)", target["expr"]))
+    assert asked
+    assert {name for name in asked if f"`{name}`" not in page} == set()
+    source = yaml.safe_load((ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "twinrl.yml").read_text())
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["datasources"][0]["uid"]}
+
+
+def test_monitoring_follows_the_compose_specification():
+    command = [sys.executable, str(ROOT / "scripts" / "check_compose.py"), str(ROOT / "deploy" / "monitoring.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_monitoring_reaches_the_page_that_the_stack_serves():
+    stack = yaml.safe_load((ROOT / "deploy" / "monitoring.yml").read_text())["services"]
+    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    assert scraped[0]["static_configs"][0]["targets"] == ["127.0.0.1:7080"]
+    assert stack["box"]["ports"] == ["127.0.0.1:3000:3000"]
+    others = {name: service["network_mode"] for name, service in stack.items() if name != "box"}
+    assert set(others.values()) == {"service:box"}

@@ -1,0 +1,5 @@
+"""Measurements that anyone can repeat: `twinrl bench replay | faults | weights | joins`.
+
+Each module has a settings class, whose docstring is its help, and `run(settings)`, which returns the tables it measured
+as markdown. What is compared takes turns in one run: two runs on one machine differ by more than two systems do.
+"""

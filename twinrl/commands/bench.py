@@ -1,0 +1,44 @@
+"""`twinrl bench replay|weights|faults|joins`: measures on this machine and prints the tables as markdown."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import make_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from twinrl.cli import choose
+
+BENCHES = {
+    "replay": "ingest and delivered batches, beside other replays on the same data",
+    "weights": "a new version to many subscribers, and what publishing costs the learner",
+    "faults": "servers and actors killed under load: what is lost, what comes twice",
+    "joins": "how soon a new actor is served, and how soon a dead one's place is free",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    name = choose(arguments, BENCHES, prog="twinrl bench", about="Measure the services on this machine.")
+    if name is None:
+        return 0
+    module = import_module(f"twinrl.bench.{name}")
+    command = tyro.cli(
+        _with_out(getattr(module, f"{name.capitalize()}Bench")), args=arguments[1:], prog=f"twinrl bench {name}"
+    )
+    tables = module.run(command.settings).rstrip() + "\n"
+    sys.stdout.write(tables)
+    if command.out is not None:
+        command.out.parent.mkdir(parents=True, exist_ok=True)
+        command.out.write_text(tables)
+    return 0
+
+
+def _with_out(kind: Any) -> Any:
+    """The settings of a measurement and, beside them, the file that receives its tables."""
+    settings = Annotated[kind, tyro.conf.arg(name="")]
+    out = Annotated[Path | None, tyro.conf.arg(help="File that receives the tables too.")]
+    return make_dataclass(
+        kind.__name__, [("settings", settings), ("out", out, None)], namespace={"__doc__": kind.__doc__}, kw_only=True
+    )
