@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 60.0
 """Includes reading back the log of commands: a few seconds per gigabyte."""
 STOP_TIMEOUT_S = 2.0
-LOCK_TIMEOUT_S = 5.0
+LOCK_TIMEOUT_S = 60.0
 MAX_SOCKET_PATH = 107
 """`sun_path` of unix(7), without its closing zero."""
 _PR_SET_PDEATHSIG = 1

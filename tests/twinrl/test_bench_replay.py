@@ -76,6 +76,14 @@ def test_a_peer_that_does_not_run_is_said_and_ours_still_measured(tmp_path):
     assert "Not measured: Ray actor with a numpy ring: the worker of ray ended: no such processor" in text
 
 
+def test_a_peer_that_fails_in_a_round_is_said_and_the_others_go_on(tmp_path):
+    script = """read job; echo '{"ready": true}'; read order; echo 'ring was killed' >&2; exit 1"""
+    peers = peer_environment(tmp_path, "ray", script)
+    text = replay.run(replace(TINY, parts=("batches",), only=("Ray",), no_peers=False, peers=peers))
+    assert [row[0] for row in cells(text)][2:] == [BASE]
+    assert "Not measured: Ray actor with a numpy ring: the worker of ray ended: ring was killed" in text
+
+
 def test_a_worker_that_is_late_is_given_up(tmp_path, steps):
     peers = peer_environment(tmp_path, "ray", "exec sleep 600")
     job = Job(data=str(steps), folder=str(tmp_path), capacity=160, batch=4, writers=1)

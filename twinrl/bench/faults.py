@@ -39,7 +39,7 @@ class FaultsBench:
     outage_segments_per_s: float = 10.0
     """Of each actor, where a server is away for long."""
     px: int = 64
-    """Side of both cameras' pictures, stored raw: 0.4 MB per segment, enough that a killed server forgets some."""
+    """Side of both cameras' pictures, stored raw: 0.4 MB per segment at 64."""
     server_kills: int = 20
     actor_kills: int = 20
     double_kills: int = 5

@@ -161,8 +161,30 @@ def _measure(
                     raise
                 absent[name] = str(error)
                 workers.pop(name)
-        found = take_turns({name: partial(each.ask, order, limit_s) for name, each in workers.items()}, settings.rounds)
-    return found, absent
+        turns = {name: partial(_turn, name, contenders, each, order, limit_s, absent) for name, each in workers.items()}
+        found = take_turns(turns, settings.rounds)
+    whole = {name: [each for each in results if each is not None] for name, results in found.items()}
+    return {name: results for name, results in whole.items() if name not in absent}, absent
+
+
+def _turn(
+    name: str,
+    contenders: Mapping[str, Contender],
+    worker: Worker,
+    order: Mapping[str, float],
+    limit_s: float,
+    absent: dict[str, str],
+) -> dict[str, float] | None:
+    """One turn; a peer that fails is out, with the reason in `absent`."""
+    if name in absent:
+        return None
+    try:
+        return worker.ask(order, limit_s)
+    except Unreachable as error:
+        if contenders[name].peer is None:
+            raise
+        absent[name] = str(error)
+        return None
 
 
 def _batch_row(settings: ReplayBench, name: str, results: Results, base: Results) -> Sequence[object]:

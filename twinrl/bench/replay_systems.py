@@ -50,9 +50,10 @@ def ours(codec: str, *, mirror: bool, prefetch: int = 0) -> Contender:
     return Contender(options={"codec": codec, "mirror": mirror, "prefetch": prefetch})
 
 
-def reverb(*, own_process: bool) -> Contender:
-    """With the fastest of the settings tried, see docs/benchmarks.md."""
-    return Contender(peer="reverb", options={"own_process": own_process, "chunk": 1, "workers": 2, "in_flight": 512})
+def reverb(*, own_process: bool, chunk: int) -> Contender:
+    """With the settings that gave most batches of those tried, see docs/benchmarks.md; chunk 0: Reverb's choice."""
+    options = {"own_process": own_process, "chunk": chunk, "workers": 2, "in_flight": 512}
+    return Contender(peer="reverb", options=options)
 
 
 BASE = "TwinRL, JPEG, mirror"
@@ -63,8 +64,8 @@ OURS: Mapping[str, Contender] = {
     "TwinRL, JPEG, direct": ours("jpeg", mirror=False),
 }
 PEERS: Mapping[str, Contender] = {
-    "dm-reverb, in the learner's process": reverb(own_process=False),
-    "dm-reverb, in a process of its own": reverb(own_process=True),
+    "dm-reverb, in the learner's process": reverb(own_process=False, chunk=2),
+    "dm-reverb, in a process of its own": reverb(own_process=True, chunk=0),
     "Ray actor with a numpy ring": Contender(peer="ray"),
     "TorchRL LazyMemmapStorage": Contender(peer="torchrl", options={"threads": 2}),
 }
@@ -128,13 +129,13 @@ class Worker:
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            line = self._process.stdout.readline() if selector.select(timeout_s) else b""
+            in_time = bool(selector.select(timeout_s))
+        line = self._process.stdout.readline() if in_time else b""
         if line:
             answer: dict[str, float] = json.loads(line)
             return answer
-        ended = self._process.poll() is not None
+        state = "ended" if in_time else f"did not answer within {timeout_s:g} s"  # readable without a line: its end
         words = self._log_file.read_text(errors="replace").strip().splitlines()[-1:]
-        state = "ended" if ended else f"did not answer within {timeout_s:g} s"
         raise Unreachable(f"{self._name} {state}: {' '.join(words)}")
 
     def close(self) -> None:

@@ -88,6 +88,7 @@ class RayRing:
     tolerance = 0.0
 
     def __init__(self, job: Job) -> None:
+        os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112  or it kills the ring when memory is full
         ray.init(
             num_cpus=max(2, os.cpu_count() or 2),
             include_dashboard=False,
