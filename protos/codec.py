@@ -1,23 +1,20 @@
-"""A segment as bytes, and back. No pickle: fixed layouts, a protobuf header, a checksum.
+"""A segment as bytes, and back. No pickle: fixed layouts, a protobuf header, two checksums.
 
-    offset  bytes  content
-    0       4      magic "TWRL"
-    4       4      version of this layout, 1            (numbers are little-endian)
-    8       12     u32 sizes h, n, f of the three parts below
-    20      4      crc32 of the three parts
-    24      h      header: protobuf `SegmentHeader` (protos/replay.proto)
-    24+h    n      numbers: proprio f32 (T+1, 19), action f32 (T, 7), reward f32 (T), human u8 (T),
-                   embedding f32 (T+1, D)
-    24+h+n  f      frames by the header's codec (protos/frames.py)
+            offset  bytes  content
+    head ┬─ 0       28     prefix: sizes h, n, f of the parts below, checksums (protos/prefix.py)
+         ├─ 28      h      header: protobuf `SegmentHeader` (protos/replay.proto)
+         └─ 28+h    n      numbers: proprio f32 (T+1, 19), action f32 (T, 7), reward f32 (T), human u8 (T),
+                           embedding f32 (T+1, D)
+            28+h+n  f      frames by the header's codec (protos/frames.py)
 
-Numbers and frames are apart because reinforcement learning on a frozen backbone reads only the numbers.
+The head comes with a checksum of its own, because reinforcement learning on a frozen backbone reads only that much:
+`read_header` and `decode_numbers` take a head or a whole blob, and leave the frames alone.
 
 Every size is checked against what the header promises, and that against fixed limits, before anything is allocated.
 Damage raises `CorruptData`; another observation layout raises `SchemaMismatch`.
 """
 
 import re
-import struct
 import zlib
 from dataclasses import dataclass
 
@@ -27,13 +24,13 @@ from numpy.typing import NDArray
 
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.frames import CODECS, decode_images, encode_images
+from protos.prefix import MAX_HEADER_BYTES, PREFIX_BYTES, Prefix, pack_prefix, read_prefix
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import (
     ACTION_DIM,
     F32,
     PROPRIO_DIM,
     SEGMENT_STEPS,
-    U8,
     Bools,
     Configuration,
     Observation,
@@ -43,15 +40,8 @@ from protos.schema import (
     Source,
 )
 
-MAX_SEGMENT_BYTES = 128 << 20
-"""Larger than 17 observations of the largest cameras, raw."""
-MAX_HEADER_BYTES = 64 << 10
 MAX_EMBEDDING_DIM = 8192
 
-_MAGIC, _VERSION = b"TWRL", 1
-_PREFIX = struct.Struct("<4sIIIII")
-PREFIX_BYTES = _PREFIX.size
-"""Magic, layout, sizes and checksum: the first bytes of every blob."""
 _NAME = re.compile(r"[\w./:-]{1,100}")
 
 
@@ -80,6 +70,8 @@ class EncodedSegment:
     """Without actor, incarnation and seq."""
     numbers: bytes
     frames: bytes
+    frames_crc: int
+    """Checksum of the frames, which no name changes."""
 
     def named(self, *, actor: str, incarnation: str, seq: int) -> tuple[SegmentHeader, bytes]:
         """Header and blob under the name (actor, incarnation, seq). Raises InputError for an unusable name."""
@@ -93,8 +85,7 @@ class EncodedSegment:
             raise InputError(
                 f"segment of {header.episode}: texts and poses fill {len(packed)} of {MAX_HEADER_BYTES} bytes"
             )
-        crc = zlib.crc32(self.frames, zlib.crc32(self.numbers, zlib.crc32(packed)))
-        prefix = _PREFIX.pack(_MAGIC, _VERSION, len(packed), len(self.numbers), len(self.frames), crc)
+        prefix = pack_prefix(packed, self.numbers, frames=len(self.frames), frames_crc=self.frames_crc)
         return header, b"".join((prefix, packed, self.numbers, self.frames))
 
 
@@ -122,7 +113,8 @@ def encode_unnamed(segment: Segment, schema: Schema, *, codec: str) -> EncodedSe
         embedding_dim=0 if segment.embedding is None else segment.embedding.shape[1],
         image_bytes=image_bytes,
     )
-    return EncodedSegment(header=header, numbers=_encode_numbers(segment), frames=frames)
+    numbers = _encode_numbers(segment)
+    return EncodedSegment(header=header, numbers=numbers, frames=frames, frames_crc=zlib.crc32(frames))
 
 
 def encode_segment(segment: Segment, schema: Schema, *, actor: str, incarnation: str, seq: int, codec: str) -> bytes:
@@ -135,30 +127,32 @@ def encode_segment(segment: Segment, schema: Schema, *, actor: str, incarnation:
 
 
 def read_header(data: bytes) -> SegmentHeader:
-    """The header of a blob whose sizes and checksum are right; the arrays stay untouched."""
-    return _split(data)[0]
+    """The header of a blob or of its head alone, whose sizes and checksum are right; the frames stay untouched."""
+    return _open(data)[1]
+
+
+def check_blob(data: bytes) -> SegmentHeader:
+    """The header of a whole blob, each of whose bytes is right by the checksums."""
+    prefix, header, _ = _open(data)
+    prefix.check_frames(memoryview(data)[prefix.head :])
+    return header
 
 
 def decode_numbers(data: bytes, schema: Schema) -> tuple[SegmentHeader, Numbers]:
-    """Header and numbers; the frames are not decoded. The arrays are read-only views of `data`."""
-    header, numbers, _ = _split(data)
+    """Header and numbers of a blob or of its head alone. The arrays are read-only views of `data`."""
+    _, header, numbers = _open(data)
     _check_schema(header, schema)
     return header, _decode_numbers(header, numbers)
 
 
-def decode_frames(data: bytes, schema: Schema) -> tuple[U8, U8]:
-    """Side and wrist images, (T + 1, px, px, 3) each."""
-    header, _, frames = _split(data)
-    _check_schema(header, schema)
-    return _decode_frames(header, frames, schema)
-
-
 def decode_segment(data: bytes, schema: Schema) -> tuple[SegmentHeader, Segment]:
     """The whole segment."""
-    header, packed, frames = _split(data)
+    prefix, header, packed = _open(data)
     _check_schema(header, schema)
     numbers = _decode_numbers(header, packed)
-    side, wrist = _decode_frames(header, frames, schema)
+    frames = memoryview(data)[prefix.head :]
+    prefix.check_frames(frames)
+    side, wrist = decode_images(frames, header.codec, header.image_bytes, header.steps + 1, schema)
     segment = Segment(
         task=header.task,
         scene=header.scene,
@@ -182,7 +176,7 @@ def decode_segment(data: bytes, schema: Schema) -> tuple[SegmentHeader, Segment]
 def has_human_step(header: SegmentHeader, data: bytes) -> bool:
     """Whether a person chose an action in this blob, whose header has been read."""
     rows, steps = header.steps + 1, header.steps
-    start = _PREFIX.size + _PREFIX.unpack_from(data)[2] + 4 * (rows * PROPRIO_DIM + steps * ACTION_DIM + steps)
+    start = PREFIX_BYTES + read_prefix(data).header + 4 * (rows * PROPRIO_DIM + steps * ACTION_DIM + steps)
     return any(data[start : start + steps])
 
 
@@ -254,26 +248,14 @@ def _decode_numbers(header: SegmentHeader, numbers: memoryview) -> Numbers:
     )
 
 
-def _decode_frames(header: SegmentHeader, frames: memoryview, schema: Schema) -> tuple[U8, U8]:
-    return decode_images(frames, header.codec, header.image_bytes, header.steps + 1, schema)
-
-
-def _split(data: bytes) -> tuple[SegmentHeader, memoryview, memoryview]:
-    """Header, numbers and frames, after the checks that need no schema."""
-    if not _PREFIX.size <= len(data) <= MAX_SEGMENT_BYTES:
-        raise CorruptData(f"a segment of {len(data)} bytes: {_PREFIX.size} to {MAX_SEGMENT_BYTES}")
-    magic, version, *sizes, crc = _PREFIX.unpack_from(data)
-    if magic != _MAGIC:
-        raise CorruptData(f"not a segment: it begins with {magic!r}, not {_MAGIC!r}")
-    if version != _VERSION:
-        raise SchemaMismatch(f"segment layout {version}: this program reads layout {_VERSION}")
-    if sum(sizes) != len(data) - _PREFIX.size or sizes[0] > MAX_HEADER_BYTES:
-        raise CorruptData(f"a segment of {len(data)} bytes with parts of {sizes} bytes")
-    body = memoryview(data)[_PREFIX.size :]
-    if zlib.crc32(body) != crc:
-        raise CorruptData("a segment whose checksum is wrong")
-    numbers = sizes[0] + sizes[1]
-    return _parse_header(bytes(body[: sizes[0]])), body[sizes[0] : numbers], body[numbers:]
+def _open(data: bytes) -> tuple[Prefix, SegmentHeader, memoryview]:
+    """Prefix, header and numbers of a blob or a head, after the checks that need no schema."""
+    prefix = read_prefix(data)
+    if len(data) not in (prefix.head, prefix.total):
+        raise CorruptData(f"a segment of {len(data)} bytes that says it has {prefix.total}")
+    prefix.check_head(data)
+    numbers = PREFIX_BYTES + prefix.header
+    return prefix, _parse_header(data[PREFIX_BYTES:numbers]), memoryview(data)[numbers : prefix.head]
 
 
 def _parse_header(data: bytes) -> SegmentHeader:

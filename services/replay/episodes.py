@@ -12,9 +12,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.codec import Numbers, configuration_of, decode_frames
+from protos.codec import Numbers, configuration_of
+from protos.frames import decode_images
+from protos.prefix import Prefix
 from protos.replay_pb2 import SegmentHeader
-from protos.schema import F32, Bools, Buffer, Configuration, Observation, Outcome, Schema, Source
+from protos.schema import F32, U8, Bools, Buffer, Configuration, Observation, Outcome, Schema, Source
 
 T = TypeVar("T", bound=np.generic)
 
@@ -47,18 +49,26 @@ class Episode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """One segment with its numbers decoded; they are views of `data`, the blob, which still holds the frames."""
+    """One segment with its numbers decoded, and with its frames where they have been fetched."""
 
+    prefix: Prefix
     header: SegmentHeader
     numbers: Numbers
-    data: bytes
+    """Views of the head."""
+    frames: memoryview | None
+    """Encoded, and right by their checksum."""
     slot: int
     """Of the server's ring, where the blob is as long as it is not overwritten."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the blob, those that are here."""
+        return self.prefix.head if self.frames is None else self.prefix.total
 
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """Consecutive pieces of one episode as whole arrays, without frames."""
+    """Consecutive pieces of one episode as whole arrays; the frames stay in the pieces."""
 
     buffer: Buffer
     pieces: list[Piece]
@@ -85,6 +95,10 @@ class Track:
     def source(self) -> Source:
         return Source(self.pieces[0].header.source)
 
+    @property
+    def has_frames(self) -> bool:
+        return all(piece.frames is not None for piece in self.pieces)
+
     @classmethod
     def of(cls, buffer: Buffer, pieces: list[Piece]) -> "Track":
         """Joins pieces; the last observation of one is the first of the next."""
@@ -110,8 +124,8 @@ class Track:
         )
 
     def episode(self, schema: Schema) -> Episode:
-        """Decodes the frames. Raises CorruptData."""
-        frames = [decode_frames(piece.data, schema) for piece in self.pieces]
+        """Decodes the frames, which must be here. Raises CorruptData."""
+        frames = [_decode_frames(piece, schema) for piece in self.pieces]
         side, wrist = (_join(list(camera)) for camera in zip(*frames, strict=True))
         headers = [piece.header for piece in self.pieces]
         first = headers[0]
@@ -163,7 +177,7 @@ class Assembler:
         self.cut_short = 0
         """Episodes, or parts of one, closed without an outcome."""
         self.waiting_bytes = 0
-        """Of the segments of open episodes."""
+        """Of the segments of open episodes, as far as they were fetched."""
         self.open = 0
         """Episodes that wait for more."""
         self._actors: dict[str, _Actor] = {}
@@ -195,8 +209,8 @@ class Assembler:
         waiting.pieces.append(piece)
         waiting.next_step += header.steps
         waiting.turn = actor.turn
-        waiting.bytes += len(piece.data)
-        self.waiting_bytes += len(piece.data)
+        waiting.bytes += piece.held_bytes
+        self.waiting_bytes += piece.held_bytes
 
     def _close(self, actor: _Actor, name: str) -> Track:
         waiting = actor.open.pop(name)
@@ -217,6 +231,13 @@ class Assembler:
             actor = next(actor for actor in self._actors.values() if actor.open)
             closed.append(self._close(actor, next(iter(actor.open))))
         return closed
+
+
+def _decode_frames(piece: Piece, schema: Schema) -> tuple[U8, U8]:
+    """Side and wrist images, (T + 1, px, px, 3) each."""
+    assert piece.frames is not None, "an episode without its frames"
+    header = piece.header
+    return decode_images(piece.frames, header.codec, header.image_bytes, header.steps + 1, schema)
 
 
 def _join(parts: list[NDArray[T]]) -> NDArray[T]:

@@ -20,6 +20,7 @@ from protos.schema import Buffer, Schema
 from services.replay.allowance import Allowances
 from services.replay.connection import Client, Keys, ReplaySettings, connect, masked, reaching
 from services.replay.episodes import Assembler, Track
+from services.replay.frame_demand import FrameDemand
 from services.replay.handshake import greet
 from services.replay.presence import Beacon
 from services.replay.rate import Rate
@@ -43,6 +44,7 @@ class Follower:
         schema: Schema,
         *,
         buffers: Sequence[Buffer],
+        demands: Mapping[Buffer, FrameDemand],
         waiting_bytes: int,
         deliver: Callable[[Track, int], None],
         allowed: Callable[[int], Mapping[Buffer, int]],
@@ -53,7 +55,7 @@ class Follower:
         self.settings, self.shard, self.schema = settings, shard, schema
         self._client: Client = connect(settings, shard)
         self._keys = {buffer: Keys(settings.prefix, buffer) for buffer in buffers}
-        self._tails = {buffer: Tail(self._client, keys, schema) for buffer, keys in self._keys.items()}
+        self._tails = {buffer: Tail(self._client, keys, schema, demands[buffer]) for buffer, keys in self._keys.items()}
         self._assemblers = {buffer: Assembler(buffer, max_waiting_bytes=waiting_bytes) for buffer in buffers}
         self._allowances, self._allowed = Allowances(self._client, settings.prefix), allowed
         self._deliver, self._tell = deliver, tell
@@ -140,11 +142,20 @@ class Follower:
             arrivals = tail.read()
         self.answered = True
         self.transitions_rate.add(sum(piece.header.steps for piece in arrivals.pieces))
-        self.bytes_rate.add(sum(len(piece.data) for piece in arrivals.pieces))
+        self.bytes_rate.add(sum(piece.held_bytes for piece in arrivals.pieces))
         for piece in arrivals.pieces:
             for track in self._assemblers[buffer].add(piece):
-                self._deliver(track, self.shard)
+                self._deliver(self._completed(track, tail), self.shard)
         return arrivals.entries
+
+    def _completed(self, track: Track, tail: Tail) -> Track:
+        """As it is where the server fails now; the next pass says so."""
+        try:
+            with reaching(self.settings, self.shard):
+                return tail.complete(track)
+        except Unreachable as error:
+            log.debug("an episode without its frames: %s", error)
+            return track
 
     def _speak(self) -> None:
         """Allowances, and that this reader is alive. A server that is full refuses both and can still be read."""

@@ -1,13 +1,13 @@
 """Direct mode: the pictures of a batch from the slots that hold them.
 
-    wanted ──► each once, in order ──► runs of neighbours ──► requests: a run's pictures per camera, the blob's checksum
+    wanted ──► each once, in order ──► runs of neighbours ──► requests: a run's pictures per camera, the checksums
                                                                 │
     raw    straight into the arrays of the batch  ◄─────────────┤
     jpeg   into a block, decoded in other threads while the next answers arrive
     zstd   the same, with all frames of the segment
 
-A slot is taken for what it was only if its blob still has the checksum that the index knew. The checksum is read after
-the pictures: a slot is emptied when the ring has turned, and a server that lost its latest data fills it with another
+A slot is taken for what it was only if its blob still has the checksums that were known. They are read after the
+pictures: a slot is emptied when the ring has turned, and a server that lost its latest data fills it with another
 segment, but it never gets its old contents back.
 """
 
@@ -22,10 +22,11 @@ import numpy as np
 
 from protos.errors import CorruptData
 from protos.frames import CODECS
+from protos.prefix import CHECKSUMS
 from protos.schema import U8, Schema
 from services.replay.frame_codec import Job, decode_jpeg, decode_segment
 from services.replay.frame_plan import Run, Slot, Wanted
-from services.replay.frame_table import CRC, Camera, image_ends
+from services.replay.frame_table import Camera, image_ends
 from services.replay.wire import Request, SlotReader
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class Fetch:
             for run in slot.runs:
                 for camera in self._wanted.out:
                     self._request_run(slot, run, camera, raw=codec == "raw")
-        slot.requests.append(Request(slot.number, CRC.start, CRC.stop, [memoryview(slot.crc)]))
+        slot.requests.append(Request(slot.number, CHECKSUMS.start, CHECKSUMS.stop, [memoryview(slot.checksums)]))
 
     def _request_all(self, slot: Slot) -> None:
         """All frames of the segment as one block, as none can be decoded alone."""

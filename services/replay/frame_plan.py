@@ -33,7 +33,7 @@ class Slot:
     requests: list[Request] = field(default_factory=list)
     block_bytes: int = 0
     decode: Callable[[], None] | None = None
-    crc: bytearray = field(default_factory=lambda: bytearray(4))
+    checksums: bytearray = field(default_factory=lambda: bytearray(8))
     whole: bool = True
 
     @property
@@ -50,7 +50,7 @@ class Slot:
 
     def valid(self) -> bool:
         """All answers came, from the blob that was meant."""
-        return self.whole and int.from_bytes(self.crc, "little") == int(self.record["crc"])
+        return self.whole and int.from_bytes(self.checksums, "little") == int(self.record["checksums"])
 
 
 def plan(places: Places, picks: Sequence[int], *, join: bool) -> list[Slot]:
@@ -60,7 +60,7 @@ def plan(places: Places, picks: Sequence[int], *, join: bool) -> list[Slot]:
     its neighbours before it.
     """
     numbers, offsets = places.number.tolist(), places.offset.tolist()
-    slots, names = places.segment["slot"].tolist(), places.segment[["shard", "slot", "crc"]].tolist()
+    slots, names = places.segment["slot"].tolist(), places.segment[["shard", "slot", "checksums"]].tolist()
     found: dict[tuple[int, int, int], Slot] = {}  # a slot may have held several segments
     run, current, last, room = Run(offset=0, picks=[]), -1, -1, 0
     for pick in picks:

@@ -1,7 +1,7 @@
 """The pictures of one buffer's observations: as many as memory allows, the others from their servers when drawn.
 
-    stage(pieces) ─┬─► decoded into the ring of the newest observations          (mirror)
-                   └─► where each observation lies on its server ──► add(rows)
+    stage(pieces) ─┬─ frames ─► decoded into the ring of the newest observations (mirror)
+                   └─ heads ──► where each observation lies on its server ──► add(rows)
     locate(rows) ──► places ──► take ─┬─ copied from the ring
                                       └─ read from the server, and checked       (direct)
 
@@ -89,8 +89,16 @@ class FrameStore:
         self._direct = DirectReader(schema, fetchers, self._decoders)
         self._staging = threading.Lock()
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether it keeps pictures in memory, so that it is to be given frames."""
+        return self._ring.bytes > 0
+
     def stage(self, pieces: Sequence[Piece], *, shard: int, slots: Sequence[int]) -> Staged:
         """Decodes an episode of T + 1 observations whose segments lie in `slots`. Slow; any thread, no lock.
+
+        A store that keeps nothing in memory needs the pieces' heads alone, and finds out what is wrong with their
+        frames when they are drawn.
 
         Raises CorruptData. Then, and when what is staged is never added, all that has happened is that some older
         observations are no longer in memory.
@@ -100,6 +108,8 @@ class FrameStore:
         begins = np.cumsum([0, *steps[:-1]]).tolist()
         with self._staging:  # two episodes at once could be decoded into the same part of a small ring
             places = places_of(records, self._ring.reserve(sum(steps) + 1))
+            if not self.mirrors:
+                return Staged(places=places)
             jobs = [
                 self._decoders.submit(self._stage_segment, piece, record, places.number[begin:end])
                 for piece, record, begin, end in zip(pieces, records, begins, [*begins[1:], None], strict=True)
@@ -150,7 +160,8 @@ class FrameStore:
 
     def _stage_segment(self, piece: Piece, record: Records, numbers: Rows) -> None:
         """Checks all of a segment's images and decodes those of its observations that have a place in memory."""
-        frames = memoryview(piece.data)[int(record["start"]) : int(record["stop"])]
+        frames = piece.frames
+        assert frames is not None, "a segment for the mirror without its frames"
         check_segment(frames, record, self.schema, self.cameras)
         kept = np.flatnonzero(self._ring.holds(numbers)).tolist()
         jobs = [Job(camera, k, self._ring.place(camera, int(numbers[k]))) for camera in self.cameras for k in kept]

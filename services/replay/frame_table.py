@@ -1,14 +1,13 @@
 """Where every observation of a buffer lies: in memory by its number, on its server by slot and offset.
 
     row of the caller ─┬─► number: counted up as observations arrive; neighbours of an episode have neighbouring ones
-                       ├─► segment: its slot, its checksum, where its frames begin, the sizes of its images
+                       ├─► segment: its slot, its checksums, where its frames begin, the sizes of its images
                        └─► offset: which of the segment's observations it is
 
 An observation that two segments share counts as the first of the later one. A segment takes about 160 bytes, and is
 forgotten with the last of its rows.
 """
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.codec import PREFIX_BYTES
 from protos.errors import CorruptData
 from protos.frames import CODECS
 from protos.schema import SEGMENT_STEPS, Schema
@@ -31,7 +29,7 @@ SEGMENT = np.dtype(
     [
         ("shard", np.uint16),
         ("slot", np.int64),
-        ("crc", np.uint32),  # of the blob, from its prefix
+        ("checksums", np.uint64),  # of the blob, from its prefix
         ("codec", np.uint8),  # index in CODECS
         ("steps", np.uint8),
         ("start", np.uint32),  # of the frames in the blob
@@ -39,10 +37,6 @@ SEGMENT = np.dtype(
         ("ends", np.uint32, (2 * (SEGMENT_STEPS + 1),)),  # jpeg: of each image, counted from `start`
     ]
 )
-CRC = slice(20, 24)
-"""Where a blob has its checksum (protos/codec.py)."""
-_SIZES = struct.Struct("<8xIIII")
-"""Of header, numbers and frames, then the checksum."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,15 +64,14 @@ class Places:
 
 
 def describe(piece: Piece, schema: Schema, *, shard: int, slot: int) -> Records:
-    """One entry of the table, (). Raises CorruptData where the sizes of the images do not add up."""
-    header, numbers, frames, crc = _SIZES.unpack_from(piece.data)
+    """One entry of the table, (), known from the head. Raises CorruptData where sizes of images do not add up."""
+    prefix, frames = piece.prefix, piece.prefix.frames
     images = list(piece.header.image_bytes)
     rows = piece.header.steps + 1
     record = np.zeros((), SEGMENT)
-    record["shard"], record["slot"], record["crc"] = shard, slot, crc
+    record["shard"], record["slot"], record["checksums"] = shard, slot, prefix.checksums
     record["codec"], record["steps"] = CODECS.index(piece.header.codec), piece.header.steps
-    record["start"] = PREFIX_BYTES + header + numbers
-    record["stop"] = record["start"] + frames
+    record["start"], record["stop"] = prefix.head, prefix.total
     if piece.header.codec == "jpeg":
         if len(images) != 2 * rows or sum(images) != frames:
             raise CorruptData(f"{len(images)} images of {sum(images)} bytes, there are {2 * rows} in {frames} bytes")

@@ -56,7 +56,7 @@ class Intake:
         mirror, keep = self._mirrors.get(track.buffer), track.buffer in self.keep_frames
         wanted = mirror is not None and self._embeddings
         embedding = track.embedding if self._backbone_id in ("", track.backbone_id) else None
-        compute = self._embed if wanted and embedding is None else None
+        compute = self._embed if wanted and embedding is None and track.has_frames else None
         episode = track.episode(self._schema) if keep or compute is not None else None
         if compute is not None and episode is not None:
             embedding = compute(episode)

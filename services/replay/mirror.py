@@ -64,6 +64,11 @@ class Mirror:
         return 0 if self._index is None else self._index.transitions
 
     @property
+    def wants_frames(self) -> bool:
+        """Whether `add` needs the frames of episodes, not only their heads."""
+        return self._frames is not None and self._frames.mirrors
+
+    @property
     def embedding_dim(self) -> int:
         """Numbers of a readout; 0 before the first."""
         return 0 if self._index is None else self._index.embedding_dim

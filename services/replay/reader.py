@@ -5,8 +5,9 @@
     …                   ┘        └────► kept with frames ────────► episodes
                                         damaged, overwritten, of another schema: dropped, counted, logged
 
-Each segment is fetched and decoded once. Its frames are decoded only if its buffer is in `keep_frames`, if batches hold
-pictures, or if the readouts that came with it are of another backbone and must be computed again. A shard that is away
+Each segment is fetched and decoded once. Its frames are fetched and decoded only if its buffer is in `keep_frames`, if
+pictures are kept in memory, or if the readouts that came with it are of another backbone and must be computed again;
+otherwise its head is all that is read. A shard that is away
 delays nobody: what the others bring is taken in meanwhile, and what is already here can be drawn.
 """
 
@@ -26,6 +27,7 @@ from protos.schema import BUFFERS, F32, Buffer, Schema
 from services.replay.batch import Batch, Field
 from services.replay.connection import ReplaySettings
 from services.replay.episodes import Episode
+from services.replay.frame_demand import FrameDemand
 from services.replay.intake import Intake
 from services.replay.mirror import Mirror
 from services.replay.reading import Reading
@@ -103,6 +105,7 @@ class ReplayReader:
             settings,
             schema,
             buffers=self.buffers,
+            demands={buffer: self._demand(buffer, embed, backbone_id, keep_frames) for buffer in self.buffers},
             waiting_bytes=waiting_bytes,
             deliver=self._intake.take,
             name=name or f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}",
@@ -232,6 +235,14 @@ class ReplayReader:
 
     def _away(self) -> frozenset[int]:
         return self._shards.away()
+
+    def _demand(self, buffer: Buffer, embed: object, backbone_id: str, keep_frames: Sequence[Buffer]) -> FrameDemand:
+        mirror = self._mirrors.get(buffer)
+        return FrameDemand(
+            always=buffer in keep_frames or (mirror is not None and mirror.wants_frames),
+            recompute=embed is not None and mirror is not None and self._reading.embeddings,
+            backbone_id=backbone_id,
+        )
 
     def _mirror(self, buffer: Buffer) -> Mirror:
         if buffer not in self._mirrors:

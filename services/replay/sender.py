@@ -33,7 +33,7 @@ BATCH_RECORDS = 32
 BATCH_BYTES = 8 << 20
 
 TAGS = (
-    *("actor", "incarnation", "episode", "first_step", "outcome"),
+    *("head", "actor", "incarnation", "episode", "first_step", "outcome"),
     *("source", "cell", "human", "oldest_version", "newest_version"),
 )
 """Fields of a record that its index entry carries, beside the script's own: ring, seq, steps, transitions, bytes."""

@@ -12,6 +12,7 @@ from protos.schema import Buffer, Schema
 from services.replay.connection import ReplaySettings, check_buffer
 from services.replay.episodes import Track
 from services.replay.follower import Follower
+from services.replay.frame_demand import FrameDemand
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,16 @@ class Shards:
         schema: Schema,
         *,
         buffers: Sequence[Buffer],
+        demands: Mapping[Buffer, FrameDemand],
         waiting_bytes: int,
         deliver: Callable[[Track, int], None],
         name: str,
         tell: Callable[[], Mapping[str, float]],
     ) -> None:
-        """`deliver(track, shard)` is called by each shard's thread; `tell()` gives what others see under `name`."""
+        """`demands` says of each buffer which frames are fetched, `tell()` what others see under `name`.
+
+        `deliver(track, shard)` is called by each shard's thread.
+        """
         self.buffers = tuple(buffers)
         self._followers = [
             Follower(
@@ -45,6 +50,7 @@ class Shards:
                 shard,
                 schema,
                 buffers=buffers,
+                demands=demands,
                 waiting_bytes=waiting_bytes,
                 deliver=deliver,
                 allowed=self._allowed,

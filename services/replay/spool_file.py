@@ -3,8 +3,8 @@
     offset  bytes  content of a record
     0       4      u32 length of the blob                    (little-endian)
     4       1      mask of buffers
-    5       4      crc32 of these five bytes and the blob's first 24
-    9       …      blob (protos/codec.py), whose first 24 bytes hold its sizes and the crc32 of the rest
+    5       4      crc32 of these five bytes and the blob's first 28
+    9       …      blob (protos/codec.py), whose first 28 bytes hold its sizes and the crc32 of the rest
 
 A process that dies while it writes leaves a torn last record, which the next one cuts off: nobody was told that it was
 kept. Anything else that is wrong is damage; what follows it in the file is set aside, beside the file, and not sent.
@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from protos.codec import MAX_SEGMENT_BYTES, PREFIX_BYTES, has_human_step, read_header
+from protos.codec import check_blob, has_human_step
 from protos.errors import CorruptData, InputError, SchemaMismatch
+from protos.prefix import MAX_SEGMENT_BYTES, PREFIX_BYTES, read_prefix
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import BUFFERS, Buffer, Schema
 
@@ -41,6 +42,8 @@ class Record:
     incarnation: str
     seq: int
     steps: int
+    head: int
+    """Bytes of its blob before the frames."""
     episode: str
     first_step: int
     outcome: str
@@ -67,6 +70,7 @@ class Record:
             incarnation=header.incarnation,
             seq=header.seq,
             steps=header.steps,
+            head=read_prefix(blob).head,
             episode=header.episode,
             first_step=header.first_step,
             outcome=header.outcome,
@@ -153,7 +157,7 @@ def _whole_records(file: BinaryIO, path: Path, size: int) -> Iterator[tuple[Reco
         if length > size - offset - _PREFIX.size:
             return
         blob = start + file.read(length - PREFIX_BYTES)
-        header = read_header(blob)
+        header = check_blob(blob)
         record = Record.of(header, blob, mask, path=path, offset=offset, added_s=added_s)
         yield record, header
         offset += record.size

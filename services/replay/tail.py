@@ -1,4 +1,8 @@
-"""Follows one buffer's index stream and fetches each new segment once.
+"""Follows one buffer's index stream and fetches of each new segment what is wanted of it.
+
+    index entry ──► head of its slot ──► numbers ──────────────────────────► piece
+                        └─ frames are wanted by what it says ──► the rest ──► piece with frames
+    frames are wanted of every segment: ──► the whole slot at once ─────────► piece with frames
 
 An entry counts only if the bytes in its slot carry the entry's own name. Slots are not reused while the server lives,
 but a server that lost its last second in a crash gives the same slot number to another segment; and a segment that it
@@ -7,18 +11,20 @@ lost comes a second time from the writer's spool, under a new entry, when it has
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from protos.codec import MAX_SEGMENT_BYTES, decode_numbers
+from protos.codec import decode_numbers, read_header
 from protos.errors import CorruptData, SchemaMismatch
+from protos.prefix import MAX_SEGMENT_BYTES, PREFIX_BYTES, read_prefix
 from protos.schema import Schema
 from services.replay.connection import Client, Keys
-from services.replay.episodes import Piece
+from services.replay.episodes import Piece, Track
+from services.replay.frame_demand import FrameDemand
+from services.replay.slots import Rest, Slots, Span
 
 log = logging.getLogger(__name__)
 
 FETCH_ENTRIES = 64
-FETCH_BYTES = 32 << 20
 COUNTS = ("segments", "corrupt", "wrong_schema", "overwritten", "repeated", "missed")
 
 
@@ -31,6 +37,8 @@ class Entry:
     actor: str
     incarnation: str
     seq: int
+    head: int
+    """Bytes of the segment before its frames."""
     size: int
     transitions: int
 
@@ -38,16 +46,20 @@ class Entry:
     def parse(cls, position: bytes, fields: dict[bytes, bytes]) -> "Entry":
         """Raises CorruptData for an entry that no commit script wrote."""
         try:
-            ring, seq, size, transitions = (int(fields[name]) for name in (b"ring", b"seq", b"bytes", b"transitions"))
+            numbers = (b"ring", b"seq", b"head", b"bytes", b"transitions")
+            ring, seq, head, size, transitions = (int(fields[name]) for name in numbers)
             actor, incarnation = (fields[name].decode() for name in (b"actor", b"incarnation"))
         except (KeyError, ValueError) as error:
             raise CorruptData(f"index entry {position.decode()}: {error}") from error
+        if not PREFIX_BYTES <= head <= size <= MAX_SEGMENT_BYTES:
+            raise CorruptData(f"index entry {position.decode()}: a segment of {size} bytes, {head} before its frames")
         return cls(
             position=position,
             ring=ring,
             actor=actor,
             incarnation=incarnation,
             seq=seq,
+            head=head,
             size=size,
             transitions=transitions,
         )
@@ -65,8 +77,9 @@ class Arrivals:
 class Tail:
     """Reads from the oldest entry on. Belongs to one thread; raises redis errors."""
 
-    def __init__(self, client: Client, keys: Keys, schema: Schema) -> None:
-        self._client, self._keys, self._schema = client, keys, schema
+    def __init__(self, client: Client, keys: Keys, schema: Schema, demand: FrameDemand) -> None:
+        self._client, self._keys, self._schema, self._demand = client, keys, schema, demand
+        self._slots = Slots(client, keys)
         self.counts = Counter(dict.fromkeys(COUNTS, 0))
         """Read by other threads, so no name is ever added."""
         self.transitions = 0
@@ -77,14 +90,22 @@ class Tail:
         self._last: dict[tuple[str, str], int] = {}
 
     def read(self) -> Arrivals:
-        """The next entries, at most 64 and about 32 MiB of them."""
+        """The next entries, at most 64."""
         found = self._next_entries()
         entries = [entry for entry in (self._parse(*each) for each in found) if entry is not None]
-        blobs = self._fetch(entries)
+        found_in = self._slots.read([self._first_span(entry) for entry in entries])
+        rests = self._slots.read_rests([self._rest_span(*each) for each in zip(entries, found_in, strict=True)])
         if found:
             self._position = found[-1][0]
-        pieces = [self._accept(entry, blob) for entry, blob in zip(entries, blobs, strict=True)]
+        pieces = [self._accept(*each) for each in zip(entries, found_in, rests, strict=True)]
         return Arrivals(entries=len(found), pieces=[piece for piece in pieces if piece is not None])
+
+    def complete(self, track: Track) -> Track:
+        """The episode with the frames that it turned out to need; without those that have left the ring meanwhile."""
+        if track.has_frames or not self._demand.of_episode(track):
+            return track
+        rests = self._slots.read_rests([_frames_of(piece) for piece in track.pieces])
+        return replace(track, pieces=[self._complete(*each) for each in zip(track.pieces, rests, strict=True)])
 
     def _next_entries(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
         answer = self._client.execute_command(
@@ -99,19 +120,25 @@ class Tail:
             self._drop("corrupt", str(error))
             return None
 
-    def _fetch(self, entries: list[Entry]) -> list[bytes]:
-        """The entries' slots, at most about `FETCH_BYTES` per round trip."""
-        blobs: list[bytes] = []
-        pipeline, size = self._client.pipeline(transaction=False), 0
-        for entry in entries:
-            pipeline.execute_command("GETRANGE", self._keys.slots + str(entry.ring), 0, MAX_SEGMENT_BYTES - 1)
-            size += entry.size
-            if size > FETCH_BYTES:
-                blobs += pipeline.execute()
-                size = 0
-        return blobs + pipeline.execute()
+    def _first_span(self, entry: Entry) -> Span:
+        if self._demand.always:
+            return Span(slot=entry.ring, start=0, stop=MAX_SEGMENT_BYTES, expected=entry.size)
+        return Span(slot=entry.ring, start=0, stop=entry.head, expected=entry.head)
 
-    def _accept(self, entry: Entry, blob: bytes) -> Piece | None:
+    def _rest_span(self, entry: Entry, data: bytes) -> Span | None:
+        """What is wanted behind the head: frames, or whatever tells why the slot does not hold what the entry says."""
+        if self._demand.always:
+            return None
+        try:
+            head = read_prefix(data).head
+            wanted = head != len(data) or (self._demand.recompute and self._demand.of_segment(read_header(data)))
+        except (CorruptData, SchemaMismatch):
+            return None
+        if not wanted:
+            return None
+        return Span(slot=entry.ring, start=len(data), stop=MAX_SEGMENT_BYTES, expected=entry.size - entry.head)
+
+    def _accept(self, entry: Entry, data: bytes, rest: Rest | None) -> Piece | None:
         """The decoded segment of an entry, or None with the reason counted."""
         if self.slot and entry.ring > self.slot + 1:
             self.counts["missed"] += entry.ring - self.slot - 1
@@ -120,27 +147,64 @@ class Tail:
         if entry.seq <= self._last.get(writer, -1):
             self.counts["repeated"] += 1
             return None
-        if not blob:
+        if not data:
             self.counts["overwritten"] += 1
             return None
         try:
-            header, numbers = decode_numbers(blob, self._schema)
+            piece = self._decode(entry, data, rest)
         except SchemaMismatch as error:
             self._drop("wrong_schema", f"segment {entry.seq} of {entry.actor}/{entry.incarnation}: {error}")
             return None
         except CorruptData as error:
             self._drop("corrupt", f"segment {entry.seq} of {entry.actor}/{entry.incarnation}: {error}")
             return None
-        if (header.actor, header.incarnation, header.seq) != (*writer, entry.seq):
+        if piece is None or (piece.header.actor, piece.header.incarnation, piece.header.seq) != (*writer, entry.seq):
             self.counts["overwritten"] += 1
             return None
         self._last[writer] = entry.seq
-        if not numbers.finite():
+        if not piece.numbers.finite():
             self._drop("corrupt", f"segment {entry.seq} of {entry.actor}/{entry.incarnation}: NaN or infinity")
             return None
         self.counts["segments"] += 1
-        return Piece(header=header, numbers=numbers, data=blob, slot=entry.ring)
+        return piece
+
+    def _decode(self, entry: Entry, data: bytes, rest: Rest | None) -> Piece | None:
+        """The segment in a slot; None where the slot was given away between two looks at it. Raises CorruptData."""
+        prefix = read_prefix(data)
+        if rest is not None and prefix.head != len(data):
+            data, rest = data + rest.data, None
+        header, numbers = decode_numbers(data, self._schema)
+        piece = Piece(prefix=prefix, header=header, numbers=numbers, frames=None, slot=entry.ring)
+        if rest is not None:
+            return self._with_frames(piece, rest)
+        if not self._demand.always and len(data) == prefix.head:
+            return piece
+        frames = memoryview(data)[prefix.head :]
+        prefix.check_frames(frames)
+        return replace(piece, frames=frames)
+
+    def _complete(self, piece: Piece, rest: Rest | None) -> Piece:
+        try:
+            return piece if rest is None else self._with_frames(piece, rest) or piece
+        except CorruptData as error:
+            self._drop("corrupt", f"frames of segment {piece.header.seq} of {piece.header.actor}: {error}")
+            return piece
+
+    def _with_frames(self, piece: Piece, rest: Rest) -> Piece | None:
+        """None where the frames are another segment's. Raises CorruptData where they are damaged."""
+        if rest.checksums != piece.prefix.checksums:
+            return None
+        piece.prefix.check_frames(rest.data)
+        return replace(piece, frames=memoryview(rest.data))
 
     def _drop(self, why: str, text: str) -> None:
         self.counts[why] += 1
         log.warning("%s: dropped %s", self._keys.index, text)
+
+
+def _frames_of(piece: Piece) -> Span | None:
+    """Where frames lie that are not here."""
+    if piece.frames is not None:
+        return None
+    prefix = piece.prefix
+    return Span(slot=piece.slot, start=prefix.head, stop=prefix.total, expected=prefix.frames)

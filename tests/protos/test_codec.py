@@ -11,14 +11,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protos.codec import decode_frames, decode_numbers, decode_segment, encode_segment, read_header
+from protos.codec import decode_numbers, decode_segment, encode_segment, read_header
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.frames import CODECS
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
 
 SCHEMA = Schema(side_px=32, wrist_px=16)
-PREFIX = struct.Struct("<4sIIIII")
+PREFIX = struct.Struct("<4sIIIIII")
 
 
 def make(rng: np.random.Generator, *, steps: int = 5, dim: int = 4, **changes: object) -> Segment:
@@ -53,16 +53,22 @@ def encode(segment: Segment, *, codec: str = "zstd", seq: int = 3) -> bytes:
 def forge(
     blob: bytes, *, header: SegmentHeader | None = None, numbers: bytes | None = None, frames: bytes | None = None
 ) -> bytes:
-    """A blob with other parts and a right checksum: what a hostile or mistaken writer could send."""
-    _, _, h, n, _, _ = PREFIX.unpack_from(blob)
+    """A blob with other parts and right checksums: what a hostile or mistaken writer could send."""
+    _, _, h, n, _, _, _ = PREFIX.unpack_from(blob)
     start = PREFIX.size
     parts = [
         blob[start : start + h] if header is None else header.SerializeToString(),
         blob[start + h : start + h + n] if numbers is None else numbers,
         blob[start + h + n :] if frames is None else frames,
     ]
-    body = b"".join(parts)
-    return PREFIX.pack(b"TWRL", 1, *map(len, parts), zlib.crc32(body)) + body
+    return sealed(*parts)
+
+
+def sealed(header: bytes, numbers: bytes, frames: bytes) -> bytes:
+    """Parts with right sizes and checksums, written here once more from the description of the layout."""
+    sizes = len(header), len(numbers), len(frames)
+    first = struct.pack("<4sIIIII", b"TWRL", 2, *sizes, zlib.crc32(frames))
+    return first + struct.pack("<I", zlib.crc32(first + header + numbers)) + header + numbers + frames
 
 
 def changed_header(blob: bytes, **changes: object) -> SegmentHeader:
@@ -153,7 +159,7 @@ def test_numbers_come_without_frames():
     same(numbers.proprio, segment.observation.proprio)
     assert numbers.finite()
     with pytest.raises(CorruptData):
-        decode_frames(blob, SCHEMA)
+        decode_segment(blob, SCHEMA)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -179,7 +185,7 @@ def test_random_bytes_are_refused(data):
 
 def forge_prefix(data: bytes) -> bytes:
     """Right in everything that needs no meaning."""
-    return PREFIX.pack(b"TWRL", 1, len(data), 0, 0, zlib.crc32(data)) + data
+    return sealed(data, b"", b"")
 
 
 def test_pickles_are_refused():
@@ -192,7 +198,7 @@ def test_pickles_are_refused():
 
 @pytest.mark.parametrize("lengths", [(2**32 - 1, 0, 0), (0, 2**32 - 1, 0), (0, 0, 2**32 - 1), (100_000, 0, 0)])
 def test_absurd_lengths_are_refused_without_allocating(lengths):
-    blob = PREFIX.pack(b"TWRL", 1, *lengths, 0) + b"x" * 100_000
+    blob = PREFIX.pack(b"TWRL", 2, *lengths, 0, 0) + b"x" * 100_000
     refuse_cheaply(blob)
 
 
@@ -256,8 +262,8 @@ def test_another_schema_or_layout_is_named():
     blob = encode(make(np.random.default_rng(6)))
     with pytest.raises(SchemaMismatch, match=SCHEMA.hash):
         decode_segment(blob, Schema(side_px=64, wrist_px=16))
-    with pytest.raises(SchemaMismatch, match="layout 2"):
-        read_header(blob[:4] + struct.pack("<I", 2) + blob[8:])
+    with pytest.raises(SchemaMismatch, match="layout 1: this program reads layout 2"):
+        read_header(blob[:4] + struct.pack("<I", 1) + blob[8:])
 
 
 def test_arrays_that_break_the_schema_are_refused_by_name():

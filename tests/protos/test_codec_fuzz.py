@@ -1,6 +1,5 @@
 """Whatever bytes arrive as a segment, a decoder gives a segment or one clear error, and allocates no more than one."""
 
-import struct
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -11,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protos.codec import (
-    PREFIX_BYTES,
-    decode_frames,
+    check_blob,
     decode_numbers,
     decode_segment,
     encode_segment,
@@ -21,11 +19,11 @@ from protos.codec import (
     read_header,
 )
 from protos.errors import CorruptData, InputError, SchemaMismatch
+from protos.prefix import PREFIX_BYTES, pack_prefix, read_prefix
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
 
 SCHEMA = Schema(side_px=16, wrist_px=16)
-PREFIX = struct.Struct("<4sIIIII")
 RNG = np.random.default_rng(0)
 SEGMENT = Segment(
     task="pick_and_place",
@@ -78,15 +76,16 @@ def edited(data: bytes, changes: list[tuple]) -> bytes:
 
 def parts(blob: bytes) -> list[bytes]:
     """Header, numbers and frames."""
-    _, _, header, numbers, _, _ = PREFIX.unpack_from(blob)
-    ends = PREFIX.size + header, PREFIX.size + header + numbers
-    return [blob[PREFIX.size : ends[0]], blob[ends[0] : ends[1]], blob[ends[1] :]]
+    prefix = read_prefix(blob)
+    ends = PREFIX_BYTES + prefix.header, prefix.head
+    return [blob[PREFIX_BYTES : ends[0]], blob[ends[0] : ends[1]], blob[ends[1] :]]
 
 
 def sealed(pieces: list[bytes]) -> bytes:
-    """A blob with right sizes and a right checksum, as a hostile writer would send."""
-    body = b"".join(pieces)
-    return PREFIX.pack(b"TWRL", 1, *map(len, pieces), zlib.crc32(body)) + body
+    """A blob with right sizes and checksums, as a hostile writer would send."""
+    header, numbers, frames = pieces
+    crc = zlib.crc32(frames)
+    return b"".join((pack_prefix(header, numbers, frames=len(frames), frames_crc=crc), *pieces))
 
 
 def decode_all(data: bytes) -> None:
@@ -96,7 +95,7 @@ def decode_all(data: bytes) -> None:
         for decode in (
             read_header,
             lambda blob: decode_numbers(blob, SCHEMA),
-            lambda blob: decode_frames(blob, SCHEMA),
+            check_blob,
             lambda blob: decode_segment(blob, SCHEMA),
         ):
             try:
@@ -182,5 +181,5 @@ def test_a_segment_is_named_after_it_is_encoded():
 def test_a_human_step_is_found_in_the_bytes(human, embedded):
     segment = replace(SEGMENT, human=np.array(human), embedding=SEGMENT.embedding if embedded else None)
     blob = encode_segment(segment, SCHEMA, actor="a", incarnation="i", seq=0, codec="raw")
-    assert PREFIX.size == PREFIX_BYTES
     assert has_human_step(read_header(blob), blob) == any(human)
+    assert has_human_step(read_header(blob), blob[: read_prefix(blob).head]) == any(human)

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ import numpy as np
 from replay_samples import cut, make_segment
 
 from protos.codec import decode_numbers, encode_segment
+from protos.prefix import PREFIX_BYTES, pack_prefix, read_prefix
 from protos.schema import Observation, Schema, Segment
 from services.replay import ReplaySettings
 from services.replay.connection import Keys, connect
@@ -45,15 +45,27 @@ def encode(segment: Segment, codec: str, seq: int = 0) -> bytes:
 
 def piece_of(blob: bytes, slot: int) -> Piece:
     header, numbers = decode_numbers(blob, SCHEMA)
-    return Piece(header=header, numbers=numbers, data=blob, slot=slot)
+    prefix = read_prefix(blob)
+    return Piece(prefix=prefix, header=header, numbers=numbers, frames=memoryview(blob)[prefix.head :], slot=slot)
+
+
+def head_of(piece: Piece) -> Piece:
+    """The piece as it is when only the head was fetched."""
+    return replace(piece, frames=None)
 
 
 def damaged(blob: bytes, *, at: int, length: int) -> bytes:
-    """The blob with zeros at an offset of its frames, under a checksum that says it is right."""
-    header, numbers, _, _ = struct.unpack_from("<8xIIII", blob)
-    start = 24 + header + numbers + at
-    body = blob[24:start] + bytes(length) + blob[start + length :]
-    return blob[:20] + struct.pack("<I", zlib.crc32(body)) + body
+    """The blob with zeros at an offset of its frames, under checksums that say it is right."""
+    frames = blob[read_prefix(blob).head :]
+    return with_frames(blob, frames[:at] + bytes(length) + frames[at + length :])
+
+
+def with_frames(blob: bytes, frames: bytes) -> bytes:
+    """The blob with other frames, under checksums that say it is right."""
+    prefix = read_prefix(blob)
+    numbers = PREFIX_BYTES + prefix.header
+    header, packed = blob[PREFIX_BYTES:numbers], blob[numbers : prefix.head]
+    return pack_prefix(header, packed, frames=len(frames), frames_crc=zlib.crc32(frames)) + header + packed + frames
 
 
 @dataclass(kw_only=True)

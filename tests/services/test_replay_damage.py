@@ -17,6 +17,7 @@ from replay_samples import SCHEMA, make_segment, wait_until
 
 from protos.codec import encode_segment, read_header
 from protos.errors import InputError, SchemaMismatch
+from protos.prefix import PREFIX_BYTES, pack_prefix
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from services.replay.spool import Spool
 from services.replay.spool_file import read_blob, record_prefix
@@ -135,15 +136,15 @@ SIZE_OF = [len(record_prefix(blob(seq), 2)) + len(blob(seq)) for seq in range(3)
 def forged(length: int, start: bytes) -> bytes:
     """A record's beginning with a right checksum and any length."""
     covered = struct.pack("<IB", length, 2)
-    return covered + struct.pack("<I", zlib.crc32(start[:24], zlib.crc32(covered))) + start
+    return covered + struct.pack("<I", zlib.crc32(start[:PREFIX_BYTES], zlib.crc32(covered))) + start
 
 
 @pytest.mark.parametrize(
     "data",
     [
         forged(2**32 - 1, b"TWRL" + b"\xff" * 200),
-        forged(2**31, b"TWRL" + struct.pack("<IIIII", 1, 2**32 - 1, 0, 0, 0) + bytes(100)),
-        forged(100, b"TWRL" + struct.pack("<IIIII", 1, 2**32 - 1, 2**32 - 1, 2**32 - 1, 0) + bytes(76)),
+        forged(2**31, b"TWRL" + struct.pack("<IIIIII", 2, 2**32 - 1, 0, 0, 0, 0) + bytes(96)),
+        forged(100, b"TWRL" + struct.pack("<IIIIII", 2, 2**32 - 1, 2**32 - 1, 2**32 - 1, 0, 0) + bytes(72)),
         forged(3, bytes(40)),
         forged(60, pickle.dumps({"reward": [1.0] * 30})[:60].ljust(60, b".")),
         pickle.dumps({"reward": [1.0] * 30}),
@@ -187,7 +188,7 @@ def test_the_spool_of_another_actor_or_schema_is_left_alone(tmp_path):
     header = read_header(blob(0))
     header.schema_hash = "0" * 16
     packed = header.SerializeToString()
-    forged_blob = struct.pack("<4sIIIII", b"TWRL", 1, len(packed), 0, 0, zlib.crc32(packed)) + packed
+    forged_blob = pack_prefix(packed, b"", frames=0, frames_crc=0) + packed
     path.write_bytes(record_prefix(forged_blob, 2) + forged_blob)
     with pytest.raises(SchemaMismatch, match="unsent segments of schema 0000000000000000"):
         spool_in(tmp_path)

@@ -82,9 +82,11 @@ class TestUnfinishedEpisodes:
         assert [len(part.action) for part in parts] == [16, 8]
         assert [part.outcome for part in parts] == [Outcome.RUNNING, Outcome.SUCCESS]
 
-    def test_too_many_waiting_bytes_close_the_oldest(self, settings, rng):
+    @pytest.mark.parametrize(("keep", "limit"), [((), 2_500), (("twin",), 30_000)])
+    def test_too_many_waiting_bytes_close_the_oldest(self, settings, rng, keep, limit):
+        """Of heads, or where the frames are kept of whole segments."""
         send(settings, [make_segment(rng, episode=f"e{i}", outcome=Outcome.RUNNING) for i in range(6)])
-        reader = reader_of(settings, waiting_bytes=30_000)
+        reader = reader_of(settings, waiting_bytes=limit, keep_frames=keep)
         read_all(reader)
         assert 0 < reader.stats()["open_episodes"] < 6
         assert reader.stats()["cut_short"] == 6 - reader.stats()["open_episodes"]

@@ -12,8 +12,9 @@ import pytest
 import redis
 from replay_samples import SCHEMA, START, assert_same, cut, make_segment, read_all, reader_of, send, wait_until
 
-from protos.codec import decode_segment
+from protos.codec import decode_segment, read_header
 from protos.errors import InputError
+from protos.prefix import read_prefix
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, totals
 
 names = count()
@@ -72,11 +73,13 @@ def test_anyone_can_read_a_segment_with_plain_redis_commands(settings, rng):
         blob = client.get(f"{tag}:segment:{entry[b'ring'].decode()}")
         stages = client.keys(f"{tag}:stage:*")
     header, decoded = decode_segment(blob, SCHEMA)
+    head = read_prefix(blob).head
+    assert read_header(blob[:head]) == header
     assert_same(decoded, segment)
     assert (header.actor, header.incarnation, header.seq) == ("twin/0", "life", 0)
     assert {name.decode(): value.decode() for name, value in entry.items()} == {
-        "ring": "1", "seq": "0", "steps": "4", "transitions": "4", "bytes": str(len(blob)), "actor": "twin/0",
-        "incarnation": "life", "episode": segment.episode, "first_step": "0", "outcome": "success",
+        "ring": "1", "seq": "0", "steps": "4", "transitions": "4", "bytes": str(len(blob)), "head": str(head),
+        "actor": "twin/0", "incarnation": "life", "episode": segment.episode, "first_step": "0", "outcome": "success",
         "source": "twin", "cell": str(START.cell), "human": str(int(segment.human.any())),
         "oldest_version": "4", "newest_version": "5",
     }  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from frame_samples import KEYS, SCHEMA, Shard, Sink, damaged, encode, fill, make_episode, sink_maker
+from frame_samples import KEYS, SCHEMA, Shard, Sink, damaged, encode, fill, head_of, make_episode, sink_maker
 from replay_peers import Line
 
 from protos.errors import CorruptData, Unreachable
@@ -12,6 +12,7 @@ from protos.frames import CODECS
 from protos.schema import Schema
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from services.replay.connection import connect
+from services.replay.frame_demand import FrameDemand
 from services.replay.frame_store import FrameStore
 from services.replay.tail import Tail
 from services.replay.wire import SlotReader
@@ -72,7 +73,7 @@ def test_a_slot_that_a_server_gave_to_two_segments_has_the_pictures_of_the_later
 def test_the_ring_of_a_real_writer_turns(sink_of, server, shard, rng):
     settings = ReplaySettings(urls=(server.url,), capacity_bytes=150_000)
     client = connect(settings)
-    tail = Tail(client, KEYS, SCHEMA)
+    tail = Tail(client, KEYS, SCHEMA, FrameDemand(always=True, recompute=False))
     direct, mirrored = (sink_of(shard, capacity=CAPACITY, memory_rows=rows) for rows in (0, 10_000))
     with ReplayWriter(settings, SCHEMA, actor="twin/0", spool=None) as writer:
         for _ in range(10):
@@ -80,7 +81,7 @@ def test_the_ring_of_a_real_writer_turns(sink_of, server, shard, rng):
             writer.add(whole, ("twin",))
             assert writer.flush(20) == 0
             pieces = tail.read().pieces
-            direct.add(pieces, whole)
+            direct.add([head_of(piece) for piece in pieces], whole)
             mirrored.add(pieces, whole)
     client.close()
     rows = np.arange(60)[:, None]
@@ -92,7 +93,7 @@ def test_the_ring_of_a_real_writer_turns(sink_of, server, shard, rng):
     assert mirrored.take(rows)[0].all()
 
 
-@pytest.mark.parametrize("memory_rows", [0, 20, 1_000])
+@pytest.mark.parametrize("memory_rows", [20, 1_000])
 def test_a_file_that_is_no_image_is_refused_with_nothing_changed(sink_of, shard, rng, memory_rows):
     sink = sink_of(shard, capacity=CAPACITY, memory_rows=memory_rows)
     (rows,) = fill(sink, shard, rng, "jpeg", [30])
@@ -114,17 +115,19 @@ def test_an_image_that_breaks_off_is_refused_at_once_or_when_it_is_drawn(sink_of
     bad = damaged(blob, at=int(ends[3]) + 700, length=int(ends[4] - ends[3]) - 700)
     with pytest.raises(CorruptData, match="does not decode"):
         sink_of(shard, capacity=CAPACITY, memory_rows=100).add([shard.put(bad)], whole)
-    sink = sink_of(shard, capacity=CAPACITY)
-    rows = sink.add([shard.put(bad)], whole)
-    assert not sink.take(rows[4:5, None])[0].any()
-    assert sink.take(rows[5:6, None])[0].all()
-    assert sink.store.stats()["corrupt"] == 1
+    for broken in (bad, damaged(blob, at=int(ends[3]), length=4)):
+        sink = sink_of(shard, capacity=CAPACITY)
+        rows = sink.add([head_of(shard.put(broken))], whole)
+        assert not sink.take(rows[4:5, None])[0].any()
+        assert sink.take(rows[5:6, None])[0].all()
+        assert sink.store.stats()["corrupt"] == 1
 
 
 def test_frames_of_another_size_are_refused(sink_of, shard, rng):
     sink = sink_of(shard, capacity=CAPACITY)
     nobody = SlotReader(ReplaySettings(urls=(shard.url,)), 0, KEYS)
-    other = FrameStore(Schema(side_px=64), cameras=["side"], capacity=CAPACITY, memory_bytes=0, fetchers=[nobody])
+    wider = Schema(side_px=64)
+    other = FrameStore(wider, cameras=["side"], capacity=CAPACITY, memory_bytes=1 << 20, fetchers=[nobody])
     for codec in CODECS:
         whole = make_episode(rng, 4)
         pieces = shard.put_episode(whole, codec)

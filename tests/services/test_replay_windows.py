@@ -1,7 +1,5 @@
 """Batches with pictures: windows, marks for what is missing, from memory and from the server, against the episodes."""
 
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -9,12 +7,14 @@ from itertools import count
 import numpy as np
 import pytest
 import redis
+from frame_samples import with_frames
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from replay_samples import SCHEMA, START, cut, make_segment, read_all, reader_of, send, wait_until
 
 from protos.errors import InputError, Unreachable
+from protos.prefix import read_prefix
 from protos.schema import Outcome, Segment, Source
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
 from services.replay.batch import SOURCES
@@ -252,19 +252,13 @@ def test_an_episode_with_a_picture_that_does_not_decode_is_left_out(settings, rn
     send(settings, [make_segment(rng, episode=f"e{i}", steps=2) for i in range(3)], codec="jpeg")
     with redis.Redis.from_url(settings.urls[0]) as client:
         slot = f"{{{settings.prefix}:twin}}:segment:2"
-        client.set(slot, with_bad_frames(client.get(slot)))
+        blob = client.get(slot)
+        client.set(slot, with_frames(blob, bytes(read_prefix(blob).frames)))
     reader = read_all(reader_of(settings, **options))
     assert reader.counts() == {"twin": 4}
     assert reader.stats()["corrupt"] == 1
     assert "dropped an episode" in caplog.text
     reader.close()
-
-
-def with_bad_frames(blob: bytes) -> bytes:
-    """The segment with frames of zeros under a checksum that is right."""
-    magic, version, header, numbers, frames, _ = struct.unpack_from("<4sIIIII", blob)
-    body = blob[24 : 24 + header + numbers] + bytes(frames)
-    return struct.pack("<4sIIIII", magic, version, header, numbers, frames, zlib.crc32(body)) + body
 
 
 def test_mistakes_are_named(settings):
