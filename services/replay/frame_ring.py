@@ -49,14 +49,15 @@ class FrameRing:
     def take(self, numbers: NDArray[np.int64], out: Mapping[Camera, U8]) -> Bools:
         """Copies the pictures of numbers (m,) to arrays (m, px, px, 3); (m,) False, with any contents, where not here.
 
-        While it copies no number is handed out, and so nothing overwritten.
+        Any number of threads copy at once, without a lock. As numbers are handed out before their places are written,
+        a number that is still here after the copy was not overwritten during it.
         """
+        if self.holds(numbers).any():
+            index = numbers % self.rows
+            for camera, images in self._images.items():
+                # in its default mode numpy fills a buffer first, to leave `out` alone after a wrong index
+                np.take(images, index, axis=0, out=out[camera], mode="clip")
+        here = self.holds(numbers)
         with self._mutex:
-            here = self.holds(numbers)
-            if here.any():
-                index = numbers % self.rows
-                for camera, images in self._images.items():
-                    # in its default mode numpy fills a buffer first, to leave `out` alone after a wrong index
-                    np.take(images, index, axis=0, out=out[camera], mode="clip")
             self.taken += int(np.count_nonzero(here))
-            return here
+        return here

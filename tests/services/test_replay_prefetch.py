@@ -42,6 +42,33 @@ def test_batches_come_in_order_and_stay_until_the_second_next_one(depth):
     assert len(source.arrays) <= depth + 2
 
 
+def test_several_threads_draw_at_once_and_never_share_an_array():
+    both = threading.Barrier(2, timeout=30)
+    arrays, busy = set(), set()
+
+    def draw(old):
+        batch = np.zeros(1000, np.int64) if old is None else old
+        assert id(batch) not in busy, "an array that another thread fills"
+        busy.add(id(batch))
+        both.wait()
+        arrays.add(id(batch))
+        batch[:] = batch[0] + 1
+        busy.discard(id(batch))
+        return batch
+
+    with Prefetcher(draw, depth=2, threads=2) as prefetcher:
+        total = sum(int(prefetcher.next(30)[0]) > 0 for _ in range(100))
+        assert total == 100
+        both.abort()
+    assert len(arrays) <= 4
+
+
+@pytest.mark.parametrize(("depth", "threads"), [(0, 1), (2, 0), (2, 3)])
+def test_counts_that_make_no_sense_are_refused(depth, threads):
+    with pytest.raises(InputError, match=f"threads={threads}, depth={depth}"):
+        Prefetcher(Source(), depth=depth, threads=threads)
+
+
 def test_it_draws_as_far_ahead_as_it_may_and_no_farther():
     source = Source()
     with Prefetcher(source, depth=3) as prefetcher:
@@ -115,8 +142,3 @@ def test_closing_wakes_a_call_that_waits_and_ends_the_thread():
     with pytest.raises(InputError, match="closed"):
         prefetcher.next(1)
     prefetcher.close()
-
-
-def test_a_depth_of_nothing_is_refused():
-    with pytest.raises(InputError, match="depth=0"):
-        Prefetcher(Source(), depth=0)

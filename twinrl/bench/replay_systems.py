@@ -46,8 +46,8 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ours(codec: str, *, mirror: bool, prefetch: int = 0) -> Contender:
-    return Contender(options={"codec": codec, "mirror": mirror, "prefetch": prefetch})
+def ours(codec: str, *, mirror: bool, prefetch: int, threads: int) -> Contender:
+    return Contender(options={"codec": codec, "mirror": mirror, "prefetch": prefetch, "threads": threads})
 
 
 def reverb(*, own_process: bool, chunk: int) -> Contender:
@@ -56,12 +56,14 @@ def reverb(*, own_process: bool, chunk: int) -> Contender:
     return Contender(peer="reverb", options=options)
 
 
+AHEAD = {"prefetch": 3, "threads": 2}
+"""Batches drawn ahead by two threads, as the peers' are by two workers."""
 BASE = "TwinRL, JPEG, mirror"
 OURS: Mapping[str, Contender] = {
-    BASE: ours("jpeg", mirror=True),
-    "TwinRL, raw, mirror": ours("raw", mirror=True),
-    "TwinRL, raw, direct": ours("raw", mirror=False),
-    "TwinRL, JPEG, direct": ours("jpeg", mirror=False),
+    BASE: ours("jpeg", mirror=True, **AHEAD),
+    "TwinRL, raw, mirror": ours("raw", mirror=True, **AHEAD),
+    "TwinRL, raw, direct": ours("raw", mirror=False, **AHEAD),
+    "TwinRL, JPEG, direct": ours("jpeg", mirror=False, **AHEAD),
 }
 PEERS: Mapping[str, Contender] = {
     "dm-reverb, in the learner's process": reverb(own_process=False, chunk=2),
@@ -70,7 +72,7 @@ PEERS: Mapping[str, Contender] = {
     "TorchRL LazyMemmapStorage": Contender(peer="torchrl", options={"threads": 2}),
 }
 STEPPED: Mapping[str, Contender] = {
-    f"TwinRL, {name}, {when}": ours(codec, mirror=mirror, prefetch=prefetch)
+    f"TwinRL, {name}, {when}": ours(codec, mirror=mirror, prefetch=prefetch, threads=1)
     for name, codec, mirror in (("JPEG, mirror", "jpeg", True), ("raw, direct", "raw", False))
     for when, prefetch in (("prefetch 2", 2), ("no prefetch", 0))
 }

@@ -3,7 +3,7 @@
     writers (processes) ── ReplayWriter ──► EmbeddedServer (process) ──► ReplayReader ──► batch
 
 Options: `codec`, `mirror` (decoded pictures in memory; else read from the server when drawn), `prefetch` (batches drawn
-ahead by a thread; 0: drawn when asked for).
+ahead by `threads` threads; 0: drawn when asked for).
 """
 
 import time
@@ -65,7 +65,7 @@ class TwinRL:
         self._rng, self._size = np.random.default_rng(0), job.batch
         self._latest: Batch | None = None
         depth = options["prefetch"]
-        self._prefetcher = Prefetcher(self._draw, depth=depth) if depth else None
+        self._prefetcher = Prefetcher(self._draw, depth=depth, threads=options["threads"]) if depth else None
         self._writers = Writers(self._job, connect)
 
     def batch(self) -> Arrays:
