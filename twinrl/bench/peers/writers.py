@@ -77,12 +77,12 @@ def _write(job: Job, connect: Open, index: int, rate: Any, count: Any) -> None:
     data, put = Data(job.data), connect(job, index)
     count.value = 0
     number, pace, parent = index * len(data) // max(job.writers, 1), None, os.getppid()
-    while rate.value >= 0.0 and os.getppid() == parent:
-        if not rate.value:
+    while (wanted := rate.value) >= 0.0 and os.getppid() == parent:
+        if not wanted:
             pace = None
             time.sleep(IDLE_S)
             continue
         pace = pace or Pace()
-        pace.wait(rate.value / SEGMENT_STEPS)
+        pace.wait(wanted / SEGMENT_STEPS)
         count.value += put(data.segment(number), number)
         number += 1
