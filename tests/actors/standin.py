@@ -169,7 +169,7 @@ def listens(host, port):
     return True
 
 
-def until(condition, what, seconds=10.0):
+def until(condition, what, seconds=30.0):
     """Waits for something in another thread or process."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -175,7 +175,7 @@ def test_an_interrupt_holds_the_arm_saves_and_ends(settings, tmp_path, number, r
     process = start("demonstrate", settings, tmp_path)
     until(lambda: totals(replay)["demo"] > before, "a demonstration is stored", seconds=60)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=15)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "ended by the operator" in errors.splitlines()[-1] and "successful" in errors
     assert "unsent" not in errors
@@ -190,7 +190,7 @@ def test_a_controller_that_dies_ends_the_run_with_one_clear_line(settings, tmp_p
         status = Path(tmp_path / "standin.log")
         until(lambda: "script" in status.read_text() or process.poll() is not None or _moves(doomed), "it moves", 60)
         doomed.kill()
-        _, errors = process.communicate(timeout=40)
+        _, errors = process.communicate(timeout=90)
     assert process.returncode in (2, 3), errors
     last = [line for line in errors.splitlines() if line.startswith("twinrl: ")]
     assert len(last) == 1 and ("lost" in last[0] or "bench" in last[0] or "clock" in last[0])

@@ -27,7 +27,7 @@ from services.staleness import StalenessBound
 from services.weights import WeightPublisher
 from twin.scene import synthetic_scene
 
-RECOVERY_S = 10.0
+RECOVERY_S = 40.0
 SILENT_S = 8.0
 
 
