@@ -2,17 +2,18 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 
-def write_durably(path: Path, data: bytes | bytearray) -> None:
-    """Replaces a file at once: after a crash the old content or the new is there, never a mixture."""
+def write_durably(path: Path, pieces: Iterable[bytes]) -> None:
+    """Replaces a file at once by the joined pieces: after a crash the old content or the new is there, never a mix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        file.write(data)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

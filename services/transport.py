@@ -12,6 +12,7 @@ import contextlib
 import logging
 import random
 import signal
+import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -61,6 +62,13 @@ def parse_address(address: str) -> tuple[str, int]:
     if not (colon and host and port.isdigit() and int(port) < 65536):
         raise InputError(f"address {address!r}: write host:port with a port from 0 to 65535, as in 127.0.0.1:7070")
     return host.strip("[]"), int(port)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def is_loopback(host: str) -> bool:
@@ -160,7 +168,7 @@ async def serve(
         raise InputError(f"--listen {listen}: cannot listen there; is the port taken?") from error
     await server.start()
     if port_file is not None:
-        write_durably(port_file, f"{port}\n".encode())
+        write_durably(port_file, [f"{port}\n".encode()])
     log.info("listening on %s:%d, %s", host, port, _terms(credentials))
     await _until_stopped(summary)
     await server.stop(grace=0.5)

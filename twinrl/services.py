@@ -10,7 +10,8 @@ from pathlib import Path
 from protos.settings import save_settings
 from services.guide import GuideSettings
 from services.replay import ReplaySettings
-from twinrl.processes import Child, Supervisor, free_port, python_module
+from services.transport import free_port
+from twinrl.processes import Child, Supervisor, python_module
 from twinrl.settings import RunSettings
 
 

@@ -30,7 +30,7 @@ class ConsoleServer:
         self._thread = threading.Thread(target=self._server.serve_forever, name="console", daemon=True)
         self._thread.start()
         if port_file is not None:
-            write_durably(port_file, f"{self._server.server_port}\n".encode())
+            write_durably(port_file, [f"{self._server.server_port}\n".encode()])
 
     def close(self) -> None:
         self._server.shutdown()

@@ -95,7 +95,7 @@ class GuideServer:
 
     def _save(self) -> None:
         if self._state is not None:
-            write_durably(self._state, json.dumps(self._schedule.state()).encode())
+            write_durably(self._state, [json.dumps(self._schedule.state()).encode()])
 
     def _restore(self, path: Path) -> None:
         try:

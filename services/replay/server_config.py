@@ -13,7 +13,7 @@ from protos.errors import InputError
 from protos.schema import BUFFERS
 from services.credentials import Credentials
 from services.replay.connection import ReplaySettings
-from services.transport import is_loopback, parse_address
+from services.transport import free_port, is_loopback, parse_address
 
 Durability = Literal["everysec", "always", "off"]
 
@@ -134,13 +134,7 @@ class ServerConfig:
 def with_port(address: str) -> str:
     """host:port with a port that nobody listens on now in place of port 0."""
     host, port = parse_address(address)
-    return address if port else f"{address.rpartition(':')[0]}:{_free_port(host)}"
-
-
-def _free_port(host: str) -> int:
-    with sockets.socket(sockets.AF_INET6 if ":" in host else sockets.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    return address if port else f"{address.rpartition(':')[0]}:{free_port(host)}"
 
 
 def _check_exposure(listen: str, credentials: Credentials) -> None:

@@ -11,7 +11,6 @@ has its parts. The version before it is kept too, for the day the newest does no
 import fcntl
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -62,9 +61,9 @@ class VersionStore:
         for part in version.parts:
             path = self._parts / part.sha256
             if part.sha256 in parts and not path.exists():
-                _write_part(path, parts[part.sha256]())
+                write_durably(path, parts[part.sha256]())
         table = json_format.MessageToJson(version, preserving_proto_field_name=True).encode()
-        write_durably(self._versions / f"{version.number:010d}-{_digest(table)}.json", table)
+        write_durably(self._versions / f"{version.number:010d}-{_digest(table)}.json", [table])
         self.highest = version.number
         self._prune()
         self.size_bytes = self._size()
@@ -103,22 +102,6 @@ class VersionStore:
         for path in self._parts.iterdir():
             if path.name not in needed and path.suffix != ".damaged":
                 path.unlink()
-
-
-def _write_part(path: Path, pieces: Iterable[bytes]) -> None:
-    """As `write_durably`, for a part that is not one piece in memory."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        for piece in pieces:
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _digest(table: bytes) -> str:
