@@ -8,7 +8,7 @@ guide.next ─► policy.ready? ─► environment.reset             guide.repor
 from dataclasses import dataclass
 from typing import Protocol
 
-from protos.schema import F32, Configuration, Observation, Outcome, Segment, Step
+from protos.schema import F32, Bools, Configuration, Observation, Outcome, Segment, Step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +42,18 @@ class Environment(Protocol):
 
 
 class Policy(Protocol):
+    @property
+    def window(self) -> int:
+        """Observations that a decision is made from; asked for once `ready` said that an episode may begin."""
+        ...
+
     def ready(self) -> str:
         """Empty when an episode may begin, else what the policy waits for, in one line. Asked again until it is."""
         ...
 
-    def act(self, observation: Observation) -> Decision: ...
+    def act(self, observation: Observation, pad: Bools | None) -> Decision:
+        """One decision per slot. With a window above 1 the observation holds windows (`actors.history`)."""
+        ...
 
 
 class Guide(Protocol):

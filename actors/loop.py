@@ -12,6 +12,8 @@ The environment has n slots (a twin actor steps several twins at once; the arm i
 the policy once more, so that the last observation has its embedding too; then the slot is reset and idles for one
 control step, which lets the physics settle, while the other slots go on.
 
+A policy that looks back is shown windows of its latest observations (`actors.history`).
+
 A policy that is not ready (its weights are too stale) holds all slots before the next episode of any of them begins.
 """
 
@@ -23,6 +25,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from actors.history import ObservationHistory
 from actors.interfaces import Decision, Environment, Guide, Operator, Policy, Sink
 from actors.recorder import EpisodeRecorder
 from protos.errors import TwinRLError
@@ -73,6 +76,7 @@ class EpisodeLoop:
         self.environment, self.policy, self.guide = environment, policy, guide
         self.recorder, self.sink, self.operator = recorder, sink, operator
         self.stats = LoopStats()
+        self._history: ObservationHistory | None = None
         self._ended = np.zeros(environment.n, bool)
         self._retired = np.zeros(environment.n, bool)
         self._stop: Callable[[], bool] = lambda: False
@@ -95,7 +99,7 @@ class EpisodeLoop:
     def _advance(self) -> None:
         """One control step of every slot; slots that were just reset, and retired ones, only idle."""
         observation = self._observe()
-        decision = self._timed("act", lambda: self.policy.act(observation))
+        decision = self._timed("act", lambda: self._decide(observation))
         fresh = self._close_ended(observation, decision)
         if fresh.all():
             return
@@ -107,6 +111,11 @@ class EpisodeLoop:
         self._ended = (step.terminated | step.truncated) & ~fresh
         self.stats.steps += int((~fresh).sum())
         self.stats.seconds["record"] += time.perf_counter() - started
+
+    def _decide(self, observation: Observation) -> Decision:
+        if self._history is None:
+            self._history = ObservationHistory(self.environment.n, self.policy.window)
+        return self.policy.act(*self._history.push(observation))
 
     def _observe(self) -> Observation:
         """An observation without NaN: a slot that has one loses its episode and starts anew."""
@@ -164,6 +173,8 @@ class EpisodeLoop:
             return
         self._hold_until_ready()
         self.environment.reset(slot, configuration)
+        if self._history is not None:
+            self._history.begin(slot)
         self.recorder.begin(slot, configuration)
 
     def _hold_until_ready(self) -> None:

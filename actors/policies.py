@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.interfaces import Decision
 from actors.loop import idle_actions
-from protos.schema import Observation
+from protos.schema import Bools, Observation
 
 
 class StoredPolicy:
@@ -20,12 +20,13 @@ class StoredPolicy:
 
         self._actor: Any = BatchActor(load_policy(folder), instruction)
         self._explore, self._generator = explore, generator_of(seed)
+        self.window: int = self._actor.window
 
     def ready(self) -> str:
         return ""
 
-    def act(self, observation: Observation) -> Decision:
-        return decide(self._actor, observation, self._explore, self._generator)
+    def act(self, observation: Observation, pad: Bools | None = None) -> Decision:
+        return decide(self._actor, observation, pad, self._explore, self._generator)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -34,10 +35,12 @@ class StoredPolicy:
 class NoPolicy:
     """Stands still; for demonstrations, in which the operator acts all the time."""
 
+    window = 1
+
     def ready(self) -> str:
         return ""
 
-    def act(self, observation: Observation) -> Decision:
+    def act(self, observation: Observation, pad: Bools | None = None) -> Decision:
         return Decision(action=idle_actions(len(observation)), embedding=None, version=-1, backbone_id="")
 
     def close(self) -> None:
@@ -52,7 +55,7 @@ def generator_of(seed: int) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
-def decide(actor: Any, observation: Observation, explore: float, generator: Any) -> Decision:
+def decide(actor: Any, observation: Observation, pad: Bools | None, explore: float, generator: Any) -> Decision:
     """What a `BatchActor` answers, as the loop wants it."""
-    action, embedding = actor.act(observation, explore=explore, generator=generator)
+    action, embedding = actor.act(observation, pad, explore=explore, generator=generator)
     return Decision(action=action, embedding=embedding, version=actor.version, backbone_id=actor.backbone_id)

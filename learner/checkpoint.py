@@ -1,90 +1,87 @@
-"""Checkpoints of a running stage: networks, optimizers, random streams, counters. Safetensors and JSON, no pickle."""
+"""Checkpoints of a running stage, from which it goes on exactly. Safetensors and JSON, no pickle.
 
-import json
+    folder/manifest.json     what kind of stage, its settings, counters, weight version, replay position; sha256 of
+    folder/tensors-….safetensors    policy with its normalisation, critics, targets, optimizers, counters of updates
+
+Written by `policy.checkpoint`: a reader of the folder sees the old pair or the new one, and damage is noticed. Random
+numbers need no state: they depend on the seed and on counters (`learner.streams`).
+"""
+
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from policy import checkpoint
-from protos.errors import CorruptData
+from protos.errors import CorruptData, InputError
 
-exists = checkpoint.exists
-
-
-def save(
-    path: Path,
-    *,
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, Optimizer],
-    generator: torch.Generator,
-    rng: np.random.Generator | None = None,
-    state: Mapping[str, Any],
-) -> None:
-    """Writes everything that `restore` needs; `state` is any JSON object."""
-    tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
-    for name, optimizer in optimizers.items():
-        tensors |= {f"{name}.{key}": value for key, value in _optimizer_tensors(optimizer).items()}
-    tensors["generator"] = generator.get_state()
-    numpy_state = None if rng is None else json.loads(json.dumps(rng.bit_generator.state, default=int))
-    checkpoint.save(path, tensors, {"state": dict(state), "numpy_rng": numpy_state})
+FORMAT = 2
+"""Counts up when older folders cannot be read any more."""
+Kind = Literal["sft", "rl"]
 
 
-def restore(
-    path: Path,
-    *,
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, Optimizer],
-    generator: torch.Generator,
-    rng: np.random.Generator | None = None,
-) -> dict[str, Any]:
-    """Loads a checkpoint into the objects given, in place; returns `state`."""
-    tensors, manifest = checkpoint.load(path)
-    try:
-        for name, module in modules.items():
-            module.load_state_dict(_under(tensors, name))
-        for name, optimizer in optimizers.items():
-            _load_optimizer(optimizer, _under(tensors, name))
-        generator.set_state(tensors["generator"])
-        if rng is not None:
-            rng.bit_generator.state = manifest["numpy_rng"]
-        return dict(manifest["state"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CorruptData(f"{path}: this checkpoint is of another network or stage: {error}") from error
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a stage needs to go on."""
+
+    kind: Kind
+    tensors: Mapping[str, Tensor]
+    """As `Updater.tensors` or the trainer gives them; further owners by prefix."""
+    progress: Mapping[str, Any]
+    """The stage's counters."""
+    settings: Mapping[str, Any]
+    """Of the stage, for people; a resumed stage is given its settings anew."""
+    seed: int
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    """`version`: the newest published; `weights_id`: of the policy in here, as it would be published."""
+    replay: Mapping[str, Any] = field(default_factory=dict)
+    """How far the replay had been read."""
 
 
-def restore_modules(path: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Loads only these modules of a checkpoint, in place: another stage starts from them."""
-    tensors, _ = checkpoint.load(path)
-    try:
-        for name, module in modules.items():
-            module.load_state_dict(_under(tensors, name))
-    except RuntimeError as error:
-        raise CorruptData(f"{path}: this checkpoint is of another network: {error}") from error
+def exists(path: Path) -> bool:
+    """Whether the folder holds a checkpoint."""
+    return checkpoint.exists(path)
 
 
-def _under(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Adam's moments and step counts as `<parameter index>.<what>`."""
-    return {
-        f"{index}.{what}": value
-        for index, entries in optimizer.state_dict()["state"].items()
-        for what, value in entries.items()
+def save(path: Path, content: Checkpoint) -> None:
+    """Replaces the checkpoint in the folder, in one step."""
+    manifest = {
+        "format": FORMAT,
+        "kind": content.kind,
+        "seed": content.seed,
+        "progress": dict(content.progress),
+        "weights": dict(content.weights),
+        "replay": dict(content.replay),
+        "settings": dict(content.settings),
     }
+    checkpoint.save(path, content.tensors, manifest)
 
 
-def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Moments and step counts; learning rates and other settings stay as they are."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, what = key.split(".", 1)
-        state.setdefault(int(index), {})[what] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def load(path: Path, kind: Kind) -> Checkpoint:
+    """The checkpoint of a stage of this kind.
+
+    Raises InputError where there is none or one of another kind, an older format or another stage's folder; CorruptData
+    where it is damaged.
+    """
+    tensors, manifest = checkpoint.load(path)
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: written in format {manifest.get('format', 1)}, this version reads format {FORMAT}: the random "
+            "streams of older stages cannot be continued exactly; start the stage again, from its saved policy"
+        )
+    if manifest.get("kind") != kind:
+        raise InputError(f"{path}: a checkpoint of {manifest.get('kind')!r}, not of {kind!r}")
+    try:
+        return Checkpoint(
+            kind=kind,
+            tensors=tensors,
+            progress=manifest["progress"],
+            settings=manifest["settings"],
+            seed=manifest["seed"],
+            weights=manifest["weights"],
+            replay=manifest["replay"],
+        )
+    except KeyError as error:
+        raise CorruptData(f"{path}: the manifest has no {error}") from error

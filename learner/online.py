@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from learner import draws
 from learner.settings import LoopSettings
-from learner.update import WARMUP, Metrics, Phase, RlAgent, Updated, columns
+from learner.update import WARMUP, Metrics, Phase, columns
+from learner.updater import Updater
 from protos.errors import Unreachable
 from protos.schema import Buffer
 from protos.status import StatusFile
@@ -25,24 +27,18 @@ from protos.status import StatusFile
 log = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 0.02
 _NORMALIZATION_ROWS = 4096
+_NORMALIZATION_PICTURES = 256
 
 
-class Experience(Protocol):
+class Experience(draws.Experience, Protocol):
     """What the loop needs of the replay reader."""
 
-    def counts(self) -> Mapping[Buffer, int]: ...
     def received(self) -> Mapping[Buffer, int]: ...
-    def sample(self, rng: np.random.Generator, sizes: Mapping[Buffer, int]) -> Any: ...
     def update_priorities(self, batch: Any, errors: NDArray[np.floating]) -> None: ...
+    def anneal(self, progress: float) -> None: ...
     def success_rates(self, buffer: Buffer) -> Mapping[int, float]: ...
     def weigh_cells(self, buffer: Buffer, weights: Mapping[int, float]) -> None: ...
     def allow(self, buffer: Buffer, total: int) -> None: ...
-
-
-class Updater(Protocol):
-    """Runs updates on an agent: the plain one, or RLlib's."""
-
-    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated: ...
 
 
 @dataclass(kw_only=True)
@@ -75,17 +71,20 @@ class OnlineLoop:
 
     def __init__(
         self,
-        agent: RlAgent,
         updater: Updater,
         experience: Experience,
         settings: LoopSettings,
         outlets: Outlets,
         *,
         progress: Progress,
-        rng: np.random.Generator,
+        seed: int,
+        language: Tensor | None = None,
     ) -> None:
-        self.agent, self.updater, self.experience = agent, updater, experience
-        self.settings, self.outlets, self.progress, self.rng = settings, outlets, progress, rng
+        """`language` (1, L, 768) goes with batches that carry pictures, which are then drawn ahead."""
+        self.updater, self.experience = updater, experience
+        self.settings, self.outlets, self.progress = settings, outlets, progress
+        self._language = language
+        self._draws = draws.Draws(experience, settings, seed=seed, ahead=language is not None)
         self._recent: list[Metrics] = []
         self._last_arrival = (time.monotonic(), -1)
         self._status = StatusFile()
@@ -103,17 +102,21 @@ class OnlineLoop:
 
     def run(self, stop: Callable[[], bool]) -> bool:
         """Runs until the budget is used up (True) or `stop()` (False)."""
-        self._allow()
-        self._publish()
-        self._warm_up(stop)
-        while not stop():
-            if self.progress.updates >= self.total_updates and self.env_steps >= self.settings.env_steps:
-                return True
-            if self.progress.updates < self._paid():
-                self._advance()
-            else:
-                self._wait()
-        return False
+        try:
+            self._allow()
+            begun = self.progress.warmup or self.progress.updates
+            self._publish(weigh=not begun)  # a resumed reader has the weights of its cells
+            self._warm_up(stop)
+            while not stop():
+                if self.progress.updates >= self.total_updates and self.env_steps >= self.settings.env_steps:
+                    return True
+                if self.progress.updates < self._paid():
+                    self._advance()
+                else:
+                    self._wait()
+            return False
+        finally:
+            self._draws.close()
 
     def finish(self) -> None:
         """Publishes the newest weights and writes the last line of metrics."""
@@ -128,18 +131,23 @@ class OnlineLoop:
     def _warm_up(self, stop: Callable[[], bool]) -> None:
         """Fits the critic's normalisation, then trains the critic on demonstrations alone."""
         if not self.progress.normalized:
-            self.agent.fit_critic_normalization(columns(self._sample(_NORMALIZATION_ROWS, online=False)))
+            rows = _NORMALIZATION_ROWS if self._language is None else _NORMALIZATION_PICTURES
+            self.updater.fit_normalization(self._columns(self._draws.sample(rows, "normalization")))
             self.progress.normalized = True
         while self.progress.warmup < self.settings.warmup_updates and not stop():
-            batch = self._sample(self.settings.batch_size, online=False)
-            self.progress.warmup += 1
+            batch = self._draws.warmup(self.progress.warmup)
             self._note(self._update(batch, WARMUP), "warmup_")
+            self.progress.warmup += 1
             self._status.write(doing="critic warm-up", updates=self.progress.warmup)
+            if self.progress.warmup % self.settings.checkpoint_every == 0:
+                self._checkpoint()
 
     def _advance(self) -> None:
         """One online update, and what is due after it."""
-        batch = self._sample(self.settings.batch_size, online=True)
         phase = Phase(progress=self.progress.updates / max(1, self.total_updates))
+        if self.settings.drawn_by("priority"):
+            self.experience.anneal(phase.progress)
+        batch = self._draws.online(self.progress.updates)
         metrics = self._update(batch, phase) | self._ages(batch)
         self.progress.updates += 1
         self._note(metrics)
@@ -148,14 +156,22 @@ class OnlineLoop:
         if self.progress.updates % self.settings.publish_every == 0:
             self._publish()
         if self.progress.updates % self.settings.checkpoint_every == 0:
-            self.outlets.checkpoint()
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self._draws.close()  # what was drawn ahead was drawn from less than the checkpoint's position
+        self.outlets.checkpoint()
 
     def _update(self, batch: Any, phase: Phase) -> Metrics:
         """One update; transitions drawn by priority get the error that it found."""
-        updated = self.updater.update(columns(batch), phase)
+        updated = self.updater.update(self._columns(batch), phase)
         if self.settings.drawn_by("priority"):
             self.experience.update_priorities(batch, updated.td_error)
         return updated.metrics
+
+    def _columns(self, batch: Any) -> dict[str, Tensor]:
+        found = columns(batch)
+        return found if self._language is None else found | {"language": self._language}
 
     def _ages(self, batch: Any) -> Metrics:
         """How many versions ago the batch's policy steps were made."""
@@ -184,20 +200,15 @@ class OnlineLoop:
         )
         time.sleep(_LOOK_AGAIN_S)
 
-    def _sample(self, rows: int, *, online: bool) -> Any:
-        counts = self.experience.counts()
-        sides = (self.settings.online, self.settings.demo) if online else (self.settings.demo,)
-        return self.experience.sample(self.rng, batch_sizes(rows, sides, counts))
-
     def _allow(self) -> None:
         ahead = self.settings.start_after + int(self.progress.updates / self.settings.utd) + self.settings.slack
         for buffer, base in self.progress.base.items():
             self.experience.allow(buffer, base + ahead)
 
-    def _publish(self) -> None:
-        """New weights out; and cells are drawn by what the policy cannot do yet."""
+    def _publish(self, *, weigh: bool = True) -> None:
+        """New weights out; and from now on cells are drawn by what the policy cannot do yet."""
         self.progress.version = self.outlets.publish()
-        for buffer in self.settings.drawn_by("cells"):
+        for buffer in self.settings.drawn_by("cells") if weigh else ():
             rates = self.experience.success_rates(buffer)
             self.experience.weigh_cells(buffer, {cell: 1.0 - rate for cell, rate in rates.items()})
 
@@ -219,31 +230,3 @@ class OnlineLoop:
             **means,
         )
         self._recent.clear()
-
-
-def batch_sizes(rows: int, sides: tuple[Mapping[Buffer, int], ...], counts: Mapping[Buffer, int]) -> dict[Buffer, int]:
-    """How many rows to draw from each buffer, `rows` in all.
-
-    Each side keeps its share of the batch while any of its buffers has data; inside a side an empty buffer's share goes
-    to the others in proportion.
-    """
-    filled = [{buffer: share for buffer, share in side.items() if counts.get(buffer, 0)} for side in sides]
-    weights: dict[Buffer, float] = {}
-    for side, present in zip(sides, filled, strict=True):
-        for buffer, share in present.items():
-            weights[buffer] = share * sum(side.values()) / sum(present.values())
-    if not weights:
-        names = ", ".join(buffer for side in sides for buffer in side)
-        raise Unreachable(f"the replay has no transition in {names}; write demonstrations before this stage starts")
-    return _apportion(rows, weights)
-
-
-def _apportion(rows: int, weights: Mapping[Buffer, float]) -> dict[Buffer, int]:
-    """Whole numbers in proportion to `weights` that sum to `rows` (largest remainder)."""
-    total = sum(weights.values())
-    exact = {buffer: rows * weight / total for buffer, weight in weights.items()}
-    sizes = {buffer: int(value) for buffer, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda buffer: sizes[buffer] - exact[buffer])
-    for buffer in by_remainder[: rows - sum(sizes.values())]:
-        sizes[buffer] += 1
-    return sizes

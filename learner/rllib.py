@@ -1,177 +1,168 @@
-"""The RL update inside RLlib: TorchRLModule, TorchLearner, LearnerGroup, outside any Algorithm.
+"""The RL update in RLlib's LearnerGroup: one learner in this process, or several in processes of their own.
 
-    RllibUpdater.update ─► LearnerGroup ─► TwinLearner._update
-                                             ├ TwinModule.forward_train    the losses of `learner.update`
-                                             ├ postprocess_gradients       clipping, NaN guard
-                                             ├ apply_gradients             both optimizers, or nothing
-                                             └ after_gradient_based_update target ← target + τ (critic − target)
+    RllibUpdater.update ─ noise ─► LearnerGroup ─► one TwinLearner here                        learners = 0
+                                                └► TwinLearner 0 … k−1, equal parts of a batch  learners = k, own Ray
 
-The module wraps an `RlAgent`, so that networks, optimizers and random stream are the very objects that the plain step
-would use; the two give the same numbers. Checkpoints go through `learner.checkpoint`, never through RLlib's state
-files, which hold pickles and skip weights when rolled back in place.
+What RLlib does on its own, and what is done about it here:
+
+* Its `set_state` keeps newer weights beside older optimizers. State goes in and out as our own tensors.
+* A learner that died gives one error, later updates do nothing and say nothing. Answers are counted: once one is
+  missing every call raises a TwinRLError, and the stage goes on from its last checkpoint with `--resume`.
+* Asynchronous updates are dropped when learners are busy. Updates are synchronous, with a deadline of their own.
+* Its treatment of NaN changes weights. The agent's own guard decides, on the mean gradients of all learners.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
-import gymnasium
 import numpy as np
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from ray.rllib.utils.annotations import override
+import ray
+import torch
+from numpy.typing import NDArray
+from ray.exceptions import RayActorError
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from torch import Tensor
 
+from learner.rllib_learner import Answer, TwinLearner, rank, twin_config
+from learner.rllib_ray import LocalRay
 from learner.settings import UpdateSettings
-from learner.update import WARMUP, Losses, Phase, RlAgent, Updated, batch_losses, clip_gradients, follow, set_actor_rate
-from policy.model import Policy
-from policy.settings import PolicySettings
+from learner.streams import torch_stream
+from learner.update import Phase, RlAgent, Updated, complete, split, turn
+from learner.updater import agent_tensors, load_agent, updates_of
+from policy.model import Parts, Policy
 from protos.errors import TwinRLError
-from protos.settings import from_json, to_json
 
-_LOSSES = "losses"
-
-
-class TwinModule(TorchRLModule):
-    """Policy, critics and target critics of one `RlAgent`."""
-
-    @override(TorchRLModule)
-    def setup(self) -> None:
-        config = self.model_config
-        self.agent = RlAgent(
-            Policy(from_json(PolicySettings, config["policy"])),
-            from_json(UpdateSettings, config["update"]),
-            seed=config["seed"],
-        )
-        self.policy, self.critic, self.target = self.agent.policy, self.agent.critic, self.agent.target
-        self.phase: Phase = WARMUP
-        self.td_error = np.empty(0, np.float32)
-        """(n,) of the latest batch."""
-
-    @override(TorchRLModule)
-    def _forward(self, batch: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """Actions (n, A) for features (n, F)."""
-        return {Columns.ACTIONS: self.policy.sample(batch[Columns.OBS], self.agent.generator)}
-
-    @override(TorchRLModule)
-    def _forward_train(self, batch: Mapping[str, Tensor], **_: Any) -> dict[str, Losses]:
-        agent = self.agent
-        found = batch_losses(self.policy, self.critic, self.target, batch, agent.settings, self.phase, agent.generator)
-        self.td_error = found.td_error.numpy()
-        return {_LOSSES: found}
-
-
-class TwinLearner(TorchLearner):
-    """Runs the update with our own clipping and NaN guard in place of RLlib's."""
-
-    _accepted = True
-
-    @property
-    def _twin(self) -> TwinModule:
-        return self.module[DEFAULT_MODULE_ID].unwrapped()
-
-    @override(TorchLearner)
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        agent = self._twin.agent
-        for name, optimizer in (("critic", agent.critic_optimizer), ("actor", agent.actor_optimizer)):
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            self.register_optimizer(module_id=module_id, optimizer_name=name, optimizer=optimizer, params=parameters)
-
-    @override(TorchLearner)
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Losses]
-    ) -> Tensor:
-        found = fwd_out[_LOSSES]
-        self.metrics.log_dict({k: v.detach() for k, v in found.scalars.items()}, key=module_id, window=1)
-        self._loss = found.total
-        return found.total
-
-    @override(TorchLearner)
-    def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
-        agent = self._twin.agent
-        norms = clip_gradients(agent.policy, agent.critic, agent.settings)
-        self._accepted = agent.guard.accepts([self._loss, *norms])
-        return gradients_dict
-
-    @override(TorchLearner)
-    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        """Steps both optimizers; the gradients lie in the parameters already. A refused update steps neither."""
-        if self._accepted:
-            for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
-                optimizer.step()
-
-    @override(TorchLearner)
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        agent = self._twin.agent
-        if self._accepted:
-            follow(agent.target, agent.critic, agent.settings.tau)
-
-
-class TwinConfig(AlgorithmConfig):
-    """The typed configuration RLlib wants; one learner in this process."""
-
-    def __init__(self, algo_class: type | None = None) -> None:
-        super().__init__(algo_class=algo_class)
-        self.framework("torch")
-        self.learners(num_learners=0, num_gpus_per_learner=0)
-
-    @override(AlgorithmConfig)
-    def get_default_learner_class(self) -> type[TwinLearner]:
-        return TwinLearner
-
-    @override(AlgorithmConfig)
-    def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=TwinModule)
-
-
-def twin_config(policy: PolicySettings, update: UpdateSettings, *, seed: int) -> TwinConfig:
-    """The configuration of a learner for this policy. RLlib wants the spaces in two places."""
-    observations = gymnasium.spaces.Box(-np.inf, np.inf, (policy.feature_dim,), np.float32)
-    actions = gymnasium.spaces.Box(-1.0, 1.0, (policy.action_dim,), np.float32)
-    spec = RLModuleSpec(
-        module_class=TwinModule,
-        observation_space=observations,
-        action_space=actions,
-        model_config={"policy": to_json(policy), "update": to_json(update), "seed": seed},
-    )
-    config = TwinConfig().environment(observation_space=observations, action_space=actions)
-    return config.rl_module(rl_module_spec=spec)
+T = TypeVar("T")
+Arrays = dict[str, NDArray[np.generic]]
+UPDATE_TIMEOUT_S = 900.0
+"""For one update; the first may have to compile, and a learner waits for the others."""
+CALL_TIMEOUT_S = 300.0
+"""For other calls: the state of a large network takes a while to travel."""
+_REASON_LENGTH = 120
 
 
 class RllibUpdater:
-    """An `RlAgent` whose updates run in an RLlib LearnerGroup; `agent` is the one inside."""
+    """An `RlAgent` whose updates run in an RLlib LearnerGroup; a `learner.updater.Updater`."""
 
-    def __init__(self, policy: Policy, settings: UpdateSettings, *, seed: int) -> None:
-        self._group = twin_config(policy.settings, settings, seed=seed).build_learner_group()
-        (self._module,) = self._group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].unwrapped())
-        self.agent: RlAgent = self._module.get().agent
-        self.agent.policy.load_state_dict(policy.state_dict())
+    def __init__(self, policy: Policy, settings: UpdateSettings, *, seed: int, learners: int = 0) -> None:
+        """Starts the learners; with `learners` ≥ 1 a Ray of their own, which takes some seconds."""
+        self._policy, self._settings, self._seed, self._learners = policy.settings, settings, seed, learners
+        self._lost = ""
+        self._updates = 0
+        start = agent_tensors(RlAgent(policy, settings, seed=seed))
+        self._ray = LocalRay(learners, state_bytes=sum(t.nbytes for t in start.values())) if learners else None
+        self._group: LearnerGroup | None = None
+        try:
+            gpus = int(policy.device.type == "cuda")
+            config = twin_config(self._policy, settings, seed=seed, learners=learners, gpus=gpus)
+            self._group = config.build_learner_group()
+            self.load_tensors(start)
+        except BaseException:
+            self.close()
+            raise
+
+    def fit_normalization(self, batch: Mapping[str, Tensor]) -> None:
+        """On every learner alike."""
+        arrays = _arrays(batch)
+        self._each(lambda learner: learner.agent.fit_critic_normalization(_tensors(arrays)))
 
     def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
-        """One update through the learner group."""
-        set_actor_rate(self.agent.actor_optimizer, self.agent.settings, phase)
-        module = self._module.get()
-        module.phase = phase
-        rows = {name: tensor.numpy() for name, tensor in batch.items()}
-        multi = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(rows)}, env_steps=len(rows["reward"]))
-        results = self._group.update(batch=multi)
-        if not results:
-            raise TwinRLError("RLlib's learner gave no result for an update; its learner is gone")
-        found = results[0][DEFAULT_MODULE_ID]
-        names = _scalar_names(phase, self.agent.settings)
-        metrics = {name: float(found[name].peek()) for name in names}
-        return Updated(metrics=metrics | {"skipped": self.agent.guard.skipped}, td_error=module.td_error)
+        """One update on a batch of `learner.update.columns`, its rows spread evenly over the learners."""
+        phase = turn(phase, self._settings, self._updates)
+        noise = torch_stream(self._seed, "noise", self._updates)
+        whole = complete(batch, self._policy, self._settings, phase, noise)
+        parts: list[Any] = [_arrays(part) for part in split(whole, max(1, self._learners))]
+        if self._learners:
+            parts = [ray.put(part) for part in parts]
+        answers = self._each(partial(_train, parts=parts, phase=phase), timeout_s=UPDATE_TIMEOUT_S)
+        self._updates += 1
+        return _joined(sorted(answers, key=lambda answer: answer.rank))
+
+    def parts(self, names: Collection[str]) -> Parts:
+        """Of the first learner; all hold the same."""
+        (parts,) = self._each(lambda learner: learner.agent.policy.parts(names), first=True)
+        if not self._learners:
+            return parts
+        return {part: {name: np.array(array) for name, array in arrays.items()} for part, arrays in parts.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Of the first learner; all hold the same."""
+        return _tensors(self._each(lambda learner: _arrays(agent_tensors(learner.agent)), first=True)[0])
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Into every learner, weights and optimizers alike."""
+        arrays = _arrays(tensors)
+        self._each(lambda learner: load_agent(learner.agent, _tensors(arrays)))
+        self._updates = updates_of(tensors)
+
+    def pids(self) -> list[int]:
+        """Process ids of the learners."""
+        return self._each(lambda _: os.getpid())
 
     def close(self) -> None:
-        self._group.shutdown()
+        """Ends the learners, and their Ray."""
+        if self._group is not None:
+            self._group.shutdown()
+            self._group = None
+        if self._ray is not None:
+            self._ray.close()
+            self._ray = None
+
+    def _each(
+        self, call: Callable[[TwinLearner], T], *, first: bool = False, timeout_s: float = CALL_TIMEOUT_S
+    ) -> list[T]:
+        """What `call` returns on every learner, or on the first.
+
+        Raises TwinRLError, now and ever after, when an answer is missing.
+        """
+        assert self._group is not None, "the learners were closed"
+        if self._lost:
+            raise TwinRLError(self._lost)
+        ids = [0] if first and self._learners else None
+        found = self._group.foreach_learner(call, remote_actor_ids=ids, timeout_seconds=timeout_s)
+        answers: list[T] = [each.get() for each in found.ignore_errors()]
+        expected = 1 if first else max(1, self._learners)
+        if len(answers) < expected:
+            self._lost = (
+                f"a learner is gone ({_reason([each.get() for each in found if not each.ok], timeout_s)}); the updates "
+                "since the last checkpoint are lost, --resume goes on from it"
+            )
+            raise TwinRLError(self._lost)
+        return answers
 
 
-def _scalar_names(phase: Phase, settings: UpdateSettings) -> tuple[str, ...]:
-    names = ("td", "q", "target_q")
-    if phase.actor:
-        return (*names, "bc", "actor_q")
-    return (*names, "calql") if settings.calql_alpha > 0.0 else names
+def _train(learner: TwinLearner, parts: Sequence[Any], phase: Phase) -> Answer:
+    """Runs on every learner; parts are in Ray's store where there is one."""
+    part = parts[rank()]
+    return learner.train(ray.get(part) if isinstance(part, ray.ObjectRef) else part, phase)
+
+
+def _reason(errors: Sequence[Exception], timeout_s: float) -> str:
+    """Why answers are missing, in one line: the death of a process, before what the others say of it."""
+    if not errors:
+        return f"no answer within {timeout_s:g} s"
+    error = next((each for each in errors if isinstance(each, RayActorError)), errors[0])
+    cause = getattr(error, "cause", None) or error
+    first = next(iter(str(cause).strip().splitlines()), "no reason given")
+    return f"{type(cause).__name__}: {first[:_REASON_LENGTH]}"
+
+
+def _joined(answers: list[Answer]) -> Updated:
+    """The update of the whole batch from those of its equal parts, in their order."""
+    updates = [answer.updated for answer in answers if answer.updated is not None]
+    if len(updates) < len(answers):
+        raise TwinRLError(next(answer.error for answer in answers if answer.updated is None))
+    metrics = {name: float(np.mean([each.metrics[name] for each in updates])) for name in updates[0].metrics}
+    return Updated(metrics=metrics, td_error=np.concatenate([each.td_error for each in updates]))
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    """What Ray carries without copies."""
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _tensors(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+    """Copies: what came through Ray is read-only."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}

@@ -3,15 +3,32 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from learner.labels import LabelSettings
+from learner.checks import positive
+from learner.device import Device
+from learner.train_settings import TrainSettings
+from learner.update_settings import UpdateSettings
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Buffer, Outcome, Schema, Source
+from protos.settings import to_json
 from services.credentials import Credentials
-from services.replay import ReplaySettings
+from services.replay import ReplaySettings, masked
 from services.replay.strategies import Cells, Priority
+
+__all__ = [
+    "LoopSettings",
+    "ResumeSettings",
+    "RlSettings",
+    "Selection",
+    "SftSettings",
+    "Tracker",
+    "TrainSettings",
+    "UpdateSettings",
+]
+
+Tracker = Literal["tensorboard", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,80 +44,49 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """Supervised fine-tuning: consistency behaviour cloning and auxiliary labels."""
+class ResumeSettings:
+    """How a stage that goes on from its checkpoint finds its data again."""
 
-    steps: int = 800
-    batch_size: int = 32
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    clip_norm: float = 1.0
-    auxiliary_weight: float = 0.5
-    first_frames: int = 8
-    """The first observations of an episode decide where to go …"""
-    first_frames_weight: float = 3.0
-    """… and are drawn this many times as often."""
-    gain_jitter: float = 0.15
-    """Deviation of each colour channel's factor, per picture."""
-    shift_jitter: float = 12.0
-    """Deviation of each colour channel's offset, of 255."""
-    proprio_dropout: float = 0.15
-    """Share of rows whose normalised proprioception is set to 0, so that the pictures are not ignored."""
-    proprio_noise: float = 0.02
-    sigma_weighted: bool = False
-    """Weigh noise levels by σ⁻² + σ_data⁻², as ConRFT's code does."""
-    labels: LabelSettings = field(default_factory=LabelSettings)
-    seed: int = 0
+    timeout_s: float = 120.0
+    """Give up when a shard that has some of it does not answer for this long."""
+    partial: bool = False
+    """Go on without what such a shard has; from then on the stage is another than it would have been."""
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "batch_size", "lr")
+        positive(self, "timeout_s")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SftSettings:
     """`python -m learner sft`."""
 
-    replay: ReplaySettings
+    replay: ReplaySettings | None = None
+    """Where demonstrations are read from, those that `select` names."""
     select: tuple[Selection, ...] = (Selection(),)
+    data: tuple[Path, ...] = ()
+    """Dataset folders to learn from, beside or instead of a replay: RLDS, LeRobotDataset v3, released pickles."""
     schema: Schema = field(default_factory=Schema)
     policy: PolicySettings = field(default_factory=PolicySettings)
     initial_policy: Path | None = None
     """A policy folder to start from; its settings take the place of `policy`."""
     train: TrainSettings = field(default_factory=TrainSettings)
     log_every: int = 20
+    checkpoint_every: int = 500
+    tracking: tuple[Tracker, ...] = ()
+    """Where metrics go beside metrics.jsonl."""
+    tracking_project: str = "twinrl"
+    tracking_offline: bool = False
+    """W&B writes to the folder only; `wandb sync` uploads it later."""
+    device: Device = "auto"
     threads: int = 1
     data_timeout_s: float = 120.0
-    """Give up when the replay shows no selected episode for this long."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpdateSettings:
-    """One RL update. The paper's weights are (β, η) = (1, 0.1) offline and (0.5, 1) online."""
-
-    critics: int = 2
-    critic_width: int = 192
-    lr_actor: float = 3e-4
-    lr_critic: float = 5e-4
-    tau: float = 0.02
-    clip_norm: float = 1.0
-    """Of the head's gradient."""
-    weights_start: tuple[float, float] = (1.0, 0.3)
-    """β and η at the start of the online stage …"""
-    weights_end: tuple[float, float] = (1.0, 0.0)
-    """… and at its end. The Q loss first leads the policy away from what it does, at the price of a dip in success;
-    with η falling to 0 the stage ends in imitation of what has succeeded meanwhile."""
-    target_clip: tuple[float, float] | None = (0.0, 1.0)
-    """Range of the bootstrap value; null for rewards other than 0 and 1."""
-    calql_alpha: float = 0.1
-    """Weight of Cal-QL in the critic warm-up; 0 leaves it out."""
-    calql_actions: int = 1
-    calql_temperature: float = 1.0
-    sigma_weighted: bool = False
-    nan_limit: int = 20
-    """Updates in a row that may be skipped for NaN before the run stops."""
+    """Give up when the replay does not answer, or shows no selected episode, for this long."""
+    resume: ResumeSettings = field(default_factory=ResumeSettings)
 
     def __post_init__(self) -> None:
-        _positive(self, "critics", "lr_actor", "lr_critic", "tau", "nan_limit", "calql_actions")
+        positive(self, "log_every", "checkpoint_every", "threads", "data_timeout_s")
+        if self.replay is None and not self.data:
+            raise InputError("nothing to learn from: give a replay, dataset folders (data), or both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +117,7 @@ class LoopSettings:
     """Give up when no transition arrives for this long; the operator may need a break."""
 
     def __post_init__(self) -> None:
-        _positive(self, "env_steps", "utd", "publish_every", "checkpoint_every", "log_every")
+        positive(self, "env_steps", "utd", "publish_every", "checkpoint_every", "log_every")
         if not self.online or not self.demo or min(*self.online.values(), *self.demo.values()) < 1:
             raise InputError(f"online={dict(self.online)}, demo={dict(self.demo)}: every buffer needs at least one row")
         if both := self.online.keys() & self.demo.keys():
@@ -153,7 +139,7 @@ class LoopSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RlSettings:
-    """`python -m learner rl`."""
+    """`python -m learner rl`. It trains with plain torch or inside RLlib, here or in learners of their own."""
 
     replay: ReplaySettings
     policy: Path
@@ -168,6 +154,8 @@ class RlSettings:
     """For the weights service."""
     wire_dtype: Literal["f32", "bf16"] = "bf16"
     schema: Schema = field(default_factory=Schema)
+    instruction: str = ""
+    """What the policy is told, where batches carry pictures; empty takes that of the first demonstration."""
     update: UpdateSettings = field(default_factory=UpdateSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
     gamma: float = 0.97
@@ -183,14 +171,38 @@ class RlSettings:
     seed_twin_episodes: int = 0
     """Successful twin episodes to copy to the demonstration side before the stage starts."""
     engine: Literal["rllib", "torch"] = "rllib"
+    learners: int = 0
+    """RLlib learners in processes of their own, each with an equal part of every batch; 0 updates in this process."""
+    device: Device = "auto"
+    """Where networks are computed; "auto" is a GPU where there is one. Learners of their own take a GPU each."""
+    replay_timeout_s: float = 60.0
+    """Give up when a shard of the replay does not answer for this long at the start."""
+    resume: ResumeSettings = field(default_factory=ResumeSettings)
+    frame_memory_bytes: int = 4 << 30
+    """For decoded pictures, where batches carry them."""
+    tracking: tuple[Tracker, ...] = ()
+    """Where metrics go beside metrics.jsonl."""
+    tracking_project: str = "twinrl"
+    tracking_offline: bool = False
+    """W&B writes to the folder only; `wandb sync` uploads it later."""
     threads: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "gamma", "n_step", "threads")
+        positive(self, "gamma", "n_step", "threads", "replay_timeout_s", "frame_memory_bytes")
+        if self.learners < 0 or (self.learners and self.engine != "rllib"):
+            raise InputError(f"learners={self.learners}, engine={self.engine!r}: learners of their own need rllib")
+        parts = max(1, self.learners) * self.update.accumulate
+        if self.loop.batch_size % parts:
+            raise InputError(
+                f"a batch of {self.loop.batch_size} rows (loop.online and loop.demo) has no {parts} equal parts: "
+                f"learners={self.learners}, accumulate={self.update.accumulate}"
+            )
 
 
-def _positive(settings: object, *names: str) -> None:
-    for name in names:
-        if not getattr(settings, name) > 0:
-            raise InputError(f"{name}={getattr(settings, name)}: must be greater than 0")
+def described(settings: SftSettings | RlSettings) -> dict[str, Any]:
+    """As JSON without the passwords of replay addresses: for files and services that others read."""
+    found = to_json(settings)
+    if found["replay"] is not None:
+        found["replay"]["urls"] = [masked(url) for url in found["replay"]["urls"]]
+    return found

@@ -1,134 +1,116 @@
-"""Supervised fine-tuning in memory: consistency behaviour cloning plus auxiliary labels.
+"""Supervised fine-tuning in memory: behaviour cloning plus auxiliary labels.
 
-episodes ─► Demonstrations (tensors) ─► batches with colour jitter ─► L_BC + w · L_aux ─► AdamW
+    episodes ─► Demonstrations ─► batch of step k ─► L_BC + w · L_aux ─► clip ─► guard ─► AdamW
+
+Rows and noise of step k depend on the seed and on k alone, so a trainer whose policy, optimizer and step come from a
+checkpoint goes on as if it had never stopped.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from learner import losses
-from learner.labels import hindsight_labels
+from learner.demonstrations import Demonstration, Demonstrations
+from learner.guard import NanGuard
+from learner.imitation import Columns, draw_columns, imitation_terms
+from learner.losses import row_weights
+from learner.optimizers import adamw, set_factor
+from learner.schedules import warmup_cosine
 from learner.settings import TrainSettings
-from policy.language import encode_instruction
+from learner.streams import numpy_stream, torch_stream
 from policy.model import Policy
 from policy.normalize import Normalization
-from protos.errors import InputError
-from protos.schema import F32, Configuration, Observation
 
+__all__ = ["Demonstration", "Demonstrations", "Metrics", "SftTrainer", "prepare", "train_sft"]
 Metrics = dict[str, float]
-
-
-class Demonstration(Protocol):
-    """What fine-tuning reads of an episode: T actions, at least T observations."""
-
-    @property
-    def instruction(self) -> str: ...
-    @property
-    def configuration(self) -> Configuration: ...
-    @property
-    def observation(self) -> Observation: ...
-    @property
-    def action(self) -> F32: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demonstrations:
-    """All steps of all episodes as tensors, one row per step."""
-
-    side: Tensor  # (n, P, P, 3) u8
-    wrist: Tensor  # (n, P, P, 3) u8
-    proprio: Tensor  # (n, 19)
-    action: Tensor  # (n, A)
-    labels: Tensor  # (n, 9)
-    instruction: Tensor  # (n,) row of `language`
-    language: Tensor  # (instructions, L, 768)
-    weight: Tensor  # (n,) how often a row is drawn
-
-    @classmethod
-    def of(cls, episodes: Sequence[Demonstration], policy: Policy, settings: TrainSettings) -> "Demonstrations":
-        """Tensors and labels of the episodes."""
-        if not episodes:
-            raise InputError("no episode to learn from")
-        texts = sorted({episode.instruction for episode in episodes})
-
-        def rows(of: Callable[[Demonstration], np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.concatenate([of(episode) for episode in episodes]))
-
-        return cls(
-            side=rows(lambda e: e.observation.side[: len(e.action)]),
-            wrist=rows(lambda e: e.observation.wrist[: len(e.action)]),
-            proprio=rows(lambda e: e.observation.proprio[: len(e.action)]),
-            action=policy.from_wire(rows(lambda e: e.action)),
-            labels=rows(lambda e: hindsight_labels(e.configuration, e.observation.proprio, e.action, settings.labels)),
-            instruction=rows(lambda e: np.full(len(e.action), texts.index(e.instruction))),
-            language=torch.from_numpy(np.stack([encode_instruction(text, policy.settings) for text in texts])),
-            weight=rows(lambda e: _draw_weights(len(e.action), settings)),
-        )
-
-
-def _draw_weights(steps: int, settings: TrainSettings) -> F32:
-    early = np.arange(steps) < settings.first_frames
-    return np.where(early, settings.first_frames_weight, 1.0).astype(np.float32)
+Terms = dict[str, Tensor]
 
 
 class SftTrainer:
-    """One fine-tuning in progress: policy, optimizer, random stream, step."""
+    """One fine-tuning in progress: policy, optimizer, step."""
 
     def __init__(self, policy: Policy, data: Demonstrations, settings: TrainSettings) -> None:
+        choose_trained(policy, settings)
         self.policy, self.data, self.settings = policy, data, settings
         self.step = 0
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        """Steps so far, skipped ones too."""
+        trained = [(policy.parameters(), settings.lr)]
+        self.optimizer = adamw(trained, settings.weight_decay, policy.device.type)
+        self.guard = NanGuard(settings.nan_limit)
+        self._auxiliary = policy.auxiliary.weight.requires_grad and bool(data.labelled.any())
+        if settings.compile:
+            self._make_masks()
 
     def advance(self) -> Metrics:
-        """One optimizer step."""
+        """One optimizer step. One that is not finite changes nothing but the counters."""
         settings = self.settings
-        rows = torch.multinomial(self.data.weight, settings.batch_size, replacement=True, generator=self.generator)
-        bc, auxiliary, position_error = self._losses(rows)
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr * losses.warm_cosine(self.step, settings.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        (bc + settings.auxiliary_weight * auxiliary).backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.clip_norm)
-        self.optimizer.step()
+        parts = [self._gradients(part) for part in self._parts()]
+        decay = settings.steps - settings.warmup
+        factor = warmup_cosine(self.step, warmup=settings.warmup, decay=decay, floor=settings.final_lr)
+        set_factor(self.optimizer, factor)
         self.step += 1
-        return {"bc": float(bc.detach()), "auxiliary": float(auxiliary.detach()), "position_rmse_m": position_error}
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.clip_norm)
+        found = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+        if self.guard.accepts(found["loss"], norm):
+            self.optimizer.step()
+            self.policy.touch()
+        return self._metrics(found)
 
-    def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor, float]:
-        """L_BC, the auxiliary loss, and the root mean square error of the position labels [m]."""
-        data, settings, policy = self.data, self.settings, self.policy
-        side, wrist = (self._jitter(pictures[rows].float()) for pictures in (data.side, data.wrist))
-        embedding = policy.embed(side, wrist, data.language[data.instruction[rows]])
-        bc = losses.consistency_bc(
-            policy.head,
-            self._blurred(policy.features(embedding, data.proprio[rows])),
-            data.action[rows],
-            sigma_weighted=settings.sigma_weighted,
-            generator=self.generator,
-        )
-        error = policy.auxiliary(embedding) - data.labels[rows]
-        position_error = float(error[:, :4].detach().square().mean().sqrt()) * settings.labels.far_m
-        return bc, error.square().sum(1).mean() / 4.0, position_error
+    @torch.no_grad()
+    def _make_masks(self) -> None:
+        """Lets the backbone make its attention masks, which it keeps, before its graph is captured."""
+        one = self.data.batch(np.zeros(1, np.intp), window=self.policy.settings.octo.window, horizon=1)
+        self.policy.embed(*(one[name].to(self.policy.device) for name in ("side", "wrist", "language")))
 
-    def _jitter(self, pictures: Tensor) -> Tensor:
-        """Another gain and offset for every picture and colour channel."""
-        shape = (len(pictures), 1, 1, 3)
-        gain = 1.0 + self.settings.gain_jitter * torch.randn(shape, generator=self.generator)
-        shift = self.settings.shift_jitter * torch.randn(shape, generator=self.generator)
-        return (pictures * gain + shift).clamp(0.0, 255.0)
+    def _parts(self) -> list[Columns]:
+        """The rows of this step with their random numbers, in equal parts.
 
-    def _blurred(self, features: Tensor) -> Tensor:
-        """Features whose proprioception has noise, and in some rows is gone."""
-        vision = self.policy.settings.octo.dim
-        proprio = features[:, vision:]
-        noise = self.settings.proprio_noise * torch.randn(proprio.shape, generator=self.generator)
-        kept = torch.rand(len(proprio), 1, generator=self.generator) > self.settings.proprio_dropout
-        return torch.cat([features[:, :vision], (proprio + noise) * kept], dim=1)
+        What is weighted over the whole batch is weighted here: `labelled` to a mean of 1, and in `share` the part's
+        share of all actions that count.
+        """
+        settings, window = self.settings, self.policy.settings.octo.window
+        rows = self.data.draw(settings.batch_size, numpy_stream(settings.seed, "sft rows", self.step))
+        noise = torch_stream(settings.seed, "sft noise", self.step)
+        batch = self.data.batch(rows, window=window, horizon=self.policy.action_horizon)
+        batch |= draw_columns(settings.batch_size, self.policy.settings, settings, noise)
+        batch["labelled"] = row_weights(batch["labelled"])
+        counted = batch["action_mask"].sum(1)
+        batch["share"] = counted / counted.sum()
+        size = settings.batch_size // settings.accumulate
+        return [{name: c[i : i + size] for name, c in batch.items()} for i in range(0, len(rows), size)]
+
+    def _gradients(self, batch: Columns) -> Terms:
+        """Adds a part's gradients to those in the parameters; what it adds to the loss and to each term."""
+        batch = {name: column.to(self.policy.device, non_blocking=True) for name, column in batch.items()}
+        found = imitation_terms(self.policy, batch, self.settings, auxiliary=self._auxiliary)
+        share = {"bc": batch["share"].sum()}
+        found = {name: value * share.get(name, 1.0 / self.settings.accumulate) for name, value in found.items()}
+        loss = found["bc"]
+        if self._auxiliary:
+            loss = loss + self.settings.auxiliary_weight * found["auxiliary"]
+        loss.backward()
+        return {name: value.detach() for name, value in found.items()} | {"loss": loss.detach()}
+
+    def _metrics(self, found: Terms) -> Metrics:
+        metrics = {"bc": float(found["bc"]), "skipped": self.guard.skipped}
+        if self._auxiliary:
+            metrics["auxiliary"] = float(found["auxiliary"])
+            metrics["position_rmse_m"] = math.sqrt(float(found["position"])) * self.settings.labels.far_m
+        return metrics
+
+
+def choose_trained(policy: Policy, settings: TrainSettings) -> None:
+    """Marks the parameters that fine-tuning changes. The auxiliary head shapes the backbone and trains with it."""
+    if settings.backbone == "frozen":
+        policy.freeze_backbone()
+    else:
+        policy.train_backbone(settings.trained_blocks if settings.backbone == "last" else None)
+    if settings.auxiliary_weight == 0.0:
+        policy.auxiliary.requires_grad_(False)
 
 
 def train_sft(
@@ -147,7 +129,7 @@ def train_sft(
 
 
 def prepare(policy: Policy, episodes: Sequence[Demonstration], settings: TrainSettings) -> Demonstrations:
-    """The episodes as tensors; sets the policy's normalisation from them."""
+    """The episodes as rows; sets the policy's normalisation from them."""
     data = Demonstrations.of(episodes, policy, settings)
     policy.set_normalization(Normalization.fit([data.proprio.numpy()]))
     return data

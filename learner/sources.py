@@ -1,26 +1,39 @@
 """What the stages read from the replay: episodes with frames, or transitions with readouts."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
-from learner.settings import RlSettings, Selection, SftSettings
+from learner.position import restore_position
+from learner.settings import RlSettings, Selection, SftSettings, UpdateSettings
 from policy.language import encode_instruction
 from policy.model import Policy
 from protos.errors import InputError, Unreachable
-from protos.schema import F32, Buffer
+from protos.schema import F32, Buffer, Schema
 from protos.settings import to_json
-from services.replay import Episode, ReplayReader
+from protos.status import StatusFile
+from services.replay import Episode, Position, ReplayReader, ReplaySettings, totals
+from services.replay.batch import Field
 from services.replay.strategies import Strategy, Uniform
 
+log = logging.getLogger(__name__)
 Stop = Callable[[], bool]
 _LOOK_AGAIN_S = 0.1
 _EMBED_ROWS = 64
+_ONE_EPISODE_BYTES = 1 << 20
 
 
-def read_episodes(settings: SftSettings, stop: Stop) -> list[Episode]:
-    """The selected episodes that are in the replay now; waits for the first of them."""
+def read_episodes(
+    settings: SftSettings, stop: Stop, resume: Position | None = None
+) -> tuple[list[Episode], Position | None]:
+    """The selected episodes that are in the replay now, and the reader's position behind them.
+
+    Waits for the replay, and for the first of them. With the position of an earlier call they are those of that call.
+    """
+    assert settings.replay is not None, "no replay to read from"
+    wait_for_totals(settings.replay, settings.data_timeout_s, stop)
     wanted = tuple({selection.buffer for selection in settings.select})
     reader = ReplayReader(
         settings.replay,
@@ -31,23 +44,47 @@ def read_episodes(settings: SftSettings, stop: Stop) -> list[Episode]:
         capacity={},
         keep_frames=wanted,
         name="sft",
+        resume=resume,
     )
     try:
         deadline = time.monotonic() + settings.data_timeout_s
-        while not stop():
+        restore_position(reader, settings.resume, stop)
+        if resume is None:
             catch_up(reader, stop)
+        while not stop():
             episodes = [episode for selection in settings.select for episode in select(reader, selection)]
             if episodes:
-                return episodes
+                return episodes, reader.position()
             if time.monotonic() > deadline:
                 raise Unreachable(
                     f"the replay has no episode for {to_json(settings)['select']} within "
                     f"data_timeout_s={settings.data_timeout_s:g}; write demonstrations first"
                 )
             time.sleep(_LOOK_AGAIN_S)
-        return []
+            catch_up(reader, stop)
+        return [], None
     finally:
         reader.close()
+
+
+def wait_for_totals(replay: ReplaySettings, timeout_s: float, stop: Stop) -> Mapping[Buffer, int]:
+    """Transitions ever committed to each buffer, over all shards; one that is away is waited for.
+
+    Empty when told to stop first. Raises Unreachable when a shard does not answer within `timeout_s`.
+    """
+    deadline, status, told = time.monotonic() + timeout_s, StatusFile(), ""
+    while not stop():
+        try:
+            return totals(replay)
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                raise Unreachable(f"{error}; given up after {timeout_s:g} s") from error
+            status.write(doing="starting", waiting_for=f"replay: {error}")
+            if str(error) != told:
+                told = str(error)
+                log.warning("%s; waiting for it up to %g s", told, timeout_s)
+        time.sleep(_LOOK_AGAIN_S)
+    return {}
 
 
 def select(reader: ReplayReader, selection: Selection) -> list[Episode]:
@@ -75,8 +112,11 @@ def wait_until_caught_up(reader: ReplayReader, stop: Stop) -> None:
         time.sleep(_LOOK_AGAIN_S)
 
 
-def transition_reader(policy: Policy, settings: RlSettings) -> ReplayReader:
-    """A reader of all buffers of the batch; readouts of another backbone are computed again."""
+def transition_reader(policy: Policy, settings: RlSettings, resume: Position | None = None) -> ReplayReader:
+    """A reader of all buffers of the batch, with the readouts or pictures that updates need.
+
+    Readouts of another backbone are computed again. `resume` is where an earlier reader of the stage was.
+    """
     buffers = (*settings.loop.demo, *settings.loop.online)
     missing = [buffer for buffer in buffers if buffer not in settings.capacity]
     if missing:
@@ -89,10 +129,63 @@ def transition_reader(policy: Policy, settings: RlSettings) -> ReplayReader:
         n_step=settings.n_step,
         capacity={buffer: settings.capacity[buffer] for buffer in buffers},
         sampling=strategies(settings),
+        fields=batch_fields(settings.update),
+        window=policy.settings.octo.window if _needs_windows(policy, settings) else 1,
+        frame_memory_bytes=settings.frame_memory_bytes,
         embed=lambda episode: embed_episode(policy, episode),
         backbone_id=policy.backbone_id,
         name=settings.stage,
+        resume=resume,
     )
+
+
+def batch_fields(settings: UpdateSettings) -> tuple[Field, ...]:
+    """What batches hold of an observation, beside its numbers."""
+    readouts: tuple[Field, ...] = ("embedding",) if settings.needs_readouts else ()
+    pictures: tuple[Field, ...] = ("side", "wrist") if settings.needs_pictures else ()
+    return readouts + pictures
+
+
+def instruction(settings: RlSettings, stop: Stop) -> str:
+    """What the first demonstration was told. Raises Unreachable when none comes within `replay_timeout_s`."""
+    buffers = tuple(settings.loop.demo)
+    reader = ReplayReader(
+        settings.replay,
+        settings.schema,
+        buffers=buffers,
+        gamma=1.0,
+        n_step=1,
+        capacity={},
+        keep_frames=buffers,
+        episode_bytes=_ONE_EPISODE_BYTES,
+        name=f"{settings.stage}-instruction",
+    )
+    try:
+        deadline = time.monotonic() + settings.replay_timeout_s
+        while not stop():
+            reader.poll()
+            found = [episode for buffer in buffers for episode in reader.episodes(buffer)]
+            if found:
+                return found[0].instruction
+            if time.monotonic() > deadline:
+                raise Unreachable(
+                    f"no demonstration in {', '.join(buffers)} within replay_timeout_s={settings.replay_timeout_s:g} "
+                    "that says what the policy is told; write demonstrations, or set `instruction`"
+                )
+            time.sleep(_LOOK_AGAIN_S)
+        return ""
+    finally:
+        reader.close()
+
+
+def check_cameras(policy: Policy, schema: Schema) -> None:
+    """Raises InputError when the schema's pictures are not what the policy takes."""
+    octo = policy.settings.octo
+    if (octo.side_px, octo.wrist_px) != (schema.side_px, schema.wrist_px):
+        raise InputError(
+            f"the policy takes pictures of {octo.side_px} and {octo.wrist_px} pixels, the schema says "
+            f"{schema.side_px} and {schema.wrist_px}"
+        )
 
 
 def strategies(settings: RlSettings) -> dict[Buffer, Strategy]:
@@ -101,10 +194,21 @@ def strategies(settings: RlSettings) -> dict[Buffer, Strategy]:
     return {buffer: known[name] for buffer, name in settings.loop.sampling.items()}
 
 
+def _needs_windows(policy: Policy, settings: RlSettings) -> bool:
+    """Readouts and the plain encoder of proprioception need only the newest observation."""
+    return settings.update.needs_pictures or policy.settings.proprio_encoder == "mlp"
+
+
 @torch.inference_mode()
 def embed_episode(policy: Policy, episode: Episode) -> F32:
-    """Readouts (T + 1, D) of an episode's observations."""
-    language = torch.from_numpy(encode_instruction(episode.instruction, policy.settings))[None]
-    seen = episode.observation
-    side, wrist = (torch.from_numpy(camera).split(_EMBED_ROWS) for camera in (seen.side, seen.wrist))
-    return torch.cat([policy.embed(*pair, language) for pair in zip(side, wrist, strict=True)]).numpy()
+    """Readouts (T + 1, D) of an episode's observations, each in the window that an actor saw it in."""
+    device, window = policy.device, policy.settings.octo.window
+    language = torch.from_numpy(encode_instruction(episode.instruction, policy.settings))[None].to(device)
+    side, wrist = (torch.from_numpy(camera) for camera in (episode.observation.side, episode.observation.wrist))
+    steps = torch.arange(len(side))[:, None] - torch.arange(window - 1, -1, -1)  # (T + 1, window), negative: padding
+    readouts = []
+    for rows in steps.split(_EMBED_ROWS):
+        seen = rows.clamp_min(0)
+        mask = (rows >= 0).to(device) if bool((rows < 0).any()) else None
+        readouts.append(policy.embed(side[seen].to(device), wrist[seen].to(device), language, mask).cpu())
+    return torch.cat(readouts).numpy()

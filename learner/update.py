@@ -1,59 +1,50 @@
-"""One RL update in plain torch, on cached embeddings of the frozen backbone.
+"""One RL update in plain torch: everything that it changes, and how.
 
-    batch ─► features ─┬─► critic loss (TD + α Cal-QL) ─► critic only
-                       └─► actor loss (β BC + η q)     ─► head only; the critic is a constant in it
-             both steps at once, then target ← target + τ (critic − target)
+    batch ─► complete (noise per row) ─► losses ─► gradients ─► clip ─► guard ─► both optimizers ─► target ← critics
 
-The actor sees the critic as it was before this update's critic step; apart from that one step of staleness this is the
-usual critic-then-actor order.
+What is drawn depends on the seed and the number of the update alone, so a run that goes on from a checkpoint repeats
+the uninterrupted one.
 """
 
 import copy
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor, nn
 
-from learner import losses
+from learner.batches import COLUMNS, WARMUP, Phase, columns, complete, draw_noise, split, turn
+from learner.guard import NanGuard
+from learner.optimizers import adamw, set_rates
 from learner.settings import UpdateSettings
+from learner.streams import torch_stream
+from learner.terms import Losses, batch_losses
 from policy.critic import CriticEnsemble
 from policy.model import Policy
-from protos.errors import TwinRLError
+from policy.picture_critic import PictureCritic
+from policy.settings import PolicySettings
 from protos.schema import F32
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "COLUMNS",
+    "WARMUP",
+    "Losses",
+    "Metrics",
+    "NanGuard",
+    "Phase",
+    "RlAgent",
+    "Updated",
+    "batch_losses",
+    "clip_gradients",
+    "columns",
+    "complete",
+    "draw_noise",
+    "follow",
+    "split",
+    "turn",
+]
 Metrics = dict[str, float]
-
-
-COLUMNS = (
-    "embedding",  # (n, D) readout of the frozen backbone
-    "proprio",  # (n, 19) as on the wire
-    "action",  # (n, 7) as executed
-    "reward",  # (n,) discounted sum over up to k steps
-    "discount",  # (n,) γᵏ, 0 after a terminal step
-    "next_embedding",  # (n, D) k steps later
-    "next_proprio",  # (n, 19)
-    "mc_return",  # (n,) discounted return to the end of the episode
-    "imitate",  # (n,) 1 where behaviour cloning may copy the action
-    "weight",  # (n,) importance weight of the TD error, 1 unless drawn by priority
-)
-"""What an update reads of a replay batch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """What this update trains and how far the stage is."""
-
-    actor: bool = True
-    """False in the critic warm-up."""
-    progress: float = 0.0
-    """0 to 1 over the online stage."""
-
-
-WARMUP = Phase(actor=False)
+_EMBED_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,171 +56,118 @@ class Updated:
     td_error: F32  # (n,) |Q − target| of each row, mean over critics, as before the update
 
 
-@dataclass(frozen=True, kw_only=True)
-class Losses:
-    """The two losses of a batch and what is worth logging."""
-
-    critic: Tensor
-    actor: Tensor | None
-    scalars: dict[str, Tensor]
-    td_error: Tensor
-    """(n,) |Q − target|, mean over critics."""
-
-    @property
-    def total(self) -> Tensor:
-        """Their gradients do not overlap, so one backward pass serves both."""
-        return self.critic if self.actor is None else self.critic + self.actor
-
-
-def columns(batch: object) -> dict[str, Tensor]:
-    """The `COLUMNS` of a replay batch, numpy attributes of these names, as float32 tensors."""
-    return {name: torch.from_numpy(np.asarray(getattr(batch, name), np.float32)) for name in COLUMNS}
-
-
-def batch_losses(
-    policy: Policy,
-    critic: CriticEnsemble,
-    target: CriticEnsemble,
-    batch: Mapping[str, Tensor],
-    settings: UpdateSettings,
-    phase: Phase,
-    generator: Generator,
-) -> Losses:
-    """Both losses of a batch of `COLUMNS`."""
-    features = policy.features(batch["embedding"], batch["proprio"])
-    action = policy.from_wire(batch["action"])
-    with torch.no_grad():
-        next_features = policy.features(batch["next_embedding"], batch["next_proprio"])
-        next_q = target(next_features, policy.sample(next_features, generator))
-        wanted = losses.td_target(batch["reward"], batch["discount"], next_q, settings.target_clip)
-    q = critic(features, action)
-    td = losses.td_error(q, wanted, batch["weight"])
-    td_error = (q.detach() - wanted).abs().mean(0)
-    scalars = {"td": td, "q": q.mean(), "target_q": wanted.mean()}
-    critic_loss = td
-    if not phase.actor and settings.calql_alpha > 0.0:
-        gap = _cal_ql(policy, critic, features, q, batch["mc_return"], settings, generator)
-        critic_loss, scalars["calql"] = td + settings.calql_alpha * gap, gap
-    if not phase.actor:
-        return Losses(critic=critic_loss, actor=None, scalars=scalars, td_error=td_error)
-    beta, eta = losses.weights_at(phase.progress, settings.weights_start, settings.weights_end)
-    bc = losses.consistency_bc(
-        policy.head,
-        features,
-        action,
-        imitate=batch["imitate"],
-        sigma_weighted=settings.sigma_weighted,
-        generator=generator,
-    )
-    q_part = losses.q_loss(critic.fixed(features, policy.sample(features, generator)))
-    scalars |= {"bc": bc, "actor_q": -q_part}
-    actor_loss = losses.actor_loss(bc, q_part, beta=beta, eta=eta)
-    return Losses(critic=critic_loss, actor=actor_loss, scalars=scalars, td_error=td_error)
-
-
-def _cal_ql(
-    policy: Policy,
-    critic: CriticEnsemble,
-    features: Tensor,
-    q_data: Tensor,
-    mc_return: Tensor,
-    settings: UpdateSettings,
-    generator: Generator,
-) -> Tensor:
-    """Cal-QL's gap at `calql_actions` actions of the policy and as many uniform ones per row."""
-    m, (n, _) = settings.calql_actions, features.shape
-    repeated = features.repeat(m, 1)
-    with torch.no_grad():
-        ours = policy.sample(repeated, generator)
-        uniform = 2.0 * torch.rand(ours.shape, generator=generator, device=ours.device) - 1.0
-    q_ours, q_uniform = (critic(repeated, action).unflatten(1, (m, n)) for action in (ours, uniform))
-    return losses.cal_ql_gap(q_data, q_ours, q_uniform, mc_return, settings.calql_temperature)
-
-
-class NanGuard:
-    """Refuses updates whose losses or gradients are not finite; stops the run when they keep coming."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.skipped, self._in_a_row = limit, 0, 0
-
-    def accepts(self, scalars: Iterable[Tensor]) -> bool:
-        """Whether all are finite. Raises TwinRLError after `limit` refusals in a row."""
-        if bool(torch.isfinite(torch.stack([scalar.detach() for scalar in scalars])).all()):
-            self._in_a_row = 0
-            return True
-        self.skipped += 1
-        self._in_a_row += 1
-        log.warning("update skipped: a loss or gradient is not finite (%d in all)", self.skipped)
-        if self._in_a_row >= self.limit:
-            raise TwinRLError(
-                f"training diverged: {self._in_a_row} updates in a row had a loss or gradient that is not finite "
-                f"(nan_limit={self.limit}); resume from the last checkpoint with lower learning rates"
-            )
-        return False
-
-
 class RlAgent:
-    """Everything that an RL update changes: head, critics, targets, optimizers, the random stream."""
+    """Everything that an RL update changes: policy, critics, targets, optimizers, counters."""
 
     def __init__(self, policy: Policy, settings: UpdateSettings, *, seed: int) -> None:
-        policy.freeze_backbone()
-        self.policy, self.settings = policy, settings
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.critic = CriticEnsemble(
-                policy.settings.feature_dim,
-                policy.settings.action_dim,
-                members=settings.critics,
-                width=settings.critic_width,
-            )
+        choose_trained(policy, settings)
+        self.policy, self.settings, self.seed = policy, settings, seed
+        self.updates = 0
+        """Updates so far, skipped ones too; the index of the noise of the next one."""
+        self.critic = new_critic(policy.settings, settings, seed).to(policy.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=settings.lr_critic)
-        self.actor_optimizer = torch.optim.Adam(policy.head.parameters(), lr=settings.lr_actor)
-        self.generator = torch.Generator().manual_seed(seed)
+        device = policy.device.type
+        self.critic_optimizer = adamw([(self.critic.parameters(), settings.lr_critic)], settings.weight_decay, device)
+        self.actor_optimizer = adamw(
+            [(policy.head_parameters(), settings.lr_actor), (policy.octo.parameters(), settings.lr_backbone)],
+            settings.weight_decay,
+            device,
+        )
         self.guard = NanGuard(settings.nan_limit)
 
     def fit_critic_normalization(self, batch: Mapping[str, Tensor]) -> None:
         """Sets the critics' feature statistics from demonstrations, once, before the warm-up."""
+        if isinstance(self.critic, PictureCritic):
+            return
         with torch.no_grad():
-            features = self.policy.features(batch["embedding"], batch["proprio"])
+            features = torch.cat([self._features(part) for part in _chunks(batch, self.policy.device)])
         for critic in (self.critic, self.target):
             critic.fit_normalization(features)
 
+    def _features(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(n, F) as they are, without augmentation."""
+        if self.settings.backbone == "frozen":
+            return self.policy.features(batch["embedding"], batch["proprio"])
+        mask = ~batch["pad"] if batch["side"].shape[1] > 1 else None
+        embedding = self.policy.embed(batch["side"], batch["wrist"], batch["language"], mask)
+        return self.policy.features(embedding, batch["proprio"])
+
     def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
-        return rl_update(self, batch, phase)
+        """One update on a batch of `columns`: draws its noise and applies it."""
+        phase = turn(phase, self.settings, self.updates)
+        noise = torch_stream(self.seed, "noise", self.updates)
+        return self.apply(complete(batch, self.policy.settings, self.settings, phase, noise), phase)
+
+    def apply(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
+        """One update on a batch that has its noise. One that is not finite changes nothing but the counters."""
+        found = self.gradients(batch, phase)
+        self.step(found.total, phase)
+        metrics = {name: float(value) for name, value in found.scalars.items()}
+        return Updated(metrics=metrics | {"skipped": self.guard.skipped}, td_error=found.td_error.cpu().numpy())
+
+    def gradients(self, batch: Mapping[str, Tensor], phase: Phase) -> Losses:
+        """Leaves the gradients of a batch in the parameters; its losses, detached."""
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        self.actor_optimizer.zero_grad(set_to_none=True)
+        batch = {name: column.to(self.policy.device, non_blocking=True) for name, column in batch.items()}
+        found = []
+        for part in split(batch, self.settings.accumulate):
+            one = batch_losses(self.policy, self.critic, self.target, part, self.settings, phase)
+            (one.total / self.settings.accumulate).backward()
+            found.append(detached(one))
+        return found[0] if len(found) == 1 else joined(found)
+
+    def step(self, loss: Tensor, phase: Phase) -> None:
+        """Clips the gradients that lie in the parameters and steps optimizers and target on them.
+
+        Where these or `loss`, from which they came, are not finite, nothing but the counters changes.
+        """
+        set_rates(self.actor_optimizer, self.critic_optimizer, self.settings, phase, self.updates)
+        self.updates += 1
+        if self.guard.accepts(loss, *clip_gradients(self.policy, self.critic, self.settings)):
+            self.critic_optimizer.step()
+            self.actor_optimizer.step()
+            follow(self.target, self.critic, self.settings.tau)
+            self.policy.touch("head", *(() if self.settings.backbone == "frozen" else ("backbone",)))
 
 
-def rl_update(agent: RlAgent, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
-    """One update of critics, and in the online phase the head.
-
-    An update with a loss or gradient that is not finite changes nothing.
-    """
-    settings = agent.settings
-    set_actor_rate(agent.actor_optimizer, settings, phase)
-    found = batch_losses(agent.policy, agent.critic, agent.target, batch, settings, phase, agent.generator)
-    agent.critic_optimizer.zero_grad(set_to_none=True)
-    agent.actor_optimizer.zero_grad(set_to_none=True)
-    found.total.backward()
-    norms = clip_gradients(agent.policy, agent.critic, settings)
-    if agent.guard.accepts([found.total, *norms]):
-        agent.critic_optimizer.step()
-        agent.actor_optimizer.step()
-        follow(agent.target, agent.critic, settings.tau)
-    metrics = {name: float(value.detach()) for name, value in found.scalars.items()}
-    return Updated(metrics=metrics | {"skipped": agent.guard.skipped}, td_error=found.td_error.numpy())
+def choose_trained(policy: Policy, settings: UpdateSettings) -> None:
+    """Marks the parameters that the actor's loss trains."""
+    _ = policy.consistency  # refuses other heads
+    if settings.backbone == "frozen":
+        policy.freeze_backbone()
+    else:
+        policy.train_backbone(settings.trained_blocks if settings.backbone == "last" else None)
+    policy.auxiliary.requires_grad_(False)
 
 
-def set_actor_rate(optimizer: torch.optim.Optimizer, settings: UpdateSettings, phase: Phase) -> None:
-    """The head's learning rate at this point of the stage."""
-    for group in optimizer.param_groups:
-        group["lr"] = settings.lr_actor * losses.late_decay(phase.progress)
+def new_critic(policy: PolicySettings, settings: UpdateSettings, seed: int) -> CriticEnsemble:
+    """Critics of the kind that the settings ask for; the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sizes = {"members": settings.critics, "width": settings.critic_width}
+        if settings.critic_encoder == "readout":
+            return CriticEnsemble(policy.feature_dim, policy.action_dim, **sizes)
+        return PictureCritic(
+            settings.conv,
+            pixels=(policy.octo.side_px, policy.octo.wrist_px),
+            proprio=len(policy.proprio_indices),
+            action_dim=policy.action_dim,
+            **sizes,
+        )
 
 
 def clip_gradients(policy: Policy, critic: CriticEnsemble, settings: UpdateSettings) -> tuple[Tensor, Tensor]:
-    """Clips the head's gradient to `clip_norm`; returns both norms as they were. The critic's is not clipped."""
-    actor = torch.nn.utils.clip_grad_norm_(policy.head.parameters(), settings.clip_norm)
-    gradients = [p.grad for p in critic.parameters() if p.grad is not None]
-    return actor, torch.nn.utils.get_total_norm(gradients)
+    """Clips the gradients of policy and critics to their limits; returns both norms as they were."""
+    return _clip(policy.parameters(), settings.clip_norm), _clip(critic.parameters(), settings.clip_norm_critic)
+
+
+def _clip(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    trained = [p for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    if limit is not None and trained:
+        nn.utils.clip_grads_with_norm_(trained, limit, norm)
+    return norm
 
 
 @torch.no_grad()
@@ -237,3 +175,36 @@ def follow(target: CriticEnsemble, critic: CriticEnsemble, tau: float) -> None:
     """target ← target + τ (critic − target)."""
     for slow, fast in zip(target.parameters(), critic.parameters(), strict=True):
         slow.lerp_(fast, tau)
+
+
+def detached(found: Losses) -> Losses:
+    """The same numbers without their graph."""
+    return Losses(
+        critic=found.critic.detach(),
+        actor=None if found.actor is None else found.actor.detach(),
+        scalars={name: value.detach() for name, value in found.scalars.items()},
+        td_error=found.td_error,
+    )
+
+
+def joined(parts: list[Losses]) -> Losses:
+    """The losses of a batch from those of its equal parts."""
+
+    def mean(values: Iterable[Tensor]) -> Tensor:
+        return torch.stack(list(values)).mean(0)
+
+    actor = [part.actor for part in parts if part.actor is not None]
+    return Losses(
+        critic=mean(part.critic for part in parts),
+        actor=mean(actor) if actor else None,
+        scalars={name: mean(part.scalars[name] for part in parts) for name in parts[0].scalars},
+        td_error=torch.cat([part.td_error for part in parts]),
+    )
+
+
+def _chunks(batch: Mapping[str, Tensor], device: torch.device) -> Iterable[dict[str, Tensor]]:
+    """A batch in pieces small enough for pictures."""
+    n = len(batch["reward"])
+    for i in range(0, n, _EMBED_ROWS):
+        rows = {name: c if len(c) != n else c[i : i + _EMBED_ROWS] for name, c in batch.items()}
+        yield {name: column.to(device) for name, column in rows.items()}

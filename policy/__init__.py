@@ -1,20 +1,23 @@
-"""The policy: an Octo-like vision-language-action network, its consistency head, its critics.
+"""The policy: an Octo-like vision-language-action network, its action head, its critics.
 
     side, wrist u8 ──► tokenizers ─┐
     language (L, 768) ─► projection ├─► block-causal transformer ─► readout embedding (n, D) ─┬─► auxiliary labels
                                     ┘        policy.octo                                      │
-    proprio (n, 19) ──────────────────► normalisation ─► chosen numbers ──────────────────────┴─► features (n, F)
+    proprio (n, 19) ──────────────────► normalisation ─► chosen numbers (─► encoder) ─────────┴─► features (n, F)
                                                                                                    │
-                               action (n, 7) ◄── consistency head, one step ◄─────────────────────┤
-                               Q (E, n)      ◄── critic ensemble ◄── action ──────────────────────┘
+                     action (n, 7) ◄── units of the wire ◄── action head, policy.heads ◄───────────┤
+                          Q (E, n) ◄── critic ensemble ◄── action ────────────────────────────────┘
 
 Doors:
 
 * `policy.settings.PolicySettings`, `policy.presets.preset(name)`: "tiny" (64-pixel cameras, CPU), "small", "base"
-* `policy.model.Policy`: `embed`, `features`, `sample`, `to_wire`, `from_wire`, `parts`, `load_parts`, `backbone_id`
+* `policy.model.Policy`: `embed`, `features`, `sample`, `to_wire`, `from_wire`, `parts`, `load_parts`, `backbone_id`,
+  `weights_id`, `freeze_backbone`, `train_backbone`, `head_parameters`
+* `policy.heads`: consistency (reinforcement learning), diffusion (released checkpoints), regression
 * `policy.critic.CriticEnsemble`
 * `policy.language.encode_instruction`
-* `policy.normalize.Normalization`
+* `policy.normalize`: `Normalization` of proprioception, `action_units` of imported checkpoints
+* `policy.identity`: what weights are called; who acts checks it
 * `policy.acting.BatchActor`: batched observation → action on the wire, for policy servers and the robot PC
 * `policy.checkpoint`: `save`, `load`, `save_policy`, `load_policy` (safetensors + JSON manifest, no pickle)
 """

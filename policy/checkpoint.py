@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
+from policy.identity import wire_id
 from policy.model import Policy
 from policy.settings import PolicySettings
 from protos.errors import CorruptData, InputError
@@ -60,21 +62,32 @@ def exists(path: Path) -> bool:
 
 def save_policy(path: Path, policy: Policy, **manifest: Any) -> None:
     """A policy with its settings; further entries of the manifest by keyword."""
-    record = {"policy": to_json(policy.settings), "backbone_id": policy.backbone_id, **manifest}
-    save(path, policy.state_dict(), record)
+    identity = {"backbone_id": policy.backbone_id, "weights_id": wire_id(policy.parts())}
+    save(path, policy.state_dict(), {**manifest, "policy": to_json(policy.settings), **identity})
 
 
 def load_policy(path: Path) -> Policy:
-    """The policy of a folder written by `save_policy`."""
+    """The policy of a folder written by `save_policy`. Raises CorruptData when it is not the one in the manifest."""
     tensors, manifest = load(path)
     if "policy" not in manifest:
         raise InputError(f"{path}: a checkpoint, but not of a policy")
-    policy = Policy(from_json(PolicySettings, manifest["policy"], "policy"))
+    policy = Policy(_resolved(from_json(PolicySettings, manifest["policy"], "policy"), path))
     try:
         policy.load_state_dict(tensors)
     except RuntimeError as error:
         raise CorruptData(f"{path}: tensors do not fit the settings beside them") from error
+    promised = manifest.get("weights_id")
+    if promised is not None and promised != (found := policy.weights_id()):
+        raise CorruptData(f"{path}: these weights are {found}, the manifest says {promised}")
     return policy
+
+
+def _resolved(settings: PolicySettings, path: Path) -> PolicySettings:
+    """A language folder that lies beside the manifest, by a path that can be opened from anywhere."""
+    beside = path.resolve() / settings.language_folder
+    if not settings.language_folder or not beside.is_dir():
+        return settings
+    return replace(settings, language_folder=str(beside))
 
 
 def _write(path: Path, data: bytes) -> None:

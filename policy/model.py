@@ -1,7 +1,8 @@
-"""The policy: Octo's readout, proprioception, the consistency head."""
+"""The policy: Octo's readout, proprioception, an action head."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import cast
 
 import numpy as np
@@ -9,28 +10,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from policy.heads import ConsistencyHead
+from policy.heads import ConsistencyHead, ContinuousHead, DiffusionHead
+from policy.identity import joined_id, part_digest
 from policy.normalize import Normalization
 from policy.octo.model import Octo
-from policy.settings import PolicySettings
+from policy.settings import PROPRIO_WIDTH, PolicySettings
 from protos.errors import InputError
 from protos.schema import ACTION_DIM
 
 Parts = Mapping[str, Mapping[str, NDArray[np.float32]]]
-_PARTS = {"backbone": ("octo",), "head": ("head", "auxiliary", "normalization")}
+Head = ConsistencyHead | DiffusionHead | ContinuousHead
+_PARTS = {"backbone": ("octo",), "head": ("head", "auxiliary", "normalization", "proprio")}
 """Which submodules travel together: the backbone is frozen in RL and sent once, the head is sent often."""
+_UNIT_FLOOR = 1e-8
+"""Added to a scale that divides, as Octo does: a number that never moved has none."""
 
 
 class Policy(nn.Module):
-    """Octo, normalisation, consistency head, auxiliary head."""
+    """Octo, normalisation, action head, auxiliary head."""
+
+    unit_scale: Tensor
+    unit_offset: Tensor
 
     def __init__(self, settings: PolicySettings) -> None:
         super().__init__()
         self.settings = settings
         self.octo = Octo(settings.octo)
         self.normalization = Normalization()
-        self.head = ConsistencyHead(settings.feature_dim, settings.action_dim, settings.head)
+        self.head = _head(settings)
         self.auxiliary = nn.Linear(settings.octo.dim, settings.auxiliary_labels)
+        self.proprio = _proprio_encoder(settings)
+        if settings.action_units is not None:
+            self.register_buffer("unit_scale", torch.tensor(settings.action_units.scale), persistent=False)
+            self.register_buffer("unit_offset", torch.tensor(settings.action_units.offset), persistent=False)
+        self._digests: dict[str, str] = {}
+        self.register_load_state_dict_post_hook(lambda module, _: module.touch())
 
     @property
     def device(self) -> torch.device:
@@ -39,7 +53,8 @@ class Policy(nn.Module):
     def embed(self, side: Tensor, wrist: Tensor, language: Tensor, timestep_mask: Tensor | None = None) -> Tensor:
         """The readout embedding (n, D) of pictures (n, P, P, 3), or (n, window, P, P, 3), holding 0..255.
 
-        `language` (n, L, 768), or (1, L, 768) for all rows.
+        `language` (n, L, language_dim), or (1, L, language_dim) for all rows; `timestep_mask` (n, window) is false
+        where an observation is padding.
         """
         pictures = 5  # dimensions with a window
         if side.dim() < pictures:
@@ -55,31 +70,90 @@ class Policy(nn.Module):
             raise InputError(f"pictures of shape {found}: this policy takes (window, height, width, 3) = {expected}")
 
     def features(self, embedding: Tensor, proprio: Tensor) -> Tensor:
-        """(n, F): the embedding and the chosen, normalised numbers of raw proprioception (n, 19)."""
-        chosen = self.normalization(proprio)[:, list(self.settings.proprio_indices)]
-        return torch.cat([embedding, chosen], dim=1)
+        """(n, F): the embedding and the chosen, normalised numbers of raw proprioception.
 
-    def sample(self, features: Tensor, generator: Generator | None = None) -> Tensor:
-        """One action per row, (n, A) in [-1, 1]."""
-        return self.head.sample(features, generator)
+        `proprio` is (n, 19), or (n, window, 19) with the newest observation last; the "mlp" encoder of a policy with a
+        longer window needs the latter.
+        """
+        steps = 1 if self.settings.proprio_encoder == "plain" else self.settings.octo.window
+        windows = proprio if proprio.dim() > 2 else proprio[:, None]
+        if windows.shape[1] < steps:
+            raise InputError(
+                f"proprioception of shape {tuple(proprio.shape)}: this policy's encoder takes (n, window, 19) with "
+                f"window={steps}"
+            )
+        chosen = self.normalization(windows[:, -steps:])[..., list(self.settings.proprio_indices)]
+        return torch.cat([embedding, self.proprio(chosen.flatten(1))], dim=1)
+
+    @property
+    def action_horizon(self) -> int:
+        """Actions that the head predicts at once."""
+        return self.settings.action_horizon
+
+    @property
+    def action_limit(self) -> float:
+        """Largest magnitude of a predicted number."""
+        kind, settings = self.settings.action_head, self.settings
+        if kind == "consistency":
+            return 1.0
+        return settings.diffusion.max_action if kind == "diffusion" else settings.continuous.max_action
+
+    @property
+    def consistency(self) -> ConsistencyHead:
+        """The head, for what only works with a consistency head. Raises InputError when there is another."""
+        if not isinstance(self.head, ConsistencyHead):
+            raise InputError(
+                f"action_head={self.settings.action_head!r}: reinforcement learning and consistency behaviour cloning "
+                "need 'consistency'"
+            )
+        return self.head
+
+    def sample(self, features: Tensor, generator: Generator | None = None, *, noise: Tensor | None = None) -> Tensor:
+        """One action per row, (n, A) within ±`action_limit`; the first of a chunk.
+
+        `noise` of N(0, 1) takes the place of what would be drawn first: (n, A), or (n, h·A) for a diffusion head.
+        """
+        action = self.head.sample(features, generator, noise=noise)
+        return action if action.dim() == features.dim() else action[:, 0]
 
     def to_wire(self, action: Tensor) -> Tensor:
         """(n, A) → (n, 7), zeros where the policy does not act."""
-        wire = action.new_zeros(len(action), ACTION_DIM)
-        wire[:, list(self.settings.active_action_dims)] = action
+        if self.settings.action_units is not None:
+            action = action * self.unit_scale + self.unit_offset
+        wire = action.new_zeros(*action.shape[:-1], ACTION_DIM)
+        wire[..., list(self.settings.active_action_dims)] = action
         return wire
 
     def from_wire(self, wire: Tensor) -> Tensor:
-        """(n, 7) → (n, A)."""
-        return wire[:, list(self.settings.active_action_dims)]
+        """(..., 7) → (..., A), what the head is to predict."""
+        action = wire[..., list(self.settings.active_action_dims)]
+        if self.settings.action_units is None:
+            return action
+        return (action - self.unit_offset) / (self.unit_scale + _UNIT_FLOOR)
 
     def set_normalization(self, normalization: Normalization) -> None:
         self.normalization.load_state_dict(normalization.state_dict())
+        self.touch("head")
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """What acts on readouts and is trained with a frozen backbone: the head and its proprioception encoder."""
+        return chain(self.head.parameters(), self.proprio.parameters())
 
     def freeze_backbone(self) -> None:
         """Stops the training of Octo and of the auxiliary head that shaped it; its embeddings may be cached now."""
         self.octo.requires_grad_(False)
         self.auxiliary.requires_grad_(False)
+
+    def train_backbone(self, blocks: int | None = None) -> None:
+        """Lets Octo train: all of it, or only its last `blocks` transformer blocks and the final norm."""
+        stack = self.octo.transformer
+        if blocks is not None and not 1 <= blocks <= len(stack.blocks):
+            raise InputError(f"blocks={blocks}: this backbone has {len(stack.blocks)} transformer blocks to train")
+        self.octo.requires_grad_(blocks is None)
+        if blocks is not None:
+            for module in (*stack.blocks[-blocks:], stack.norm):
+                module.requires_grad_(True)
+        self.auxiliary.requires_grad_(True)
 
     @property
     def backbone_id(self) -> str:
@@ -90,25 +164,57 @@ class Policy(nn.Module):
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
         return digest.hexdigest()[:16]
 
+    def weights_id(self, names: Collection[str] = tuple(_PARTS)) -> str:
+        """16 hex digits over the parts named (`policy.identity`).
+
+        A part is hashed once, and again after it was loaded; who changes tensors otherwise calls `touch`.
+        """
+        for name in names:
+            if name not in self._digests:
+                self._digests[name] = part_digest(self.parts([name])[name])
+        return joined_id({name: self._digests[name] for name in names})
+
+    def touch(self, *names: str) -> None:
+        """Says that the tensors of these parts have changed; without a name, of all."""
+        for name in names or tuple(_PARTS):
+            self._digests.pop(name, None)
+
     def parts(self, names: Collection[str] = tuple(_PARTS)) -> dict[str, dict[str, NDArray[np.float32]]]:
         """The tensors of the parts named, grouped by how often they travel; views of the network's on a CPU."""
         return {part: {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors(part)} for part in names}
 
     @torch.no_grad()
     def load_parts(self, parts: Parts) -> None:
-        """Takes over the parts given; a part must be complete and fit."""
+        """Takes over the parts given; a part must be complete and fit, else nothing changes."""
         for part, arrays in parts.items():
             if part not in _PARTS:
                 raise InputError(f"weights part {part!r}: choose one of {', '.join(_PARTS)}")
-            own = dict(self._tensors(part))
-            _check_tensors(part, own, arrays)
-            for name, tensor in own.items():
+            _check_tensors(part, dict(self._tensors(part)), arrays)
+        for part, arrays in parts.items():
+            for name, tensor in self._tensors(part):
                 tensor.copy_(torch.from_numpy(np.array(arrays[name], np.float32)))
+            self.touch(part)
 
     def _tensors(self, part: str) -> Iterator[tuple[str, Tensor]]:
         for module in _PARTS[part]:
             for name, tensor in cast("nn.Module", getattr(self, module)).state_dict().items():
                 yield f"{module}.{name}", tensor
+
+
+def _head(settings: PolicySettings) -> Head:
+    if settings.action_head == "consistency":
+        return ConsistencyHead(settings.feature_dim, settings.action_dim, settings.head)
+    if settings.action_head == "diffusion":
+        return DiffusionHead(settings.feature_dim, settings.diffusion)
+    return ContinuousHead(settings.feature_dim, settings.continuous, settings.action_head)
+
+
+def _proprio_encoder(settings: PolicySettings) -> nn.Module:
+    """ConRFT's encoder of the stacked proprioception, or nothing."""
+    if settings.proprio_encoder == "plain":
+        return nn.Identity()
+    numbers = settings.octo.window * len(settings.proprio_indices)
+    return nn.Sequential(nn.Linear(numbers, PROPRIO_WIDTH), nn.LayerNorm(PROPRIO_WIDTH, eps=1e-6), nn.Tanh())
 
 
 def _check_tensors(part: str, own: Mapping[str, Tensor], given: Mapping[str, NDArray[np.float32]]) -> None:

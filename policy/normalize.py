@@ -2,14 +2,19 @@
 
 Deviations have floors per unit, so that a number that hardly moves in the demonstrations (a locked rotation, a quiet
 force) does not blow up when it moves a little at run time. Normalised values are clipped to ±5.
+
+Actions are on the wire as the policy predicts them, but for imported checkpoints: those predict normalised actions of
+their dataset, and `action_units` says how to undo that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from policy.settings import ActionUnits
 from protos.errors import InputError
 from protos.schema import F32, GRIPPER, PROPRIO_DIM
 
@@ -52,5 +57,26 @@ class Normalization(nn.Module):
         return cls(rows.mean(0), np.maximum(rows.std(0), floors))
 
     def forward(self, proprio: Tensor) -> Tensor:
-        """(n, 19) in units of the wire → normalised (n, 19)."""
+        """(..., 19) in units of the wire → normalised (..., 19)."""
         return ((proprio - self.mean) / self.std).clamp(-LIMIT, LIMIT)
+
+
+def action_units(statistics: Mapping[str, Any], kind: Literal["normal", "bounds"]) -> ActionUnits:
+    """The units of a dataset, from the entry "action" of Octo's `dataset_statistics.json`.
+
+    normal   action = std · predicted + mean
+    bounds   action = (predicted + 1) / 2 · (p99 - p01) + p01
+
+    Numbers that the entry's mask leaves out (a gripper, as a rule) stay as they are predicted.
+    """
+    low, high = ("mean", "std") if kind == "normal" else ("p01", "p99")
+    missing = [name for name in (low, high) if name not in statistics]
+    if missing:
+        raise InputError(f"action statistics have no {missing[0]!r}, which {kind!r} normalisation needs")
+    first, second = (np.asarray(statistics[name], np.float64) for name in (low, high))
+    scale, offset = (second, first) if kind == "normal" else ((second - first) / 2, (second + first) / 2)
+    mask = np.asarray(statistics.get("mask", np.ones(len(scale), bool)), bool)
+    return ActionUnits(
+        scale=tuple(float(x) for x in np.where(mask, scale, 1.0)),
+        offset=tuple(float(x) for x in np.where(mask, offset, 0.0)),
+    )

@@ -1,14 +1,15 @@
 """Named policies.
 
 tiny    0.4 M parameters, 64-pixel cameras, one language token: trains on a CPU in seconds
-small   octo-small-1.5's transformer: 256- and 128-pixel cameras, 16 language tokens, window 2
-base    octo-base-1.5's transformer
+small   octo-small-1.5's transformer as ConRFT uses it: 256- and 128-pixel cameras, 16 language tokens, window 2,
+        the released consistency head, proprioception of the window encoded
+base    the same with octo-base-1.5's transformer
 """
 
 from policy.octo.settings import OctoSettings
-from policy.settings import PolicySettings
+from policy.settings import HeadSettings, PolicySettings
 from protos.errors import InputError
-from protos.schema import PROPRIO_DIM
+from protos.schema import ACTION_DIM, PROPRIO_DIM
 
 
 def _octo(dim: int, heads: int) -> OctoSettings:
@@ -30,7 +31,13 @@ def _octo(dim: int, heads: int) -> OctoSettings:
 
 
 def _paper(octo: OctoSettings) -> PolicySettings:
-    return PolicySettings(octo=octo, active_action_dims=tuple(range(7)), proprio_indices=tuple(range(PROPRIO_DIM)))
+    return PolicySettings(
+        octo=octo,
+        head=HeadSettings(network="conrft"),
+        active_action_dims=tuple(range(ACTION_DIM)),
+        proprio_indices=tuple(range(PROPRIO_DIM)),
+        proprio_encoder="mlp",
+    )
 
 
 _PRESETS = {"tiny": PolicySettings(), "small": _paper(_octo(384, 6)), "base": _paper(_octo(768, 12))}

@@ -16,6 +16,10 @@ from protos.errors import InputError, TwinRLError
 
 COMMANDS = {
     "demo": "run the whole method: scan, demonstrations, SFT, twin RL, guided RL on the stand-in arm, report",
+    "sft": "fine-tune a policy on demonstrations: a dataset folder or a replay",
+    "rl": "train a policy on what actors stream into a replay, and publish its weights",
+    "import-octo": "turn an official Octo checkpoint into a policy folder",
+    "export": "write a run, a replay or a dataset as LeRobotDataset v3 or RLDS",
     "scan": "turn photos or a video of a workspace into a scene folder with a report",
     "status": "say what the processes of a run or a cluster do, and who waits on whom",
     "serve": "serve the replay, the weights or the guide of a cluster",
@@ -56,7 +60,7 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     if name != "serve":  # a service logs in its own way
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    command = import_module(f"twinrl.commands.{name}")
+    command = import_module(f"twinrl.commands.{name.replace('-', '_')}")
     return int(command.main(arguments[1:]))
 
 

@@ -1,21 +1,18 @@
 """The policy on the robot's own computer that follows the learner's newest weights."""
 
-import logging
-from typing import Any
-
+from actors.following import NewestWeights
 from actors.interfaces import Decision
 from actors.policies import decide, generator_of
-from protos.schema import Observation
+from protos.schema import Bools, Observation
 from services.credentials import LOOPBACK, Credentials
 from services.staleness import StalenessBound
-
-log = logging.getLogger(__name__)
 
 
 class WeightsPolicy:
     """Follows the weights service; a new version takes effect between two control steps, complete or not at all.
 
-    With weights beyond `bound` no episode begins; one that is under way is finished with what there is.
+    With weights beyond `bound`, or that are not what they claim to be, no episode begins; one that is under way is
+    finished with what there is.
     """
 
     def __init__(
@@ -34,24 +31,26 @@ class WeightsPolicy:
 
         self._subscriber = WeightSubscriber(address, name="robot", credentials=credentials)
         try:
-            first = self._subscriber.wait(0, first_timeout_s)
+            self._subscriber.wait(0, first_timeout_s)
+            self._newest = NewestWeights(self._subscriber, instruction)
+            self._newest.refresh()
         except BaseException:
             self._subscriber.close()
             raise
-        from policy.acting import BatchActor
-
-        self._actor: Any = BatchActor.from_weights(first, instruction)
         self._explore, self._generator = explore, generator_of(seed)
         self._bound = bound
 
-    def ready(self) -> str:
-        return self._bound.reason_to_hold(self._subscriber)
+    @property
+    def window(self) -> int:
+        return int(self._newest.actor.window)
 
-    def act(self, observation: Observation) -> Decision:
-        newest = self._subscriber.latest()
-        if newest is not None and newest.version != self._actor.version:
-            self._actor.load(newest)
-        return decide(self._actor, observation, self._explore, self._generator)
+    def ready(self) -> str:
+        self._newest.refresh()
+        return self._newest.refusal or self._bound.reason_to_hold(self._subscriber)
+
+    def act(self, observation: Observation, pad: Bools | None = None) -> Decision:
+        self._newest.refresh()
+        return decide(self._newest.actor, observation, pad, self._explore, self._generator)
 
     def close(self) -> None:
         self._subscriber.close()

@@ -5,7 +5,8 @@
     weights service ──► WeightSubscriber ─────┘ swapped between two batches, never inside one
 
 Requests that arrive while a batch is computed form the next batch, so the batch grows with the load and nobody waits
-for a timer. A new weight version is loaded between batches; the answer names the version that made it.
+for a timer. A new weight version is loaded between batches; the answer names the version that made it. The windows of
+policies that look back come with the requests: the server remembers nothing of an episode.
 """
 
 import asyncio
@@ -13,12 +14,12 @@ import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from actors.following import NewestWeights
 from actors.sim.settings import FleetSettings
-from protos.schema import F32, U8, Observation
+from protos.schema import F32, U8, Bools, Observation
 from services.weights import WeightSubscriber
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,12 @@ Answer = tuple[F32, F32, int, str]
 class _Request:
     observation: Observation
     explore: float
+    pad: Bools | None
     answer: "asyncio.Future[Answer]"
 
 
 class PolicyServer:
-    """A Ray actor (async). `act` and `ready` are called concurrently by every twin actor of the node."""
+    """A Ray actor (async). Its methods are called concurrently by every twin actor of the node."""
 
     def __init__(self, settings: FleetSettings, instruction: str) -> None:
         import torch
@@ -44,21 +46,18 @@ class PolicyServer:
         torch.set_num_threads(1)
         self._subscriber = WeightSubscriber(settings.weights, name="policy-server", credentials=settings.credentials)
         self._bound = settings.staleness
-        self._instruction = instruction
-        self._actor: Any = None
-        self._version = -1
-        self._backbone_id = ""
+        self._newest = NewestWeights(self._subscriber, instruction)
         self._generator = torch.Generator().manual_seed(settings.world.seed)
         self._waiting: list[_Request] = []
         self._worker = ThreadPoolExecutor(1, "policy")
         self._busy = False
         self._batches = self._rows = 0
 
-    async def act(self, side: U8, wrist: U8, proprio: F32, explore: float) -> Answer:
-        """Actions for the rows of one twin actor."""
+    async def act(self, side: U8, wrist: U8, proprio: F32, explore: float, pad: Bools | None = None) -> Answer:
+        """Actions for the rows of one twin actor; for windows of observations their `pad` too."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         observation = Observation(side=side, wrist=wrist, proprio=proprio)
-        self._waiting.append(_Request(observation, explore, answer))
+        self._waiting.append(_Request(observation, explore, pad, answer))
         if not self._busy:
             self._busy = True
             self._task = asyncio.ensure_future(self._serve())
@@ -68,7 +67,13 @@ class PolicyServer:
         """Why no episode may begin with the weights at hand, in one line; empty when one may."""
         if self._subscriber.latest() is None:
             return "weights: no version yet"
-        return self._bound.reason_to_hold(self._subscriber)
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._newest.refresh)
+        return self._newest.refusal or self._bound.reason_to_hold(self._subscriber)
+
+    async def window(self) -> int:
+        """Observations that a decision is made from."""
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._refresh)
+        return int(self._newest.actor.window)
 
     async def stats(self) -> dict[str, float]:
         """Counts since start and how old the weights are; their age is missing before the first version."""
@@ -77,7 +82,7 @@ class PolicyServer:
         return {
             "batches": self._batches,
             "rows": self._rows,
-            "version": self._version,
+            "version": self._newest.version,
             "versions_behind": versions,
             "weights_silent_s": self._subscriber.silent_s(),
             **age,
@@ -106,25 +111,20 @@ class PolicyServer:
             wrist=np.concatenate([o.wrist for o in rows]),
             proprio=np.concatenate([o.proprio for o in rows]),
         )
+        pads = [request.pad for request in batch if request.pad is not None]
         explore = max(request.explore for request in batch)
-        actions, embeddings = self._actor.act(joined, explore=explore, generator=self._generator)
+        actor = self._newest.actor
+        actions, embeddings = actor.act(
+            joined, np.concatenate(pads) if pads else None, explore=explore, generator=self._generator
+        )
         self._batches += 1
         self._rows += len(joined)
         ends = np.cumsum([len(o) for o in rows])
         pieces = [slice(end - len(o), end) for o, end in zip(rows, ends, strict=True)]
-        return [(actions[piece], embeddings[piece], self._version, self._backbone_id) for piece in pieces]
+        return [(actions[piece], embeddings[piece], actor.version, actor.backbone_id) for piece in pieces]
 
     def _refresh(self) -> None:
         """Swaps in the newest complete weights; waits for the first version only."""
-        newest = self._subscriber.latest()
-        if newest is None:
-            newest = self._subscriber.wait(0, FIRST_VERSION_TIMEOUT_S)
-        if newest.version == self._version:
-            return
-        if self._actor is None:
-            from policy.acting import BatchActor
-
-            self._actor = BatchActor.from_weights(newest, self._instruction)
-        else:
-            self._actor.load(newest)
-        self._version, self._backbone_id = newest.version, self._actor.backbone_id
+        if self._subscriber.latest() is None:
+            self._subscriber.wait(0, FIRST_VERSION_TIMEOUT_S)
+        self._newest.refresh()

@@ -18,7 +18,7 @@ from actors.loop import EpisodeLoop
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.settings import FleetSettings
 from protos.errors import Unreachable
-from protos.schema import Configuration, Observation, Segment, Source
+from protos.schema import Bools, Configuration, Observation, Segment, Source
 from protos.space import ConfigurationSpace
 from services.replay import ReplayWriter
 
@@ -49,6 +49,7 @@ class RemotePolicy:
 
         self._server = ray.get_actor(POLICY_SERVER)
         self._explore, self._timeout_s = explore, timeout_s
+        self._window = 0
 
     def ready(self) -> str:
         import ray
@@ -58,15 +59,25 @@ class RemotePolicy:
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
             return f"policy server: away ({type(error).__name__})"
 
-    def act(self, observation: Observation) -> Decision:
+    @property
+    def window(self) -> int:
+        if not self._window:
+            self._window = int(self._ask("window"))
+        return self._window
+
+    def act(self, observation: Observation, pad: Bools | None = None) -> Decision:
+        arguments = (observation.side, observation.wrist, observation.proprio, self._explore)
+        answer = self._ask("act", *arguments) if pad is None else self._ask("act", *arguments, pad)
+        return Decision(action=answer[0], embedding=answer[1], version=answer[2], backbone_id=answer[3])
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """The server's answer; asks again while it restarts. Raises Unreachable when it stays away."""
         import ray
 
         deadline = time.monotonic() + self._timeout_s
-        arguments = (observation.side, observation.wrist, observation.proprio, self._explore)
         while True:
             try:
-                answer = ray.get(self._server.act.remote(*arguments), timeout=self._timeout_s)
-                return Decision(action=answer[0], embedding=answer[1], version=answer[2], backbone_id=answer[3])
+                return ray.get(getattr(self._server, method).remote(*arguments), timeout=self._timeout_s)
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
                 if time.monotonic() > deadline:
                     raise Unreachable(f"policy server: no answer within {self._timeout_s:.0f} s") from error

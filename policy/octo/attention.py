@@ -8,9 +8,10 @@ A token of kind k at time t sees the tokens of its own or a lower kind that are 
     readout                yes             yes             yes
 
 Inside one time step attention is full. Nobody but the readout sees a readout, so a readout never changes what the
-pictures say. Pictures of padded time steps are hidden as keys only; repeated language and readouts stay visible.
+pictures say. Pad masks act on keys only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,29 +30,27 @@ class TokenGroup:
     time: int
     """Time step, -1 for the task prefix."""
     tokens: int
-    picture: bool = False
-    """Hidden while its time step is padding."""
 
 
-def allowed_keys(groups: list[TokenGroup]) -> Tensor:
-    """(L, L) bool, [query, key]: true where the query may look."""
+def allowed_keys(groups: Sequence[TokenGroup], *, correct: bool = True) -> Tensor:
+    """(L, L) bool, [query, key]: true where the query may look.
+
+    Octo 1.0 (`correct=False`) looks up the group of a token one place too early, so the first token of a group has the
+    kind of the group before it in the same time step. With one readout token, the readout counts as a picture there:
+    the others see it. Released 1.0 weights were trained that way.
+    """
     counts = torch.tensor([group.tokens for group in groups])
     kind = torch.tensor([_ORDER[group.kind] for group in groups]).repeat_interleave(counts)
     time = torch.tensor([group.time for group in groups]).repeat_interleave(counts)
+    if not correct:
+        kind[1:] = torch.where(time[1:] == time[:-1], kind[:-1], kind[1:])
     return (kind[None, :] <= kind[:, None]) & (time[None, :] <= time[:, None])
 
 
-def picture_times(groups: list[TokenGroup]) -> Tensor:
-    """(L,) the time step of a picture token, -1 for all others."""
-    return torch.cat([torch.full((group.tokens,), group.time if group.picture else -1) for group in groups])
-
-
-def visible_keys(times: Tensor, timestep_mask: Tensor) -> Tensor:
-    """(n, L) bool: false for picture tokens of padded time steps. `timestep_mask` (n, T) is false where padded."""
-    always = torch.ones_like(timestep_mask[:, :1])
-    return torch.cat([always, timestep_mask], dim=1)[:, times + 1]
-
-
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where allowed, the most negative finite number elsewhere: a row that sees nothing stays finite."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
+    """0 where allowed, a huge negative number elsewhere: a row that sees nothing looks at all keys alike.
+
+    The number stays finite when autocast turns the mask to bfloat16 and when a kernel scales it by log2(e).
+    """
+    lowest = max(torch.finfo(dtype).min, torch.finfo(torch.bfloat16).min) / 2
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, lowest)

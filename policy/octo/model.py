@@ -1,21 +1,24 @@
 """Octo: pictures and a sentence in, the readout embedding of the last time step out."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from policy.octo.attention import TokenGroup, additive, allowed_keys, picture_times, visible_keys
-from policy.octo.settings import LANGUAGE_DIM, OctoSettings
+from policy.octo.attention import Kind, TokenGroup, additive, allowed_keys
+from policy.octo.inputs import CAMERAS, Camera, CameraMask, Goals, OctoInputs, Tokens
+from policy.octo.settings import OctoSettings
 from policy.octo.tokenizers import ImageTokenizer
 from policy.octo.transformer import Transformer
+from protos.errors import InputError
 
-CAMERAS = ("side", "wrist")
+_TASK = "task_language"
+_REPEATED = "obs_task_language"
+_READOUT = "readout_action"
 
 
 class Octo(nn.Module):
-    """The sequence is [task_language | for each t: obs_side, obs_wrist, (obs_language), readout]."""
-
-    allowed: Tensor
-    times: Tensor
+    """The sequence is [task_language | for each t: obs_side, obs_wrist, (obs_task_language), readout_action]."""
 
     def __init__(self, settings: OctoSettings) -> None:
         super().__init__()
@@ -27,59 +30,148 @@ class Octo(nn.Module):
                 "wrist": ImageTokenizer(settings, settings.wrist_px, coarse=True),
             }
         )
-        self.projections = nn.ModuleDict({"task_language": nn.Linear(LANGUAGE_DIM, dim)})
-        self.positions = nn.ParameterDict({"task_language": _positions(settings.language_tokens, dim)})
+        self.projections = nn.ModuleDict({_TASK: nn.Linear(settings.language_dim, dim)})
+        self.positions = nn.ParameterDict({_TASK: _positions(settings.language_tokens, dim)})
         for name in CAMERAS:
             tokenizer = self.tokenizers[name]
             self.projections[name] = nn.Linear(tokenizer.features, dim)
             self.positions[name] = _positions(horizon, tokenizer.tokens, dim)
-        self.positions["readout"] = _positions(horizon, 1, dim)
+        self.positions["readout"] = _positions(horizon, settings.readout_tokens, dim)
         self.transformer = Transformer(dim, settings.layers, settings.heads, settings.mlp_dim)
-        groups = self.groups(settings.window)
-        self.register_buffer("allowed", allowed_keys(groups), persistent=False)
-        self.register_buffer("times", picture_times(groups), persistent=False)
+        self._rules: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
-    def groups(self, steps: int) -> list[TokenGroup]:
-        """The layout of a sequence of `steps` time steps."""
-        language = self.settings.language_tokens
-        groups = [TokenGroup(kind="task", time=-1, tokens=language)]
-        for time in range(steps):
-            for name in CAMERAS:
-                groups.append(TokenGroup(kind="obs", time=time, tokens=self.tokenizers[name].tokens, picture=True))
-            if self.settings.repeat_language:
-                groups.append(TokenGroup(kind="obs", time=time, tokens=language))
-            groups.append(TokenGroup(kind="readout", time=time, tokens=1))
+    def forward(
+        self,
+        side: Tensor | None,
+        wrist: Tensor | None,
+        language: Tensor | None,
+        timestep_mask: Tensor | None = None,
+        *,
+        goals: Goals | None = None,
+        camera_mask: CameraMask | None = None,
+        language_mask: Tensor | None = None,
+    ) -> Tensor:
+        """(n, D): the mean over the readout tokens of the last time step. `OctoInputs` says what the arguments hold.
+
+        The last layer computes these tokens alone; the result is that of `outputs`.
+        """
+        inputs = OctoInputs(
+            side=side,
+            wrist=wrist,
+            language=language,
+            timestep_mask=timestep_mask,
+            goals=goals or Goals(),
+            camera_mask=camera_mask or CameraMask(),
+            language_mask=language_mask,
+        )
+        groups = self.groups(inputs)
+        x = _sequence(groups)
+        return self.transformer(x, self._additive(groups, inputs), rows=self.settings.readout_tokens).mean(1)
+
+    def outputs(self, inputs: OctoInputs) -> dict[str, Tokens]:
+        """Every group after the final norm, by its name in the sequence."""
+        groups = self.groups(inputs)
+        x = _sequence(groups)
+        y = self.transformer(x, self._additive(groups, inputs), rows=x.shape[1])
+        masks = self.masks(groups, inputs)
+        return {name: Tokens(tokens, masks[name]) for name, tokens in _split(y, groups).items()}
+
+    def tokenize(self, inputs: OctoInputs) -> dict[str, Tensor]:
+        """Language and pictures as tokens of their own widths, before projection; what is missing is left out."""
+        found = {} if inputs.language is None else {_TASK: inputs.language}
+        for name in CAMERAS:
+            pictures: Tensor | None = getattr(inputs, name)
+            if pictures is not None:
+                found[f"obs_{name}"] = self._picture(name, pictures, getattr(inputs.goals, name))
+        return found
+
+    def groups(self, inputs: OctoInputs) -> dict[str, Tensor]:
+        """Projected tokens with their positions in the order of the sequence, (n, k, D) or (n, T, k, D)."""
+        n, steps = inputs.shape
+        if steps > self.settings.max_horizon:
+            raise InputError(
+                f"{steps} time steps: this Octo takes at most octo.max_horizon={self.settings.max_horizon}"
+            )
+        tokenized = self.tokenize(inputs)
+        groups: dict[str, Tensor] = {}
+        if _TASK in tokenized:
+            groups[_TASK] = self.projections[_TASK](tokenized[_TASK]) + self.positions[_TASK]
+        for name in CAMERAS:
+            if (key := f"obs_{name}") in tokenized:
+                groups[key] = self.projections[name](tokenized[key]) + self.positions[name][:steps]
+        if _TASK in groups and self.settings.repeat_language:
+            groups[_REPEATED] = groups[_TASK][:, None].expand(-1, steps, -1, -1)
+        groups[_READOUT] = self.positions["readout"][:steps].expand(n, -1, -1, -1)
         return groups
 
-    def tokens(self, side: Tensor, wrist: Tensor, language: Tensor) -> Tensor:
-        """The whole input sequence (n, L, D) of pictures (n, T, P, P, 3) and language (n, language tokens, 768)."""
-        n, steps = side.shape[:2]
-        task = self.projections["task_language"](language) + self.positions["task_language"]
-        pictures = [self._picture("side", side), self._picture("wrist", wrist)]
-        repeated = [task[:, None].expand(-1, steps, -1, -1)] if self.settings.repeat_language else []
-        readout = self.positions["readout"][:steps].expand(n, -1, -1, -1)
-        steps_first = torch.cat([*pictures, *repeated, readout], dim=2)  # (n, T, tokens of a step, D)
-        return torch.cat([task, steps_first.flatten(1, 2)], dim=1)
+    def masks(self, groups: Mapping[str, Tensor], inputs: OctoInputs) -> dict[str, Tensor]:
+        """Which tokens of each group may be looked at: the shape of the group without its last axis."""
+        masks = {name: tokens.new_ones(tokens.shape[:-1], dtype=torch.bool) for name, tokens in groups.items()}
+        for name in (_TASK, _REPEATED):
+            if name in masks and inputs.language_mask is not None:
+                masks[name] &= inputs.language_mask.view(-1, *[1] * (masks[name].dim() - 1))
+        for camera in CAMERAS:
+            for mask in (inputs.timestep_mask, getattr(inputs.camera_mask, camera)):
+                if mask is not None and (name := f"obs_{camera}") in masks:
+                    masks[name] &= mask[:, :, None]
+        return masks
 
-    def mask(self, timestep_mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Additive attention mask, (L, L) or, where time steps are padded, (n, 1, L, L)."""
-        if timestep_mask is None:
-            return additive(self.allowed, dtype)
-        return additive(self.allowed & visible_keys(self.times, timestep_mask)[:, None, None, :], dtype)
+    def allowed(self, groups: Mapping[str, Tensor], inputs: OctoInputs) -> Tensor:
+        """(n, L, L) bool, [query, key]: rule, time and pad masks together."""
+        masks = {name: mask[..., None] for name, mask in self.masks(groups, inputs).items()}
+        return self._rule(groups)[0] & _sequence(masks)[:, None, :, 0]
 
-    def forward(self, side: Tensor, wrist: Tensor, language: Tensor, timestep_mask: Tensor | None = None) -> Tensor:
-        """(n, D): the readout of the last time step.
+    def _additive(self, groups: Mapping[str, Tensor], inputs: OctoInputs) -> Tensor:
+        """The mask for the attention: (L, L), or (n, 1, L, L) where something may be padded."""
+        cameras = inputs.camera_mask
+        if any(mask is not None for mask in (inputs.timestep_mask, inputs.language_mask, cameras.side, cameras.wrist)):
+            return additive(self.allowed(groups, inputs), groups[_READOUT].dtype)[:, None]
+        return self._rule(groups)[1]
 
-        `side`, `wrist` (n, window, P, P, 3) hold 0..255; `timestep_mask` (n, window) is false where a step is padding.
-        """
-        x = self.tokens(side, wrist, language)
-        return self.transformer(x, self.mask(timestep_mask, x.dtype), rows=1)[:, 0]
+    def _rule(self, groups: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Rule and time, (L, L), as bool and as additive mask: made once per layout."""
+        readout = groups[_READOUT]
+        key = (readout.device, readout.dtype, tuple((name, tokens.shape[1:-1]) for name, tokens in groups.items()))
+        if key not in self._rules:
+            with torch.inference_mode(False):  # what is made while acting serves training too
+                rule = allowed_keys(_layout(groups), correct=self.settings.correct_attention).to(readout.device)
+                self._rules[key] = rule, additive(rule, readout.dtype)
+        return self._rules[key]
 
-    def _picture(self, name: str, image: Tensor) -> Tensor:
-        """(n, T, P, P, 3) → (n, T, tokens, D)."""
-        n, steps = image.shape[:2]
-        tokens = self.projections[name](self.tokenizers[name](image.flatten(0, 1)))
-        return tokens.unflatten(0, (n, steps)) + self.positions[name][:steps]
+    def _picture(self, name: Camera, pictures: Tensor, goal: Tensor | None) -> Tensor:
+        """(n, T, P, P, 3) and a goal (n, P, P, 3) → (n, T, tokens, features)."""
+        shape = pictures.shape[:2]
+        if goal is not None:
+            goal = goal[:, None].expand(-1, shape[1], -1, -1, -1).flatten(0, 1)
+        return self.tokenizers[name](pictures.flatten(0, 1), goal).unflatten(0, shape)
+
+
+def _layout(groups: Mapping[str, Tensor]) -> list[TokenGroup]:
+    """The groups as they follow one another, time step by time step."""
+    layout = [
+        TokenGroup(kind="task", time=-1, tokens=tokens.shape[1]) for name, tokens in groups.items() if name == _TASK
+    ]
+    for time in range(groups[_READOUT].shape[1]):
+        for name, tokens in groups.items():
+            if name != _TASK:
+                kind: Kind = "readout" if name == _READOUT else "obs"
+                layout.append(TokenGroup(kind=kind, time=time, tokens=tokens.shape[2]))
+    return layout
+
+
+def _sequence(groups: Mapping[str, Tensor]) -> Tensor:
+    """(n, L, D) of groups in order: the task, then all groups of one time step after the other."""
+    steps = torch.cat([tokens for name, tokens in groups.items() if name != _TASK], dim=2).flatten(1, 2)
+    return torch.cat([groups[_TASK], steps], dim=1) if _TASK in groups else steps
+
+
+def _split(x: Tensor, groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `_sequence`."""
+    counts = {name: tokens.shape[2] for name, tokens in groups.items() if name != _TASK}
+    prefix = groups[_TASK].shape[1] if _TASK in groups else 0
+    steps = x[:, prefix:].unflatten(1, (-1, sum(counts.values())))
+    found = dict(zip(counts, steps.split(list(counts.values()), dim=2), strict=True))
+    return {_TASK: x[:, :prefix], **found} if prefix else found
 
 
 def _positions(*shape: int) -> nn.Parameter:

@@ -7,6 +7,10 @@ from protos.errors import InputError
 
 LANGUAGE_DIM = 768
 """Width of a T5-base token."""
+STEM_CONVOLUTIONS = 4
+"""Each halves the picture: 16 pixels a token."""
+STEM_GROUPS = 32
+"""Groups of the stem's GroupNorm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +29,22 @@ class OctoSettings:
     """Positions in time that have embeddings; at least the window."""
     stem: Literal["patch_stem", "small_stem"] = "patch_stem"
     """Octo's SmallStem16, or a lighter one with coordinate channels for 64-pixel pictures."""
+    stem_features: tuple[int, ...] = (32, 96, 192, 384)
+    """Channels of the four convolutions of small_stem; multiples of 32, its GroupNorm's groups."""
+    stem_out: int = 512
+    """Width of a picture token of small_stem before it is projected to `dim`."""
     goal_images: bool = False
     """Goal pictures stacked on the channels, as in the released checkpoints; without a goal they are black."""
     language_tokens: int = 1
     """1 pools the sentence into a single token; Octo uses 16."""
     repeat_language: bool = False
     """The language tokens again at every time step (Octo 1.5)."""
+    language_dim: int = LANGUAGE_DIM
+    """Width of a language token before it is projected to `dim`."""
+    readout_tokens: int = 1
+    """Readout tokens per time step; the embedding is their mean."""
+    correct_attention: bool = True
+    """False reproduces Octo 1.0, whose mask takes the first token of a group for one of the group before it."""
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -40,3 +54,14 @@ class OctoSettings:
         for name, px in (("side_px", self.side_px), ("wrist_px", self.wrist_px)):
             if px < 16 or px % 16:
                 raise InputError(f"octo.{name}={px}: must be a multiple of 16")
+        if self.readout_tokens < 1:
+            raise InputError(f"octo.readout_tokens={self.readout_tokens}: must be at least 1")
+        if self.stem == "small_stem":
+            _check_stem(self.stem_features)
+
+
+def _check_stem(features: tuple[int, ...]) -> None:
+    if len(features) != STEM_CONVOLUTIONS or any(width < 1 or width % STEM_GROUPS for width in features):
+        raise InputError(
+            f"octo.stem_features={features}: must be {STEM_CONVOLUTIONS} numbers, each a multiple of {STEM_GROUPS}"
+        )

@@ -9,14 +9,15 @@ Both take bytes 0..255 (or floats in that range, after colour jitter) and scale 
 transformer's width follows in `model`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from policy.octo.settings import OctoSettings
+from policy.octo.settings import STEM_GROUPS, OctoSettings
+from protos.errors import InputError
 
-_SMALL_STEM_FEATURES = (32, 96, 192, 384)
-_SMALL_STEM_OUT = 512
 _PATCH_STEM_OUT = 64
 
 
@@ -31,14 +32,18 @@ class StandardizedConv(nn.Conv2d):
 
 
 class SmallStem(nn.Sequential):
-    """SmallStem16: (n, C, P, P) → (n, 512, P/16, P/16)."""
+    """SmallStem16: (n, C, P, P) → (n, out, P/16, P/16)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, features: Sequence[int], out: int) -> None:
         layers: list[nn.Module] = []
-        for features in _SMALL_STEM_FEATURES:
-            layers += [StandardizedConv(channels, features, 3, 2, 1), nn.GroupNorm(32, features, eps=1e-6), nn.ReLU()]
-            channels = features
-        super().__init__(*layers, nn.Conv2d(channels, _SMALL_STEM_OUT, 1))
+        for width in features:
+            layers += [
+                StandardizedConv(channels, width, 3, 2, 1),
+                nn.GroupNorm(STEM_GROUPS, width, eps=1e-6),
+                nn.ReLU(),
+            ]
+            channels = width
+        super().__init__(*layers, nn.Conv2d(channels, out, 1))
 
 
 class PatchStem(nn.Sequential):
@@ -66,19 +71,29 @@ class ImageTokenizer(nn.Module):
             self.stem: nn.Module = PatchStem(channels, coarse=coarse)
             self.features, pixels_per_token = _PATCH_STEM_OUT, 16 if coarse else 8
         else:
-            self.stem = SmallStem(channels)
-            self.features, pixels_per_token = _SMALL_STEM_OUT, 16
+            self.stem = SmallStem(channels, settings.stem_features, settings.stem_out)
+            self.features, pixels_per_token = settings.stem_out, 16
         self.tokens = (px // pixels_per_token) ** 2
         self.register_buffer("coordinates", _coordinates(px), persistent=False)
 
-    def forward(self, image: Tensor) -> Tensor:
-        x = image.movedim(-1, 1).float() / 127.5 - 1.0
+    def forward(self, image: Tensor, goal: Tensor | None = None) -> Tensor:
+        """`goal` (n, P, P, 3) is the picture of the finished task; without one it is black, as in the original."""
+        x = _scaled(image)
         layers = [x]
         if self.goal_images:
-            layers.append(torch.full_like(x, -1.0))  # no goal is a black picture
+            layers.append(torch.full_like(x, -1.0) if goal is None else _scaled(goal))
+        elif goal is not None:
+            raise InputError(
+                "goal pictures for a policy with octo.goal_images=False: its stems have no channels for them"
+            )
         if self.with_coordinates:
             layers.append(self.coordinates.expand(len(x), -1, -1, -1))
         return self.stem(torch.cat(layers, dim=1)).flatten(2).transpose(1, 2)
+
+
+def _scaled(image: Tensor) -> Tensor:
+    """Bytes (n, P, P, 3) → (n, 3, P, P) in [-1, 1]."""
+    return image.movedim(-1, 1).float() / 127.5 - 1.0
 
 
 def _coordinates(px: int) -> Tensor:

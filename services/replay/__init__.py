@@ -7,7 +7,7 @@
     ReplaySettings      where the replay is, how much it keeps
     EmbeddedServer      a Valkey of our own; also `python -m services.replay --directory D`
     ReplayWriter        add(segment, buffers), flush, wait_for_allowance, waiting_for, stats, close
-    ReplayReader        start or poll, counts, received, episodes, sample, allow, stats, close
+    ReplayReader        start or poll, counts, received, episodes, sample, allow, stats, position, restore, close
     Episode, Batch      what a reader gives
     totals, delete_buffer
     server_stats        each server's memory, load and rings, or its problem
@@ -22,8 +22,10 @@ from services.replay.batch import Batch
 from services.replay.buffers import delete_buffer, totals
 from services.replay.connection import ReplaySettings, masked, shard_of
 from services.replay.episodes import Episode
+from services.replay.position import Position
 from services.replay.presence import Presence, presence, presence_on
 from services.replay.reader import ReplayReader
+from services.replay.restore import Patience, Restored
 from services.replay.server import EmbeddedServer
 from services.replay.server_stats import BufferStats, ServerStats, server_stats
 from services.replay.writer import ReplayWriter
@@ -33,10 +35,13 @@ __all__ = [
     "BufferStats",
     "EmbeddedServer",
     "Episode",
+    "Patience",
+    "Position",
     "Presence",
     "ReplayReader",
     "ReplaySettings",
     "ReplayWriter",
+    "Restored",
     "ServerStats",
     "delete_buffer",
     "masked",

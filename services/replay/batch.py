@@ -21,22 +21,23 @@ SOURCES = tuple(Source)
 class Batch:
     """One transition per row, n rows; None for what the reader was not asked for.
 
-    Pictures come in windows of W observations, the newest last. Where an episode has no earlier observation its first
-    one stands in, marked in `pad`; the next observation always has one before it, so its window needs no mark.
+    Pictures and proprioception come in windows of W observations, the newest last. Where an episode has no earlier
+    observation its first one stands in, marked in `pad`; the next observation always has one before it, so its window
+    needs no mark.
     """
 
     embedding: F32 | None  # (n, D) readout of the observation
     side: U8 | None  # (n, W, px, px, 3)
     wrist: U8 | None  # (n, W, px, px, 3)
     pad: Bools  # (n, W)
-    proprio: F32  # (n, 19) raw units
+    proprio: F32  # (n, 19) raw units; (n, W, 19) where windows hold more than one observation
     action: F32  # (n, 7)
     reward: F32  # (n,) discounted sum over up to n steps
     discount: F32  # (n,) factor of the value of the next observation; 0 after success or failure
     next_embedding: F32 | None  # (n, D) at the end of those steps
     next_side: U8 | None  # (n, W, px, px, 3)
     next_wrist: U8 | None  # (n, W, px, px, 3)
-    next_proprio: F32  # (n, 19)
+    next_proprio: F32  # as proprio
     mc_return: F32  # (n,) discounted sum to the end of the episode
     imitate: F32  # (n,) 1 where a person acted or the episode succeeded, else 0
     weight: F32  # (n,) importance weight, 1 unless the buffer is drawn by priority
@@ -58,7 +59,8 @@ class Batch:
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             name: ((size, *shape), dtype) for name, (shape, dtype) in NUMBERS.items()
         }
-        shapes |= {f"{when}proprio": ((size, PROPRIO_DIM), np.float32) for when in ("", "next_")}
+        moment = (PROPRIO_DIM,) if window == 1 else (window, PROPRIO_DIM)
+        shapes |= {f"{when}proprio": ((size, *moment), np.float32) for when in ("", "next_")}
         shapes |= {"pad": ((size, window), np.bool_), "rows": ((size,), np.int64), "weight": ((size,), np.float32)}
         for when in ("", "next_"):
             if embedding_dim:

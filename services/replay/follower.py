@@ -18,13 +18,16 @@ import redis
 from protos.errors import TwinRLError, Unreachable
 from protos.schema import Buffer, Schema
 from services.replay.allowance import Allowances
+from services.replay.assembler import Assembler
 from services.replay.connection import Client, Keys, ReplaySettings, connect, masked, reaching
-from services.replay.episodes import Assembler, Track
+from services.replay.episodes import Piece, Track
 from services.replay.frame_demand import FrameDemand
 from services.replay.handshake import greet
+from services.replay.position import EpisodeRef, Followed
 from services.replay.presence import Beacon
 from services.replay.rate import Rate
 from services.replay.tail import Tail
+from services.replay.turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ class Follower:
         self._deliver, self._tell = deliver, tell
         self._beacon = Beacon(settings, "reader", name)
         self._greeted = False
+        self.taking = Turnstile()
+        """Held while something is on its way from the stream to where it belongs."""
         self._pause_s, self._retry_at_s, self._look_at_s = 0.0, 0.0, 0.0
         self._lag = Counter[str]()
         self._oldest = dict.fromkeys(buffers, 0)
@@ -108,8 +113,43 @@ class Follower:
         return taken
 
     def received(self, buffer: Buffer) -> int:
-        """Transitions ever committed to a buffer here, as far as this has come."""
+        """Transitions ever committed to a buffer here, as far as this has taken them in."""
         return self._tails[buffer].transitions
+
+    def position(self) -> dict[Buffer, Followed]:
+        """How far this has come; hold `taking` meanwhile."""
+        return {
+            buffer: Followed(cursor=tail.cursor(), actors=self._assemblers[buffer].state())
+            for buffer, tail in self._tails.items()
+        }
+
+    def resume(self, position: Mapping[Buffer, Followed]) -> None:
+        """Goes on from an earlier position, without the episodes that were open then."""
+        for buffer, followed in position.items():
+            if buffer in self._tails:
+                self._tails[buffer].resume(followed.cursor)
+
+    def reopen(self, position: Mapping[Buffer, Followed]) -> int:
+        """Reads the episodes again that were open then; returns how many are gone. Raises Unreachable."""
+        gone = 0
+        for buffer, followed in position.items():
+            if buffer in self._tails:
+                found = self._read_again(buffer, followed.episodes(buffer, self.shard))
+                self._assemblers[buffer].restore(followed.actors, found)
+                gone += found.count(None)
+        return gone
+
+    def again(self, buffer: Buffer, episodes: Sequence[EpisodeRef]) -> list[Track | None]:
+        """Whole episodes that were read before, None for each that is gone. Raises Unreachable."""
+        tail, found = self._tails[buffer], self._read_again(buffer, episodes)
+        tracks = [None if pieces is None else Track.of(buffer, pieces) for pieces in found]
+        with reaching(self.settings, self.shard):
+            return [None if track is None else tail.complete(track) for track in tracks]
+
+    def _read_again(self, buffer: Buffer, episodes: Sequence[EpisodeRef]) -> list[list[Piece] | None]:
+        with reaching(self.settings, self.shard):
+            self._greet()
+            return self._tails[buffer].again(episodes)
 
     def counts(self) -> Counter[str]:
         """Counts since the start, and what waits now."""
@@ -141,12 +181,16 @@ class Follower:
         with reaching(self.settings, self.shard):
             arrivals = tail.read()
         self.answered = True
-        self.transitions_rate.add(sum(piece.header.steps for piece in arrivals.pieces))
-        self.bytes_rate.add(sum(piece.held_bytes for piece in arrivals.pieces))
-        for piece in arrivals.pieces:
-            for track in self._assemblers[buffer].add(piece):
-                self._deliver(self._completed(track, tail), self.shard)
-        return arrivals.entries
+        pieces = [arrival.piece for arrival in arrivals if arrival.piece is not None]
+        self.transitions_rate.add(sum(piece.header.steps for piece in pieces))
+        self.bytes_rate.add(sum(piece.held_bytes for piece in pieces))
+        for arrival in arrivals:
+            with self.taking:
+                if arrival.piece is not None:
+                    for track in self._assemblers[buffer].add(arrival.piece):
+                        self._deliver(self._completed(track, tail), self.shard)
+                tail.taken(arrival)
+        return len(arrivals)
 
     def _completed(self, track: Track, tail: Tail) -> Track:
         """As it is where the server fails now; the next pass says so."""

@@ -80,8 +80,7 @@ class Index:
         columns = self._columns_of(track, embedding, origin)
         count = min(len(track.proprio), self.capacity)
         rows = (self._next + np.arange(count)) % self.capacity
-        self.transitions -= int(np.count_nonzero(self._columns["ahead"][rows]))
-        self.sampler.remove(rows)
+        self._clear(rows)
         for name, column in columns.items():
             self._columns[name][rows] = column if isinstance(column, int) else column[-count:]
         self._next += count
@@ -89,6 +88,27 @@ class Index:
         self.transitions += count - 1
         self.sampler.add(rows[:-1], track.cell)
         return rows
+
+    @property
+    def next(self) -> int:
+        """Rows ever added; the count of the next one."""
+        return self._next
+
+    def go_to(self, count: int) -> None:
+        """The next row will be `count`; those up to there stay empty."""
+        self._clear((self._next + np.arange(min(count - self._next, self.capacity))) % self.capacity)
+        self._next = count
+        self._columns["age"][self._next % self.capacity] = 0
+
+    def masses(self) -> NDArray[np.float64] | None:
+        """Priorities (capacity,), if it is drawn by priority."""
+        return self.sampler.masses() if isinstance(self.sampler, PrioritySampler) else None
+
+    def set_masses(self, masses: NDArray[np.float64]) -> None:
+        """Priorities (capacity,) of the rows that can be drawn."""
+        assert isinstance(self.sampler, PrioritySampler), "priorities for a buffer that is drawn otherwise"
+        rows = np.flatnonzero(self._columns["ahead"])
+        self.sampler.set_masses(rows, masses[rows])
 
     def draw(self, rng: np.random.Generator, size: int, above: NDArray[np.int64] | None = None) -> NDArray[np.intp]:
         """Rows (size,) by the strategy, with replacement; if there are any, only from slots > `above[shard]`."""
@@ -106,9 +126,10 @@ class Index:
     def fill(self, rows: NDArray[np.intp], out: Batch) -> None:
         """Copies the numbers of rows (n,) into a batch of as many; all but the pictures."""
         target = self.targets(rows)
-        moments = ("proprio", "embedding") if self.embedding_dim else ("proprio",)
-        copies = [(name, rows, name) for name in (*NUMBERS, *moments)]
-        copies += [(name, target, f"next_{name}") for name in moments]
+        copies = [(name, rows, name) for name in NUMBERS]
+        for when, at in (("", rows), ("next_", target)):
+            copies.append(("proprio", at if self.window == 1 else self.windows(at), f"{when}proprio"))
+            copies += [("embedding", at, f"{when}embedding")] if self.embedding_dim else []
         for name, chosen, goal in copies:
             np.take(self._columns[name], chosen, axis=0, out=getattr(out, goal), mode="clip")
         out.pad[:] = self._columns["age"][rows][:, None] < np.arange(self.window - 1, -1, -1)
@@ -150,6 +171,12 @@ class Index:
         known = np.isfinite(errors)
         rows, current = self._current(counts[known])
         self.sampler.update(rows, errors[known][current])
+
+    def _clear(self, rows: NDArray[np.intp]) -> None:
+        """The oldest rows (n,) leave."""
+        self.transitions -= int(np.count_nonzero(self._columns["ahead"][rows]))
+        self.sampler.remove(rows)
+        self._columns["ahead"][rows] = 0
 
     def _current(self, counts: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Rows of those counts (n,) that can still be drawn, and which these are."""

@@ -16,6 +16,7 @@ from services.replay.episodes import Episode, Track
 from services.replay.index import Origin
 from services.replay.kept import KeptEpisodes
 from services.replay.mirror import Mirror
+from services.replay.position import EpisodeRef
 
 log = logging.getLogger(__name__)
 
@@ -46,28 +47,47 @@ class Intake:
 
     def take(self, track: Track, shard: int) -> None:
         """Puts an episode where it can be sampled and, if wanted, keeps it with its frames."""
+        self._try(track, shard, self._mirrors.get(track.buffer), keep=track.buffer in self.keep_frames)
+
+    def put_back(self, track: Track, ref: EpisodeRef, *, keep: bool) -> bool:
+        """As `take`, for an episode that was here before: either it was kept, or it had rows in the mirror.
+
+        False where it cannot be had any more.
+        """
+        return self._try(track, ref.shard, None if keep else self._mirrors[ref.buffer], keep=keep, start=ref.start)
+
+    def name_actors(self, names: Sequence[str]) -> None:
+        """Gives actors the numbers that they had."""
+        self._actors = {name: number for number, name in enumerate(names)}
+
+    def _try(self, track: Track, shard: int, mirror: Mirror | None, *, keep: bool, start: int | None = None) -> bool:
         try:
-            self._take(track, shard)
+            return self._take(track, shard, mirror, keep=keep, start=start)
         except CorruptData as error:
             self._count("corrupt")
             log.warning("dropped an episode of buffer %s: %s", track.buffer, error)
+            return False
 
-    def _take(self, track: Track, shard: int) -> None:
-        mirror, keep = self._mirrors.get(track.buffer), track.buffer in self.keep_frames
+    def _take(self, track: Track, shard: int, mirror: Mirror | None, *, keep: bool, start: int | None) -> bool:
+        """Whether it is now everywhere where it is wanted."""
         wanted = mirror is not None and self._embeddings
         embedding = track.embedding if self._backbone_id in ("", track.backbone_id) else None
         compute = self._embed if wanted and embedding is None and track.has_frames else None
         episode = track.episode(self._schema) if keep or compute is not None else None
         if compute is not None and episode is not None:
             embedding = compute(episode)
+        added = mirror is None
         if wanted and embedding is None:
             self._count("unembedded")
-        elif mirror is not None and not mirror.add(track, embedding, self._origin(track, shard)):
-            self._count("wrong_schema")
-            log.warning("dropped an episode of %s: its readouts are of another size than earlier ones", track.actor)
+        elif mirror is not None:
+            added = mirror.add(track, embedding, self._origin(track, shard), start=start)
+            if not added:
+                self._count("wrong_schema")
+                log.warning("dropped an episode of %s: its readouts are of another size than earlier ones", track.actor)
         if keep and episode is not None:
-            self.kept.add(episode)
+            self.kept.add(episode, EpisodeRef.of(track, shard))
         self._count("episodes")
+        return added
 
     def actors(self) -> list[str]:
         """Names of the actors, in the order of their numbers."""

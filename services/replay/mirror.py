@@ -9,6 +9,7 @@ taken and fetched after it is released.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -21,7 +22,8 @@ from services.replay.batch import Batch
 from services.replay.episodes import Track
 from services.replay.frame_store import Camera, FrameStore, View
 from services.replay.index import Index, Origin
-from services.replay.strategies import CellSampler, Strategy, sampler_of
+from services.replay.position import EpisodeRef, Mirrored
+from services.replay.strategies import CellSampler, PrioritySampler, Strategy, sampler_of
 
 MAX_TAKES = 8
 """Draws of rows whose frames turn out to be gone or out of reach, before the caller hears of it."""
@@ -54,6 +56,9 @@ class Mirror:
         self._make = partial(Index, capacity, gamma=gamma, n_step=n_step, sampler=self._sampler, window=window)
         self._index: Index | None = None if embeddings else self._make(embedding_dim=0)
         self._rates: dict[int, float] = {}
+        self._capacity, self._resumes = capacity, False
+        self._episodes: deque[EpisodeRef] = deque()
+        """Those of which some row is in the index."""
         self._mutex = threading.Lock()
         self.gone = 0
         """Rows drawn whose frames had left the server."""
@@ -73,11 +78,11 @@ class Mirror:
         """Numbers of a readout; 0 before the first."""
         return 0 if self._index is None else self._index.embedding_dim
 
-    def add(self, track: Track, embedding: F32 | None, origin: Origin) -> bool:
+    def add(self, track: Track, embedding: F32 | None, origin: Origin, *, start: int | None = None) -> bool:
         """Appends an episode with the readouts (T + 1, D) of its observations, if the mirror keeps readouts.
 
-        False, with nothing changed, when D differs from that of the rows already here. Raises CorruptData for frames
-        that do not decode.
+        `start` is the count of its first row, where an episode comes back that was here before. False, with nothing
+        changed, when D differs from that of the rows already here. Raises CorruptData for frames that do not decode.
         """
         slots = [piece.slot for piece in track.pieces]
         staged = self._frames.stage(track.pieces, shard=origin.shard, slots=slots) if self._frames else None
@@ -88,7 +93,11 @@ class Mirror:
             if dim != self._index.embedding_dim:
                 return False
             self._note_outcome(track)
+            if start is not None and self._resumes:
+                self._index.go_to(start)
+            first = self._index.next
             rows = self._index.add(track, embedding if dim else None, origin)
+            self._note_place(EpisodeRef.of(track, origin.shard, start=first, rows=len(rows)), self._index)
             if self._frames is not None and staged is not None:
                 self._frames.add(rows, staged)
         return True
@@ -109,6 +118,12 @@ class Mirror:
         with self._mutex:
             self._sampler.weigh(weights)
 
+    def anneal(self, progress: float) -> None:
+        """How far training has come, 0 to 1."""
+        if isinstance(self._sampler, PrioritySampler):
+            with self._mutex:
+                self._sampler.anneal(progress)
+
     def success_rates(self) -> dict[int, float]:
         """Of each cell: how often the latest twenty episodes or so succeeded without a person's help."""
         with self._mutex:
@@ -119,6 +134,38 @@ class Mirror:
         with self._mutex:
             if self._index is not None:
                 self._index.update_priorities(counts, errors)
+
+    def state(self) -> tuple[Mirrored, list[EpisodeRef], NDArray[np.float64] | None]:
+        """What `resume` and `resumed` need, the episodes in order, and priorities where it is drawn by them."""
+        with self._mutex:
+            state = Mirrored(
+                capacity=self._capacity,
+                next=0 if self._index is None else self._index.next,
+                embedding_dim=self.embedding_dim,
+                sampling=self._sampler.state(),
+                rates=tuple(self._rates.items()),
+            )
+            return state, list(self._episodes), None if self._index is None else self._index.masses()
+
+    def resume(self, state: Mirrored) -> None:
+        """Before the episodes of an earlier mirror are added again.
+
+        Rows come to lie where they lay, if that one had the same capacity and strategy.
+        """
+        self._resumes = (state.capacity, state.sampling.strategy) == (self._capacity, self._sampler.state().strategy)
+        if self._index is None and state.embedding_dim:
+            self._index = self._make(embedding_dim=state.embedding_dim)
+        if self._resumes:
+            self._sampler.restore(state.sampling)
+
+    def resumed(self, state: Mirrored, masses: NDArray[np.float64] | None) -> None:
+        """After they have been added."""
+        self._rates = dict(state.rates)
+        if self._resumes and self._index is not None:
+            self._index.go_to(state.next)
+            if masses is not None:
+                self._index.set_masses(masses)
+        self._resumes = False
 
     def stats(self) -> dict[str, float]:
         """Memory of the index, and what the frame store says."""
@@ -131,6 +178,11 @@ class Mirror:
         """Ends the frame store's connections."""
         if self._frames is not None:
             self._frames.close()
+
+    def _note_place(self, ref: EpisodeRef, index: Index) -> None:
+        self._episodes.append(ref)
+        while self._episodes[0].start + self._episodes[0].rows <= index.next - self._capacity:
+            self._episodes.popleft()
 
     def _note_outcome(self, track: Track) -> None:
         if track.outcome is Outcome.RUNNING:

@@ -30,8 +30,11 @@ from services.replay.episodes import Episode
 from services.replay.frame_demand import FrameDemand
 from services.replay.intake import Intake
 from services.replay.mirror import Mirror
+from services.replay.position import Position
 from services.replay.reading import Reading
+from services.replay.restore import Patience, Restore, Restored
 from services.replay.shards import Shards
+from services.replay.snapshot import Snapshot
 from services.replay.strategies import Strategy
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ class ReplayReader:
         episode_bytes: int = 2 << 30,
         waiting_bytes: int = 1 << 30,
         name: str | None = None,
+        resume: Position | None = None,
     ) -> None:
         """Keeps the latest `capacity[buffer]` observations for `sample`; a buffer without capacity is not mirrored.
 
@@ -76,6 +80,8 @@ class ReplayReader:
         it such an episode cannot be sampled. `keep_frames` names the buffers whose episodes `episodes` gives back, the
         latest `episode_bytes` of them all together. `waiting_bytes` bounds the segments of unfinished episodes, per
         shard and buffer. `name` is what others see of this reader.
+
+        `resume` is the position of an earlier reader with the same arguments: `restore` goes back to it.
         """
         self.settings, self.schema, self.buffers = settings, schema, tuple(buffers)
         self._reading = Reading(
@@ -111,6 +117,32 @@ class ReplayReader:
             name=name or f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}",
             tell=self.stats,
         )
+        self._resume = resume
+
+    def restore(self, patience: Patience | None = None) -> Restored:
+        """Reads again what the earlier reader had at `resume`, in the same order, and nothing newer.
+
+        Rows, priorities, weights of cells and `received` are then what they were; `start` and `poll`, which do this by
+        themselves, go on from there. One warning says how many episodes the servers no longer have. Raises Unreachable
+        when a shard that has some does not answer for as long as `patience` says.
+        """
+        if self._resume is None:
+            return Restored()
+        patience = patience or Patience()
+        restored = Restore(self._resume, self._shards.followers, self._mirrors, self._intake, patience).run()
+        self._resume = self._resume if patience.stop() else None
+        return restored
+
+    def position(self) -> Position:
+        """How far this reader has come, for the `resume` of a later one; waits for the episode that is being taken in.
+
+        While `restore` is still to come, or was stopped, it is where that is to go back to.
+        """
+        if self._resume is not None:
+            return self._resume
+        with self._shards.held():
+            snapshot = Snapshot.of(self._shards.followers, self._mirrors, self._intake)
+        return snapshot.position()
 
     def start(self) -> None:
         """Begins to follow the buffers. Raises Unreachable if no shard answers now.
@@ -119,6 +151,7 @@ class ReplayReader:
         """
         log.info("replay memory: %s", self._reading.plan())
         try:
+            self.restore()
             self._shards.start()
         except BaseException:
             self.close()
@@ -145,6 +178,7 @@ class ReplayReader:
         Returns the number of segments. Raises Unreachable when no shard answers; one of several that does not is asked
         again from time to time.
         """
+        self.restore()
         return self._shards.poll()
 
     def caught_up(self) -> bool:
@@ -185,7 +219,8 @@ class ReplayReader:
         if not wanted:
             raise InputError(f"sizes={dict(sizes)}: ask for at least one transition")
         mirrors = {buffer: self._ready(buffer) for buffer in wanted}
-        batch = self._batch(mirrors, sum(wanted.values()), out)
+        dims = {buffer: mirror.embedding_dim for buffer, mirror in mirrors.items()}
+        batch = self._reading.batch(dims, sum(wanted.values()), out)
         first = 0
         for buffer, size in wanted.items():
             part = batch.part(first, first + size)
@@ -203,6 +238,11 @@ class ReplayReader:
             of_buffer = batch.rows % len(BUFFERS) == BUFFERS.index(buffer)
             if of_buffer.any():
                 mirror.update_priorities(batch.rows[of_buffer] // len(BUFFERS), errors[of_buffer])
+
+    def anneal(self, progress: float) -> None:
+        """How far training has come, 0 to 1: importance weights go from `Priority.beta` to `beta_end`."""
+        for mirror in self._mirrors.values():
+            mirror.anneal(progress)
 
     def weigh_cells(self, buffer: Buffer, weights: Mapping[int, float]) -> None:
         """Sets how often each configuration cell of a buffer is drawn; a cell that is not named counts as 1.
@@ -255,12 +295,3 @@ class ReplayReader:
             ready = {name: each.transitions for name, each in self._mirrors.items()}
             raise InputError(f"nothing to sample in buffer {buffer!r}: transitions ready are {ready}")
         return mirror
-
-    def _batch(self, mirrors: Mapping[Buffer, Mirror], size: int, out: Batch | None) -> Batch:
-        dims = {buffer: mirror.embedding_dim for buffer, mirror in mirrors.items()}
-        if len(set(dims.values())) > 1:
-            raise InputError(f"buffers whose readouts differ in size cannot share a batch: {dims}")
-        dim = next(iter(dims.values()))
-        if out is not None and out.fits(size, dim):
-            return out
-        return Batch.empty(size, embedding_dim=dim, cameras=self._reading.cameras, window=self._reading.window)

@@ -6,7 +6,7 @@ from functools import partial
 
 from protos.errors import InputError
 from protos.schema import SEGMENT_STEPS, Buffer, Schema
-from services.replay.batch import FIELDS, Field
+from services.replay.batch import FIELDS, Batch, Field
 from services.replay.connection import Keys, ReplaySettings, check_buffer
 from services.replay.frame_store import Camera, FrameStore
 from services.replay.index import row_bytes
@@ -80,6 +80,18 @@ class Reading:
             )
             for buffer, size in self.capacity.items()
         }
+
+    def batch(self, dims: Mapping[Buffer, int], size: int, out: Batch | None) -> Batch:
+        """A batch to fill from buffers whose readouts have these `dims`: `out` where it fits, else a new one.
+
+        Raises InputError for buffers that cannot share one.
+        """
+        if len(set(dims.values())) > 1:
+            raise InputError(f"buffers whose readouts differ in size cannot share a batch: {dims}")
+        dim = next(iter(dims.values()))
+        if out is not None and out.fits(size, dim):
+            return out
+        return Batch.empty(size, embedding_dim=dim, cameras=self.cameras, window=self.window)
 
     def plan(self) -> str:
         """What is going to be in memory, and what will be read from the servers, in one line."""

@@ -1,5 +1,6 @@
 """All shards of a replay together, as a reader follows them: a thread for each, so that none waits for another."""
 
+import contextlib
 import logging
 import math
 import threading
@@ -44,7 +45,7 @@ class Shards:
         `deliver(track, shard)` is called by each shard's thread.
         """
         self.buffers = tuple(buffers)
-        self._followers = [
+        self.followers = [
             Follower(
                 settings,
                 shard,
@@ -68,16 +69,16 @@ class Shards:
         """Raises Unreachable if no shard answers, SchemaMismatch if one holds data of another schema."""
         self._threads = [
             threading.Thread(target=self._run, args=(each,), name=f"replay-reader-{each.shard}", daemon=True)
-            for each in self._followers
+            for each in self.followers
         ]
         for thread in self._threads:
             thread.start()
         give_up = math.inf
-        while not all(each.answered for each in self._followers) and time.monotonic() < give_up:
+        while not all(each.answered for each in self.followers) and time.monotonic() < give_up:
             self.check()
-            if all(each.failure for each in self._followers):
+            if all(each.failure for each in self.followers):
                 raise self._failure()
-            if math.isinf(give_up) and any(each.answered for each in self._followers):
+            if math.isinf(give_up) and any(each.answered for each in self.followers):
                 give_up = time.monotonic() + START_PATIENCE_S
             time.sleep(0.002)
 
@@ -85,7 +86,7 @@ class Shards:
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        for follower in self._followers:
+        for follower in self.followers:
             follower.close()
 
     def poll(self) -> int:
@@ -93,12 +94,19 @@ class Shards:
 
         Returns the number of segments. Raises Unreachable when no shard answers.
         """
-        due = [each for each in self._followers if each.due]
-        resting = [each for each in self._followers if not each.due]
+        due = [each for each in self.followers if each.due]
+        resting = [each for each in self.followers if not each.due]
         taken = _poll_all(due) or _poll_all(resting)
         if not taken:
             raise self._failure()
         return sum(taken)
+
+    def held(self) -> contextlib.ExitStack:
+        """While it is open nothing is on its way from any stream to where it belongs."""
+        with contextlib.ExitStack() as stack:
+            for each in self.followers:
+                stack.enter_context(each.taking)
+            return stack.pop_all()
 
     def check(self) -> None:
         """Raises what ended a shard's thread."""
@@ -108,19 +116,19 @@ class Shards:
     def caught_up(self) -> bool:
         """Whether all is read that was there at the start, on every shard that answers."""
         self.check()
-        return all(each.caught_up or each.away_since is not None for each in self._followers)
+        return all(each.caught_up or each.away_since is not None for each in self.followers)
 
     def received(self, buffer: Buffer) -> int:
         """Transitions ever committed to a buffer, as far as this reader has come."""
-        return sum(each.received(buffer) for each in self._followers)
+        return sum(each.received(buffer) for each in self.followers)
 
     def oldest(self, buffer: Buffer) -> list[int]:
         """The oldest slot that each shard still has."""
-        return [each.oldest(buffer) for each in self._followers]
+        return [each.oldest(buffer) for each in self.followers]
 
     def away(self) -> frozenset[int]:
         """Shards that do not answer."""
-        return frozenset(each.shard for each in self._followers if each.away_since is not None)
+        return frozenset(each.shard for each in self.followers if each.away_since is not None)
 
     def allow(self, buffer: Buffer, total: int) -> None:
         """Lets writers bring a buffer to `total` transitions ever; sent with the next pass."""
@@ -129,24 +137,24 @@ class Shards:
 
     def stats(self) -> dict[str, float]:
         """Counts and rates over all shards, and for how long each shard that is away has been so."""
-        counts = sum((each.counts() for each in self._followers), Counter[str]())
-        away = {each.shard: each.away_since for each in self._followers if each.away_since is not None}
+        counts = sum((each.counts() for each in self.followers), Counter[str]())
+        away = {each.shard: each.away_since for each in self.followers if each.away_since is not None}
         found = {name: float(counts[name]) for name in (*COUNTS, "waiting_bytes")}
-        found["transitions_per_s"] = sum(each.transitions_rate.per_second() for each in self._followers)
-        found["bytes_per_s"] = sum(each.bytes_rate.per_second() for each in self._followers)
-        found |= {"shards": float(len(self._followers)), "shards_away": float(len(away))}
+        found["transitions_per_s"] = sum(each.transitions_rate.per_second() for each in self.followers)
+        found["bytes_per_s"] = sum(each.bytes_rate.per_second() for each in self.followers)
+        found |= {"shards": float(len(self.followers)), "shards_away": float(len(away))}
         return found | {f"shard_{shard}_away_s": time.time() - since for shard, since in away.items()}
 
     def _allowed(self, shard: int) -> dict[Buffer, int]:
         """What each buffer may have on a shard: what it has, and an equal share of what is left over all shards."""
         allowed = {}
         for buffer, total in list(self._wanted.items()):
-            received = [each.received(buffer) if buffer in self.buffers else 0 for each in self._followers]
+            received = [each.received(buffer) if buffer in self.buffers else 0 for each in self.followers]
             allowed[buffer] = received[shard] + math.ceil((total - sum(received)) / len(received))
         return allowed
 
     def _failure(self) -> Exception:
-        return self._followers[0].failure or Unreachable("the replay did not answer")
+        return self.followers[0].failure or Unreachable("the replay did not answer")
 
     def _run(self, follower: Follower) -> None:
         try:

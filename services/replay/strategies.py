@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from protos.errors import InputError
 from protos.schema import F32
+from services.replay.position import Sampling
 from services.replay.queues import Queues
 from services.replay.sum_tree import SumTree
 
@@ -44,13 +45,18 @@ class Priority:
     alpha: float = 0.6
     """0 draws uniformly, 1 in proportion to the error."""
     beta: float = 0.4
-    """How far importance weights undo the preference: 0 not at all, 1 wholly."""
+    """How far importance weights undo the preference at first: 0 not at all, 1 wholly …"""
+    beta_end: float = 1.0
+    """… and in the end, on a straight line in between (section 3.4): when training settles it must not be biased."""
     epsilon: float = 1e-3
     """Added to every error, so that none is never drawn."""
 
     def __post_init__(self) -> None:
-        if not (0.0 <= self.alpha <= 1.0 and 0.0 <= self.beta <= 1.0 and self.epsilon > 0.0):
-            raise InputError(f"alpha={self.alpha}, beta={self.beta}, epsilon={self.epsilon}: 0 to 1, 0 to 1, above 0")
+        for name in ("alpha", "beta", "beta_end"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name}={getattr(self, name)}: 0 to 1")
+        if not self.epsilon > 0.0:
+            raise InputError(f"epsilon={self.epsilon}: must be above 0")
 
 
 Strategy = Uniform | Cells | Priority
@@ -73,6 +79,12 @@ class Sampler(Protocol):
 
     def weights(self, rows: NDArray[np.intp], count: int) -> F32 | None:
         """Importance weights (n,) of rows drawn among `count`; None where all are 1."""
+
+    def state(self) -> Sampling:
+        """What `restore` needs beside the rows."""
+
+    def restore(self, state: Sampling) -> None:
+        """To be called before the rows are added again."""
 
     @property
     def nbytes(self) -> int: ...
@@ -110,6 +122,12 @@ class UniformSampler:
 
     def weights(self, rows: NDArray[np.intp], count: int) -> F32 | None:
         return None
+
+    def state(self) -> Sampling:
+        return Sampling(strategy="uniform", number=self._filled)
+
+    def restore(self, state: Sampling) -> None:
+        self._filled = int(state.number)
 
 
 class CellSampler:
@@ -158,6 +176,14 @@ class CellSampler:
     def weights(self, rows: NDArray[np.intp], count: int) -> F32 | None:
         return None
 
+    def state(self) -> Sampling:
+        return Sampling(strategy="cells", cells=tuple(zip(self._of_cell, self._weights.tolist(), strict=True)))
+
+    def restore(self, state: Sampling) -> None:
+        for cell, _ in state.cells:
+            self._queue_of(cell)
+        self._weights[:] = [weight for _, weight in state.cells]
+
     def _queue_of(self, cell: int) -> int:
         if cell not in self._of_cell:
             self._of_cell[cell] = self._queues.new()
@@ -170,8 +196,9 @@ class PrioritySampler:
 
     def __init__(self, capacity: int, settings: Priority) -> None:
         self.settings = settings
-        self._tree = SumTree(capacity)
+        self._capacity, self._tree = capacity, SumTree(capacity)
         self._largest = 1.0
+        self._beta = settings.beta
 
     @property
     def nbytes(self) -> int:
@@ -197,4 +224,23 @@ class PrioritySampler:
     def weights(self, rows: NDArray[np.intp], count: int) -> F32 | None:
         """(count P(row))^-β."""
         share = self._tree.get(rows) / self._tree.total
-        return ((count * share) ** -self.settings.beta).astype(np.float32)
+        return ((count * share) ** -self._beta).astype(np.float32)
+
+    def anneal(self, progress: float) -> None:
+        """How far training has come, 0 to 1."""
+        first, last = self.settings.beta, self.settings.beta_end
+        self._beta = first + (last - first) * progress
+
+    def state(self) -> Sampling:
+        return Sampling(strategy="priority", number=self._largest)
+
+    def restore(self, state: Sampling) -> None:
+        self._largest = state.number
+
+    def masses(self) -> NDArray[np.float64]:
+        """Of every row of the ring, (capacity,)."""
+        return self._tree.masses(self._capacity)
+
+    def set_masses(self, rows: NDArray[np.intp], masses: NDArray[np.float64]) -> None:
+        """Of rows (n,) that have been added again, masses (n,)."""
+        self._tree.set(rows, masses)

@@ -27,6 +27,10 @@ class SumTree:
     def nbytes(self) -> int:
         return self._sums.nbytes
 
+    def masses(self, capacity: int) -> NDArray[np.float64]:
+        """Of the first `capacity` rows. All sums follow from these, to the bit."""
+        return self._sums[self._leaves : self._leaves + capacity].copy()
+
     def set(self, rows: NDArray[np.intp], mass: NDArray[np.float64] | float) -> None:
         """Gives rows (n,) the masses (n,) ≥ 0; of a row that comes twice the last one counts."""
         node = rows + self._leaves

@@ -11,15 +11,18 @@ lost comes a second time from the writer's spool, under a new entry, when it has
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from protos.codec import decode_numbers, read_header
 from protos.errors import CorruptData, SchemaMismatch
-from protos.prefix import MAX_SEGMENT_BYTES, PREFIX_BYTES, read_prefix
+from protos.prefix import MAX_SEGMENT_BYTES, read_prefix
 from protos.schema import Schema
 from services.replay.connection import Client, Keys
+from services.replay.entries import START, Entry, Marks, Seen, is_before
 from services.replay.episodes import Piece, Track
 from services.replay.frame_demand import FrameDemand
+from services.replay.position import Cursor, EpisodeRef
 from services.replay.slots import Rest, Slots, Span
 
 log = logging.getLogger(__name__)
@@ -29,76 +32,71 @@ COUNTS = ("segments", "corrupt", "wrong_schema", "overwritten", "repeated", "mis
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One entry of an index stream, as far as a reader needs it."""
+class Arrival:
+    """One index entry, good or bad, and the segment that it brought."""
 
-    position: bytes
-    ring: int
-    actor: str
-    incarnation: str
-    seq: int
-    head: int
-    """Bytes of the segment before its frames."""
-    size: int
-    transitions: int
-
-    @classmethod
-    def parse(cls, position: bytes, fields: dict[bytes, bytes]) -> "Entry":
-        """Raises CorruptData for an entry that no commit script wrote."""
-        try:
-            numbers = (b"ring", b"seq", b"head", b"bytes", b"transitions")
-            ring, seq, head, size, transitions = (int(fields[name]) for name in numbers)
-            actor, incarnation = (fields[name].decode() for name in (b"actor", b"incarnation"))
-        except (KeyError, ValueError) as error:
-            raise CorruptData(f"index entry {position.decode()}: {error}") from error
-        if not PREFIX_BYTES <= head <= size <= MAX_SEGMENT_BYTES:
-            raise CorruptData(f"index entry {position.decode()}: a segment of {size} bytes, {head} before its frames")
-        return cls(
-            position=position,
-            ring=ring,
-            actor=actor,
-            incarnation=incarnation,
-            seq=seq,
-            head=head,
-            size=size,
-            transitions=transitions,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arrivals:
-    """What one read brought."""
-
-    entries: int
-    """Index entries consumed, good and bad."""
-    pieces: list[Piece]
+    seen: Seen
+    piece: Piece | None
 
 
 class Tail:
-    """Reads from the oldest entry on. Belongs to one thread; raises redis errors."""
+    """Reads from the oldest entry on, or from where `resume` puts it. Belongs to one thread; raises redis errors."""
 
     def __init__(self, client: Client, keys: Keys, schema: Schema, demand: FrameDemand) -> None:
         self._client, self._keys, self._schema, self._demand = client, keys, schema, demand
         self._slots = Slots(client, keys)
         self.counts = Counter(dict.fromkeys(COUNTS, 0))
         """Read by other threads, so no name is ever added."""
-        self.transitions = 0
-        """Ever committed to the buffer, up to the last entry read."""
-        self.slot = 0
-        """Number of the last slot read; 0 before the first."""
-        self._position: bytes | str = "0"
-        self._last: dict[tuple[str, str], int] = {}
+        self._read, self._taken = Marks(Cursor()), Marks(Cursor())
+        self._resumed = False
 
-    def read(self) -> Arrivals:
-        """The next entries, at most 64."""
-        found = self._next_entries()
-        entries = [entry for entry in (self._parse(*each) for each in found) if entry is not None]
-        found_in = self._slots.read([self._first_span(entry) for entry in entries])
-        rests = self._slots.read_rests([self._rest_span(*each) for each in zip(entries, found_in, strict=True)])
-        if found:
-            self._position = found[-1][0]
-        pieces = [self._accept(*each) for each in zip(entries, found_in, rests, strict=True)]
-        return Arrivals(entries=len(found), pieces=[piece for piece in pieces if piece is not None])
+    @property
+    def transitions(self) -> int:
+        """Ever committed to the buffer, up to the last entry that was taken in."""
+        return self._taken.transitions
+
+    @property
+    def slot(self) -> int:
+        """Number of the last slot read; 0 before the first."""
+        return self._read.slot
+
+    def read(self) -> list[Arrival]:
+        """The next entries, at most 64; call `taken` for each once it has been dealt with."""
+        found = [(position, self._parse(position, fields)) for position, fields in self._next_entries()]
+        entries = [entry for _, entry in found if entry is not None]
+        blobs = iter(self._blobs(entries))
+        return [
+            self._arrived(position, None, b"", None) if entry is None else self._arrived(position, entry, *next(blobs))
+            for position, entry in found
+        ]
+
+    def taken(self, arrival: Arrival) -> None:
+        """What the entry brought is where it belongs: from now on the cursor is behind it."""
+        self._taken.accept(arrival.seen)
+
+    def cursor(self) -> Cursor:
+        """Behind the last entry that was taken in."""
+        return self._taken.cursor()
+
+    def resume(self, cursor: Cursor) -> None:
+        """Goes on from there; where the server's stream ends before it, with its oldest entry."""
+        self._read, self._taken = Marks(cursor), Marks(cursor)
+        self._resumed = True
+
+    def again(self, episodes: Sequence[EpisodeRef]) -> list[list[Piece] | None]:
+        """The segments of episodes that were read before; None for an episode that is no longer there as a whole.
+
+        A segment that is missing then counts as new if it ever comes again.
+        """
+        entries = [Entry.again(episode.writer, ref) for episode in episodes for ref in episode.segments]
+        found = [self._checked(entry, *blob) for entry, blob in zip(entries, self._blobs(entries), strict=True)]
+        for entry, piece in zip(entries, found, strict=True):
+            if piece is None:
+                self._read.lose(entry)
+                self._taken.lose(entry)
+        each = iter(found)
+        groups = [[next(each) for _ in episode.segments] for episode in episodes]
+        return [_all_of(group) for group in groups]
 
     def complete(self, track: Track) -> Track:
         """The episode with the frames that it turned out to need; without those that have left the ring meanwhile."""
@@ -108,10 +106,21 @@ class Tail:
         return replace(track, pieces=[self._complete(*each) for each in zip(track.pieces, rests, strict=True)])
 
     def _next_entries(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        if self._resumed:
+            newest = self._client.execute_command("XREVRANGE", self._keys.index, "+", "-", "COUNT", 1)
+            if not newest or is_before(newest[0][0], self._read.entry):
+                self._read.entry = START
+            self._resumed = False
         answer = self._client.execute_command(
-            "XREAD", "COUNT", FETCH_ENTRIES, "STREAMS", self._keys.index, self._position
+            "XREAD", "COUNT", FETCH_ENTRIES, "STREAMS", self._keys.index, self._read.entry
         )
         return answer[0][1] if answer else []
+
+    def _blobs(self, entries: Sequence[Entry]) -> list[tuple[bytes, Rest | None]]:
+        """Of each entry what is wanted of its slot."""
+        found = self._slots.read([self._first_span(entry) for entry in entries])
+        rests = self._slots.read_rests([self._rest_span(*each) for each in zip(entries, found, strict=True)])
+        return list(zip(found, rests, strict=True))
 
     def _parse(self, position: bytes, fields: dict[bytes, bytes]) -> Entry | None:
         try:
@@ -138,15 +147,25 @@ class Tail:
             return None
         return Span(slot=entry.ring, start=len(data), stop=MAX_SEGMENT_BYTES, expected=entry.size - entry.head)
 
-    def _accept(self, entry: Entry, data: bytes, rest: Rest | None) -> Piece | None:
-        """The decoded segment of an entry, or None with the reason counted."""
-        if self.slot and entry.ring > self.slot + 1:
-            self.counts["missed"] += entry.ring - self.slot - 1
-        self.slot, self.transitions = entry.ring, entry.transitions
-        writer = entry.actor, entry.incarnation
-        if entry.seq <= self._last.get(writer, -1):
+    def _arrived(self, position: bytes, entry: Entry | None, data: bytes, rest: Rest | None) -> Arrival:
+        """The decoded segment of the next entry; without it where it is bad, for the reason that is counted."""
+        piece = None if entry is None else self._new(entry, data, rest)
+        seen = Seen(position=position, entry=entry, new=piece is not None)
+        self._read.accept(seen)
+        return Arrival(seen=seen, piece=piece)
+
+    def _new(self, entry: Entry, data: bytes, rest: Rest | None) -> Piece | None:
+        if self._read.slot and entry.ring > self._read.slot + 1:
+            self.counts["missed"] += entry.ring - self._read.slot - 1
+        if self._read.knows(entry):
             self.counts["repeated"] += 1
             return None
+        piece = self._checked(entry, data, rest)
+        self.counts["segments"] += piece is not None
+        return piece
+
+    def _checked(self, entry: Entry, data: bytes, rest: Rest | None) -> Piece | None:
+        """The decoded segment of an entry, or None with the reason counted."""
         if not data:
             self.counts["overwritten"] += 1
             return None
@@ -158,14 +177,12 @@ class Tail:
         except CorruptData as error:
             self._drop("corrupt", f"segment {entry.seq} of {entry.actor}/{entry.incarnation}: {error}")
             return None
-        if piece is None or (piece.header.actor, piece.header.incarnation, piece.header.seq) != (*writer, entry.seq):
+        if piece is None or not entry.names(piece.header):
             self.counts["overwritten"] += 1
             return None
-        self._last[writer] = entry.seq
         if not piece.numbers.finite():
             self._drop("corrupt", f"segment {entry.seq} of {entry.actor}/{entry.incarnation}: NaN or infinity")
             return None
-        self.counts["segments"] += 1
         return piece
 
     def _decode(self, entry: Entry, data: bytes, rest: Rest | None) -> Piece | None:
@@ -200,6 +217,11 @@ class Tail:
     def _drop(self, why: str, text: str) -> None:
         self.counts[why] += 1
         log.warning("%s: dropped %s", self._keys.index, text)
+
+
+def _all_of(pieces: Sequence[Piece | None]) -> list[Piece] | None:
+    there = [piece for piece in pieces if piece is not None]
+    return there if len(there) == len(pieces) else None
 
 
 def _frames_of(piece: Piece) -> Span | None:

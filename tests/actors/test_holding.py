@@ -166,7 +166,7 @@ def test_the_policy_server_tells_its_twin_actors_to_wait(weights, network, tmp_p
         staleness=StalenessBound(silent_s=0.5),
     )
     assert from_json(FleetSettings, to_json(settings)) == settings
-    server = PolicyServer(settings, "")
+    server = PolicyServer(settings, "put the cube on the target")
 
     def ready():
         return asyncio.run(server.ready())

@@ -74,14 +74,16 @@ class World:
 class Policy:
     """Answers the step it sees in every number; checks that it never sees a NaN."""
 
+    window = 1
+
     def __init__(self, embed=True):
         self.version, self.backbone_id, self._embed = 4, "b0", embed
 
     def ready(self):
         return ""
 
-    def act(self, observation):
-        assert not len(observation.bad_rows())
+    def act(self, observation, pad):
+        assert not len(observation.bad_rows()) and pad is None
         step = observation.proprio[:, 1:2]
         action = np.repeat(step / 100, 7, axis=1).astype(np.float32)
         embedding = np.repeat(step, 3, axis=1).astype(np.float32) if self._embed else None
@@ -255,9 +257,9 @@ def test_a_demonstration_has_no_policy_version():
 
 def test_versions_span_oldest_to_newest():
     class Learning(Policy):
-        def act(self, observation):
+        def act(self, observation, pad):
             self.version += 1
-            return super().act(observation)
+            return super().act(observation, pad)
 
     _, guide, sink, _ = play([Script(6)], policy=Learning())
     assert sink.segments[0].policy_versions == (5, 10) and guide.results[0].version == 10
@@ -265,9 +267,9 @@ def test_versions_span_oldest_to_newest():
 
 def test_a_segment_of_two_backbones_leaves_without_embeddings():
     class Changing(Policy):
-        def act(self, observation):
+        def act(self, observation, pad):
             self.backbone_id = "b0" if observation.proprio[0, 1] < 8 else "b1"
-            return super().act(observation)
+            return super().act(observation, pad)
 
     *_, sink, _ = play([Script(20)], policy=Changing())
     first, second = sink.segments

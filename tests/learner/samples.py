@@ -46,6 +46,18 @@ def make_batch(n=32, seed=0, dim=SMALL.octo.dim):
     }
 
 
+def make_picture_batch(n=32, seed=0, window=1):
+    """A batch that has pictures and language as well as readouts."""
+    generator = torch.Generator().manual_seed(seed + 1000)
+    px = SMALL.octo.side_px
+    names = ("side", "wrist", "next_side", "next_wrist")
+    shape = (n, window, px, px, 3)
+    pictures = {k: torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for k in names}
+    pad = torch.zeros(n, window, dtype=torch.bool)
+    pad[::3, :-1] = True
+    return make_batch(n, seed) | pictures | {"pad": pad, "language": torch.randn(1, 1, 768, generator=generator)}
+
+
 @dataclass(frozen=True)
 class Demo:
     """What fine-tuning reads of an episode."""

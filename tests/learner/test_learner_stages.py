@@ -68,18 +68,6 @@ class Feeder:
         self._writer.close()
 
 
-@pytest.fixture
-def weights(tmp_path):
-    """Address of a weights process of this test."""
-    port = tmp_path / "port"
-    command = [sys.executable, "-m", "services.weights", "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen([*command, "--store", str(tmp_path / "store"), "--port-file", str(port)])
-    until(port.exists, "the weights process listens")
-    yield f"127.0.0.1:{port.read_text().strip()}"
-    process.terminate()
-    process.wait(timeout=30)
-
-
 def until(condition, what):
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
@@ -135,14 +123,14 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         assert process.returncode == 0, said
         assert "saved" in said
         assert "--resume goes on" in said
-        stopped_at = manifest(out)["state"]["updates"]
+        stopped_at = manifest(out)["progress"]["updates"]
         assert 50 <= stopped_at < 200
-        assert manifest(out)["state"]["base"] == {"twin": 30}
+        assert manifest(out)["progress"]["base"] == {"twin": 30}
         process = start(second, out, "--resume")
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 0, said
     assert f"going on from update {stopped_at}" in said
-    state = manifest(out)["state"]
+    state = manifest(out)["progress"]
     assert state["updates"] == 200  # utd 0.25 x (850 - 50)
     assert totals(replay)["demo"] == 80  # two twin successes joined, once
     newest = subscriber.wait(state["version"] + 1, TIMEOUT_S)  # the checkpoint is written before the last version
@@ -198,17 +186,17 @@ def test_a_killed_learner_finds_its_data_and_its_version(server, weights, tmp_pa
         for i in range(85):
             writer.add(make_segment(rng, f"t{i}", backbone_id=policy.backbone_id, version=1), ["twin"])
         assert writer.flush(TIMEOUT_S) == 0
-    until((out / "checkpoint" / "manifest.json").exists, "a checkpoint")
+    until(lambda: checkpointed(out) >= 50, "a checkpoint after 50 updates")
     process.kill()
     process.communicate(timeout=30)
-    before = manifest(out)["state"]
+    before = manifest(out)["progress"]
     assert 50 <= before["updates"] < 800
     published = subscriber.wait(before["version"], TIMEOUT_S).version
     process = start(path, out, "--resume")
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert f"going on from update {before['updates']}" in said
-    after = manifest(out)["state"]
+    after = manifest(out)["progress"]
     assert (after["updates"], after["base"]) == (800, {"twin": 0})
     assert subscriber.wait(after["version"], TIMEOUT_S).version > published
     subscriber.close()
@@ -228,6 +216,10 @@ def with_rllib(settings):
 def updates(out):
     lines = read_metrics(out / "metrics.jsonl")
     return lines[-1]["updates"] if lines else 0
+
+
+def checkpointed(out):
+    return manifest(out)["progress"]["updates"] if (out / "checkpoint" / "manifest.json").exists() else -1
 
 
 def manifest(out):

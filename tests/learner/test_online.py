@@ -4,13 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from samples import make_batch, make_policy
 
-from learner.online import OnlineLoop, Outlets, Progress, batch_sizes
+from learner.online import OnlineLoop, Outlets, Progress
 from learner.settings import LoopSettings, UpdateSettings
 from learner.update import COLUMNS, RlAgent
+from learner.updater import PlainUpdater
 from protos.errors import InputError, Unreachable
 
 SMALL = {
@@ -48,7 +47,7 @@ class Replay:
             self.total = min(self.total + 5, self.allowances[-1])
         return {"demo": 100, "twin": self.total}
 
-    def sample(self, rng, sizes):
+    def sample(self, rng, sizes, *, out=None):
         assert set(sizes) <= {"demo", "twin"}
         assert all(size > 0 for size in sizes.values())
         self.sampled.append(dict(sizes))
@@ -71,6 +70,9 @@ class Replay:
         assert (errors >= 0).all()
         self.told.append(("priorities", len(errors)))
 
+    def anneal(self, progress):
+        assert 0 <= progress <= 1
+
     def success_rates(self, buffer):
         return {3: 0.25, 5: 1.0}
 
@@ -79,7 +81,7 @@ class Replay:
 
 
 def make_loop(replay, progress=None, **changes):
-    agent = RlAgent(make_policy(), UpdateSettings(critic_width=16), seed=0)
+    updater = PlainUpdater(RlAgent(make_policy(), UpdateSettings(critic_width=16), seed=0))
     events = []
 
     def publish():
@@ -92,13 +94,12 @@ def make_loop(replay, progress=None, **changes):
         record=lambda **line: events.append(line),
     )
     loop = OnlineLoop(
-        agent,
-        agent,
+        updater,
         replay,
         LoopSettings(**(SMALL | changes)),
         outlets,
         progress=progress or Progress(base={"twin": 1000}),
-        rng=np.random.default_rng(0),
+        seed=0,
     )
     return loop, events
 
@@ -119,6 +120,12 @@ def test_updates_follow_the_received_transitions():
     lines = [event for event in events if isinstance(event, dict)]
     assert all(line["total"] == 60 and line["step"] <= 60 for line in lines)
     assert {"td", "bc", "actor_q", "version", "updates"} <= lines[-1].keys()
+
+
+def test_a_long_warm_up_is_checkpointed_too():
+    loop, events = make_loop(Replay(), warmup_updates=20)
+    loop.run(lambda: loop.progress.warmup == 20)
+    assert events.count("checkpoint") == 2
 
 
 def test_without_a_strategy_nothing_is_told():
@@ -174,26 +181,6 @@ def test_silence_is_reported_with_its_deadline():
     loop, _ = make_loop(Replay(arrive=False), data_timeout_s=0.2)
     with pytest.raises(Unreachable, match=r"no transition came from twin within data_timeout_s=0\.2"):
         loop.run(lambda: False)
-
-
-COUNTS = st.dictionaries(st.sampled_from(["demo", "human", "real", "twin"]), st.integers(0, 3))
-
-
-@settings(deadline=None)
-@given(COUNTS, st.integers(1, 200))
-def test_batch_sizes_add_up_and_use_only_what_is_there(counts, rows):
-    online, demo = {"real": 48, "twin": 16}, {"demo": 48, "human": 16}
-    present = {buffer for buffer, count in counts.items() if count}
-    if not present:
-        with pytest.raises(Unreachable, match="write demonstrations"):
-            batch_sizes(rows, (online, demo), counts)
-        return
-    sizes = batch_sizes(rows, (online, demo), counts)
-    assert sum(sizes.values()) == rows
-    assert {buffer for buffer, size in sizes.items() if size} <= present
-    halves = [sum(sizes.get(buffer, 0) for buffer in side) for side in (online, demo)]
-    if present & online.keys() and present & demo.keys():
-        assert abs(halves[0] - halves[1]) <= len(sizes)
 
 
 def test_bad_mixtures_are_refused():

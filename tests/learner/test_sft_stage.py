@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from samples import SCHEMA, SMALL, make_segment
+from samples import SCHEMA, SMALL, make_demo, make_segment
 
+from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.rlds_writer import RldsWriter
 from learner.settings import Selection, SftSettings, TrainSettings
 from learner.sources import read_episodes
 from learner.stages import run_sft
-from policy.checkpoint import load_policy
+from policy.checkpoint import load, load_policy
 from protos.errors import InputError, Unreachable
 from protos.schema import Outcome, Source
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
@@ -55,7 +57,7 @@ def sft_settings(replay, **changes):
     ],
 )
 def test_selections(demos, select, names):
-    assert [episode.name for episode in read_episodes(sft_settings(demos, select=select), never)] == names
+    assert [episode.name for episode in read_episodes(sft_settings(demos, select=select), never)[0]] == names
 
 
 def test_an_empty_selection_is_reported(demos):
@@ -79,6 +81,45 @@ def test_sft_stopped_and_resumed_equals_sft_in_one_go(demos, tmp_path):
         (10, 12, "whole"),
         (12, 12, "whole"),
     ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An RLDS dataset of three episodes."""
+    rng = np.random.default_rng(3)
+    writer = RldsWriter(tmp_path / "rlds", SCHEMA, action_scale=ActionScale(metres=0.03, radians=0.0))
+    for i in range(3):
+        demo = make_demo(rng)
+        writer.add(
+            RecordedEpisode(
+                name=f"e{i}",
+                instruction=demo.instruction,
+                configuration=demo.configuration,
+                observation=demo.observation,
+                action=demo.action,
+                reward=np.eye(10, dtype=np.float32)[9],
+                human=np.ones(10, bool),
+                outcome=Outcome.SUCCESS,
+                source=Source.REAL,
+            )
+        )
+    writer.close()
+    return tmp_path / "rlds"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_dataset_folders_are_learnt_from_instead_of_a_replay_or_beside_it(demos, folder, beside, tmp_path, caplog):
+    settings = sft_settings(demos if beside else None, data=(folder,))
+    with caplog.at_level("INFO"):
+        assert run_sft(settings, tmp_path / "out", resume=False, stop=never)
+    assert f"fine-tuning on {12 + 3 if beside else 3} episodes" in caplog.text
+    manifest = load(tmp_path / "out" / "policy")[1]
+    assert list(manifest["action_scales"].values()) == [{"metres": pytest.approx(0.03), "radians": 0.0}]
+
+
+def test_without_anything_to_learn_from_there_is_nothing_to_do():
+    with pytest.raises(InputError, match="nothing to learn from"):
+        SftSettings()
 
 
 def test_cameras_that_do_not_fit_are_refused(demos, tmp_path):

@@ -80,7 +80,7 @@ def test_the_ring_of_a_real_writer_turns(sink_of, server, shard, rng):
             whole = make_episode(rng, 5)
             writer.add(whole, ("twin",))
             assert writer.flush(20) == 0
-            pieces = tail.read().pieces
+            pieces = [arrival.piece for arrival in tail.read()]
             direct.add([head_of(piece) for piece in pieces], whole)
             mirrored.add(pieces, whole)
     client.close()

@@ -14,8 +14,9 @@ from protos.frames import decode_images
 from protos.prefix import read_prefix
 from protos.schema import Outcome, Segment
 from services.replay import EmbeddedServer, ReplaySettings
+from services.replay.assembler import Assembler
 from services.replay.connection import Keys, connect
-from services.replay.episodes import Assembler
+from services.replay.episodes import Piece
 from services.replay.frame_demand import FrameDemand
 from services.replay.tail import Tail
 
@@ -74,6 +75,11 @@ def slot(settings: ReplaySettings, number: int) -> str:
 
 def tail_of(settings: ReplaySettings, demand: FrameDemand, happen: Callable[[], object] = lambda: None) -> Tail:
     return Tail(Between(settings, happen), keys(settings), SCHEMA, demand)
+
+
+def pieces_of(tail: Tail) -> list[Piece]:
+    """What the next entries bring."""
+    return [arrival.piece for arrival in tail.read() if arrival.piece is not None]
 
 
 def sent(client: redis.Redis, reading: Callable[[], object]) -> int:
@@ -186,7 +192,7 @@ def follow(client: redis.Redis, settings: ReplaySettings, blob: bytes) -> None:
 def test_a_slot_that_is_read_twice_gives_the_whole_segment(settings, rng):
     segment = make_segment(rng, backbone_id="old")
     send(settings, [segment], codec="raw")
-    (piece,) = tail_of(settings, RECOMPUTED).read().pieces
+    (piece,) = pieces_of(tail_of(settings, RECOMPUTED))
     side, wrist = decode_images(piece.frames, "raw", (), 5, SCHEMA)
     np.testing.assert_array_equal(side, segment.observation.side)
     np.testing.assert_array_equal(wrist, segment.observation.wrist)
@@ -203,7 +209,7 @@ def test_a_slot_that_changes_between_two_looks(settings, client, rng, what):
         "damaged": lambda: client.setrange(key, client.strlen(key) - 4, b"\xff\x00\xff"),
     }[what]
     tail = tail_of(settings, RECOMPUTED, happen)
-    (piece,) = tail.read().pieces
+    (piece,) = pieces_of(tail)
     assert (piece.slot, piece.frames is None) == (2, False)
     assert tail.counts["overwritten" if what != "damaged" else "corrupt"] == 1
     assert tail.counts["segments"] == 1
@@ -214,8 +220,8 @@ def test_damage_is_noticed_in_the_part_that_is_read(settings, client, rng):
     client.setrange(slot(settings, 1), 200, b"\xff\x00\xff")
     client.setrange(slot(settings, 2), client.strlen(slot(settings, 2)) - 4, b"\xff\x00\xff")
     heads, everything = tail_of(settings, HEADS), tail_of(settings, EVERYTHING)
-    assert [piece.slot for piece in heads.read().pieces] == [2, 3]
-    assert [piece.slot for piece in everything.read().pieces] == [3]
+    assert [piece.slot for piece in pieces_of(heads)] == [2, 3]
+    assert [piece.slot for piece in pieces_of(everything)] == [3]
     assert (heads.counts["corrupt"], everything.counts["corrupt"]) == (1, 2)
 
 
@@ -225,7 +231,7 @@ def test_another_segment_with_a_larger_or_smaller_head_is_known_for_what_it_is(s
     send(settings, [make_segment(rng, embedding_dim=dim, episode=f"e{dim}") for dim in dims])
     client.set(slot(settings, 1), client.get(slot(settings, 2)))
     tail = tail_of(settings, demand)
-    (piece,) = tail.read().pieces
+    (piece,) = pieces_of(tail)
     assert piece.slot == 2
     assert (tail.counts["overwritten"], tail.counts["corrupt"]) == (1, 0)
 
@@ -238,7 +244,7 @@ def test_an_entry_with_an_impossible_head_is_dropped(settings, client, rng, head
         {"ring": 1, "seq": 1, "head": head, "bytes": 1000, "transitions": 9, "actor": "a", "incarnation": "i"},
     )
     tail = tail_of(settings, HEADS)
-    assert len(tail.read().pieces) == 1
+    assert len(pieces_of(tail)) == 1
     assert tail.counts["corrupt"] == 1
 
 
@@ -246,7 +252,7 @@ def test_an_entry_with_an_impossible_head_is_dropped(settings, client, rng, head
 def test_what_waits_is_counted_as_far_as_it_is_here(settings, client, rng, demand):
     send(settings, [make_segment(rng, outcome=Outcome.RUNNING)])
     assembler = Assembler("twin", max_waiting_bytes=1 << 30)
-    (piece,) = tail_of(settings, demand).read().pieces
+    (piece,) = pieces_of(tail_of(settings, demand))
     assert assembler.add(piece) == []
     head, frames = sizes(client, settings)
     assert assembler.waiting_bytes == head + (frames if demand.always else 0)

@@ -127,15 +127,18 @@ class TestPriority:
     @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
     def test_rows_are_drawn_by_their_error_and_weighed_against_it(self, settings, rng, alpha):
         episodes = [make_segment(rng, steps=5, episode=f"e{i}") for i in range(6)]
-        reader = self.reader(settings, episodes, alpha=alpha, beta=0.7, epsilon=0.01)
+        reader = self.reader(settings, episodes, alpha=alpha, beta=0.7, beta_end=0.9, epsilon=0.01)
         errors = dict(zip(keys_of(episodes), rng.uniform(0, 3, 30).tolist(), strict=True))
         self.tell(reader, errors)
         mass = {key: (error + 0.01) ** alpha for key, error in errors.items()}
         probability = {key: m / sum(mass.values()) for key, m in mass.items()}
         assert_drawn_as(probability, draw(reader))
-        batch = reader.sample(rng, {"twin": 500})
-        raw = np.array([(30 * probability[key]) ** -0.7 for key in batch.embedding[:, 0].tolist()])
-        np.testing.assert_allclose(batch.weight, raw / raw.max(), rtol=1e-5)
+        for progress, beta in ((None, 0.7), (0.5, 0.8), (1.0, 0.9)):
+            if progress is not None:
+                reader.anneal(progress)
+            batch = reader.sample(rng, {"twin": 500})
+            raw = np.array([(30 * probability[key]) ** -beta for key in batch.embedding[:, 0].tolist()])
+            np.testing.assert_allclose(batch.weight, raw / raw.max(), rtol=1e-5)
 
     def test_new_rows_come_with_the_largest_priority_there_has_been(self, settings, rng):
         old, new = make_segment(rng, episode="old"), make_segment(rng, episode="new")

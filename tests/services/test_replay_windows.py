@@ -62,7 +62,9 @@ def check(batch, episodes: list[Segment], *, window: int, n: int, oldest_row: in
                 frames = getattr(episode.observation, camera)
                 np.testing.assert_array_equal(getattr(batch, camera)[i], frames[shown])
                 np.testing.assert_array_equal(getattr(batch, f"next_{camera}")[i], frames[later])
-        np.testing.assert_array_equal(batch.next_proprio[i], episode.observation.proprio[t + ahead])
+        proprio = episode.observation.proprio
+        np.testing.assert_array_equal(batch.proprio[i], proprio[shown if window > 1 else t])
+        np.testing.assert_array_equal(batch.next_proprio[i], proprio[later if window > 1 else t + ahead])
 
 
 def pictures_of(settings: ReplaySettings, **options) -> ReplayReader:

@@ -1,4 +1,4 @@
-"""`twinrl bench replay|weights|faults|joins`: measures on this machine and prints the tables as markdown."""
+"""`twinrl bench replay|weights|faults|joins|policy|learner|learning`: measures, and prints tables as markdown."""
 
 import sys
 from collections.abc import Sequence
@@ -16,11 +16,16 @@ BENCHES = {
     "weights": "a new version to many subscribers, and what publishing costs the learner",
     "faults": "servers and actors killed under load: what is lost, what comes twice",
     "joins": "how soon a new actor is served, and how soon a dead one's place is free",
+    "policy": "time and memory of forward passes, beside the arithmetic floor, and what shortens them",
+    "learner": "time and memory of updates, inside RLlib and outside, beside a plain one and the floor",
+    "learning": "does it learn: SFT and twin RL over seeds, with and without parts of the RL stage",
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    name = choose(arguments, BENCHES, prog="twinrl bench", about="Measure the services on this machine.")
+    name = choose(
+        arguments, BENCHES, prog="twinrl bench", about="Measure services, policy and learning on this machine."
+    )
     if name is None:
         return 0
     module = import_module(f"twinrl.bench.{name}")

@@ -1,0 +1,194 @@
+"""From any replay, or any dataset that can be read, to a dataset that others read.
+
+    replay ─► replay_episodes ─► recorded ─┐
+    dataset folder ─► open_dataset ────────┴─► chosen ─► copy ─► LeRobotWriter | RldsWriter
+
+Episodes go through one at a time, so neither side need fit into memory.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from learner.datasets.episode import ActionScale, RecordedEpisode, Writer
+from learner.datasets.json_files import read_json
+from learner.datasets.lerobot_layout import INFO, Pictures
+from learner.datasets.rlds_own import MARK
+from protos.errors import InputError
+from protos.schema import Buffer, Outcome, Schema, Source
+from protos.settings import from_json
+from services.replay import Episode, ReplayReader, ReplaySettings
+from services.replay.connection import connect, masked, reaching
+from services.replay.handshake import schema_key
+
+Format = Literal["lerobot", "rlds"]
+KEPT_BYTES = 1 << 30
+"""Decoded episodes that wait to be written; several times what one pass over the servers brings."""
+SIZES = range(16, 1025, 16)
+"""Picture sizes that a schema may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which episodes are meant; what is empty or None does not restrict."""
+
+    regions: Sequence[str] = ()
+    outcome: Outcome | None = None
+    source: Source | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit={self.limit}: at least 1")
+
+    def fits(self, episode: RecordedEpisode) -> bool:
+        """Whether an episode is meant, the limit aside."""
+        return (
+            (not self.regions or episode.configuration.region in self.regions)
+            and self.outcome in (None, episode.outcome)
+            and self.source in (None, episode.source)
+        )
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What went by."""
+
+    episodes: int = 0
+    steps: int = 0
+    human: int = 0
+    """Steps of them that a person chose."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    regions: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+
+    def add(self, episode: RecordedEpisode) -> None:
+        """Counts one more."""
+        self.episodes += 1
+        self.steps += len(episode.action)
+        self.human += int(episode.human.sum())
+        self.outcomes[episode.outcome.value] += 1
+        self.regions[episode.configuration.region or "unknown"] += 1
+        self.sources[episode.source.value] += 1
+
+    def __str__(self) -> str:
+        regions = Counter({f"region {name}": count for name, count in self.regions.items()})
+        groups = [
+            ", ".join(f"{name} {count}" for name, count in counter.most_common())
+            for counter in (self.outcomes, regions, self.sources)
+        ]
+        return f"{self.episodes} episodes, {self.steps} steps" + (f" ({'; '.join(groups)})" if self.episodes else "")
+
+
+def chosen(
+    episodes: Iterable[RecordedEpisode], choice: Choice, tell: Callable[[RecordedEpisode], None]
+) -> Iterator[RecordedEpisode]:
+    """Those that are meant, each name once: what an arm did may lie in several buffers. `tell` hears of all."""
+    names = set[str]()
+    for episode in episodes:
+        tell(episode)
+        if choice.fits(episode) and episode.name not in names:
+            names.add(episode.name)
+            yield episode
+            if len(names) == choice.limit:
+                return
+
+
+def copy(episodes: Iterable[RecordedEpisode], writer: Writer, there: Container[str], written: Tally) -> int:
+    """Writes and counts episodes; returns how many were passed over because their names are `there`."""
+    passed = 0
+    for episode in episodes:
+        if episode.name in there:
+            passed += 1
+            continue
+        writer.add(episode)
+        written.add(episode)
+    return passed
+
+
+def recorded(episode: Episode) -> RecordedEpisode:
+    """An episode of a replay, without its readouts and weight versions."""
+    return RecordedEpisode(
+        name=episode.name,
+        instruction=episode.instruction,
+        configuration=episode.configuration,
+        observation=episode.observation,
+        action=episode.action,
+        reward=episode.reward,
+        human=episode.human,
+        outcome=episode.outcome,
+        source=episode.source,
+    )
+
+
+def replay_episodes(settings: ReplaySettings, schema: Schema, buffers: Sequence[Buffer]) -> Iterator[Episode]:
+    """The episodes that are in some buffers now, with their frames; those still under way are left out.
+
+    Raises Unreachable, SchemaMismatch.
+    """
+    reader = ReplayReader(
+        settings,
+        schema,
+        buffers=buffers,
+        gamma=1.0,
+        n_step=1,
+        capacity={},
+        keep_frames=buffers,
+        episode_bytes=KEPT_BYTES,
+        name="export",
+    )
+    with closing(reader):
+        last: dict[Buffer, list[Episode]] = {buffer: [] for buffer in buffers}
+        while reader.poll():
+            for buffer in buffers:
+                known = {id(episode) for episode in last[buffer]}  # alive in `last`, so no other object has its id
+                last[buffer] = reader.episodes(buffer)
+                yield from (episode for episode in last[buffer] if id(episode) not in known)
+
+
+def find_schema(settings: ReplaySettings) -> Schema:
+    """The schema of a replay, of whose two picture sizes the servers know the hash.
+
+    Raises Unreachable, and InputError where nothing was written under this prefix.
+    """
+    with reaching(settings), closing(connect(settings)) as client:
+        found = client.execute_command("GET", schema_key(settings))
+    if not found:
+        raise InputError(f"replay at {masked(settings.urls[0])}: nothing was written under prefix {settings.prefix!r}")
+    candidates = (Schema(side_px=side, wrist_px=wrist) for side in SIZES for wrist in SIZES)
+    schema = next((each for each in candidates if each.hash.encode() == found), None)
+    if schema is None:
+        raise InputError(f"replay at {masked(settings.urls[0])}: schema {found.decode()} is of another version")
+    return schema
+
+
+def make_writer(
+    kind: Format, folder: Path, schema: Schema, *, action_scale: ActionScale, pictures: Pictures = "video"
+) -> tuple[Writer, Container[str]]:
+    """A writer, and the names of the episodes that an earlier one has written to the folder.
+
+    Raises InputError for a folder that holds something else.
+    """
+    if kind == "lerobot":
+        from learner.datasets.lerobot_writer import LeRobotWriter
+
+        lerobot = LeRobotWriter(folder, schema, action_scale=action_scale, pictures=pictures)
+        return lerobot, lerobot.names
+    from learner.datasets.rlds_writer import RldsWriter
+
+    rlds = RldsWriter(folder, schema, action_scale=action_scale)
+    return rlds, frozenset(rlds.names)
+
+
+def stored_schema(path: Path) -> Schema | None:
+    """Picture sizes of a dataset that TwinRL wrote; None for one of others."""
+    if (path / INFO).is_file():
+        from learner.datasets import lerobot
+
+        return lerobot.stored_schema(path)
+    if (path / MARK).is_file():
+        return from_json(Schema, read_json(path / MARK)["schema"], MARK)
+    return None

@@ -1,0 +1,77 @@
+"""Rotations and velocities of recorded poses, all rows at once.
+
+Quaternions are (w, x, y, z). Euler angles are roll, pitch, yaw about the fixed x, y, z axes, in this order: R =
+Rz(yaw) Ry(pitch) Rx(roll), scipy's "xyz".
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.errors import InputError
+from protos.schema import F32, PROPRIO_DIM
+
+F64 = NDArray[np.float64]
+RotationForm = Literal["euler", "rotation_vector", "quaternion_xyzw"]
+ROTATION_COLUMNS: dict[RotationForm, int] = {"euler": 3, "rotation_vector": 3, "quaternion_xyzw": 4}
+_SMALL = 1e-8
+
+
+def quaternions(rotation: NDArray[np.floating], form: RotationForm) -> F64:
+    """Unit quaternions (n, 4) of rotations in another form (n, 3 or 4)."""
+    if rotation.shape[1] != ROTATION_COLUMNS[form]:
+        raise InputError(f"a rotation as {form} has {ROTATION_COLUMNS[form]} numbers, this one {rotation.shape[1]}")
+    if form == "euler":
+        return _from_euler(rotation.astype(np.float64))
+    if form == "rotation_vector":
+        return _from_vectors(rotation.astype(np.float64))
+    norm = np.linalg.norm(rotation, axis=1, keepdims=True)
+    unit = np.where(norm > _SMALL, rotation / norm.clip(_SMALL), (0.0, 0.0, 0.0, 1.0))
+    return unit[:, (3, 0, 1, 2)]
+
+
+def rotation_vectors(quaternion: F64) -> F64:
+    """Rotation vectors (n, 3) [rad], no longer than π."""
+    quaternion = quaternion * np.where(quaternion[:, :1] < 0, -1.0, 1.0)
+    sine = np.linalg.norm(quaternion[:, 1:], axis=1, keepdims=True)
+    angle = 2.0 * np.arctan2(sine, quaternion[:, :1])
+    return quaternion[:, 1:] * np.where(sine > _SMALL, angle / sine.clip(_SMALL), 2.0)
+
+
+def turns(before: F64, after: F64) -> F64:
+    """Rotation vectors (n, 3) [rad] that lead from one orientation to the other when applied on the left."""
+    return rotation_vectors(_product(after, before * (1.0, -1.0, -1.0, -1.0)))
+
+
+def proprio(position: NDArray[np.floating], rotation: F64, opening: NDArray[np.floating], hz: float) -> F32:
+    """Proprioception (n, 19) of recorded poses: positions (n, 3) [m], quaternions (n, 4), openings (n,) from 0 to 1.
+
+    Velocities are what has changed since the row before, zero in the first row. Forces are zero.
+    """
+    out = np.zeros((len(position), PROPRIO_DIM), np.float32)
+    out[:, 0:3], out[:, 3:6], out[:, 18] = position, rotation_vectors(rotation), opening.clip(0.0, 1.0)
+    out[1:, 6:9] = hz * np.diff(position, axis=0)
+    out[1:, 9:12] = hz * turns(rotation[:-1], rotation[1:])
+    return out
+
+
+def _from_euler(angles: F64) -> F64:
+    quaternion = np.tile((1.0, 0.0, 0.0, 0.0), (len(angles), 1))
+    for axis in range(3):
+        step = np.zeros_like(quaternion)
+        step[:, 0], step[:, 1 + axis] = np.cos(angles[:, axis] / 2), np.sin(angles[:, axis] / 2)
+        quaternion = _product(step, quaternion)
+    return quaternion
+
+
+def _from_vectors(vector: F64) -> F64:
+    angle = np.linalg.norm(vector, axis=1, keepdims=True)
+    return np.concatenate([np.cos(angle / 2), vector * np.sinc(angle / (2 * np.pi)) / 2], axis=1)
+
+
+def _product(a: F64, b: F64) -> F64:
+    """Hamilton product of rows."""
+    scalar = a[:, :1] * b[:, :1] - (a[:, 1:] * b[:, 1:]).sum(axis=1, keepdims=True)
+    vector = a[:, :1] * b[:, 1:] + b[:, :1] * a[:, 1:] + np.cross(a[:, 1:], b[:, 1:])
+    return np.concatenate([scalar, vector], axis=1)

@@ -1,0 +1,194 @@
+"""The two kinds of pickle that were released with the paper, as episodes.
+
+    raw twin episode    {"data": [frame, …]}: absolute poses and pictures at 20 Hz, one episode per file
+    training file       [transition, …]: delta actions, brought to [−1, 1] by their extremes; any number of episodes
+
+A raw frame holds `front_image`, `<hand>_image` (BGR), `<hand>_pose` (x, y, z [m], roll, pitch, yaw [rad]) and
+`<hand>_gripper`. The action of step t is what moves the tool from frame t to frame t + 1, as a displacement and a
+rotation in the base frame; T + 1 frames make T steps. (The authors' own conversion shifts by one: its first and last
+actions are zero.) The gripper command is theirs: open from where the gripper is at its widest, closed from where it is
+at its narrowest, and in between what it will be next.
+
+A transition holds `observations` and `next_observations` with `side_policy_256` and `wrist_1` (RGB, two frames of
+which the last counts) and `state` (2, 19), which the released files set to zero. Where it is not zero, it is position,
+Euler angles (or a quaternion x, y, z, w, and then nothing), velocities, wrench and gripper.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.datasets import motion
+from learner.datasets.json_files import read_json
+from learner.datasets.pictures import black, sized
+from protos.errors import CorruptData
+from protos.schema import F32, U8, Observation, Outcome, Schema
+
+F64 = NDArray[np.float64]
+_GRIPPER_END = 1e-3
+"""How near to the widest or narrowest a gripper counts as there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One episode before its actions have a scale."""
+
+    observation: Observation  # T + 1 rows
+    motion: F32  # (T, 6) [m, rad] per step; per unknown unit when not `in_metres`
+    gripper: F32  # (T,) -1 close to 1 open
+    in_metres: bool
+    reward: F32  # (T,)
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extremes:
+    """Smallest and largest value of each of the 7 columns of the actions, to undo the authors' normalisation."""
+
+    low: F64
+    high: F64
+
+    def undo(self, action: F64) -> F64:
+        """Actions (T, 7) as they were before."""
+        return (action + 1.0) * (self.high - self.low) / 2.0 + self.low
+
+
+def raw_track(data: Any, hand: str, hz: float, schema: Schema) -> Track:
+    """The episode of a raw file. Raises CorruptData."""
+    frames = data.get("data") if isinstance(data, dict) else None
+    if not isinstance(frames, list) or len(frames) < 2:
+        raise CorruptData('no list of two or more frames under "data"')
+    pose = np.stack([_numbers(frame, f"{hand}_pose", 6) for frame in frames])
+    gripper = np.concatenate([_numbers(frame, f"{hand}_gripper", 1) for frame in frames])
+    rotation = motion.quaternions(pose[:, 3:], "euler")
+    moved = np.concatenate([np.diff(pose[:, :3], axis=0), motion.turns(rotation[:-1], rotation[1:])], axis=1)
+    steps = len(moved)
+    reward = np.zeros(steps, np.float32)
+    reward[-1] = 1.0
+    width = max(float(np.ptp(gripper)), _GRIPPER_END)
+    proprio = motion.proprio(pose[:, :3], rotation, 1.0 - (gripper.max() - gripper) / width, hz)
+    return Track(
+        observation=Observation(
+            side=_bgr(frames, "front_image", schema.side_px),
+            wrist=_bgr(frames, f"{hand}_image", schema.wrist_px),
+            proprio=proprio,
+        ),
+        motion=moved.astype(np.float32),
+        gripper=gripper_commands(gripper)[:-1],
+        in_metres=True,
+        reward=reward,
+        outcome=Outcome.SUCCESS,
+    )
+
+
+def gripper_commands(opening: F64) -> F32:
+    """Commands (n,) of openings (n,): 1 from the widest, −1 from the narrowest, in between what comes next."""
+    commands = np.empty(len(opening), np.float32)
+    following = 1.0 if opening[-1] > opening.max() - _GRIPPER_END else -1.0
+    for row in reversed(range(len(opening))):
+        if opening[row] > opening.max() - _GRIPPER_END:
+            following = 1.0
+        elif opening[row] < opening.min() + _GRIPPER_END:
+            following = -1.0
+        commands[row] = following
+    return commands
+
+
+def training_tracks(data: Any, extremes: Extremes | None, *, in_metres: bool, schema: Schema) -> Iterator[Track]:
+    """The episodes of a training file; `in_metres` when its actions were never normalised. Raises CorruptData."""
+    if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
+        raise CorruptData("no list of transitions")
+    start = 0
+    for row, transition in enumerate(data):
+        if row == len(data) - 1 or _numbers(transition, "dones", 1)[0]:
+            yield _training_track(data[start : row + 1], extremes, in_metres, schema)
+            start = row + 1
+
+
+def stored_extremes(path: Path) -> Extremes | None:
+    """Those that the authors' normalisation wrote beside its result: delta.pkl gives delta_action_stats.json."""
+    suffix = "_action_stats.json"
+    names = [file for file in path.parent.glob(f"*{suffix}") if path.name.startswith(file.name.removesuffix(suffix))]
+    if not names:
+        return None
+    file = max(names, key=lambda name: len(name.name))
+    record = read_json(file)
+    try:
+        low, high = (np.asarray(record[key], np.float64) for key in ("min", "max"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptData(f"{file}: no min and max of the actions") from error
+    if low.shape != (7,) or high.shape != (7,) or not np.isfinite([low, high]).all():
+        raise CorruptData(f"{file}: min {low.shape} and max {high.shape} of the actions, 7 finite numbers are wanted")
+    return Extremes(low=low, high=high)
+
+
+def _training_track(rows: Sequence[Mapping[str, Any]], extremes: Extremes | None, known: bool, schema: Schema) -> Track:
+    seen = [_entry(row, "observations", dict) for row in rows] + [_entry(rows[-1], "next_observations", dict)]
+    action = np.stack([_numbers(row, "actions", 7) for row in rows])
+    if extremes is not None and not known:
+        action, known = extremes.undo(action), True
+    turn = motion.rotation_vectors(motion.quaternions(action[:, 3:6], "euler")) if known else action[:, 3:6]
+    reward = np.array([_numbers(row, "rewards", 1)[0] > 0 for row in rows], np.float32)
+    done = bool(_numbers(rows[-1], "dones", 1)[0])
+    ended = Outcome.SUCCESS if reward.any() else Outcome.FAILURE if done else Outcome.RUNNING
+    return Track(
+        observation=Observation(
+            side=sized([_picture(each, "side_policy_256") for each in seen], schema.side_px),
+            wrist=sized([_picture(each, "wrist_1") for each in seen], schema.wrist_px),
+            proprio=_proprio(np.stack([_numbers(each, "state", None).reshape(-1)[-19:] for each in seen])),
+        ),
+        motion=np.concatenate([action[:, :3], turn], axis=1).astype(np.float32),
+        gripper=np.where(action[:, 6] > (0.5 if known else 0.0), 1.0, -1.0).astype(np.float32),
+        in_metres=known,
+        reward=reward,
+        outcome=ended,
+    )
+
+
+def _proprio(state: F64) -> F32:
+    """Proprioception (n, 19) of states (n, 19) in the order of the authors' conversion."""
+    if state.shape[1] != 19:
+        raise CorruptData(f"states of {state.shape[1]} numbers; 19 are wanted")
+    out = state.copy()
+    if (state[:, 7:] == 0).all() and np.allclose(np.linalg.norm(state[:, 3:7], axis=1), 1.0, atol=1e-3):
+        out[:, 3:6] = motion.rotation_vectors(motion.quaternions(state[:, 3:7], "quaternion_xyzw"))
+        out[:, 6] = 0.0
+    else:
+        out[:, 3:6] = motion.rotation_vectors(motion.quaternions(state[:, 3:6], "euler"))
+    return out.astype(np.float32)
+
+
+def _bgr(frames: Sequence[Any], name: str, px: int) -> U8:
+    """Pictures (n, px, px, 3) in RGB; black where the frames have no such camera."""
+    if name not in frames[0]:
+        return black(len(frames), px)
+    return sized([_picture(frame, name)[..., ::-1] for frame in frames], px)
+
+
+def _picture(holder: Any, name: str) -> U8:
+    picture = _entry(holder, name, np.ndarray)
+    picture = picture[-1] if picture.ndim == 4 and len(picture) else picture
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise CorruptData(f"{name} is no picture (H, W, 3) of bytes, but {picture.shape} of {picture.dtype}")
+    return np.ascontiguousarray(picture)
+
+
+def _numbers(holder: Any, name: str, size: int | None) -> F64:
+    """Finite numbers (size,), whatever shape they were stored in."""
+    try:
+        numbers = np.asarray(_entry(holder, name, object), np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise CorruptData(f"{name} is not made of numbers") from error
+    if len(numbers) != (len(numbers) if size is None else size) or not np.isfinite(numbers).all():
+        raise CorruptData(f"{name} holds {len(numbers)} numbers, {size or 'finite ones'} are wanted")
+    return numbers
+
+
+def _entry(holder: Any, name: str, kind: type) -> Any:
+    if not isinstance(holder, dict) or not isinstance(holder.get(name), kind) or holder[name] is None:
+        raise CorruptData(f"no {name}")
+    return holder[name]

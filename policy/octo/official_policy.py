@@ -1,0 +1,139 @@
+"""An official checkpoint as a policy of ours.
+
+    checkpoint ─► octo, head             tensors under our names
+               ─► statistics of one dataset ─► action_units: what the head predicts, in the dataset's units
+               ─► language/              T5 encoder and tokenizer in transformers' format
+
+The tokenizer is not in a checkpoint. Without one there is no language folder at all: beside the encoder's config alone,
+transformers would make up an empty tokenizer, and every sentence would mean the same.
+
+The original's heads know nothing of proprioception, so the policy's features are the readout alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from policy.model import Policy
+from policy.normalize import action_units
+from policy.octo.official import OfficialCheckpoint, check_all_used, head_state, octo_state
+from policy.octo.official_config import head_settings, octo_settings
+from policy.octo.settings import OctoSettings
+from policy.octo.t5 import save_t5
+from policy.settings import ActionUnits, ContinuousSettings, DiffusionSettings, PolicySettings
+from protos.errors import CorruptData, InputError
+from protos.schema import ACTION_DIM
+
+LANGUAGE = "language"
+"""Folder of the language encoder inside a policy's folder."""
+_TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+
+
+def imported_policy(
+    checkpoint: OfficialCheckpoint,
+    *,
+    side_px: int | None = None,
+    wrist_px: int | None = None,
+    dataset: str | None = None,
+) -> Policy:
+    """The policy; with other picture sizes its positional embeddings are interpolated."""
+    octo = octo_settings(checkpoint.config, checkpoint.params)
+    kind, head = head_settings(checkpoint.config, octo.readout_tokens)
+    if head.action_dim > ACTION_DIM:
+        raise InputError(f"action_dim={head.action_dim} of the checkpoint: at most {ACTION_DIM} fit on the wire")
+    check_all_used(checkpoint.params, octo, kind)
+    state = octo_state(checkpoint.params, octo)
+    resized = replace(octo, side_px=side_px or octo.side_px, wrist_px=wrist_px or octo.wrist_px)
+    policy = Policy(
+        PolicySettings(
+            octo=resized,
+            action_head=kind,
+            diffusion=head if isinstance(head, DiffusionSettings) else DiffusionSettings(),
+            continuous=head if isinstance(head, ContinuousSettings) else ContinuousSettings(),
+            active_action_dims=tuple(range(head.action_dim)),
+            action_units=dataset_units(checkpoint, head.action_dim, dataset),
+            proprio_indices=(),
+            language_folder=LANGUAGE,
+        )
+    )
+    policy.octo.load_state_dict(_resized(state, octo, resized))
+    policy.head.load_state_dict(head_state(checkpoint.params, policy.head.state_dict(), kind))
+    return policy
+
+
+def datasets(checkpoint: OfficialCheckpoint) -> dict[str, Mapping[str, Any]]:
+    """Statistics by dataset. A model fine-tuned on one dataset keeps its statistics without a name."""
+    if "action" in checkpoint.statistics:
+        return {"": checkpoint.statistics}
+    return {name: one for name, one in checkpoint.statistics.items() if isinstance(one, dict) and "action" in one}
+
+
+def dataset_units(checkpoint: OfficialCheckpoint, action_dim: int, dataset: str | None) -> ActionUnits | None:
+    """From normalised actions to the dataset's units: a · std + mean where its mask holds.
+
+    Without a name it is the only dataset there is, or none.
+    """
+    found = datasets(checkpoint)
+    if dataset is None:
+        if len(found) != 1:
+            return None
+        dataset = next(iter(found))
+    if dataset not in found:
+        raise InputError(f"dataset {dataset!r}: the checkpoint has statistics of {', '.join(found) or 'none'}")
+    action = found[dataset]["action"]
+    for name in ("mean", "std", *(["mask"] if "mask" in action else [])):
+        _check_numbers(action, name, action_dim, dataset)
+    return action_units(action, "normal")
+
+
+def resized_positions(positions: Tensor, tokens: int) -> Tensor:
+    """(horizon, n, D) → (horizon, tokens, D): bicubic on the square grid of patches, time steps on their own.
+
+    With antialiasing, which also makes the kernel that of `jax.image.resize`: a plane stays a plane.
+    """
+    side, target = round(positions.shape[1] ** 0.5), round(tokens**0.5)
+    if side == target:
+        return positions
+    grid = positions.unflatten(1, (side, side)).movedim(-1, 1)
+    size = (target, target)
+    resized = functional.interpolate(grid, size, mode="bicubic", align_corners=False, antialias=True)
+    return resized.flatten(2).mT.contiguous()
+
+
+def save_language(encoder: Any, tokenizer_folder: Path, target: Path) -> None:
+    """The language encoder (transformers' T5EncoderModel) with a tokenizer whose words it knows."""
+    from transformers import AutoTokenizer
+
+    if not any((tokenizer_folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise InputError(f"--tokenizer {tokenizer_folder}: has none of {', '.join(_TOKENIZER_FILES)}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--tokenizer {tokenizer_folder}: no tokenizer that can be read: {error}") from error
+    vocabulary = encoder.config.vocab_size
+    if len(tokenizer) > vocabulary:
+        raise InputError(
+            f"--tokenizer {tokenizer_folder}: {len(tokenizer)} words, the language encoder has {vocabulary}"
+        )
+    save_t5(encoder, target)
+    tokenizer.save_pretrained(str(target))
+
+
+def _resized(state: dict[str, Tensor], old: OctoSettings, new: OctoSettings) -> dict[str, Tensor]:
+    sizes = {"side": (old.side_px, new.side_px), "wrist": (old.wrist_px, new.wrist_px)}
+    positions = {
+        f"positions.{camera}": resized_positions(state[f"positions.{camera}"], (after // 16) ** 2)
+        for camera, (before, after) in sizes.items()
+        if after != before
+    }
+    return {**state, **positions}
+
+
+def _check_numbers(action: Mapping[str, Any], name: str, count: int, dataset: str) -> None:
+    values = action.get(name)
+    if not isinstance(values, Sequence) or len(values) != count:
+        raise CorruptData(f"statistics of {dataset!r}: action.{name}={values!r}, {count} numbers expected")

@@ -1,0 +1,79 @@
+"""Recorded episodes for the dataset formats, and what it means that two are the same."""
+
+from dataclasses import fields
+
+import numpy as np
+
+from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.lerobot import LeRobotDataset
+from learner.datasets.lerobot_writer import LeRobotWriter
+from protos.schema import Configuration, Observation, Outcome, Schema, Source
+
+SCHEMA = Schema(side_px=48, wrist_px=32)
+SCALE = ActionScale(metres=0.03, radians=0.1)
+START = Configuration(region="B", cell=23, poses={"cube": (-0.55, -0.1, 0.02, 0.3), "target": (-0.4, 0.0, 0.001, 0.0)})
+
+
+def picture(px, level):
+    """A smooth picture (px, px, 3), as cameras give and codecs expect."""
+    ramp = np.linspace(0, 1, px)
+    across, down = np.meshgrid(ramp, ramp)
+    return np.stack([200 * across, 200 * down, 200 * level * np.ones((px, px))], axis=2).astype(np.uint8)
+
+
+def make_episode(rng, *, name="actor/life/0", steps=5, outcome=Outcome.SUCCESS, schema=SCHEMA, **other):
+    levels = rng.uniform(0.1, 1, steps + 1)
+    reward = np.zeros(steps, np.float32)
+    reward[-1:] = outcome is Outcome.SUCCESS
+    values = {
+        "name": name,
+        "instruction": "Put the cube on the disc.",
+        "configuration": START,
+        "observation": Observation(
+            side=np.stack([picture(schema.side_px, level) for level in levels]),
+            wrist=np.stack([picture(schema.wrist_px, 1 - level) for level in levels]),
+            proprio=rng.normal(size=(steps + 1, 19)).astype(np.float32),
+        ),
+        "action": rng.uniform(-1, 1, (steps, 7)).astype(np.float32),
+        "reward": reward,
+        "human": rng.random(steps) < 0.5,
+        "outcome": outcome,
+        "source": Source.TWIN,
+    }
+    return RecordedEpisode(**(values | other))
+
+
+def write(folder, episodes, **options):
+    """All through one writer; gives the folder back."""
+    writer = LeRobotWriter(folder, SCHEMA, action_scale=SCALE, **options)
+    for episode in episodes:
+        writer.add(episode)
+    writer.close()
+    return folder
+
+
+def read(folder, **options):
+    return list(LeRobotDataset(folder, SCHEMA, **options))
+
+
+def assert_same(left, right, *, lossy=False):
+    """Every field to the bit and of the same type; with `lossy`, pictures of all but the final row may differ."""
+    for field in fields(RecordedEpisode):
+        a, b = getattr(left, field.name), getattr(right, field.name)
+        if isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype, field.name
+            np.testing.assert_array_equal(a, b, err_msg=field.name)
+        elif field.name != "observation":
+            assert a == b, field.name
+    np.testing.assert_array_equal(left.observation.proprio, right.observation.proprio)
+    for camera in ("side", "wrist"):
+        a, b = getattr(left.observation, camera), getattr(right.observation, camera)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        np.testing.assert_array_equal(a[-1], b[-1])
+        assert psnr(a, b) > 35 if lossy else np.array_equal(a, b)
+
+
+def psnr(a, b):
+    """dB"""
+    square = ((a.astype(float) - b) ** 2).mean()
+    return 10 * np.log10(255**2 / square) if square else np.inf

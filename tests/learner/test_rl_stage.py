@@ -1,0 +1,215 @@
+"""An RL stage in this process: with pictures and a backbone that trains, with shards that are late, with a mismatch."""
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from samples import SCHEMA, TEXT, make_policy, make_segment
+
+from learner.draws import Draws
+from learner.publication import Publication
+from learner.settings import LoopSettings, RlSettings, UpdateSettings
+from learner.sources import wait_for_totals
+from learner.stages import run_rl
+from learner.update import RlAgent
+from learner.updater import PlainUpdater
+from policy.acting import BatchActor
+from policy.checkpoint import load, load_policy, save_policy
+from policy.identity import wire_id
+from protos.errors import CorruptData, Unreachable
+from protos.status import STATUS_VARIABLE, read_status
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
+from services.telemetry import read_metrics
+from services.weights import WeightSubscriber
+
+TIMEOUT_S = 60.0
+PICTURES = UpdateSettings(critic_width=16, backbone="full", critic_encoder="conv", lr_backbone=1e-3)
+
+
+def never():
+    return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as running:
+        yield running.url
+
+
+@pytest.fixture
+def make_settings(server, tmp_path):
+    """Settings of a stage whose transitions are all there already, as soon as its allowance is asked for."""
+
+    def make(prefix, **changes):
+        replay = ReplaySettings(urls=(server,), prefix=prefix)
+        save_policy(tmp_path / "start", make_policy(3))
+        rng = np.random.default_rng(0)
+        with ReplayWriter(replay, SCHEMA, actor="demo", spool=None) as writer:
+            for i in range(4):
+                writer.add(make_segment(rng, f"d{i}"), ["demo"])
+            assert writer.flush(TIMEOUT_S) == 0
+        loop = LoopSettings(
+            online={"twin": 4},
+            demo={"demo": 4},
+            env_steps=60,
+            utd=0.5,
+            start_after=20,
+            slack=60,
+            warmup_updates=2,
+            publish_every=5,
+            log_every=1,
+            data_timeout_s=30.0,
+        )
+        made = RlSettings(
+            replay=replay, policy=tmp_path / "start", schema=SCHEMA, loop=loop, engine="torch", device="cpu"
+        )
+        return replace(made, **changes)
+
+    return make
+
+
+def run_with_twin(settings, out):
+    """The stage, and a writer that brings its 60 transitions."""
+
+    def write():
+        rng = np.random.default_rng(1)
+        with ReplayWriter(settings.replay, SCHEMA, actor="twin", spool=None) as writer:
+            for i in range(6):
+                writer.add(make_segment(rng, f"t{i}", version=1), ["twin"])
+            writer.flush(TIMEOUT_S)
+
+    def watch(line):
+        if not writer.is_alive() and not writer.ident:
+            writer.start()  # after the stage knows what had been there before it
+
+    writer = threading.Thread(target=write)
+    try:
+        assert run_rl(settings, out, resume=False, stop=never, watch=watch)
+    finally:
+        writer.join()
+
+
+def test_a_backbone_that_trains_sees_pictures_and_is_published_every_time(make_settings, weights, tmp_path):
+    settings = make_settings("pictures", update=PICTURES, weights=weights)
+    subscriber = WeightSubscriber(weights, name="test")
+    run_with_twin(settings, tmp_path / "out")
+    first, final = make_policy(3), load_policy(tmp_path / "out" / "policy")
+    assert final.backbone_id != first.backbone_id
+    manifest = json.loads((tmp_path / "out" / "checkpoint" / "manifest.json").read_text())["manifest"]
+    newest = subscriber.wait(manifest["weights"]["version"] + 1, TIMEOUT_S)
+    subscriber.close()
+    actor = BatchActor.from_weights(newest, TEXT)  # refuses weights that are not those of the id
+    assert (
+        newest.settings["weights_id"] == wire_id(final.parts(), "bf16", exact=()) == manifest["weights"]["weights_id"]
+    )
+    sent = newest.parts["backbone"]["octo.positions.side"]
+    assert np.allclose(sent, final.octo.positions["side"].detach().numpy(), rtol=1e-2, atol=1e-6)
+    assert actor.version == newest.version
+    lines = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    assert {"td", "bc", "actor_q"} <= set().union(*lines)
+
+
+def test_batches_drawn_ahead_give_the_same_run(make_settings, tmp_path, monkeypatch):
+    """Pictures are fetched by a thread; the run is the one without it."""
+    runs = []
+    for ahead in (True, False):
+        settings = make_settings(f"ahead-{ahead}", update=PICTURES)
+        settings = replace(
+            settings, loop=replace(settings.loop, warmup_updates=12, env_steps=1, utd=1.0, start_after=1)
+        )
+        monkeypatch.setattr("learner.draws.Draws.__init__", forced(ahead))
+        run_with_twin(settings, tmp_path / f"{ahead}")
+        lines = read_metrics(tmp_path / f"{ahead}" / "metrics.jsonl")
+        runs.append([line["warmup_td"] for line in lines if "warmup_td" in line])
+    assert len(runs[0]) == 12
+    assert runs[0] == runs[1]
+
+
+def forced(ahead):
+    original = Draws.__init__
+
+    def init(self, experience, settings, *, seed, **_):
+        original(self, experience, settings, seed=seed, ahead=ahead)
+
+    return init
+
+
+def test_a_frozen_backbone_travels_once(weights, make_settings):
+    settings = make_settings("once", weights=weights)
+    updater = PlainUpdater(RlAgent(make_policy(), settings.update, seed=0))
+    publication = Publication(settings, make_policy().settings, updater)
+    asked = []
+    parts = updater.parts
+    updater.parts = lambda names: asked.append(tuple(names)) or parts(names)
+    first = publication()
+    one = publication.weights_id()
+    with torch.no_grad():
+        next(updater.agent.policy.head.parameters()).add_(1.0)
+    second = publication()
+    assert (first, second) == (1, 2)
+    assert asked == [("backbone", "head"), ("head",), ("head",)]
+    assert publication.weights_id() != one
+    publication.see_through(TIMEOUT_S)
+    publication.close()
+
+
+def test_without_a_service_nothing_is_published(make_settings):
+    settings = make_settings("silent")
+    updater = PlainUpdater(RlAgent(make_policy(), settings.update, seed=0))
+    publication = Publication(settings, make_policy().settings, updater)
+    assert publication() == -1
+    assert publication.weights_id() == wire_id(updater.parts(("backbone", "head")), "bf16")
+    publication.close()
+
+
+def test_critics_of_an_earlier_stage_go_on(make_settings, tmp_path):
+    run_with_twin(make_settings("earlier"), tmp_path / "earlier")
+    settings = make_settings("later", critics=tmp_path / "earlier" / "checkpoint")
+    settings = replace(settings, loop=replace(settings.loop, warmup_updates=0))
+    asked = iter(range(10**9))
+    assert not run_rl(settings, tmp_path / "later", resume=False, stop=lambda: next(asked) > 50)
+    earlier, later = (load(tmp_path / name / "checkpoint")[0] for name in ("earlier", "later"))
+    names = [name for name in earlier if name.startswith(("critic.", "target."))]
+    assert names
+    assert all(torch.equal(earlier[name], later[name]) for name in names)
+
+
+def test_a_shard_that_is_late_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv(STATUS_VARIABLE, str(tmp_path / "status.json"))
+    settings = ReplaySettings(urls=(f"unix://{tmp_path}/valkey.sock",), connect_timeout_s=1.0)
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(wait_for_totals(settings, TIMEOUT_S, never)))
+    waiting.start()
+    try:
+        while (status := read_status(tmp_path / "status.json")) is None:
+            assert waiting.is_alive()
+        assert (status.doing, status.waiting_for.startswith("replay: ")) == ("starting", True)
+        with EmbeddedServer(tmp_path, socket=tmp_path / "valkey.sock"):
+            waiting.join(TIMEOUT_S)
+    finally:
+        waiting.join(TIMEOUT_S)
+    assert found == [dict.fromkeys(found[0], 0)]
+
+
+def test_a_shard_that_stays_away_is_named_with_the_deadline(tmp_path):
+    settings = ReplaySettings(urls=(f"unix://{tmp_path}/nobody.sock",))
+    with pytest.raises(Unreachable, match=r"nobody\.sock.*given up after 0\.1 s"):
+        wait_for_totals(settings, 0.1, never)
+    assert wait_for_totals(settings, 60.0, lambda: True) == {}
+
+
+def test_weights_that_are_not_those_of_their_id_are_refused(weights, make_settings):
+    settings = make_settings("id", weights=weights)
+    updater = PlainUpdater(RlAgent(make_policy(), settings.update, seed=0))
+    publication = Publication(settings, make_policy().settings, updater)
+    publication._identify = lambda parts: "0" * 16
+    subscriber = WeightSubscriber(weights, name="test")
+    publication()
+    received = subscriber.wait(1, TIMEOUT_S)
+    subscriber.close()
+    publication.close()
+    with pytest.raises(CorruptData, match="its settings promise 0000000000000000"):
+        BatchActor.from_weights(received, TEXT)

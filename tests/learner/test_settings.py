@@ -1,0 +1,71 @@
+"""Values that others released, and settings that contradict themselves."""
+
+import dataclasses
+
+import pytest
+
+from learner.settings import TrainSettings, UpdateSettings
+from learner.train_settings import conrft_train
+from learner.update_settings import conrft_update, twinrl_update
+from protos.errors import InputError
+from protos.settings import from_json, to_json
+
+
+def test_conrft_as_released():
+    settings = conrft_update()
+    assert (settings.lr_actor, settings.lr_critic, settings.schedule) == (3e-4, 3e-4, "constant")
+    assert (settings.weight_decay, settings.clip_norm, settings.clip_norm_critic) == (0.0, None, None)
+    assert (settings.tau, settings.critics, settings.actor_every) == (0.005, 2, 2)
+    assert (settings.calql_alpha, settings.calql_actions, settings.calql_raised) == (0.1, 10, "all")
+    assert (settings.weights_offline, settings.weights_start, settings.weights_end) == ((1, 0.1), (0.5, 1), (0.5, 1))
+    assert settings.sigma_weighted
+    assert (settings.backbone, settings.critic_encoder, settings.augment.crop_pad) == ("frozen", "conv", 4)
+    assert settings.target_clip is None
+    assert settings.actor_offline
+
+
+def test_twinrl_as_released():
+    released, conrft = vars(twinrl_update()), vars(conrft_update())
+    differs = {name: released[name] for name in released if released[name] != conrft[name]}
+    assert differs == {
+        "backbone": "full",
+        "lr_actor": 3e-5,
+        "lr_critic": 3e-5,
+        "schedule": "cosine",
+        "lr_warmup": 2000,
+        "lr_decay": 98_000,
+        "weight_decay": 1e-3,
+        "clip_norm": 1.0,
+        "clip_norm_critic": 1.0,
+    }
+    assert released["lr_backbone"] == 3e-5
+
+
+def test_fine_tuning_as_released():
+    settings = conrft_train()
+    assert (settings.batch_size, settings.lr, settings.warmup, settings.final_lr) == (64, 3e-5, 2000, 0.0)
+    assert (settings.steps, settings.weight_decay, settings.clip_norm) == (50_000, 1e-3, 1.0)
+    assert (settings.augmentation.crop_pad, settings.augmentation.wrist_dropout) == (4, 0.0)
+    assert settings.sigma_weighted
+    assert settings.auxiliary_weight == 0.0
+
+
+@pytest.mark.parametrize(
+    "settings", [UpdateSettings(), conrft_update(), twinrl_update(), TrainSettings(), conrft_train()]
+)
+def test_settings_survive_json(settings):
+    assert from_json(type(settings), to_json(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"tau": 0.0}, r"tau=0\.0"),
+        ({"actor_every": 0}, "actor_every=0"),
+        ({"weight_decay": -1.0}, r"weight_decay=-1\.0"),
+        ({"accumulate": 0}, "accumulate=0"),
+    ],
+)
+def test_wrong_values_are_refused(change, match):
+    with pytest.raises(InputError, match=match):
+        dataclasses.replace(UpdateSettings(), **change)

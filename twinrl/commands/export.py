@@ -1,0 +1,116 @@
+"""`twinrl export`: a run, a replay or a dataset becomes a LeRobotDataset v3.0 or an RLDS dataset.
+
+    twinrl export runs/demo --out demo-lerobot --buffer demo --only success
+    twinrl export --replay rediss://learner.lab:6379 --prefix twinrl-demo --out demo-rlds --format rlds
+    twinrl export demo-rlds --out demo-lerobot --pictures png
+
+What the formats keep and lose is in docs/data.md.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from learner.datasets.episode import RecordedEpisode
+from learner.datasets.expected import ExpectedArrays
+from learner.datasets.export import Choice, Format, Tally, chosen, copy, make_writer
+from learner.datasets.lerobot_layout import Pictures
+from protos.errors import InputError
+from protos.schema import Outcome, Source
+from twinrl.export_origin import Opened, Origin, open_origin
+from twinrl.progress import Progress
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the episodes of a run, a replay or a dataset as LeRobotDataset v3.0 or RLDS.
+
+    What is written survives a crash; the same command again goes on where it stopped.
+    """
+
+    origin: Annotated[Origin, tyro.conf.arg(name="")] = field(default_factory=Origin)
+    out: Path
+    """Folder to write."""
+    format: Format = "lerobot"
+    pictures: Pictures = "video"
+    """Of a LeRobotDataset: "video" is small and plays everywhere, "png" is exact. RLDS always has PNG."""
+    region: tuple[str, ...] = ()
+    """Initial configurations in these regions only."""
+    only: Literal["success", "failure", "timeout"] | None = None
+    """Episodes with this outcome only."""
+    world: Literal["twin", "real"] | None = None
+    """Episodes of the twin or of the arm only."""
+    limit: int | None = None
+    """At most so many episodes."""
+    expected: Path | None = None
+    """File for the episodes' arrays as they were read, which scripts/check_lerobot.py compares."""
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(
+            regions=self.region,
+            outcome=Outcome(self.only) if self.only else None,
+            source=Source(self.world) if self.world else None,
+            limit=self.limit,
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    command = tyro.cli(Export, prog="twinrl export", args=arguments, config=(tyro.conf.UseAppendAction,))
+    if command.expected is not None and command.out.exists():
+        raise InputError(f"--expected: {command.out} is there already; the file holds the episodes of one whole export")
+    written = Tally()
+    with ExitStack() as stack:
+        source = open_origin(command.origin, stack)
+        try:
+            passed = _write(command, source, stack, written)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"Stopped after {written}; {command.out} is whole, and the same command goes on.\n")
+            return INTERRUPTED
+    sys.stdout.write(_summary(command, source, written, passed))
+    return 0
+
+
+def _write(command: Export, source: Opened, stack: ExitStack, written: Tally) -> int:
+    """Returns how many episodes were there already."""
+    seen = Tally()
+    with Progress(["export"]) as progress, progress.stage("export", total=source.total, unit=source.unit) as stage:
+
+        def tell(episode: RecordedEpisode) -> None:
+            seen.add(episode)
+            stage.update(getattr(seen, source.unit), written=written.episodes)
+
+        episodes = chosen(source.episodes, command.choice, tell)
+        first = next(episodes, None)
+        if first is None:
+            raise InputError(f"{source.name}: no episode is chosen; looked at {seen}")
+        writer, there = make_writer(
+            command.format, command.out, source.schema, action_scale=source.scale, pictures=command.pictures
+        )
+        stack.enter_context(closing(writer))
+        if command.expected is not None:
+            writer = stack.enter_context(closing(ExpectedArrays(command.expected, writer)))
+        return copy(chain([first], episodes), writer, there, written)
+
+
+def _summary(command: Export, source: Opened, written: Tally, passed: int) -> str:
+    kind = f"LeRobotDataset v3.0, {command.pictures}" if command.format == "lerobot" else "RLDS"
+    lines = [f"{command.out}: {kind}, {written}"]
+    if written.human:
+        lines.append(f"  a person chose {written.human} of the steps")
+    if passed:
+        lines.append(f"  {passed} more episodes were there already")
+    scale, schema = source.scale, source.schema
+    lines.append(
+        f"  pictures {schema.side_px} px and {schema.wrist_px} px; an action of 1 is {scale.metres:g} m, "
+        f"{scale.radians:g} rad per step"
+    )
+    return "\n".join(lines) + "\n"

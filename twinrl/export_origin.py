@@ -1,0 +1,146 @@
+"""Where `twinrl export` reads: a run, a replay, or another dataset."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from learner.datasets import open_dataset
+from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.export import find_schema, recorded, replay_episodes, stored_schema
+from protos.errors import InputError
+from protos.schema import BUFFERS, Buffer, Schema
+from services.cluster.addresses import Addresses
+from services.credentials import Credentials
+from services.replay import Episode, ReplaySettings, masked, totals
+from twin import tasks
+from twinrl.stored_replay import is_run, replay_of, run_settings
+
+PAPER = Schema(side_px=256, wrist_px=128)
+"""Picture sizes of foreign datasets, unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A folder, or the addresses of a replay."""
+
+    source: tyro.conf.Positional[Path | None] = None
+    """A run folder, as runs/demo; or a dataset: a folder of RLDS, LeRobotDataset v3 or the paper's pickles, or a JSON
+    file that describes one."""
+    buffer: tuple[Buffer, ...] = ()
+    """Buffers of the replay; all where none is named."""
+    replay: tuple[str, ...] = field(default=(), repr=False)
+    """In place of a folder: unix://…, redis://… or rediss://…, once per shard."""
+    prefix: str = "twinrl"
+    """First part of the replay's keys; a run's is twinrl-<name>."""
+    password_file: Path | None = None
+    """Holds the password of the user in the urls."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """Certificates for rediss://."""
+    side_px: int | None = None
+    """Side of the pictures of a dataset; by default as they are, of other people's datasets 256."""
+    wrist_px: int | None = None
+    """The same for the wrist camera; of other people's datasets 128."""
+    metres: float | None = None
+    """Displacement at an action of 1; by default as the task or the dataset says."""
+    radians: float | None = None
+    """Rotation at an action of 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Episodes that are about to be read."""
+
+    name: str
+    schema: Schema
+    scale: ActionScale
+    episodes: Iterator[RecordedEpisode]
+    total: int
+    """How many `unit`s there are at most."""
+    unit: Literal["steps", "episodes"]
+
+
+def open_origin(origin: Origin, stack: ExitStack) -> Opened:
+    """What it names, open as long as `stack` is. Raises InputError, Unreachable."""
+    if (origin.source is None) == (not origin.replay):
+        raise InputError("name one source: a run or dataset folder, as in runs/demo, or --replay")
+    if origin.replay:
+        addresses = Addresses(
+            replay=origin.replay,
+            prefix=origin.prefix,
+            password_file=origin.password_file,
+            credentials=origin.credentials,
+        )
+        replay = addresses.settings().replay
+        assert replay is not None
+        return _open_replay(origin, replay, find_schema(replay), name=f"replay at {masked(replay.urls[0])}")
+    assert origin.source is not None
+    if is_run(origin.source):
+        schema = run_settings(origin.source).schema
+        return _open_replay(origin, stack.enter_context(replay_of(origin.source)), schema, name=str(origin.source))
+    return _open_dataset(origin, origin.source)
+
+
+def _open_replay(origin: Origin, replay: ReplaySettings, schema: Schema, *, name: str) -> Opened:
+    if origin.side_px is not None or origin.wrist_px is not None:
+        raise InputError(
+            f"--side-px, --wrist-px: the pictures of a replay ({schema.side_px}, {schema.wrist_px}) stay as they are"
+        )
+    held = totals(replay)
+    buffers = tuple(each for each in BUFFERS if held[each] and each in (origin.buffer or BUFFERS))
+    if not buffers:
+        there = ", ".join(f"{each} {count}" for each, count in held.items() if count) or "nothing"
+        raise InputError(f"{name}: nothing in {', '.join(origin.buffer) or 'any buffer'}; transitions there: {there}")
+    episodes = replay_episodes(replay, schema, buffers)
+    first = next(episodes, None)
+    if first is None:
+        raise InputError(f"{name}: no whole episode in {', '.join(buffers)}")
+    scale = _scale_of(origin, first.task)
+    return Opened(
+        name=name,
+        schema=schema,
+        scale=scale,
+        episodes=(_checked(origin, each, scale) for each in chain([first], episodes)),
+        total=sum(held[buffer] for buffer in buffers),
+        unit="steps",
+    )
+
+
+def _open_dataset(origin: Origin, folder: Path) -> Opened:
+    if origin.buffer:
+        raise InputError(f"--buffer {origin.buffer[0]}: a dataset has no buffers")
+    sizes = stored_schema(folder) or PAPER
+    schema = Schema(side_px=origin.side_px or sizes.side_px, wrist_px=origin.wrist_px or sizes.wrist_px)
+    dataset = open_dataset(folder, schema)
+    stored = dataset.action_scale
+    scale = ActionScale(
+        metres=stored.metres if origin.metres is None else origin.metres,
+        radians=stored.radians if origin.radians is None else origin.radians,
+    )
+    if scale != stored:
+        dataset = open_dataset(folder, schema, action_scale=scale)
+    return Opened(
+        name=str(folder), schema=schema, scale=scale, episodes=iter(dataset), total=len(dataset), unit="episodes"
+    )
+
+
+def _scale_of(origin: Origin, task: str) -> ActionScale:
+    """Of a task that is known here, where it is not given."""
+    known = tasks.get(task).action_scale if task in tasks.names() else (None, None)
+    metres, radians = (
+        stored if given is None else given for given, stored in zip((origin.metres, origin.radians), known, strict=True)
+    )
+    if metres is None or radians is None:
+        raise InputError(f"task {task!r} is not known here: say what an action of 1 is by --metres and --radians")
+    return ActionScale(metres=metres, radians=radians)
+
+
+def _checked(origin: Origin, episode: Episode, scale: ActionScale) -> RecordedEpisode:
+    """Raises InputError for a task whose actions mean something else than those before."""
+    if _scale_of(origin, episode.task) != scale:
+        raise InputError(f"task {episode.task!r} has another action scale than {scale}: export each task by itself")
+    return recorded(episode)

@@ -1,0 +1,123 @@
+"""What `twinrl sft` and `twinrl rl` share: where settings come from, progress on the terminal, a clean end.
+
+DIR/settings.json (--resume) or --settings FILE ─► start values ─► flags ─► settings ─► DIR/settings.json
+"""
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from learner import checkpoint
+from policy.checkpoint import load_policy
+from policy.settings import PolicySettings
+from protos.errors import InputError
+from protos.schema import Schema
+from protos.settings import load_settings, save_settings
+from twinrl.progress import Progress
+
+T = TypeVar("T")
+SETTINGS = "settings.json"
+Line = Mapping[str, float]
+Stop = Callable[[], bool]
+Watch = Callable[[Line], None]
+Job = Callable[[Stop, Watch], bool]
+"""A stage: told how to ask whether to stop, and whom to tell its metrics; True when it came to its end."""
+PRESETS = ("tiny", "small", "base")
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
+
+class _Stopped(Exception):
+    """Ends the stage's line as one that was stopped."""
+
+
+def start_values(kind: type[T], arguments: Sequence[str]) -> T | None:
+    """The settings that flags change: those of the folder when it is resumed, or of a file; None without either.
+
+    `kind` is read from the file, so a field that a command sets by itself may be missing there.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--settings", type=Path)
+    early.add_argument("--out", type=Path)
+    early.add_argument("--resume", action="store_true")
+    found, _ = early.parse_known_args(arguments)
+    if found.resume and found.settings is None and found.out is not None and (found.out / SETTINGS).exists():
+        return load_settings(kind, found.out / SETTINGS)
+    return None if found.settings is None else load_settings(kind, found.settings)
+
+
+def fitted(kind: type[T], flags: Any, **own: Any) -> T:
+    """The settings of a stage: what the flags say, and what the command worked out by itself."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(flags, name) for name in names} | own)
+
+
+def schema_of(policy: PolicySettings, folder: Path | None, schema: Schema) -> Schema:
+    """`schema` with the pictures that a policy takes: that of the folder where there is one."""
+    if folder is not None:
+        policy = load_policy(folder).settings
+    return replace(schema, side_px=policy.octo.side_px, wrist_px=policy.octo.wrist_px)
+
+
+def prepare_folder(out: Path, settings: object, *, resume: bool) -> None:
+    """Makes the folder and keeps the settings there for `--resume`. Raises InputError for a folder in use."""
+    if checkpoint.exists(out / "checkpoint") and not resume:
+        raise InputError(
+            f"{out} holds the checkpoint of an earlier stage: --resume goes on with it, or name another --out"
+        )
+    save_settings(settings, out / SETTINGS).chmod(0o600)  # the replay's address may hold a password
+
+
+def follow(name: str, job: Job, *, total: float, notes: Sequence[str]) -> bool:
+    """Runs a stage with a live line on the terminal; True when it came to its end.
+
+    The first Ctrl-C, or SIGTERM, lets the stage save; a second one ends it at once.
+    """
+    with suppress(_Stopped), _interruptible() as stop, Progress([name]) as progress:
+        with progress.stage(name, total=total) as stage:
+
+            def watch(line: Line) -> None:
+                stage.update(line["step"], **{note: float(line[note]) for note in notes if note in line})
+
+            if not job(stop.is_set, watch):
+                raise _Stopped
+        return True
+    return False
+
+
+def summary(command: str, out: Path, *, finished: bool) -> str:
+    """What was saved, and how to go on."""
+    if finished:
+        return f"saved {out / 'policy'}"
+    if not checkpoint.exists(out / "checkpoint"):
+        return "stopped before the first step; nothing was saved"
+    return f"stopped; saved {out / 'checkpoint'}. To go on: {command} --out {out} --resume"
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, once; after that they do what they always do."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(*_: object) -> None:
+        stop.set()
+        restore()
+        sys.stderr.write("\nstopping: the checkpoint is being saved\n")
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        restore()
