@@ -146,7 +146,9 @@ def _updater(policy: Policy, settings: RlSettings) -> Updater:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when ray is imported
     from learner.rllib import RllibUpdater
 
-    return RllibUpdater(policy, settings.update, seed=settings.seed, learners=settings.learners)
+    return RllibUpdater(
+        policy, settings.update, seed=settings.seed, learners=settings.learners, threads=settings.threads
+    )
 
 
 def _language(policy: Policy, settings: RlSettings, stop: Stop) -> Tensor | None:

@@ -32,10 +32,12 @@ from learner.streams import torch_stream
 from learner.update import Phase, RlAgent, Updated, complete, split, turn
 from learner.updater import agent_tensors, load_agent, updates_of
 from policy.model import Parts, Policy
-from protos.errors import TwinRLError
+from protos.errors import InputError, TwinRLError
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[np.generic]]
+Handed = Any
+"""`Arrays`, or Ray's reference to them."""
 UPDATE_TIMEOUT_S = 900.0
 """For one update; the first may have to compile, and a learner waits for the others."""
 CALL_TIMEOUT_S = 300.0
@@ -46,16 +48,24 @@ _REASON_LENGTH = 120
 class RllibUpdater:
     """An `RlAgent` whose updates run in an RLlib LearnerGroup; a `learner.updater.Updater`."""
 
-    def __init__(self, policy: Policy, settings: UpdateSettings, *, seed: int, learners: int = 0) -> None:
-        """Starts the learners; with `learners` ≥ 1 a Ray of their own, which takes some seconds."""
+    def __init__(
+        self, policy: Policy, settings: UpdateSettings, *, seed: int, learners: int = 0, threads: int = 1
+    ) -> None:
+        """Starts the learners; with `learners` ≥ 1 a Ray of their own, which takes some seconds.
+
+        They compute on GPUs, one each, when the policy is on one. Raises InputError when there are too few.
+        """
+        gpus = int(policy.device.type == "cuda")
+        if gpus and learners > torch.cuda.device_count():
+            raise InputError(f"learners={learners}: each takes a GPU, here are {torch.cuda.device_count()}")
         self._policy, self._settings, self._seed, self._learners = policy.settings, settings, seed, learners
         self._lost = ""
         self._updates = 0
         start = agent_tensors(RlAgent(policy, settings, seed=seed))
-        self._ray = LocalRay(learners, state_bytes=sum(t.nbytes for t in start.values())) if learners else None
+        size = sum(tensor.nbytes for tensor in start.values())
+        self._ray = LocalRay(learners, threads=threads, state_bytes=size) if learners else None
         self._group: LearnerGroup | None = None
         try:
-            gpus = int(policy.device.type == "cuda")
             config = twin_config(self._policy, settings, seed=seed, learners=learners, gpus=gpus)
             self._group = config.build_learner_group()
             self.load_tensors(start)
@@ -65,17 +75,14 @@ class RllibUpdater:
 
     def fit_normalization(self, batch: Mapping[str, Tensor]) -> None:
         """On every learner alike."""
-        arrays = _arrays(batch)
-        self._each(lambda learner: learner.agent.fit_critic_normalization(_tensors(arrays)))
+        self._each(partial(_fit, batch=self._handed(batch)))
 
     def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
         """One update on a batch of `learner.update.columns`, its rows spread evenly over the learners."""
         phase = turn(phase, self._settings, self._updates)
         noise = torch_stream(self._seed, "noise", self._updates)
         whole = complete(batch, self._policy, self._settings, phase, noise)
-        parts: list[Any] = [_arrays(part) for part in split(whole, max(1, self._learners))]
-        if self._learners:
-            parts = [ray.put(part) for part in parts]
+        parts = [self._handed(part) for part in split(whole, max(1, self._learners))]
         answers = self._each(partial(_train, parts=parts, phase=phase), timeout_s=UPDATE_TIMEOUT_S)
         self._updates += 1
         return _joined(sorted(answers, key=lambda answer: answer.rank))
@@ -93,8 +100,7 @@ class RllibUpdater:
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Into every learner, weights and optimizers alike."""
-        arrays = _arrays(tensors)
-        self._each(lambda learner: load_agent(learner.agent, _tensors(arrays)))
+        self._each(partial(_load, state=self._handed(tensors)))
         self._updates = updates_of(tensors)
 
     def pids(self) -> list[int]:
@@ -109,6 +115,10 @@ class RllibUpdater:
         if self._ray is not None:
             self._ray.close()
             self._ray = None
+
+    def _handed(self, tensors: Mapping[str, Tensor]) -> Handed:
+        """In Ray's store, where learners in other processes take it from without copies."""
+        return ray.put(_arrays(tensors)) if self._learners else _arrays(tensors)
 
     def _each(
         self, call: Callable[[TwinLearner], T], *, first: bool = False, timeout_s: float = CALL_TIMEOUT_S
@@ -133,10 +143,21 @@ class RllibUpdater:
         return answers
 
 
-def _train(learner: TwinLearner, parts: Sequence[Any], phase: Phase) -> Answer:
-    """Runs on every learner; parts are in Ray's store where there is one."""
-    part = parts[rank()]
-    return learner.train(ray.get(part) if isinstance(part, ray.ObjectRef) else part, phase)
+def _train(learner: TwinLearner, parts: Sequence[Handed], phase: Phase) -> Answer:
+    """One update on the learner's own part; this and what follows runs on every learner."""
+    return learner.train(_taken(parts[rank()]), phase)
+
+
+def _load(learner: TwinLearner, state: Handed) -> None:
+    load_agent(learner.agent, _tensors(_taken(state)))
+
+
+def _fit(learner: TwinLearner, batch: Handed) -> None:
+    learner.agent.fit_critic_normalization(_tensors(_taken(batch)))
+
+
+def _taken(handed: Handed) -> Arrays:
+    return ray.get(handed) if isinstance(handed, ray.ObjectRef) else handed
 
 
 def _reason(errors: Sequence[Exception], timeout_s: float) -> str:
