@@ -1,9 +1,12 @@
-"""Every loss, as pure functions: the quantities of ConRFT (arXiv 2502.05450) as its released code computes them.
+"""Every loss, as pure functions. Equations as numbered in ConRFT (arXiv 2502.05450) unless another paper is named.
 
-    L_Q   = TD error + α · Cal-QL gap                 critics; online α = 0
-    L_π   = β · L_BC + η · L_q                        actor; offline and online with different β, η
-    L_BC  = E λ(σ) d(f(a + σ z, σ | s), a)            consistency behaviour cloning
-    L_q   = −E mean_k Q_k(s, f(σ_max z, σ_max | s))   mean over critics here, minimum in the TD target
+    L_Q   = TD error + α · Cal-QL gap                 Eq. 1 (offline), Eq. 4 (online: α = 0)
+    L_π   = β · L_BC + η · L_q                        Eq. 3 (offline), Eq. 5 (online), with different β, η
+    L_BC  = E λ(σ) d(f(a + σ z, σ | s), a)            first term of both: consistency behaviour cloning
+    L_q   = −E mean_k Q_k(s, f(σ_max z, σ_max | s))   second term; f is the consistency policy, Eq. 2
+
+They are computed as the released code does: d is the squared error (the text has the Euclidean distance), the TD error
+has no factor ½, critics count with their mean in L_q and with their minimum in the target.
 
 Nothing here draws random numbers: levels, noise and actions come as arguments, so that a loss is a function of its
 batch. Every loss is a plain mean over rows; the mean over a batch is the mean of the means over its equal parts.
@@ -29,7 +32,7 @@ def consistency_bc(
     imitate: Tensor | None = None,
     sigma_weighted: bool = False,
 ) -> Tensor:
-    """L_BC: the head maps a noisy action back to the action; squared error, mean over A.
+    """L_BC of Eq. 3 and 5: the head maps a noisy action back to the action; squared error, mean over A.
 
     `level` (n,) counts noise levels from σ_max down and is at most M − 2: at the lowest one the head is the identity
     and nothing can be learned. `noise` (n, A) is standard normal. `imitate` (n,) weighs the rows, with a mean of 1 over
@@ -54,7 +57,7 @@ def row_weights(weight: Tensor) -> Tensor:
 
 
 def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, clip: tuple[float, float] | None) -> Tensor:
-    """y = R + γᵏ min_k Q'_k(s', a'), (n,): the target of the critics over k steps.
+    """y = R + γᵏ min_k Q'_k(s', a'), (n,): the Bellman target in Eq. 1 and 4, over k steps.
 
     `reward` (n,) is the discounted sum of k rewards; `discount` (n,) is γᵏ, or 0 where the episode ended in success or
     failure on the way. An episode that ran out of time keeps its γᵏ. `next_q` (E, n). `clip` bounds the bootstrap value
@@ -67,7 +70,10 @@ def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, clip: tuple[floa
 
 
 def td_error(q: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """E w (Q_k(s, a) − y)², mean over critics and rows; q (E, n), target (n,), importance weights w (n,)."""
+    """E w (Q_k(s, a) − y)² of Eq. 1 and 4, mean over critics and rows.
+
+    q (E, n), target (n,), importance weights w (n,).
+    """
     return (weight * (q - target).square()).mean()
 
 
@@ -80,7 +86,7 @@ def cal_ql_gap(
     temperature: float = 1.0,
     raise_uniform: bool = True,
 ) -> Tensor:
-    """The Cal-QL regulariser (Nakamoto et al., arXiv 2303.05479): push down actions that the data does not have.
+    """The regulariser of Eq. 1, Cal-QL (Nakamoto et al., arXiv 2303.05479): push down actions the data does not have.
 
     q_data (E, n); q_policy (E, m, n) at actions of the policy, for the observation and for the next one, all valued at
     the observation; q_uniform (E, m', n) at uniform actions. Values below the return `mc_return` (n,) that the data got
@@ -97,12 +103,12 @@ def cal_ql_gap(
 
 
 def q_loss(q: Tensor) -> Tensor:
-    """L_q: minus the mean over critics and rows of q (E, n)."""
+    """L_q of Eq. 3 and 5: minus the mean over critics and rows of q (E, n)."""
     return -q.mean()
 
 
 def actor_loss(bc: Tensor, q: Tensor, *, beta: float, eta: float) -> Tensor:
-    """L_π = β L_BC + η L_q, ConRFT's objective of the policy in both stages."""
+    """L_π = β L_BC + η L_q, Eq. 3 and 5."""
     return beta * bc + eta * q
 
 
