@@ -107,12 +107,13 @@ class RlAgent:
 
     def gradients(self, batch: Mapping[str, Tensor], phase: Phase) -> Losses:
         """Leaves the gradients of a batch in the parameters; its losses, detached."""
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        self.actor_optimizer.zero_grad(set_to_none=True)
         batch = {name: column.to(self.policy.device, non_blocking=True) for name, column in batch.items()}
         found = []
         for part in split(batch, self.settings.accumulate):
             one = batch_losses(self.policy, self.critic, self.target, part, self.settings, phase)
+            if not found:  # those of the update before: freed earlier, their memory would be fetched from the system again
+                self.critic_optimizer.zero_grad(set_to_none=True)
+                self.actor_optimizer.zero_grad(set_to_none=True)
             (one.total / self.settings.accumulate).backward()
             found.append(detached(one))
         return found[0] if len(found) == 1 else joined(found)
