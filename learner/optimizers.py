@@ -1,8 +1,8 @@
-"""AdamW and its learning rates."""
+"""AdamW, its learning rates, clipping."""
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from learner.batches import Phase
@@ -23,6 +23,15 @@ def adamw(
         weight_decay=weight_decay,
         fused=fused and device in _FUSED,
     )
+
+
+def clip(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    """Scales gradients down to a joint norm of `limit`, where there is one; returns the norm as it was."""
+    trained = [p for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    if limit is not None and trained:
+        nn.utils.clip_grads_with_norm_(trained, limit, norm)
+    return norm
 
 
 def set_factor(optimizer: Optimizer, factor: float) -> None:

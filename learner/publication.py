@@ -1,6 +1,7 @@
 """How a policy in training goes out: which parts, under which id."""
 
 from learner.settings import RlSettings
+from learner.starting import scale_entry, stored_scale
 from learner.updater import Updater
 from policy.identity import EXACT, joined_id, part_digest
 from policy.model import Parts
@@ -18,6 +19,8 @@ class Publication:
         """Raises Unreachable when there is a weights service and it does not answer."""
         self._frozen = settings.update.backbone == "frozen"
         self._schema_hash, self._policy, self._updater = settings.schema.hash, to_json(policy), updater
+        self.scale = scale_entry(stored_scale(settings.policy))
+        """What an action of 1 means, as it travels with the weights."""
         self._dtype = settings.wire_dtype
         self._exact = EXACT if self._frozen else ()  # readouts of a backbone that trains are nobody's to compare
         self._digests: dict[str, str] = {}
@@ -36,7 +39,7 @@ class Publication:
         parts = self._updater.parts([name for name in PARTS if name not in unchanged])
         version = self._publisher.publish(
             parts,
-            settings={"policy": self._policy, "weights_id": self._identify(parts)},
+            settings={"policy": self._policy, "weights_id": self._identify(parts), **self.scale},
             unchanged=unchanged,
             schema_hash=self._schema_hash,
         )

@@ -118,7 +118,8 @@ class _Stage:
                     self.save()
                 loop.finish()
             self.policy.load_parts(self.updater.parts(PARTS))
-            save_policy(self.out / "policy", self.policy, updates=self.progress.updates, version=self.progress.version)
+            counters = {"updates": self.progress.updates, "version": self.progress.version}
+            save_policy(self.out / "policy", self.policy, **counters, **self.publication.scale)
             log.info("saved %s and its checkpoint after %d updates", self.out / "policy", self.progress.updates)
             _see_through(self.publication)
             return finished

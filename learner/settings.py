@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from learner.checks import positive
+from learner.datasets.episode import ActionScale
 from learner.device import Device
 from learner.train_settings import TrainSettings
 from learner.update_settings import UpdateSettings
@@ -69,6 +70,16 @@ class SftSettings:
     policy: PolicySettings = field(default_factory=PolicySettings)
     initial_policy: Path | None = None
     """A policy folder to start from; its settings take the place of `policy`."""
+    head: Literal["keep", "consistency"] = "keep"
+    """consistency: a new one, with an encoder of proprioception, on the backbone of a policy with another head, such
+    as an imported one."""
+    language: Literal["keep", "stand-in"] = "keep"
+    """stand-in: words without meaning instead of the policy's language encoder (`policy.language`)."""
+    action_scale: ActionScale | None = None
+    """What an action of 1 means, kept with the policy; datasets are brought to it. null: what it means to the initial
+    policy, or else in the first dataset. The replay's actions are taken as they are."""
+    memory_bytes: int = 32 << 30
+    """Observations of all episodes may take so much; more ends the stage before it begins."""
     train: TrainSettings = field(default_factory=TrainSettings)
     log_every: int = 20
     checkpoint_every: int = 500
@@ -84,7 +95,7 @@ class SftSettings:
     resume: ResumeSettings = field(default_factory=ResumeSettings)
 
     def __post_init__(self) -> None:
-        positive(self, "log_every", "checkpoint_every", "threads", "data_timeout_s")
+        positive(self, "log_every", "checkpoint_every", "threads", "data_timeout_s", "memory_bytes")
         if self.replay is None and not self.data:
             raise InputError("nothing to learn from: give a replay, dataset folders (data), or both")
 

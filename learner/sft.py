@@ -17,7 +17,7 @@ from learner.demonstrations import Demonstration, Demonstrations
 from learner.guard import NanGuard
 from learner.imitation import Columns, draw_columns, imitation_terms
 from learner.losses import row_weights
-from learner.optimizers import adamw, set_factor
+from learner.optimizers import adamw, clip, set_factor
 from learner.schedules import warmup_cosine
 from learner.settings import TrainSettings
 from learner.streams import numpy_stream, torch_stream
@@ -52,7 +52,7 @@ class SftTrainer:
         factor = warmup_cosine(self.step, warmup=settings.warmup, decay=decay, floor=settings.final_lr)
         set_factor(self.optimizer, factor)
         self.step += 1
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.clip_norm)
+        norm = clip(self.policy.parameters(), settings.clip_norm)
         found = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
         if self.guard.accepts(found["loss"], norm):
             self.optimizer.step()

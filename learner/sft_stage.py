@@ -4,7 +4,7 @@ replay, dataset folders ─► episodes ─► SftTrainer ─► DIR/policy, DIR
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +13,17 @@ import torch
 
 from learner import checkpoint, device
 from learner.checkpoint import Checkpoint
-from learner.datasets import Dataset, open_dataset
+from learner.datasets import open_datasets
+from learner.gathering import gather
 from learner.position import position_in, position_record, position_tensors
 from learner.settings import SftSettings, described
-from learner.sft import Demonstration, Metrics, SftTrainer, prepare
-from learner.sources import Stop, check_cameras, read_episodes
+from learner.sft import Metrics, SftTrainer, prepare
+from learner.sources import Stop, check_cameras
+from learner.starting import scale_entry, starting_policy, starting_scale
 from learner.tracking import Tracking, Watch
 from learner.updater import load_optimizer, optimizer_tensors, under
-from policy.checkpoint import load_policy, save_policy
-from policy.model import Policy
+from policy.checkpoint import save_policy
 from protos.errors import CorruptData
-from protos.settings import to_json
 from protos.status import StatusFile
 from services.replay import Position
 
@@ -38,10 +38,11 @@ def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop, watch
     torch.set_num_threads(settings.threads)
     saved = out / "checkpoint"
     going_on = checkpoint.load(saved, "sft") if resume and checkpoint.exists(saved) else None
-    policy = _initial_policy(settings).to(device.choose(settings.device))
-    datasets = [open_dataset(folder, settings.schema) for folder in settings.data]
+    policy = starting_policy(settings).to(device.choose(settings.device))
+    check_cameras(policy, settings.schema)
+    datasets, scale = open_datasets(settings.data, settings.schema, action_scale=starting_scale(settings))
     resumed = None if going_on is None else position_in(going_on)
-    episodes, position = _episodes(settings, datasets, resumed, stop)
+    episodes, position = gather(settings, datasets, resumed, stop)
     if stop():
         return False
     trainer = SftTrainer(policy, prepare(policy, episodes, settings.train), settings.train)
@@ -54,29 +55,9 @@ def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop, watch
             finished = _train(trainer, settings, tracking, save, stop)
         finally:
             save()
-    scales = {dataset.name: to_json(dataset.action_scale) for dataset in datasets}
-    save_policy(out / "policy", policy, step=trainer.step, total=settings.train.steps, action_scales=scales)
+    save_policy(out / "policy", policy, step=trainer.step, total=settings.train.steps, **scale_entry(scale))
     log.info("saved %s and %s at step %d of %d", out / "policy", saved, trainer.step, settings.train.steps)
     return finished
-
-
-def _episodes(
-    settings: SftSettings, datasets: Sequence[Dataset], resume: Position | None, stop: Stop
-) -> tuple[Sequence[Demonstration], Position | None]:
-    """Those of the replay, oldest first, then those of the folders in their own order; and the replay's position."""
-    found: list[Demonstration] = []
-    position: Position | None = None
-    if settings.replay is not None:
-        episodes, position = read_episodes(settings, stop, resume)
-        found += episodes
-    status = StatusFile()
-    for dataset in datasets:
-        for episode in dataset:
-            if stop():
-                return found, position
-            found.append(episode)
-            status.write(doing=f"reading {dataset.name}", episodes=len(found))
-    return found, position
 
 
 def _train(
@@ -119,13 +100,3 @@ def _restore(trainer: SftTrainer, content: Checkpoint, saved: Path) -> None:
         trainer.step, trainer.guard.skipped = content.progress["step"], content.progress["skipped"]
     except (KeyError, RuntimeError, ValueError) as error:
         raise CorruptData(f"{saved}: this checkpoint is of another network: {error}") from error
-
-
-def _initial_policy(settings: SftSettings) -> Policy:
-    if settings.initial_policy is not None:
-        policy = load_policy(settings.initial_policy)
-    else:
-        torch.manual_seed(settings.train.seed)
-        policy = Policy(settings.policy)
-    check_cameras(policy, settings.schema)
-    return policy

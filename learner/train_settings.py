@@ -1,6 +1,6 @@
 """Settings of supervised fine-tuning, and the values that were released with TwinRL."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from learner.augment import Augmentation
@@ -21,7 +21,8 @@ class TrainSettings:
     final_lr: float = 0.03
     """Share of the learning rate that the cosine ends at."""
     weight_decay: float = 1e-4
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
+    """Of the whole gradient; null does not clip."""
     auxiliary_weight: float = 0.5
     first_frames: int = 8
     """The first observations of an episode decide where to go …"""
@@ -56,7 +57,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "batch_size", "lr", "warmup", "clip_norm", "accumulate", "nan_limit", "trained_blocks")
+        positive(self, "steps", "batch_size", "lr", "warmup", "accumulate", "nan_limit", "trained_blocks")
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size={self.batch_size}: must be a multiple of accumulate={self.accumulate}")
         _ = self.augmentation
@@ -73,9 +74,28 @@ class TrainSettings:
 
 
 def conrft_train() -> TrainSettings:
+    """The released values of ConRFT's offline stage (cccedric/conrft), as far as they concern imitation.
+
+    Batches of 256, Adam at a constant 3e-4, Octo frozen, the loss weighted by noise level, DrQ's crop. No auxiliary
+    labels, no colour jitter.
+    """
+    return replace(
+        twinrl_train(),
+        steps=20_000,
+        batch_size=256,
+        lr=3e-4,
+        warmup=1,
+        final_lr=1.0,
+        weight_decay=0.0,
+        clip_norm=None,
+        backbone="frozen",
+    )
+
+
+def twinrl_train() -> TrainSettings:
     """The released values of TwinRL's offline stage (zhourui9813/TwinRL), as far as they concern imitation.
 
-    Batches of 64 (256 in ConRFT), AdamW at 3e-5 with 2000 steps of warm-up and a cosine to 0, all of Octo trained, the
+    Batches of 64, AdamW at 3e-5 with 2000 steps of warm-up and a cosine to 0, all of Octo trained, the
     loss weighted by noise level, DrQ's crop. No auxiliary labels, no colour jitter; the wrist camera is never masked
     (ConRFT names 0.2).
     """

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from learner.batches import COLUMNS, WARMUP, Phase, columns, complete, draw_noise, split, turn
 from learner.guard import NanGuard
-from learner.optimizers import adamw, set_rates
+from learner.optimizers import adamw, clip, set_rates
 from learner.settings import UpdateSettings
 from learner.streams import torch_stream
 from learner.terms import Losses, batch_losses
@@ -108,10 +108,10 @@ class RlAgent:
     def gradients(self, batch: Mapping[str, Tensor], phase: Phase) -> Losses:
         """Leaves the gradients of a batch in the parameters; its losses, detached."""
         batch = {name: column.to(self.policy.device, non_blocking=True) for name, column in batch.items()}
-        found = []
+        found: list[Losses] = []
         for part in split(batch, self.settings.accumulate):
             one = batch_losses(self.policy, self.critic, self.target, part, self.settings, phase)
-            if not found:  # those of the update before: freed earlier, their memory would be fetched from the system again
+            if not found:  # gradients of the update before; freed any earlier, their memory would be fetched anew
                 self.critic_optimizer.zero_grad(set_to_none=True)
                 self.actor_optimizer.zero_grad(set_to_none=True)
             (one.total / self.settings.accumulate).backward()
@@ -160,15 +160,7 @@ def new_critic(policy: PolicySettings, settings: UpdateSettings, seed: int) -> C
 
 def clip_gradients(policy: Policy, critic: CriticEnsemble, settings: UpdateSettings) -> tuple[Tensor, Tensor]:
     """Clips the gradients of policy and critics to their limits; returns both norms as they were."""
-    return _clip(policy.parameters(), settings.clip_norm), _clip(critic.parameters(), settings.clip_norm_critic)
-
-
-def _clip(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
-    trained = [p for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    if limit is not None and trained:
-        nn.utils.clip_grads_with_norm_(trained, limit, norm)
-    return norm
+    return clip(policy.parameters(), settings.clip_norm), clip(critic.parameters(), settings.clip_norm_critic)
 
 
 @torch.no_grad()

@@ -19,5 +19,6 @@ Doors:
 * `policy.normalize`: `Normalization` of proprioception, `action_units` of imported checkpoints
 * `policy.identity`: what weights are called; who acts checks it
 * `policy.acting.BatchActor`: batched observation → action on the wire, for policy servers and the robot PC
+* `policy.transfer`: another head on a policy's backbone
 * `policy.checkpoint`: `save`, `load`, `save_policy`, `load_policy` (safetensors + JSON manifest, no pickle)
 """

@@ -42,17 +42,17 @@ def save(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any])
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and manifest of a checkpoint folder."""
-    try:
-        record = json.loads((path / MANIFEST).read_text())
-        data = (path / record["file"]).read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no checkpoint here ({error.filename} is missing)") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CorruptData(f"{path / MANIFEST}: not a checkpoint manifest") from error
+    record, data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
     if digest != record.get("sha256"):
         raise CorruptData(f"{path / record['file']}: sha256 {digest[:12]}… differs from the manifest's")
     return safetensors.torch.load(data), record["manifest"]
+
+
+def load_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint folder, without its tensors."""
+    record: dict[str, Any] = _read(path, tensors=False)[0]["manifest"]
+    return record
 
 
 def exists(path: Path) -> bool:
@@ -69,9 +69,7 @@ def save_policy(path: Path, policy: Policy, **manifest: Any) -> None:
 def load_policy(path: Path) -> Policy:
     """The policy of a folder written by `save_policy`. Raises CorruptData when it is not the one in the manifest."""
     tensors, manifest = load(path)
-    if "policy" not in manifest:
-        raise InputError(f"{path}: a checkpoint, but not of a policy")
-    policy = Policy(_resolved(from_json(PolicySettings, manifest["policy"], "policy"), path))
+    policy = Policy(_settings(manifest, path))
     try:
         policy.load_state_dict(tensors)
     except RuntimeError as error:
@@ -82,12 +80,32 @@ def load_policy(path: Path) -> Policy:
     return policy
 
 
-def _resolved(settings: PolicySettings, path: Path) -> PolicySettings:
-    """A language folder that lies beside the manifest, by a path that can be opened from anywhere."""
+def policy_settings(path: Path) -> PolicySettings:
+    """The settings of the policy in a folder, without its tensors."""
+    return _settings(load_manifest(path), path)
+
+
+def _settings(manifest: Mapping[str, Any], path: Path) -> PolicySettings:
+    """A language folder that lies beside the manifest is named by a path that can be opened from anywhere."""
+    if "policy" not in manifest:
+        raise InputError(f"{path}: a checkpoint, but not of a policy")
+    settings = from_json(PolicySettings, manifest["policy"], "policy")
     beside = path.resolve() / settings.language_folder
     if not settings.language_folder or not beside.is_dir():
         return settings
     return replace(settings, language_folder=str(beside))
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], bytes]:
+    """The record in the manifest's file and, where they are wanted, the bytes of the tensors' file."""
+    try:
+        record = json.loads((path / MANIFEST).read_text())
+        _ = record["manifest"]
+        return record, (path / record["file"]).read_bytes() if tensors else b""
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no checkpoint here ({error.filename} is missing)") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CorruptData(f"{path / MANIFEST}: not a checkpoint manifest") from error
 
 
 def _write(path: Path, data: bytes) -> None:

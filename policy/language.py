@@ -29,6 +29,7 @@ def encode_instruction(text: str, settings: PolicySettings) -> F32:
         raise InputError("the instruction is empty; give the task in a sentence")
     count, width = settings.octo.language_tokens, settings.octo.language_dim
     if settings.language_folder:
+        check_language(settings)
         return _t5(text, count, width, settings.language_folder)
     words = np.stack([_stand_in(word, width) for word in text.lower().split()])
     if count == 1:
@@ -37,6 +38,19 @@ def encode_instruction(text: str, settings: PolicySettings) -> F32:
     tokens = np.zeros((count, width), np.float32)
     tokens[: len(words)] = words[:count]
     return tokens
+
+
+def check_language(settings: PolicySettings) -> None:
+    """Raises InputError when the folder of the language encoder, where there is to be one, is not here or not whole."""
+    folder = settings.language_folder
+    if folder and not Path(folder).is_dir():
+        raise InputError(
+            f"language_folder={folder!r}: no such folder on this machine; give a local T5-base folder (every machine "
+            "that acts or learns needs it) or leave it empty"
+        )
+    if folder and not any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES):
+        # transformers would make up an empty one
+        raise InputError(f"language_folder={folder!r}: no tokenizer in it, neither {' nor '.join(_TOKENIZER_FILES)}")
 
 
 def _stand_in(word: str, width: int) -> F32:
@@ -66,17 +80,12 @@ def _t5(text: str, count: int, width: int, folder: str) -> F32:
 
 @lru_cache(maxsize=1)
 def _load_t5(folder: str) -> tuple[Any, Any]:
-    if not Path(folder).is_dir():
-        raise InputError(
-            f"language_folder={folder!r}: no such folder on this machine; give a local T5-base folder (every machine "
-            "that acts or learns needs it) or leave it empty"
-        )
-    if not any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES):  # transformers would make up an empty one
-        raise InputError(f"language_folder={folder!r}: no tokenizer in it, neither {' nor '.join(_TOKENIZER_FILES)}")
     try:
         from transformers import AutoTokenizer, T5EncoderModel
+        from transformers.utils import logging
     except ImportError as error:
         raise InputError(f"language_folder={folder!r}: needs transformers: pip install 'transformers>=5'") from error
+    logging.disable_progress_bar()  # it would write over a stage's own
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

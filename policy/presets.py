@@ -30,7 +30,8 @@ def _octo(dim: int, heads: int) -> OctoSettings:
     )
 
 
-def _paper(octo: OctoSettings) -> PolicySettings:
+def with_octo(octo: OctoSettings) -> PolicySettings:
+    """Everything of "small" and "base" but the transformer."""
     return PolicySettings(
         octo=octo,
         head=HeadSettings(network="conrft"),
@@ -40,7 +41,7 @@ def _paper(octo: OctoSettings) -> PolicySettings:
     )
 
 
-_PRESETS = {"tiny": PolicySettings(), "small": _paper(_octo(384, 6)), "base": _paper(_octo(768, 12))}
+_PRESETS = {"tiny": PolicySettings(), "small": with_octo(_octo(384, 6)), "base": with_octo(_octo(768, 12))}
 
 
 def preset(name: str) -> PolicySettings:

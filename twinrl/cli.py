@@ -24,7 +24,7 @@ COMMANDS = {
     "status": "say what the processes of a run or a cluster do, and who waits on whom",
     "serve": "serve the replay, the weights or the guide of a cluster",
     "certificates": "make the certificates and the token with which machines of a lab trust each other",
-    "bench": "measure the replay and the weights service, beside others and through faults",
+    "bench": "measure services beside others and through faults, the policy, the learner, and what it learns",
 }
 
 

@@ -1,6 +1,6 @@
 """What `twinrl sft` and `twinrl rl` share: where settings come from, progress on the terminal, a clean end.
 
-DIR/settings.json (--resume) or --settings FILE ─► start values ─► flags ─► settings ─► DIR/settings.json
+DIR/settings.json (--resume) or --settings FILE ─► start values ─► --recipe ─► flags ─► settings ─► DIR/settings.json
 """
 
 import argparse
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from learner import checkpoint
-from policy.checkpoint import load_policy
+from learner.recipes import RECIPES, Recipe
+from policy.checkpoint import policy_settings
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Schema
@@ -42,14 +43,26 @@ def start_values(kind: type[T], arguments: Sequence[str]) -> T | None:
 
     `kind` is read from the file, so a field that a command sets by itself may be missing there.
     """
+    found = _early(arguments)
+    if found.resume and found.settings is None and found.out is not None and (found.out / SETTINGS).exists():
+        return load_settings(kind, found.out / SETTINGS)
+    return None if found.settings is None else load_settings(kind, found.settings)
+
+
+def recipe_in(arguments: Sequence[str]) -> Recipe | None:
+    """What `--recipe` says, which flags then change."""
+    found: Recipe | None = _early(arguments).recipe
+    return found
+
+
+def _early(arguments: Sequence[str]) -> argparse.Namespace:
+    """What decides the values that flags start from; anything wrong with it is said when all flags are read."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--settings", type=Path)
     early.add_argument("--out", type=Path)
     early.add_argument("--resume", action="store_true")
-    found, _ = early.parse_known_args(arguments)
-    if found.resume and found.settings is None and found.out is not None and (found.out / SETTINGS).exists():
-        return load_settings(kind, found.out / SETTINGS)
-    return None if found.settings is None else load_settings(kind, found.settings)
+    early.add_argument("--recipe", type=lambda word: word if word in RECIPES else None)
+    return early.parse_known_args(arguments)[0]
 
 
 def fitted(kind: type[T], flags: Any, **own: Any) -> T:
@@ -61,7 +74,7 @@ def fitted(kind: type[T], flags: Any, **own: Any) -> T:
 def schema_of(policy: PolicySettings, folder: Path | None, schema: Schema) -> Schema:
     """`schema` with the pictures that a policy takes: that of the folder where there is one."""
     if folder is not None:
-        policy = load_policy(folder).settings
+        policy = policy_settings(folder)
     return replace(schema, side_px=policy.octo.side_px, wrist_px=policy.octo.wrist_px)
 
 

@@ -131,13 +131,14 @@ class Follower:
 
     def reopen(self, position: Mapping[Buffer, Followed]) -> int:
         """Reads the episodes again that were open then; returns how many are gone. Raises Unreachable."""
-        gone = 0
-        for buffer, followed in position.items():
-            if buffer in self._tails:
-                found = self._read_again(buffer, followed.episodes(buffer, self.shard))
-                self._assemblers[buffer].restore(followed.actors, found)
-                gone += found.count(None)
-        return gone
+        found = {
+            buffer: self._read_again(buffer, followed.episodes(buffer, self.shard))
+            for buffer, followed in position.items()
+            if buffer in self._tails
+        }
+        for buffer, pieces in found.items():  # all at once: whoever is refused above asks for all of it again
+            self._assemblers[buffer].restore(position[buffer].actors, pieces)
+        return sum(each.count(None) for each in found.values())
 
     def again(self, buffer: Buffer, episodes: Sequence[EpisodeRef]) -> list[Track | None]:
         """Whole episodes that were read before, None for each that is gone. Raises Unreachable."""

@@ -124,7 +124,7 @@ class ReplayReader:
 
         Rows, priorities, weights of cells and `received` are then what they were; `start` and `poll`, which do this by
         themselves, go on from there. One warning says how many episodes the servers no longer have. Raises Unreachable
-        when a shard that has some does not answer for as long as `patience` says.
+        when a shard that has some does not answer for as long as `patience` says; the reader can then only be closed.
         """
         if self._resume is None:
             return Restored()

@@ -67,6 +67,7 @@ class Shards:
 
     def start(self) -> None:
         """Raises Unreachable if no shard answers, SchemaMismatch if one holds data of another schema."""
+        assert not self._stop.is_set(), "closed"
         self._threads = [
             threading.Thread(target=self._run, args=(each,), name=f"replay-reader-{each.shard}", daemon=True)
             for each in self.followers

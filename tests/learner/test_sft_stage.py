@@ -114,7 +114,12 @@ def test_dataset_folders_are_learnt_from_instead_of_a_replay_or_beside_it(demos,
         assert run_sft(settings, tmp_path / "out", resume=False, stop=never)
     assert f"fine-tuning on {12 + 3 if beside else 3} episodes" in caplog.text
     manifest = load(tmp_path / "out" / "policy")[1]
-    assert list(manifest["action_scales"].values()) == [{"metres": pytest.approx(0.03), "radians": 0.0}]
+    assert manifest["action_scale"] == {"metres": pytest.approx(0.03), "radians": 0.0}
+
+
+def test_a_replay_that_does_not_fit_into_memory_is_refused(demos, tmp_path):
+    with pytest.raises(InputError, match="memory_bytes=1000: with the replay's 12 episodes"):
+        run_sft(sft_settings(demos, memory_bytes=1000), tmp_path, resume=False, stop=never)
 
 
 def test_without_anything_to_learn_from_there_is_nothing_to_do():

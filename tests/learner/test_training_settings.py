@@ -1,14 +1,17 @@
 """Values that others released, and settings that contradict themselves."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from learner.settings import TrainSettings, UpdateSettings
-from learner.train_settings import conrft_train
+from learner.recipes import RECIPES, with_rl_recipe, with_train_recipe
+from learner.settings import LoopSettings, RlSettings, SftSettings, TrainSettings, UpdateSettings
+from learner.train_settings import conrft_train, twinrl_train
 from learner.update_settings import conrft_update, twinrl_update
 from protos.errors import InputError
 from protos.settings import from_json, to_json
+from services.replay import ReplaySettings
 
 
 def test_conrft_as_released():
@@ -42,16 +45,41 @@ def test_twinrl_as_released():
 
 
 def test_fine_tuning_as_released():
-    settings = conrft_train()
+    settings = twinrl_train()
     assert (settings.batch_size, settings.lr, settings.warmup, settings.final_lr) == (64, 3e-5, 2000, 0.0)
     assert (settings.steps, settings.weight_decay, settings.clip_norm) == (50_000, 1e-3, 1.0)
     assert (settings.augmentation.crop_pad, settings.augmentation.wrist_dropout) == (4, 0.0)
     assert settings.sigma_weighted
     assert settings.auxiliary_weight == 0.0
+    released, conrft = vars(settings), vars(conrft_train())
+    assert {name: conrft[name] for name in conrft if released[name] != conrft[name]} == {
+        "steps": 20_000,
+        "batch_size": 256,
+        "lr": 3e-4,
+        "warmup": 1,
+        "final_lr": 1.0,
+        "weight_decay": 0.0,
+        "clip_norm": None,
+        "backbone": "frozen",
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_where_settings_start(name):
+    replay = ReplaySettings(urls=("unix:///nowhere",))
+    sft = with_train_recipe(SftSettings(replay=replay, log_every=3, train=TrainSettings(lr=0.5)), name)
+    wanted = {"demo": TrainSettings(), "conrft": conrft_train(), "twinrl": twinrl_train()}[name]
+    assert (sft.train, sft.log_every) == (wanted, 3)
+    loop = LoopSettings(online={"real": 3}, demo={"human": 3}, warmup_updates=7)
+    rl = with_rl_recipe(RlSettings(replay=replay, policy=Path("p"), loop=loop, gamma=0.5), name)
+    assert rl.update == {"demo": UpdateSettings(), "conrft": conrft_update(), "twinrl": twinrl_update()}[name]
+    assert (rl.gamma, rl.n_step) == ((0.97, 3) if name == "demo" else (0.98, 1))
+    warmup = {"demo": 300, "conrft": 40_000, "twinrl": 100_000}[name]
+    assert rl.loop == dataclasses.replace(loop, warmup_updates=warmup)
 
 
 @pytest.mark.parametrize(
-    "settings", [UpdateSettings(), conrft_update(), twinrl_update(), TrainSettings(), conrft_train()]
+    "settings", [UpdateSettings(), conrft_update(), twinrl_update(), TrainSettings(), conrft_train(), twinrl_train()]
 )
 def test_settings_survive_json(settings):
     assert from_json(type(settings), to_json(settings)) == settings

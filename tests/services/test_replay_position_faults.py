@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import redis
 from position_samples import assert_level, come_back, draws, interleaved, stored
-from replay_samples import make_segment, read_all, reader_of, send, wait_until
+from replay_samples import cut, make_segment, read_all, reader_of, send, wait_until
 
 from protos.errors import Unreachable
 from services.replay import EmbeddedServer, Patience, ReplayReader, ReplaySettings, delete_buffer, shard_of
 from services.replay.connection import Keys
 from services.replay.strategies import Priority
+from services.replay.tail import Tail
 
 names = count()
 
@@ -170,6 +171,26 @@ def test_what_left_the_ring_while_nobody_read_is_counted(server, rng):
     assert again.counts()["twin"] == 4 * stats["segments"]
     assert stats["missed"] + stats["segments"] == 40
     assert again.received() == {"twin": 41 * 4}
+
+
+def test_open_episodes_count_once_when_the_server_fails_between_two_buffers(settings, rng, monkeypatch):
+    for buffer in ("twin", "demo"):
+        send(settings, [cut(make_segment(rng, steps=30, episode=buffer))[0]], buffer, actor=buffer)
+    options = {"buffers": ("twin", "demo"), "capacity": {"twin": 1000, "demo": 1000}}
+    reader = read_all(reader_of(settings, **options))
+    again, asked = Tail.again, count()
+
+    def failing(tail, episodes):
+        if next(asked) == 1:
+            raise redis.ConnectionError("gone for a moment")
+        return again(tail, episodes)
+
+    monkeypatch.setattr(Tail, "again", failing)
+    later = reader_of(settings, resume=stored(reader.position()), **options)
+    later.restore()
+    assert next(asked) == 4
+    for name in ("open_episodes", "memory_bytes"):
+        assert later.stats()[name] == reader.stats()[name] > 0, name
 
 
 class TestAShardThatIsAway:

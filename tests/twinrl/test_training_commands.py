@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from learner.datasets.episode import ActionScale
 from learner.settings import SftSettings
-from policy.checkpoint import load_policy, save_policy
+from learner.train_settings import twinrl_train
+from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import HeadSettings, PolicySettings
@@ -108,6 +111,18 @@ def test_settings_of_a_file_are_where_flags_start(url, start, tmp_path):
     assert len(read_metrics(out / "metrics.jsonl")) == 4
 
 
+def test_a_recipe_is_where_flags_start(url, start, tmp_path):
+    out = tmp_path / "out"
+    small = ["--steps", "2", "--train.batch-size", "4", "--metres", "0.02", "--radians", "0.1"]
+    assert sft.main([*common(url, out), "--policy", str(start), "--recipe", "twinrl", *small]) == 0
+    settings = load_settings(SftSettings, out / "settings.json")
+    assert settings.train == replace(twinrl_train(), steps=2, batch_size=4)
+    assert settings.action_scale == ActionScale(metres=0.02, radians=0.1)
+    assert load_manifest(out / "policy")["action_scale"] == {"metres": 0.02, "radians": 0.1}
+    with pytest.raises(SystemExit):
+        sft.main([*common(url, tmp_path / "other"), "--recipe", "another"])
+
+
 def test_rl_runs_to_its_budget_and_its_policy_can_be_loaded(url, start, tmp_path, capsys):
     replay = ReplaySettings(urls=(url,), prefix="lab")
     out = tmp_path / "out"
@@ -164,6 +179,8 @@ def until(condition, what):
         (sft, [], "nothing to learn from: give a replay, dataset folders"),
         (sft, ["--policy", "tinny"], "--policy tinny: choose one of tiny, small, base, or a folder"),
         (sft, ["--data", "/nowhere", "--steps", "0"], "steps=0: must be greater than 0"),
+        (sft, ["--data", "/nowhere", "--metres", "0.1"], "has two numbers: give --metres and --radians"),
+        (sft, ["--data", "/nowhere", "--head", "consistency"], "has a consistency head already"),
         (sft, ["--settings", "/nowhere.json"], "/nowhere.json: no such settings file"),
         (rl, [], "name the policy to start from"),
         (rl, ["--policy", "START"], "name the replay that actors write to"),

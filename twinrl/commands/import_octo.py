@@ -86,6 +86,6 @@ def _missing(policy: Policy, tokenizer: Path | None) -> list[str]:
     if tokenizer is None:
         lines.append(
             "missing: the tokenizer, so the language encoder was left out and no sentence can be given; import again "
-            "with --tokenizer FOLDER, a local t5-base tokenizer"
+            "with --tokenizer FOLDER, a local t5-base tokenizer, or fine-tune with --language stand-in"
         )
     return lines

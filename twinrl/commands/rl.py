@@ -9,7 +9,10 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Suppress
 
+from learner.recipes import Recipe, with_rl_recipe
 from learner.settings import RlSettings
+from policy.checkpoint import policy_settings
+from policy.language import check_language
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Schema
@@ -40,6 +43,9 @@ class Rl:
     """Folder for the policy, the checkpoint and the metrics."""
     policy: Path | None = None
     """Folder of the policy to start from."""
+    recipe: Recipe | None = None
+    """Values that --update, --gamma, --n-step and --loop.warmup-updates start from: the demo's, or those released with
+    ConRFT or with TwinRL. Batches keep their size."""
     replay: tuple[str, ...] = field(default=(), repr=False)
     """unix://…, redis://… or rediss://…, once per shard."""
     prefix: str = "twinrl"
@@ -55,6 +61,8 @@ class Rl:
 
 def main(arguments: Sequence[str]) -> int:
     start = training.start_values(Flags, arguments) or Flags()
+    if (recipe := training.recipe_in(arguments)) is not None:
+        start = with_rl_recipe(start, recipe)
     default = Rl(out=tyro.MISSING, all=start)
     command = tyro.cli(Rl, prog="twinrl rl", args=arguments, default=default, config=(tyro.conf.UseAppendAction,))
     settings = _settings(command)
@@ -75,11 +83,23 @@ def _settings(command: Rl) -> RlSettings:
     policy = flags.policy if command.policy is None else command.policy.resolve()
     if policy is None:
         raise InputError("name the policy to start from: --policy FOLDER (twinrl sft makes one)")
+    _check(policy)
     own: dict[str, Any] = {"policy": policy, "replay": _replay(command)}
     if own["replay"] is None:
         raise InputError("name the replay that actors write to: --replay URL, once per shard")
     own["schema"] = training.schema_of(PolicySettings(), policy, flags.schema)
     return training.fitted(RlSettings, flags, **own)
+
+
+def _check(policy: Path) -> None:
+    """Raises InputError for a policy that cannot be trained like this, or not on this machine."""
+    found = policy_settings(policy)
+    if found.action_head != "consistency":
+        raise InputError(
+            f"{policy} has a {found.action_head} head, reinforcement learning needs a consistency head: "
+            f"twinrl sft --policy {policy} --head consistency makes one on its backbone"
+        )
+    check_language(found)
 
 
 def _replay(command: Rl) -> ReplaySettings | None:

@@ -9,9 +9,14 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Suppress
 
+from learner.datasets.episode import ActionScale
+from learner.recipes import Recipe, with_train_recipe
 from learner.settings import SftSettings
+from learner.starting import starting_settings
+from policy.checkpoint import policy_settings
 from policy.presets import preset
 from policy.settings import PolicySettings
+from policy.transfer import described
 from protos.errors import InputError
 from protos.schema import Schema
 from services.cluster.addresses import Addresses
@@ -30,6 +35,7 @@ class Flags(SftSettings):
     policy: Suppress[PolicySettings] = field(default_factory=PolicySettings)
     initial_policy: Suppress[Path | None] = None
     schema: Suppress[Schema] = field(default_factory=Schema)
+    action_scale: Suppress[ActionScale | None] = None
 
     def __post_init__(self) -> None:
         """Nothing: what comes of the flags is checked when it is whole."""
@@ -43,8 +49,14 @@ class Sft:
     """Folder for the policy, the checkpoint and the metrics."""
     policy: str = ""
     """tiny, small or base for a new one, or the folder of a policy to go on from; tiny where nothing is said."""
+    recipe: Recipe | None = None
+    """Values that --train starts from: the demo's, or those released with ConRFT or with TwinRL."""
     steps: int | None = None
     """Short for --train.steps."""
+    metres: float | None = None
+    """Displacement per step at an action of 1, kept with the policy; the first dataset's where it is not given."""
+    radians: float | None = None
+    """Rotation per step at an action of 1; given together with --metres."""
     replay: tuple[str, ...] = field(default=(), repr=False)
     """unix://…, redis://… or rediss://…, once per shard."""
     prefix: str = "twinrl"
@@ -62,10 +74,16 @@ class Sft:
 
 def main(arguments: Sequence[str]) -> int:
     start = training.start_values(Flags, arguments) or Flags()
+    if (recipe := training.recipe_in(arguments)) is not None:
+        start = with_train_recipe(start, recipe)
     default = Sft(out=tyro.MISSING, all=start)
     command = tyro.cli(Sft, prog="twinrl sft", args=arguments, default=default, config=(tyro.conf.UseAppendAction,))
     settings = _settings(command)
+    line = _start(settings)
     training.prepare_folder(command.out, settings, resume=command.resume)
+
+    if line and not command.resume:
+        sys.stdout.write(line + "\n")
 
     def job(stop: training.Stop, watch: training.Watch) -> bool:
         from learner.stages import run_sft
@@ -79,7 +97,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _settings(command: Sft) -> SftSettings:
     flags = command.all
-    own: dict[str, Any] = {"replay": _replay(command), "data": tuple(folder.resolve() for folder in flags.data)}
+    scale = _scale(command) or flags.action_scale
+    own: dict[str, Any] = {
+        "action_scale": scale,
+        "replay": _replay(command),
+        "data": tuple(folder.resolve() for folder in flags.data),
+    }
     if command.steps is not None:
         own["train"] = replace(flags.train, steps=command.steps)
     initial = flags.initial_policy
@@ -92,6 +115,22 @@ def _settings(command: Sft) -> SftSettings:
         initial = own["initial_policy"] = Path(command.policy).resolve()
     own["schema"] = training.schema_of(own.get("policy", flags.policy), initial, flags.schema)
     return training.fitted(SftSettings, flags, **own)
+
+
+def _start(settings: SftSettings) -> str:
+    """What is kept of the initial policy, where not all of it is. Raises InputError when it cannot be started from."""
+    wanted = starting_settings(settings)
+    if settings.head == "keep" or settings.initial_policy is None:
+        return ""
+    return described(policy_settings(settings.initial_policy), wanted)
+
+
+def _scale(command: Sft) -> ActionScale | None:
+    if command.metres is None and command.radians is None:
+        return None
+    if command.metres is None or command.radians is None:
+        raise InputError("an action scale has two numbers: give --metres and --radians")
+    return ActionScale(metres=command.metres, radians=command.radians)
 
 
 def _replay(command: Sft) -> ReplaySettings | None:

@@ -1,0 +1,133 @@
+"""What fine-tuning starts from: backbone, head, language, and what an action of 1 means."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from samples import SCHEMA, SMALL, make_demo
+
+from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.rlds_writer import RldsWriter
+from learner.settings import SftSettings, TrainSettings
+from learner.stages import run_sft
+from learner.starting import starting_policy, starting_scale, starting_settings
+from policy.checkpoint import load_manifest, load_policy, save_policy
+from policy.model import Policy
+from policy.settings import ActionUnits, DiffusionSettings
+from protos.errors import InputError
+from protos.schema import Outcome, Source
+
+FIRST, SECOND = ActionScale(metres=0.02, radians=0.1), ActionScale(metres=0.01, radians=0.2)
+IMPORTED = replace(
+    SMALL,
+    action_head="diffusion",
+    diffusion=DiffusionSettings(action_dim=7, hidden=16, blocks=1),
+    active_action_dims=tuple(range(7)),
+    action_units=ActionUnits(scale=(1.5,) * 7, offset=(0.1,) * 7),
+    proprio_indices=(),
+    language_folder="language",
+)
+
+
+def never():
+    return False
+
+
+def write(folder, scale, count, seed):
+    """An RLDS dataset of `count` episodes."""
+    rng = np.random.default_rng(seed)
+    writer = RldsWriter(folder, SCHEMA, action_scale=scale)
+    for i in range(count):
+        demo = make_demo(rng)
+        episode = RecordedEpisode(
+            name=f"e{i}",
+            instruction=demo.instruction,
+            configuration=demo.configuration,
+            observation=demo.observation,
+            action=demo.action,
+            reward=np.eye(10, dtype=np.float32)[9],
+            human=np.ones(10, bool),
+            outcome=Outcome.SUCCESS,
+            source=Source.REAL,
+        )
+        writer.add(episode)
+    writer.close()
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two datasets whose actions mean different things."""
+    return write(tmp_path / "first", FIRST, 2, 0), write(tmp_path / "second", SECOND, 3, 1)
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """A policy folder as an import without a tokenizer leaves it."""
+    torch.manual_seed(0)
+    save_policy(tmp_path / "imported", Policy(IMPORTED))
+    return tmp_path / "imported"
+
+
+def settings_of(data, **changes):
+    train = TrainSettings(steps=6, batch_size=8)
+    return replace(SftSettings(data=tuple(data), schema=SCHEMA, policy=SMALL, train=train, log_every=1), **changes)
+
+
+def test_several_datasets_share_one_scale_that_stays_with_the_policy(data, tmp_path):
+    assert run_sft(settings_of(data), tmp_path / "one", resume=False, stop=never)
+    assert load_manifest(tmp_path / "one" / "policy")["action_scale"] == {"metres": 0.02, "radians": 0.1}
+    going_on = settings_of(data[::-1], initial_policy=tmp_path / "one" / "policy")
+    assert starting_scale(going_on) == FIRST, "what the head has learned, not what the first dataset says"
+    assert run_sft(going_on, tmp_path / "two", resume=False, stop=never)
+    assert load_manifest(tmp_path / "two" / "policy")["action_scale"] == {"metres": 0.02, "radians": 0.1}
+    given = replace(going_on, action_scale=SECOND)
+    assert starting_scale(given) == SECOND
+
+
+def test_a_policy_of_nobodys_scale_takes_that_of_the_data(data, imported):
+    assert starting_scale(settings_of(data, initial_policy=imported)) is None
+    assert starting_scale(settings_of(data)) is None
+
+
+def test_a_new_head_on_an_imported_backbone_resumes_exactly(data, imported, tmp_path):
+    settings = settings_of(data, initial_policy=imported, head="consistency", language="stand-in")
+    assert run_sft(settings, tmp_path / "whole", resume=False, stop=never)
+    asked = iter(range(1000))
+    assert not run_sft(settings, tmp_path / "parts", resume=False, stop=lambda: next(asked) > 9)
+    assert 0 < load_manifest(tmp_path / "parts" / "checkpoint")["progress"]["step"] < 6
+    assert run_sft(settings, tmp_path / "parts", resume=True, stop=never)
+    whole, parts = (load_policy(tmp_path / name / "policy") for name in ("whole", "parts"))
+    assert whole.weights_id() == parts.weights_id()
+    assert (whole.settings.action_head, whole.settings.language_folder) == ("consistency", "")
+    assert load_manifest(tmp_path / "whole" / "policy")["action_scale"] == {"metres": 0.02, "radians": 0.1}
+
+
+def test_a_backbone_that_does_not_train_is_the_imported_one(data, imported, tmp_path):
+    settings = settings_of(data, initial_policy=imported, head="consistency", language="stand-in")
+    settings = replace(settings, train=replace(settings.train, backbone="frozen"))
+    assert starting_policy(settings).backbone_id == load_policy(imported).backbone_id
+    assert run_sft(settings, tmp_path / "out", resume=False, stop=never)
+    assert load_policy(tmp_path / "out" / "policy").backbone_id == load_policy(imported).backbone_id
+
+
+def test_a_missing_language_encoder_is_said_before_anything_is_read(data, imported, tmp_path):
+    settings = settings_of([tmp_path / "nowhere"], initial_policy=imported, head="consistency")
+    with pytest.raises(InputError, match=r"no such folder on this machine.*--tokenizer FOLDER.*language='stand-in'"):
+        run_sft(settings, tmp_path / "out", resume=False, stop=never)
+
+
+def test_a_head_that_has_learned_is_not_replaced(data, tmp_path):
+    save_policy(tmp_path / "start", Policy(SMALL))
+    with pytest.raises(InputError, match="has a consistency head already"):
+        starting_settings(settings_of(data, initial_policy=tmp_path / "start", head="consistency"))
+
+
+def test_data_that_do_not_fit_into_memory_are_refused(data, tmp_path):
+    one = 11 * (2 * 16 * 16 * 3 + 19 * 4)
+    assert run_sft(settings_of(data, memory_bytes=5 * one), tmp_path / "fits", resume=False, stop=never)
+    with pytest.raises(
+        InputError, match=rf"memory_bytes={5 * one - 1}: with 3 of the 3 episodes of .*{5 * one:,} bytes"
+    ):
+        run_sft(settings_of(data, memory_bytes=5 * one - 1), tmp_path / "out", resume=False, stop=never)
