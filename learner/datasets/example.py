@@ -45,8 +45,9 @@ def decode_feature(data: memoryview) -> Values:
     kind, lists = 0, [memoryview(b"")]
     for number, wire, value in _fields(data):
         if number in {_BYTES_LIST, _FLOAT_LIST, _INT64_LIST} and wire == _BYTES:
-            lists = [*lists, value] if number == kind else [value]
-            kind = number
+            if number != kind:
+                kind, lists = number, []
+            lists.append(value)
     if kind == _FLOAT_LIST:
         return np.concatenate([_floats(each) for each in lists])
     if kind == _INT64_LIST:

@@ -19,6 +19,7 @@ from protos.errors import CorruptData, InputError
 
 Kind = Literal["tensor", "image", "text", "other"]
 _NUMBERS = ("bool", "float", "int", "uint")
+_MOST_AXES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,9 @@ class FeatureSpec:
         if min(self.shape, default=1) < 1:
             raise InputError(f"numbers of a fixed shape are wanted, this one's is {self.shape}")
         values = decode_feature(data)
-        if isinstance(values, list) or len(values) % math.prod(self.shape):
-            raise CorruptData(f"{len(values)} values do not fill rows of shape {self.shape}")
+        size = math.prod(self.shape)
+        if isinstance(values, list) or not len(values) or len(values) % size or len(self.shape) > _MOST_AXES:
+            raise CorruptData(f"{len(values)} values do not fill rows of shape {self.shape[:_MOST_AXES]}")
         return values.reshape(-1, *self.shape)
 
     def strings(self, data: memoryview) -> list[str]:
@@ -77,7 +79,7 @@ def _leaves(node: Any, name: str, *, stepwise: bool, where: Path) -> Iterator[tu
             yield from _leaves(node["sequence"]["feature"], name, stepwise=True, where=where)
         else:
             yield name, _leaf(node, stepwise)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CorruptData(f"{where}: {name or 'the top'} is not a feature ({error!r})") from error
 
 

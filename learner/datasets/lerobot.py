@@ -7,6 +7,7 @@ videos/… ──────► pictures ────────────�
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ class LeRobotDataset:
         self.name, self.path, self.schema = path.name, path, schema
         self._info = read_info(path)
         self._features: dict[str, Any] = self._info["features"]
-        self._stored = layout.own_scale(self._info) if mapping is None else None
-        self._mapping = LeRobotMapping()
-        if mapping is not None:
-            self._mapping = mapping
-            mapping.check(self._features, path)
-        elif self._stored is None:
+        self._mapping = mapping or LeRobotMapping()
+        with _sense_of(path / layout.INFO):
+            self._stored = layout.own_scale(self._info) if mapping is None else None
+            if mapping is not None:
+                mapping.check(self._features, path)
+        if mapping is None and self._stored is None:
             raise InputError(_nothing_describes(path, self._features))
         self._rows = [row for rows in tables.read_episodes(path) for row in rows]
         self._tasks = tables.read_tasks(path / layout.TASKS) if self._rows else {}
@@ -67,8 +68,9 @@ class LeRobotDataset:
         """Of other people's data it is fitted when first asked for."""
         if self._scale is None:
             chosen = self._rows[: self._mapping.scale_episodes]
-            moved = (self._mapping.motion(_numbers(self._data(row), self._mapping.action))[0] for row in chosen)
-            self._scale = ActionScale.fit(moved, percentile=self._mapping.scale_percentile)
+            with _sense_of(self.path):
+                moved = (self._mapping.motion(_numbers(self._data(row), self._mapping.action))[0] for row in chosen)
+                self._scale = ActionScale.fit(moved, percentile=self._mapping.scale_percentile)
         return self._scale
 
     def __len__(self) -> int:
@@ -80,13 +82,9 @@ class LeRobotDataset:
     def read(self, index: int) -> RecordedEpisode:
         """One episode. Raises CorruptData."""
         row = self._rows[index]
-        try:
+        with _sense_of(f"{self.path}: episode {index}"):
             table = self._data(row)
             return self._ours(row, table) if self._stored is not None else self._mapped(row, table)
-        except InputError:
-            raise
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise CorruptData(f"{self.path}: episode {index} cannot be read ({error!r})") from error
 
     def _ours(self, row: Row, table: pa.Table) -> RecordedEpisode:
         assert self._stored is not None
@@ -203,10 +201,24 @@ def read_info(path: Path) -> dict[str, Any]:
 def stored_schema(path: Path) -> Schema | None:
     """Picture sizes of a dataset that we wrote; None for one of others."""
     info = read_info(path)
-    if layout.own_scale(info) is None:
-        return None
-    side, wrist = (info["features"][key]["shape"][0] for key in layout.CAMERAS)
-    return Schema(side_px=side, wrist_px=wrist)
+    with _sense_of(path / layout.INFO):
+        if layout.own_scale(info) is None:
+            return None
+        side, wrist = (info["features"][key]["shape"][0] for key in layout.CAMERAS)
+        return Schema(side_px=side, wrist_px=wrist)
+
+
+@contextmanager
+def _sense_of(what: Path | str) -> Iterator[None]:
+    """Raises CorruptData for whatever a description or a table that makes no sense leads to."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise CorruptData(f"{what}: makes no sense ({error!r})") from error
+    except pa.ArrowException as error:
+        raise CorruptData(f"{what}: cannot be read ({error!r})") from error
 
 
 def _nothing_describes(path: Path, features: Row) -> str:

@@ -12,6 +12,7 @@ The layout is that of lerobot 0.6 (`LeRobotDatasetMetadata`, `DatasetInfo`, `get
 allows many episodes in one file. We write a file per episode: a parquet file without its footer is lost as a whole.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ EPISODES_PER_FILE = 100
 
 INFO, STATS, TASKS = Path("meta/info.json"), Path("meta/stats.json"), Path("meta/tasks.parquet")
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+_BLANK = re.compile(r"\{(video_key|chunk_index|file_index)(?::0(\d)d)?\}")
+"""What is filled in in a path; `str.format` would also do whatever else a file asks for."""
 EPISODES_PATH = f"meta/episodes/{_FILE}.parquet"
 DATA_PATH = f"data/{_FILE}.parquet"
 VIDEO_PATH = f"videos/{{video_key}}/{_FILE}.mp4"
@@ -70,9 +73,10 @@ class Slot:
 
     def path(self, folder: Path, template: str, video_key: str = "") -> Path:
         """`template` filled in. Raises CorruptData for one that leads out of the folder."""
-        filled = template.format(video_key=video_key, chunk_index=self.chunk_index, file_index=self.file_index)
-        if Path(filled).is_absolute() or ".." in Path(filled).parts:
-            raise CorruptData(f"{folder}: a path {filled!r} that leads out of it")
+        values = {"video_key": video_key, "chunk_index": self.chunk_index, "file_index": self.file_index}
+        filled = _BLANK.sub(lambda blank: str(values[blank[1]]).zfill(int(blank[2] or 0)), template)
+        if "{" in filled or Path(filled).is_absolute() or ".." in Path(filled).parts:
+            raise CorruptData(f"{folder}: a path {filled!r} that leads out of it, or is not filled in")
         return folder / filled
 
 

@@ -20,6 +20,9 @@ from services.durable import write_durably
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """`datasets.Image`: a PNG or JPEG file; `path` is null where the bytes are here."""
 _INTEGERS = ("chunk_index", "file_index")
+MAX_BYTES = 8 << 30
+"""Of one table in memory. Runs of equal values take nothing in a file."""
+_ROWS_AT_ONCE = 1024
 
 
 def data_schema(features: Mapping[str, Any]) -> pa.Schema:
@@ -66,9 +69,19 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             missing = set(columns or ()) - set(file.schema_arrow.names)
             if missing:
                 raise CorruptData(f"{path}: has no column {min(missing)!r}")
-            return file.read(columns)
+            return _bounded(file, columns, path)
     except (pa.ArrowException, OSError) as error:
         raise CorruptData(f"{path}: not a whole parquet file ({' '.join(str(error).split())})") from error
+
+
+def _bounded(file: pq.ParquetFile, columns: Sequence[str] | None, path: Path) -> pa.Table:
+    parts, size = [file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)], 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+        size += batch.nbytes
+        if size > MAX_BYTES:
+            raise CorruptData(f"{path}: more than {MAX_BYTES} bytes in memory")
+        parts.append(pa.Table.from_batches([batch]).select(columns or file.schema_arrow.names))
+    return pa.concat_tables(parts)
 
 
 def read_episodes(folder: Path) -> Iterator[list[dict[str, Any]]]:

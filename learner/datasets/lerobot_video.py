@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.datasets.pictures import resize
+from learner.datasets.pictures import MAX_PIXELS, resize
 from protos.errors import CorruptData, InputError
 from protos.schema import U8
 
@@ -56,14 +56,15 @@ def encode(frames: U8, fps: int) -> bytes:
 def decode(path: Path, times: NDArray[np.float64], fps: float, px: int) -> U8:
     """(n, px, px, 3): the frames of a video shown at `times` [s], which increase.
 
-    Raises CorruptData for a file that does not decode, or has no frame near one of the times.
+    ffmpeg is handed this one file, as MP4: given a name it would also open what a playlist in the file names. Raises CorruptData for a file that does not decode, or has no frame near one of the times.
     """
     reach = TOLERANCE / fps
     out = np.empty((len(times), px, px, 3), np.uint8)
     done = 0
     try:
-        with av.open(str(path)) as container:
+        with path.open("rb") as file, av.open(file, format="mp4") as container:
             stream = container.streams.video[0]
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             container.seek(max(0, int((times[0] - reach) / stream.time_base)), stream=stream, backward=True)
             for frame in container.decode(stream):
                 while done < len(times) and frame.time > times[done] - reach:
@@ -73,6 +74,6 @@ def decode(path: Path, times: NDArray[np.float64], fps: float, px: int) -> U8:
                     done += 1
                 if done == len(times):
                     return out
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError) as error:
         raise CorruptData(f"{path}: a video that does not decode ({error})") from error
     raise CorruptData(f"{path}: ends before {times[done]:.3f} s")

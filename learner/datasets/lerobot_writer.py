@@ -87,8 +87,7 @@ class LeRobotWriter:
             if self.folder.exists() and any(self.folder.iterdir()):
                 raise InputError(f"{self.folder} is not empty and not a LeRobotDataset; name a new folder")
             return Written()
-        info = json.loads(path.read_text())
-        if info.get("features") != self._features:
+        if read_info(self.folder)["features"] != self._features:
             raise SchemaMismatch(
                 f"{self.folder} holds a LeRobotDataset with other features (picture size, video or png, action scale, "
                 f"or another writer); name a new folder"

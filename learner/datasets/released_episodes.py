@@ -29,6 +29,8 @@ from protos.errors import CorruptData
 from protos.schema import F32, U8, Observation, Outcome, Schema
 
 F64 = NDArray[np.float64]
+MAX_STEPS = 20_000
+"""Of one episode. A file may name one and the same frame any number of times."""
 _GRIPPER_END = 1e-3
 """How near to the widest or narrowest a gripper counts as there."""
 
@@ -60,8 +62,8 @@ class Extremes:
 def raw_track(data: Any, hand: str, hz: float, schema: Schema) -> Track:
     """The episode of a raw file. Raises CorruptData."""
     frames = data.get("data") if isinstance(data, dict) else None
-    if not isinstance(frames, list) or len(frames) < 2:
-        raise CorruptData('no list of two or more frames under "data"')
+    if not isinstance(frames, list) or not 2 <= len(frames) <= MAX_STEPS:
+        raise CorruptData(f'no list of 2 to {MAX_STEPS} frames under "data"')
     pose = np.stack([_numbers(frame, f"{hand}_pose", 6) for frame in frames])
     gripper = np.concatenate([_numbers(frame, f"{hand}_gripper", 1) for frame in frames])
     rotation = motion.quaternions(pose[:, 3:], "euler")
@@ -107,6 +109,8 @@ def training_tracks(data: Any, extremes: Extremes | None, *, in_metres: bool, sc
         if row == len(data) - 1 or _numbers(transition, "dones", 1)[0]:
             yield _training_track(data[start : row + 1], extremes, in_metres, schema)
             start = row + 1
+        elif row - start == MAX_STEPS:
+            raise CorruptData(f"an episode of more than {MAX_STEPS} transitions")
 
 
 def stored_extremes(path: Path) -> Extremes | None:
@@ -178,9 +182,12 @@ def _picture(holder: Any, name: str) -> U8:
 
 
 def _numbers(holder: Any, name: str, size: int | None) -> F64:
-    """Finite numbers (size,), whatever shape they were stored in."""
+    """Finite numbers (size,) of an array of any shape, a list of numbers, or a number."""
+    value = _entry(holder, name, object)
+    if isinstance(value, list | tuple) and any(isinstance(each, list | tuple | np.ndarray) for each in value):
+        raise CorruptData(f"{name} is a list of lists")
     try:
-        numbers = np.asarray(_entry(holder, name, object), np.float64).reshape(-1)
+        numbers = np.asarray(value, np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
         raise CorruptData(f"{name} is not made of numbers") from error
     if len(numbers) != (len(numbers) if size is None else size) or not np.isfinite(numbers).all():

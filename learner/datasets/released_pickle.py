@@ -37,7 +37,7 @@ _GETS = {"GET", "BINGET", "LONG_BINGET"}
 def read_plain(file: IO[bytes], limit_bytes: int) -> Any:
     """The value of a pickle. Raises CorruptData, with what it wanted to import where it is not plain."""
     source = _Source(file, limit_bytes)
-    machine = _Machine()
+    machine = _Machine(source.spend)
     try:
         for opcode, argument, _ in pickletools.genops(cast(IO[bytes], source)):
             source.spend(_COST_BYTES)
@@ -85,7 +85,9 @@ class _Source:
 class _Machine:
     """The stack, the memo, and the instructions that are carried out."""
 
-    def __init__(self) -> None:
+    def __init__(self, spend: Callable[[int], None]) -> None:
+        """`spend` hears of bytes that are made of others, which the memo may bring any number of times."""
+        self._spend = spend
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -129,13 +131,18 @@ class _Machine:
             "MEMOIZE": lambda: self._memo.__setitem__(len(self._memo), self._stack[-1]),
             "GLOBAL": lambda: self._stack.append(_named(*str(argument).split(" ", 1))),
             "STACK_GLOBAL": lambda: self._stack.append(_named(*self._pop(2))),
-            "REDUCE": lambda: self._stack.append(_called(*self._pop(2))),
-            "BUILD": lambda: _built(self._stack[-2], *self._pop(1)),
+            "REDUCE": lambda: self._made(_called(*self._pop(2))),
+            "BUILD": lambda: self._made(_built(*self._pop(2))),
         }
         if name not in special:
             wanted = f" of {argument}" if name == "INST" else ""
             raise CorruptData(f"the instruction {name}{wanted}, which plain values and arrays do not need")
         special[name]()
+
+    def _made(self, value: Any) -> None:
+        if isinstance(value, bytes | np.ndarray):
+            self._spend(memoryview(value).nbytes)
+        self._stack.append(value)
 
     def _pop(self, count: int) -> list[Any]:
         if len(self._stack) - count < (self._marks[-1] if self._marks else 0):
@@ -181,11 +188,12 @@ def _called(function: Any, arguments: Any) -> Any:
     return FUNCTIONS[function](*arguments)
 
 
-def _built(target: Any, state: Any) -> None:
-    """Fills in an array or a type that was made empty."""
+def _built(target: Any, state: Any) -> Any:
+    """Fills in an array or a type that was made empty, and gives it back."""
     if isinstance(target, ArrayType):
         target.set_order(state)
     elif isinstance(target, np.ndarray):
         FUNCTIONS[Name.SET_STATE](target, state)
     else:
         raise CorruptData("a state for what is neither an array nor a type")
+    return target

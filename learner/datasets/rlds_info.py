@@ -10,6 +10,7 @@ from protos.errors import CorruptData, InputError
 
 INFO = "dataset_info.json"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_MAX_EPISODES = 1 << 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +77,14 @@ def read_info(folder: Path) -> DatasetInfo:
             for each in record.get("splits", ())
         }
         return DatasetInfo(name=str(record["name"]), version=str(record.get("version", "")), splits=splits)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise CorruptData(f"{path}: not the description of a dataset ({error!r})") from error
 
 
 def _count(length: Any) -> int:
-    if int(length) < 0:
+    if not 0 <= int(length) <= _MAX_EPISODES:
         raise ValueError(f"a shard of {length} episodes")
     return int(length)
 

@@ -23,6 +23,7 @@ _DTYPES = frozenset(
 )
 _MAX_ITEMS = 65_536
 _MAX_TEXT = 65_536
+_MAX_DEPTH = 64
 _PLACEHOLDER = "PLACEHOLDER://"
 _CHUNKED = "__msgpack_chunked_array__"
 
@@ -42,6 +43,8 @@ def read_msgpack(path: Path) -> dict[str, Any]:
 
 def leaves(tree: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
     """The arrays of a tree by their paths, `a/b/c`."""
+    if prefix.count("/") > _MAX_DEPTH:
+        raise CorruptData(f"{where}: maps nested more than {_MAX_DEPTH} deep")
     for name, value in tree.items():
         path = f"{prefix}{name}"
         if not isinstance(name, str) or "/" in name:
