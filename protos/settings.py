@@ -17,6 +17,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from protos.errors import InputError
 
 T = TypeVar("T")
+_CONTAINERS: tuple[tuple[Any, Any, str], ...] = (
+    (Path, str | Path, "a path"),
+    *((kind, list | tuple, "a list") for kind in (tuple, list, Sequence)),
+    *((kind, Mapping, "an object") for kind in (dict, Mapping)),
+)
 
 
 def to_json(settings: Any) -> dict[str, Any]:
@@ -71,7 +76,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where}={value!r}: choose one of {', '.join(map(repr, arguments))}")
         return value
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind(value)
+        return _convert_enum(kind, value, where)
+    for container, plain, name in _CONTAINERS:
+        if (kind is container or origin is container) and not isinstance(value, plain):
+            raise InputError(f"{where}={value!r}: expected {name}")
     if kind is Path:
         return Path(value)
     if origin is tuple:
@@ -81,6 +89,14 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (dict, Mapping):
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     return _convert_scalar(kind, value, where)
+
+
+def _convert_enum(kind: type[Enum], value: Any, where: str) -> Enum:
+    try:
+        return kind(value)
+    except ValueError as error:
+        choices = ", ".join(repr(each.value) for each in kind)
+        raise InputError(f"{where}={value!r}: choose one of {choices}") from error
 
 
 def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:

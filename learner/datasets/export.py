@@ -6,7 +6,8 @@
 Episodes go through one at a time, so neither side need fit into memory.
 """
 
-from collections import Counter
+import logging
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,16 +18,21 @@ from learner.datasets.episode import ActionScale, RecordedEpisode, Writer
 from learner.datasets.json_files import read_json
 from learner.datasets.lerobot_layout import INFO, Pictures
 from learner.datasets.rlds_own import MARK
-from protos.errors import InputError
+from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import Buffer, Outcome, Schema, Source
 from protos.settings import from_json
-from services.replay import Episode, ReplayReader, ReplaySettings
+from services.replay import Episode, ReplaySettings
 from services.replay.connection import connect, masked, reaching
+from services.replay.episodes import Track
+from services.replay.frame_demand import FrameDemand
 from services.replay.handshake import schema_key
+from services.replay.shards import Shards
+
+log = logging.getLogger(__name__)
 
 Format = Literal["lerobot", "rlds"]
-KEPT_BYTES = 1 << 30
-"""Decoded episodes that wait to be written; several times what one pass over the servers brings."""
+WAITING_BYTES = 1 << 30
+"""Segments of unfinished episodes, per shard and buffer."""
 SIZES = range(16, 1025, 16)
 """Picture sizes that a schema may have."""
 
@@ -127,26 +133,33 @@ def recorded(episode: Episode) -> RecordedEpisode:
 def replay_episodes(settings: ReplaySettings, schema: Schema, buffers: Sequence[Buffer]) -> Iterator[Episode]:
     """The episodes that are in some buffers now, with their frames; those still under way are left out.
 
-    Raises Unreachable, SchemaMismatch.
+    One is decoded at a time. Raises Unreachable, also when one of several shards does not answer, and SchemaMismatch.
     """
-    reader = ReplayReader(
+    arrived = deque[Track]()
+    shards = Shards(
         settings,
         schema,
         buffers=buffers,
-        gamma=1.0,
-        n_step=1,
-        capacity={},
-        keep_frames=buffers,
-        episode_bytes=KEPT_BYTES,
+        demands=dict.fromkeys(buffers, FrameDemand(always=True, recompute=False)),
+        waiting_bytes=WAITING_BYTES,
+        deliver=lambda track, _: arrived.append(track),
         name="export",
+        tell=dict,
     )
-    with closing(reader):
-        last: dict[Buffer, list[Episode]] = {buffer: [] for buffer in buffers}
-        while reader.poll():
-            for buffer in buffers:
-                known = {id(episode) for episode in last[buffer]}  # alive in `last`, so no other object has its id
-                last[buffer] = reader.episodes(buffer)
-                yield from (episode for episode in last[buffer] if id(episode) not in known)
+    with closing(shards):
+        while shards.poll():
+            while arrived:
+                yield from _decoded(arrived.popleft(), schema)
+        if away := shards.away():
+            raise Unreachable(f"replay shard {min(away)} does not answer: what it has is missing from the export")
+
+
+def _decoded(track: Track, schema: Schema) -> Iterator[Episode]:
+    """None for one whose frames are damaged, which is logged."""
+    try:
+        yield track.episode(schema)
+    except CorruptData as error:
+        log.warning("left out an episode of buffer %s: %s", track.buffer, error)
 
 
 def find_schema(settings: ReplaySettings) -> Schema:
@@ -190,5 +203,8 @@ def stored_schema(path: Path) -> Schema | None:
 
         return lerobot.stored_schema(path)
     if (path / MARK).is_file():
-        return from_json(Schema, read_json(path / MARK)["schema"], MARK)
+        try:
+            return from_json(Schema, read_json(path / MARK)["schema"], MARK)
+        except (KeyError, TypeError, InputError) as error:
+            raise CorruptData(f"{path / MARK}: no picture sizes in it ({error})") from error
     return None

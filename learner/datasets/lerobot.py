@@ -215,10 +215,11 @@ def _sense_of(what: Path | str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise CorruptData(f"{what}: makes no sense ({error!r})") from error
-    except pa.ArrowException as error:
-        raise CorruptData(f"{what}: cannot be read ({error!r})") from error
+    except (
+        *(LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError),
+        pa.ArrowException,
+    ) as error:
+        raise CorruptData(f"{what} cannot be read ({error!r})") from error
 
 
 def _nothing_describes(path: Path, features: Row) -> str:

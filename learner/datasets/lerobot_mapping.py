@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.datasets import motion
-from learner.datasets.motion import ROTATION_COLUMNS, RotationForm
+from learner.datasets.motion import ROTATION_COLUMNS, RotationForm, between
 from protos.errors import InputError
 from protos.schema import F32, PROPRIO_DIM, Outcome, Source
 
@@ -103,7 +103,7 @@ class LeRobotMapping:
         if state is None:
             return np.zeros((rows, PROPRIO_DIM), np.float32)
         rotation = motion.quaternions(state[:, list(self.state_rotation_at)], self.state_rotation)
-        opening = _between(state[:, self.state_gripper_at], self.state_gripper)
+        opening = between(state[:, self.state_gripper_at], self.state_gripper)
         return motion.proprio(state[:, list(self.state_position)], rotation, opening, hz)
 
     def motion(self, action: Numbers) -> tuple[F32, F32]:
@@ -113,14 +113,9 @@ class LeRobotMapping:
         if self.action_rotation_at:
             turned = motion.quaternions(self._turned(action), self.action_rotation)
             moved[:, 3:6] = motion.rotation_vectors(turned)
-        command = 2.0 * _between(action[:, self.action_gripper_at], self.action_gripper) - 1.0
+        command = 2.0 * between(action[:, self.action_gripper_at], self.action_gripper) - 1.0
         return moved, command.astype(np.float32)
 
     def _turned(self, action: Numbers) -> Numbers:
         turned = action[:, list(self.action_rotation_at)]
         return turned if self.action_rotation == "quaternion_xyzw" else self.radians * turned
-
-
-def _between(value: Numbers, ends: tuple[float, float]) -> Numbers:
-    """0 at the first end, 1 at the second."""
-    return ((value - ends[0]) / (ends[1] - ends[0])).clip(0.0, 1.0)

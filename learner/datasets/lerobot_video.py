@@ -56,7 +56,8 @@ def encode(frames: U8, fps: int) -> bytes:
 def decode(path: Path, times: NDArray[np.float64], fps: float, px: int) -> U8:
     """(n, px, px, 3): the frames of a video shown at `times` [s], which increase.
 
-    ffmpeg is handed this one file, as MP4: given a name it would also open what a playlist in the file names. Raises CorruptData for a file that does not decode, or has no frame near one of the times.
+    ffmpeg is handed this one file, as MP4: given a name, it would also open what a playlist in the file names. Raises
+    CorruptData for a file that does not decode, or has no frame near one of the times.
     """
     reach = TOLERANCE / fps
     out = np.empty((len(times), px, px, 3), np.uint8)

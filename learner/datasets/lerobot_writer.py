@@ -19,6 +19,7 @@ from learner.datasets import lerobot_layout as layout
 from learner.datasets import lerobot_tables as tables
 from learner.datasets import lerobot_video as video
 from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.lerobot import read_info
 from learner.datasets.lerobot_layout import Pictures, Slot
 from learner.datasets.lerobot_repair import Written, recover
 from learner.datasets.lerobot_stats import Stats, as_lists, combine, number_stats, picture_stats

@@ -56,6 +56,11 @@ def proprio(position: NDArray[np.floating], rotation: F64, opening: NDArray[np.f
     return out
 
 
+def between(value: NDArray[np.floating], ends: tuple[float, float]) -> NDArray[np.floating]:
+    """Gripper values (n,) as 0 at the first end, 1 at the second."""
+    return ((value - ends[0]) / (ends[1] - ends[0])).clip(0.0, 1.0)
+
+
 def _from_euler(angles: F64) -> F64:
     quaternion = np.tile((1.0, 0.0, 0.0, 0.0), (len(angles), 1))
     for axis in range(3):

@@ -63,7 +63,7 @@ def raw_track(data: Any, hand: str, hz: float, schema: Schema) -> Track:
     """The episode of a raw file. Raises CorruptData."""
     frames = data.get("data") if isinstance(data, dict) else None
     if not isinstance(frames, list) or not 2 <= len(frames) <= MAX_STEPS:
-        raise CorruptData(f'no list of 2 to {MAX_STEPS} frames under "data"')
+        raise CorruptData(f'no list of two or more frames under "data", or one of more than {MAX_STEPS}')
     pose = np.stack([_numbers(frame, f"{hand}_pose", 6) for frame in frames])
     gripper = np.concatenate([_numbers(frame, f"{hand}_gripper", 1) for frame in frames])
     rotation = motion.quaternions(pose[:, 3:], "euler")

@@ -140,8 +140,7 @@ class _Machine:
         special[name]()
 
     def _made(self, value: Any) -> None:
-        if isinstance(value, bytes | np.ndarray):
-            self._spend(memoryview(value).nbytes)
+        self._spend(value.nbytes if isinstance(value, np.ndarray) else len(value) if isinstance(value, bytes) else 0)
         self._stack.append(value)
 
     def _pop(self, count: int) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.datasets import motion
-from learner.datasets.motion import ROTATION_COLUMNS, RotationForm
+from learner.datasets.motion import ROTATION_COLUMNS, RotationForm, between
 from protos.errors import InputError
 from protos.schema import F32, Source
 
@@ -68,13 +68,13 @@ class RldsMapping:
         """Proprioception (n, 19) of states (n, S)."""
         position, rotation, gripper = _split(state, self.state_rotation, "state")
         quaternion = motion.quaternions(rotation, self.state_rotation)
-        return motion.proprio(position, quaternion, _between(gripper, self.state_gripper), self.hz)
+        return motion.proprio(position, quaternion, between(gripper, self.state_gripper), self.hz)
 
     def motion(self, action: Numbers) -> tuple[F32, F32]:
         """Motions (n, 6) [m, rad] per step, and gripper commands (n,) from −1 close to 1 open, of actions (n, A)."""
         displacement, rotation, gripper = _split(action, self.action_rotation, "action")
         turn = motion.rotation_vectors(motion.quaternions(rotation, self.action_rotation))
-        command = 2.0 * _between(gripper, self.action_gripper) - 1.0
+        command = 2.0 * between(gripper, self.action_gripper) - 1.0
         return np.concatenate([displacement, turn], axis=1).astype(np.float32), command.astype(np.float32)
 
 
@@ -86,8 +86,3 @@ def _split(columns: Numbers, form: RotationForm, what: str) -> tuple[Numbers, Nu
             "gripper are wanted: describe the dataset in a settings file"
         )
     return columns[:, :3], columns[:, 3 : expected - 1], columns[:, -1]
-
-
-def _between(value: Numbers, ends: tuple[float, float]) -> Numbers:
-    """0 at the first end, 1 at the second."""
-    return ((value - ends[0]) / (ends[1] - ends[0])).clip(0.0, 1.0)

@@ -119,7 +119,7 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{path}: missing; give the folder of an official Octo checkpoint") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptData(f"{path}: not JSON ({error})") from error
     if not isinstance(found, dict):
         raise CorruptData(f"{path}: a JSON object expected, found {type(found).__name__}")

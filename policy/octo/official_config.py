@@ -17,6 +17,10 @@ from protos.settings import from_json
 HeadKind = Literal["diffusion", "mse", "l1"]
 _ANY = object()
 """Any value: it matters in training only, or it is read elsewhere."""
+_LARGEST, _DEEPEST = 4096, 64
+"""Widths and counts, and how many layers or blocks, so that a damaged config does not take all memory. Octo's base
+model has 3072 and 12."""
+_DEPTHS = ("layers", "blocks")
 _MODEL = (
     "observation_tokenizers",
     "task_tokenizers",
@@ -113,7 +117,7 @@ def octo_settings(config: Mapping[str, Any], params: Params) -> OctoSettings:
         "readout_tokens": readouts["action"],
         "correct_attention": model.get("use_correct_attention", False),
     }
-    return from_json(OctoSettings, values, "octo")
+    return from_json(OctoSettings, _limited(values, "octo"), "octo")
 
 
 def head_settings(
@@ -141,7 +145,18 @@ def head_settings(
 
 def _named(kwargs: Mapping[str, Any], names: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
     """Official arguments under our names, the class defaults where they are not spelled out."""
-    return {ours: kwargs.get(official, default) for official, (ours, default) in names.items()}
+    values = {ours: kwargs.get(official, default) for official, (ours, default) in names.items()}
+    return _limited(values, "model.heads.action")
+
+
+def _limited(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Refuses sizes that no Octo has; what is no number is left to the settings."""
+    for name, value in values.items():
+        limit = _DEEPEST if name in _DEPTHS else _LARGEST
+        for size in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(size, int) and not isinstance(value, bool) and not 1 <= size <= limit:
+                raise InputError(f"{where}.{name}={value}: 1 to {limit}")
+    return values
 
 
 def _stem(model: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:

@@ -1,5 +1,6 @@
 """From a replay to dataset folders, and from one format to the other."""
 
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -72,6 +73,14 @@ def test_more_episodes_than_one_pass_brings(replay, rng):
     """A pass over a server takes 64 segments; none is told twice."""
     send(replay, [make_segment(rng, f"e{i}") for i in range(150)], "twin")
     assert [episode.name for episode in replay_episodes(replay, SCHEMA, ("twin",))] == [f"e{i}" for i in range(150)]
+
+
+def test_a_shard_that_is_away_is_not_passed_over(replay, rng):
+    send(replay, [make_segment(rng, "e")], "twin")
+    found = replay_episodes(replace(replay, urls=(*replay.urls, "redis://127.0.0.1:1")), SCHEMA, ("twin",))
+    assert next(found).name == "e"
+    with pytest.raises(Unreachable, match="shard 1 does not answer"):
+        next(found)
 
 
 def test_the_schema_of_a_replay_is_found_by_its_hash(replay, rng):

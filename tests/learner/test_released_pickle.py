@@ -163,7 +163,7 @@ def test_everything_else_is_refused_by_name(value, wanted, protocol):
         (b"NNa.", "no list"),
         (b"NNNs.", "no dict"),
         (b"N)R.", "no function"),
-        (b"Nb.", "damaged"),
+        (b"Nb.", "too little on the stack"),
         (b"NNb.", "neither an array nor a type"),
         (b"cnumpy\ndtype\n)R.", "damaged"),
         (b"cnumpy\ndtype\n(X\x02\x00\x00\x00f4I00\nI01\ntR(I3\nX\x01\x00\x00\x00<N(NtNI-1\nI-1\nI0\ntb.", None),

@@ -130,6 +130,20 @@ def test_a_damaged_file_reads_or_is_refused(tmp_path, data):
     assert all(isinstance(leaf, np.ndarray) for leaf in found.values())
 
 
+def test_maps_in_maps_without_end_are_refused(tmp_path):
+    data = b"\x81\xa1a" * 1000 + b"\x80"
+    with pytest.raises(CorruptData, match="nested more than 64 deep"):
+        dict(leaves(read_msgpack(write(tmp_path / "m", data)), "file"))
+
+
+@pytest.mark.parametrize(("name", "limit"), [("num_blocks", 64), ("hidden_dim", 4096), ("diffusion_steps", 4096)])
+@pytest.mark.parametrize("size", [10**9, 0])
+def test_sizes_that_no_octo_has_are_refused(name, limit, size):
+    config = {"model": {"heads": {"action": {"name": "DiffusionActionHead", "kwargs": {name: size}}}}}
+    with pytest.raises(InputError, match=rf"model\.heads\.action\..*={size}: 1 to {limit}"):
+        head_settings(config, 1)
+
+
 def test_a_config_without_a_model(tmp_path):
     folder = write_checkpoint(tmp_path / "c", WEIGHTS, {})
     with pytest.raises(CorruptData, match="has no 'model'"):

@@ -53,6 +53,21 @@ def test_a_configuration_space_round_trips():
     assert from_json(ConfigurationSpace, to_json(space)) == space
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "moon"}, "settings.source='moon': choose one of 'twin', 'real'"),
+        ({"names": "twin"}, "settings.names='twin': expected a list"),
+        ({"pair": 5}, "settings.pair=5: expected a list"),
+        ({"sizes": [1]}, r"settings.sizes=\[1\]: expected an object"),
+        ({"where": 5}, "settings.where=5: expected a path"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(settings, message):
+    with pytest.raises(InputError, match=message):
+        from_json(Outer, settings)
+
+
 def test_unknown_key_names_the_nearest():
     with pytest.raises(InputError, match=r"settings\.inner\.rat: no such setting; nearest is 'rate'"):
         from_json(Outer, {"inner": {"rat": 1.0}})
