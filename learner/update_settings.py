@@ -1,6 +1,6 @@
 """Settings of one RL update, and the values that were released with the papers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from learner.augment import Augmentation
@@ -123,9 +123,8 @@ def twinrl_update() -> UpdateSettings:
 
     It goes with batches of 64, a discount of 0.98, and 50,000 iterations of two updates.
     """
-    return UpdateSettings(
-        critic_width=256,
-        critic_encoder="conv",
+    return replace(
+        conrft_update(),
         backbone="full",
         lr_actor=3e-5,
         lr_backbone=3e-5,
@@ -134,16 +133,6 @@ def twinrl_update() -> UpdateSettings:
         lr_warmup=2_000,
         lr_decay=98_000,
         weight_decay=1e-3,
-        tau=0.005,
         clip_norm=1.0,
         clip_norm_critic=1.0,
-        actor_every=2,
-        actor_offline=True,
-        weights_offline=(1.0, 0.1),
-        weights_start=(0.5, 1.0),
-        weights_end=(0.5, 1.0),
-        target_clip=None,
-        calql_alpha=0.1,
-        calql_actions=10,
-        sigma_weighted=True,
     )

@@ -8,7 +8,6 @@ A crash between the two leaves the old pair whole; a manifest whose file changed
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from policy.identity import wire_id
 from policy.model import Policy
 from policy.settings import PolicySettings
+from protos.durable import write_durably
 from protos.errors import CorruptData, InputError
 from protos.settings import from_json, to_json
 
@@ -28,13 +28,12 @@ MANIFEST = "manifest.json"
 
 def save(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
     """Writes a checkpoint folder; `manifest` is any JSON object."""
-    path.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     file = path / f"tensors-{digest[:12]}.safetensors"
-    _write(file, data)
+    write_durably(file, [data])
     record = {"manifest": dict(manifest), "file": file.name, "sha256": digest}
-    _write(path / MANIFEST, json.dumps(record, indent=1).encode())
+    write_durably(path / MANIFEST, [json.dumps(record, indent=1).encode()])
     for old in path.glob("tensors-*.safetensors"):
         if old != file:
             old.unlink()
@@ -106,12 +105,3 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], bytes]:
         raise InputError(f"{path}: no checkpoint here ({error.filename} is missing)") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise CorruptData(f"{path / MANIFEST}: not a checkpoint manifest") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(path.suffix + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

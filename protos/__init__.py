@@ -1,1 +1,1 @@
-"""The contract every part of TwinRL speaks: field layout, wire messages and their codec, settings, errors."""
+"""The contract every part of TwinRL speaks: field layout, wire messages and codec, settings, errors, files on disk."""

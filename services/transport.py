@@ -19,10 +19,10 @@ from pathlib import Path
 
 import grpc
 
+from protos.durable import write_durably
 from protos.errors import InputError, TwinRLError, Unreachable
 from protos.status import StatusFile
 from services.credentials import LOOPBACK, Credentials
-from services.durable import write_durably
 from services.handshake import Patience, explain, is_hopeless
 from services.tokens import TokenCarrier, TokenCheck
 

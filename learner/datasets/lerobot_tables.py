@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from learner.datasets.lerobot_layout import OURS, OWN_COLUMNS, TASK
 from learner.datasets.lerobot_stats import NAMES as STATISTICS
+from protos.durable import write_durably
 from protos.errors import CorruptData
-from services.durable import write_durably
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """`datasets.Image`: a PNG or JPEG file; `path` is null where the bytes are here."""

@@ -24,9 +24,9 @@ from learner.datasets.lerobot_layout import Pictures, Slot
 from learner.datasets.lerobot_repair import Written, recover
 from learner.datasets.lerobot_stats import Stats, as_lists, combine, number_stats, picture_stats
 from learner.datasets.pictures import encode_png
+from protos.durable import write_durably
 from protos.errors import InputError, SchemaMismatch
 from protos.schema import CONTROL_HZ, U8, Outcome, Schema
-from services.durable import write_durably
 
 FPS = int(CONTROL_HZ)
 

@@ -17,10 +17,10 @@ from learner.datasets.json_files import read_json
 from learner.datasets.rlds_info import INFO, DatasetInfo, Split, info_json, read_info
 from learner.datasets.rlds_own import MARK, episode_name, features_json, to_features
 from learner.datasets.tfrecord import framed, read_records
+from protos.durable import write_durably
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.schema import Schema
 from protos.settings import to_json
-from services.durable import write_durably
 
 log = logging.getLogger(__name__)
 

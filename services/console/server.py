@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from protos.durable import write_durably
 from protos.errors import InputError
 from services.console.status import Sources, collect
-from services.durable import write_durably
 from services.transport import is_loopback, parse_address
 
 REQUEST_TIMEOUT_S = 10.0

@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 
 from protos import guide_pb2 as pb
+from protos.durable import set_aside, write_durably
 from protos.errors import CorruptData, InputError
 from protos.schema import Outcome
 from services.credentials import LOOPBACK, Credentials
-from services.durable import set_aside, write_durably
 from services.guide.messages import from_message, to_message
 from services.guide.schedule import GuideSettings, Schedule
 from services.transport import serve

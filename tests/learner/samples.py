@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from learner.datasets.episode import RecordedEpisode
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import HeadSettings, PolicySettings
@@ -102,4 +103,19 @@ def make_segment(rng, name, *, source=Source.TWIN, outcome=Outcome.SUCCESS, back
         reward=reward,
         human=np.zeros(10, bool),
         embedding=embedding,
+    )
+
+
+def recorded(demo, name):
+    """The episode of `make_demo` as datasets hold it: a person's success on the arm."""
+    return RecordedEpisode(
+        name=name,
+        instruction=demo.instruction,
+        configuration=demo.configuration,
+        observation=demo.observation,
+        action=demo.action,
+        reward=np.eye(10, dtype=np.float32)[9],
+        human=np.ones(10, bool),
+        outcome=Outcome.SUCCESS,
+        source=Source.REAL,
     )

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from samples import SCHEMA, SMALL, make_demo, make_segment
+from samples import SCHEMA, SMALL, make_demo, make_segment, recorded
 
-from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.episode import ActionScale
 from learner.datasets.rlds_writer import RldsWriter
 from learner.settings import Selection, SftSettings, TrainSettings
 from learner.sources import read_episodes
@@ -89,20 +89,7 @@ def folder(tmp_path):
     rng = np.random.default_rng(3)
     writer = RldsWriter(tmp_path / "rlds", SCHEMA, action_scale=ActionScale(metres=0.03, radians=0.0))
     for i in range(3):
-        demo = make_demo(rng)
-        writer.add(
-            RecordedEpisode(
-                name=f"e{i}",
-                instruction=demo.instruction,
-                configuration=demo.configuration,
-                observation=demo.observation,
-                action=demo.action,
-                reward=np.eye(10, dtype=np.float32)[9],
-                human=np.ones(10, bool),
-                outcome=Outcome.SUCCESS,
-                source=Source.REAL,
-            )
-        )
+        writer.add(recorded(make_demo(rng), f"e{i}"))
     writer.close()
     return tmp_path / "rlds"
 

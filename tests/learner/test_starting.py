@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from samples import SCHEMA, SMALL, make_demo
+from samples import SCHEMA, SMALL, make_demo, recorded
 
-from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.episode import ActionScale
 from learner.datasets.rlds_writer import RldsWriter
 from learner.settings import SftSettings, TrainSettings
 from learner.stages import run_sft
@@ -16,7 +16,6 @@ from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.model import Policy
 from policy.settings import ActionUnits, DiffusionSettings
 from protos.errors import InputError
-from protos.schema import Outcome, Source
 
 FIRST, SECOND = ActionScale(metres=0.02, radians=0.1), ActionScale(metres=0.01, radians=0.2)
 IMPORTED = replace(
@@ -39,19 +38,7 @@ def write(folder, scale, count, seed):
     rng = np.random.default_rng(seed)
     writer = RldsWriter(folder, SCHEMA, action_scale=scale)
     for i in range(count):
-        demo = make_demo(rng)
-        episode = RecordedEpisode(
-            name=f"e{i}",
-            instruction=demo.instruction,
-            configuration=demo.configuration,
-            observation=demo.observation,
-            action=demo.action,
-            reward=np.eye(10, dtype=np.float32)[9],
-            human=np.ones(10, bool),
-            outcome=Outcome.SUCCESS,
-            source=Source.REAL,
-        )
-        writer.add(episode)
+        writer.add(recorded(make_demo(rng), f"e{i}"))
     writer.close()
     return folder
 
