@@ -26,12 +26,23 @@ from twin.kinematics import inverse, start_joints
 from twin.physics import Physics, steps_in
 from twin.randomize import Disturbance, Domain
 from twin.render.compositor import TwinRenderer
-from twin.rotations import F64, TOOL_DOWN, TOOL_DOWN_VECTOR, about_z, continuous, matrix_from_vector, vector_from_matrix
+from twin.rotations import (
+    F64,
+    TOOL_DOWN,
+    TOOL_DOWN_VECTOR,
+    about_z,
+    continuous,
+    matrix_from_vector,
+    upright,
+    vector_from_matrix,
+    within_angle,
+)
 from twin.scene import Scene
+from twin.state import retire, state_of
 from twin.tasks.base import TOOL, Task, TaskState
 
-LEASH_M = 0.06
-"""The commanded position runs at most this far ahead of the tool, on every axis."""
+LEASH_M, LEASH_RAD = 0.06, 0.35
+"""The commanded pose runs at most this far ahead of the tool: on every axis, and about any axis."""
 CONTROL_STEPS = steps_in(1 / CONTROL_HZ)
 
 
@@ -54,6 +65,8 @@ class VectorTwin:
     ) -> None:
         self.n, self.task, self.domain = n, task, domain
         self._physics = Physics(task, domain, n, threads)
+        self._shaken = [dim for dim in task.active_action_dims if dim != GRIPPER_ACTION]
+        self._turns = [dim for dim in self._shaken if dim >= 3]
         self.seed(seed)
         self._latency = np.zeros(n, int)
         self._queue = np.zeros((n, max(domain.latency_steps) + 1, ACTION_DIM))
@@ -68,7 +81,7 @@ class VectorTwin:
     def seed(self, seed: int) -> None:
         """Starts the world's random numbers (latency, disturbance) anew."""
         self._rng = np.random.default_rng(seed)
-        self._disturbance = Disturbance(self.n, self.domain.disturbance, self._rng)
+        self._disturbance = Disturbance(self.n, self.domain.disturbance, self._rng, channels=len(self._shaken))
 
     def reset(self, slot: int, configuration: Configuration) -> None:
         """Starts an episode in one slot: bodies and tool at the configuration's poses, gripper open, all at rest."""
@@ -103,7 +116,9 @@ class VectorTwin:
         self._move(self._queue[np.arange(self.n), self._latency])
         self._physics.step(CONTROL_STEPS)
         self._steps += 1
-        self._held = np.where(self.task.succeeded(self.state()), self._held + 1, 0)
+        state = self.state()
+        retire(self._physics, state)  # the state shows it: bodies are live views
+        self._held = np.where(self.task.succeeded(state), self._held + 1, 0)
         success = self._held >= self.task.success_steps
         return Step(
             executed=executed,
@@ -120,13 +135,17 @@ class VectorTwin:
     def state(self) -> TaskState:
         """The privileged state of every slot that success and the expert look at; a policy must not see it."""
         under_way = np.arange(self._queue.shape[1]) < self._latency[:, None]
-        pending = (self._queue[:, :, :3] * under_way[:, :, None]).sum(1) * self.task.action_scale[0] * self.domain.gain
-        return TaskState(
-            tool=self._physics.tool_position,
-            commanded=self._position + pending,
-            opening=self._physics.opening,
+        pending = self._queue * under_way[:, :, None]
+        metres, _ = self.task.action_scale
+        rotation = self._rotation
+        if self._turns:
+            for place in reversed(range(pending.shape[1])):  # the oldest takes effect first
+                rotation = self._turned(rotation, pending[:, place])
+        return state_of(
+            self._physics,
+            commanded=self._position + pending[:, :, :3].sum(1) * metres * self.domain.gain,
+            commanded_rotation=rotation,
             closing=self._opening < 0.5,
-            bodies={name: self._physics.body_position(name) for name in self.task.bodies},
         )
 
     def close(self) -> None:
@@ -137,22 +156,35 @@ class VectorTwin:
         """The newest action goes to place 0; the one at place `latency` takes effect now."""
         self._queue[:, 1:] = self._queue[:, :-1].copy()
         self._queue[:, 0] = executed
-        self._queue[:, 0, :3] = self._disturbance.shake(executed[:, :3])
+        self._queue[:, 0, self._shaken] = self._disturbance.shake(executed[:, self._shaken])
 
     def _move(self, effective: F64) -> None:
         """Moves the commanded tool pose and sends the servos after it."""
-        metres, radians = self.task.action_scale
+        metres, _ = self.task.action_scale
         box, tool = self.task.work_box, self._physics.tool_position
         # a slot whose physics blew up shows NaN until its reset; its commands stay finite
         tool = np.where(np.isfinite(tool), tool, self._position)
         wanted = self._position + effective[:, :3] * metres * self.domain.gain
         wanted = np.clip(wanted, tool - LEASH_M, tool + LEASH_M)
         self._position = np.clip(wanted, [box.x[0], box.y[0], box.z[0]], [box.x[1], box.y[1], box.z[1]])
-        if radians > 0:
-            self._rotation = matrix_from_vector(effective[:, 3:6] * radians * self.domain.gain) @ self._rotation
+        if self._turns:
+            self._rotation = self._leashed(self._turned(self._rotation, effective))
         self._opening = np.where(effective[:, GRIPPER_ACTION] > 0, 1.0, 0.0)
         self._joints = inverse(self._joints, self._position, self._rotation)
         self._physics.command(self._joints, self._opening)
+
+    def _turned(self, rotation: F64, action: F64) -> F64:
+        """base_from_tcp (n, 3, 3) turned by actions (n, 7) about the base frame's axes, within the task's tilt."""
+        vector = np.zeros((self.n, 6))
+        vector[:, self._turns] = action[:, self._turns] * self.task.action_scale[1] * self.domain.gain
+        return upright(matrix_from_vector(vector[:, 3:]) @ rotation, self.task.tilt_rad)
+
+    def _leashed(self, rotation: F64) -> F64:
+        """At most `LEASH_RAD` from the measured rotation."""
+        measured = self._physics.tool_rotation
+        measured = np.where(np.isfinite(measured), measured, self._rotation)
+        ahead = vector_from_matrix(rotation @ np.swapaxes(measured, -1, -2))
+        return upright(matrix_from_vector(within_angle(ahead, LEASH_RAD)) @ measured, self.task.tilt_rad)
 
 
 def proprio_of(physics: Physics) -> F32:

@@ -126,6 +126,10 @@ class Physics:
         """(n, 3) m, a live view."""
         return self.body_positions[:, self.model.body(name).id]
 
+    def body_rotation(self, name: str) -> F64:
+        """base_from_body (n, 3, 3), a live view."""
+        return self.body_rotations[:, self.model.body(name).id].reshape(self.n, 3, 3)
+
     def body_pose(self, slot: int, name: str) -> Pose:
         """x, y, z, yaw of one body."""
         body = self.model.body(name).id

@@ -76,10 +76,10 @@ TABLE_SHIFT = (-0.2, -0.1, 0.1)
 
 
 class Disturbance:
-    """The noise of n slots."""
+    """The noise of n slots on the channels of an action that move the tool."""
 
-    def __init__(self, n: int, strength: float, rng: np.random.Generator) -> None:
-        self._noise = np.zeros((n, 3))
+    def __init__(self, n: int, strength: float, rng: np.random.Generator, *, channels: int = 3) -> None:
+        self._noise = np.zeros((n, channels))
         self._strength, self._rng = strength, rng
 
     def reset(self, slot: int) -> None:
@@ -87,7 +87,7 @@ class Disturbance:
         self._noise[slot] = 0
 
     def shake(self, motion: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The commanded motion (n, 3) in action units with noise added; a tool at rest is shaken less."""
+        """The commanded motion (n, channels) in action units with noise added; a tool at rest is shaken less."""
         if self._strength == 0:
             return np.asarray(motion, float)
         self._noise = NOISE_MEMORY * self._noise + NOISE_DRIVE * self._rng.normal(size=self._noise.shape)

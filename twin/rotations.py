@@ -84,6 +84,23 @@ def continuous(vector: ArrayLike, reference: ArrayLike) -> F64:
     return np.where(far & (angle > 1e-9), other, v)
 
 
+def within_angle(vector: ArrayLike, limit_rad: float) -> F64:
+    """Rotation vectors (..., 3) shortened to an angle of at most `limit_rad`."""
+    v = np.asarray(vector, float)
+    angle = np.linalg.norm(v, axis=-1, keepdims=True)
+    return v * (limit_rad / np.maximum(angle, limit_rad))
+
+
+def upright(base_from_tcp: ArrayLike, tilt_rad: float) -> F64:
+    """Tools (..., 3, 3) turned back the shortest way until they lean at most `tilt_rad` from pointing down."""
+    R = np.asarray(base_from_tcp, float)
+    approach = R[..., :, 2]
+    axis = np.stack([-approach[..., 1], approach[..., 0], 0 * approach[..., 0]], -1)  # approach x down
+    sine = np.linalg.norm(axis, axis=-1, keepdims=True)
+    lean = np.arctan2(sine, -approach[..., 2:])
+    return matrix_from_vector(axis / np.maximum(sine, 1e-12) * np.maximum(lean - tilt_rad, 0)) @ R
+
+
 def about_z(yaw: ArrayLike) -> F64:
     """Rotation matrices about the z axis."""
     angle = np.asarray(yaw, float)

@@ -16,6 +16,7 @@ from twin.randomize import Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import F64
 from twin.scene import Scene
+from twin.state import retire, state_of
 from twin.tasks.base import TOOL, Task, TaskState
 
 
@@ -59,6 +60,7 @@ class ArmWorld:
         steps = int(self._owed_s / TIMESTEP_S + 1e-6)
         if steps > 0:
             self._physics.step(steps)
+            retire(self._physics, self._state())
             self._owed_s -= steps * TIMESTEP_S
 
     @property
@@ -99,19 +101,21 @@ class ArmWorld:
 
     def success(self) -> bool:
         """Whether the task is done at this moment; a task counts after `success_steps` control steps in a row."""
-        state = TaskState(
-            tool=self._physics.tool_position,
-            commanded=self._physics.tool_position,
-            opening=self._physics.opening,
-            closing=self._opening < 0.5,
-            bodies={name: self._physics.body_position(name) for name in self.task.bodies},
-        )
-        return bool(self.task.succeeded(state)[0])
+        return bool(self.task.succeeded(self._state())[0])
 
     def render(self) -> tuple[U8, U8]:
         """Side and wrist picture, (px, px, 3) each."""
         self._renderer.draw()
         return self._renderer.side[0].copy(), self._renderer.wrist[0].copy()
+
+    def _state(self) -> TaskState:
+        physics = self._physics
+        return state_of(
+            physics,
+            commanded=physics.tool_position,
+            commanded_rotation=physics.tool_rotation,
+            closing=self._opening < 0.5,
+        )
 
     @property
     def _proprio(self) -> F64:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import InputError
-from protos.schema import F32, GRIPPER, TCP_POSITION, Observation
+from protos.schema import F32, GRIPPER, TCP_POSE, TCP_POSITION, TCP_VELOCITY, Observation
+from twin.rotations import about_z, matrix_from_vector
 from twin.tasks.base import Task, TaskState
 
 F64 = NDArray[np.float64]
@@ -32,6 +33,11 @@ class Robot(Protocol):
     @property
     def commanded(self) -> F64:
         """Commanded TCP position (3,)."""
+        ...
+
+    @property
+    def commanded_rotation(self) -> F64:
+        """Commanded base_from_tcp (3, 3)."""
         ...
 
     @property
@@ -83,32 +89,35 @@ class ScriptedOperator:
             self._begin()
         if not (self._acts or self._watches):
             return None
-        bodies = {name: np.array([pose[:3]]) for name, pose in self._eyes.objects().items()}
-        tool = observation.proprio[:, TCP_POSITION].astype(float)
-        self._acts = self._acts or self._stalls(step, tool, bodies)
-        return self._act(observation, tool, bodies) if self._acts else None
+        state = self._state(observation)
+        self._acts = self._acts or self._stalls(step, state)
+        return self._task.expert(state)[0] if self._acts else None
 
     def _begin(self) -> None:
         self._acts = self.settings.always
         self._watches = bool(self._rng.random() < self.settings.watch)
         self._nearest, self._progressed_at = np.inf, 0
 
-    def _stalls(self, step: int, tool: F64, bodies: Mapping[str, F64]) -> bool:
+    def _stalls(self, step: int, state: TaskState) -> bool:
         """Whether time is getting short, or the tool and the objects have stopped getting anywhere."""
-        thing = bodies[self._task.space.manipulated]
-        ways = [np.linalg.norm(tool - thing)]
-        ways += [np.linalg.norm(thing - bodies[name]) for name in self._task.fixed_bodies]
+        thing = state.bodies[self._task.space.manipulated]
+        ways = [np.linalg.norm(state.tool - thing)]
+        ways += [np.linalg.norm(thing - state.bodies[name]) for name in self._task.fixed_bodies]
         if (left := float(sum(ways))) < self._nearest - self.settings.progress_m:
             self._nearest, self._progressed_at = left, step
         is_late = step >= self.settings.takeover_at * self._task.max_steps
         return is_late or step - self._progressed_at >= self.settings.patience_steps
 
-    def _act(self, observation: Observation, tool: F64, bodies: Mapping[str, F64]) -> F32:
-        state = TaskState(
-            tool=tool,
+    def _state(self, observation: Observation) -> TaskState:
+        proprio, seen = observation.proprio.astype(float), self._eyes.objects()
+        return TaskState(
+            tool=proprio[:, TCP_POSITION],
+            tool_rotation=matrix_from_vector(proprio[:, TCP_POSE][:, 3:]),
+            tool_velocity=proprio[:, TCP_VELOCITY][:, :3],
             commanded=self._robot.commanded[None],
-            opening=observation.proprio[:, GRIPPER].astype(float),
+            commanded_rotation=self._robot.commanded_rotation[None],
+            opening=proprio[:, GRIPPER],
             closing=np.array([self._robot.is_closing]),
-            bodies=bodies,
+            bodies={name: np.array([pose[:3]]) for name, pose in seen.items()},
+            rotations={name: about_z(pose[3])[None] for name, pose in seen.items()},
         )
-        return self._task.expert(state)[0]

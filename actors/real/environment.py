@@ -30,7 +30,7 @@ from protos.schema import (
     Step,
 )
 from twin.randomize import Disturbance
-from twin.rotations import TOOL_DOWN, about_z, continuous, matrix_from_vector, vector_from_matrix
+from twin.rotations import TOOL_DOWN, about_z, continuous, matrix_from_vector, upright, vector_from_matrix
 from twin.tasks.base import TOOL, Task
 
 log = logging.getLogger(__name__)
@@ -147,6 +147,11 @@ class RealEnvironment:
         return self._arm.anchor()[:3]
 
     @property
+    def commanded_rotation(self) -> F64:
+        """base_from_tcp (3, 3) that they ask for."""
+        return matrix_from_vector(self._arm.anchor()[3:])
+
+    @property
     def is_closing(self) -> bool:
         """Whether the gripper is commanded to close."""
         return not self._gripper.is_commanded_open
@@ -170,7 +175,7 @@ class RealEnvironment:
         goal[:3] += self._disturbance.shake(wanted[None, :3])[0] * metres
         if radians > 0:
             turned = matrix_from_vector(wanted[3:6] * radians) @ matrix_from_vector(begin[3:])
-            goal[3:] = continuous(vector_from_matrix(turned), begin[3:])
+            goal[3:] = continuous(vector_from_matrix(upright(turned, self.task.tilt_rad)), begin[3:])
         reached = self._arm.servo(goal, 1 / CONTROL_HZ)
         moved = np.zeros(ACTION_DIM)
         moved[:3] = (reached - begin)[:3] / metres

@@ -7,6 +7,7 @@ from actors.human.scripted import ScriptedOperator, TakeoverSettings
 from protos.errors import InputError
 from protos.schema import Observation
 from twin import tasks
+from twin.rotations import TOOL_DOWN
 
 TASK = tasks.get("pick_and_place")
 TABLE = {"cube": (-0.55, 0.10, 0.018, 0.0), "target": (-0.39, 0.0, 0.001, 0.0)}
@@ -27,6 +28,7 @@ class Arm:
     """A tool that tests move."""
 
     is_closing = False
+    commanded_rotation = TOOL_DOWN
 
     def __init__(self):
         self.commanded = np.array([-0.54, 0.0, 0.16])

@@ -193,24 +193,6 @@ def test_a_broken_slot_shows_nan_and_a_reset_heals_it(make_twin, configurations)
     assert not len(twin.observe().bad_rows())
 
 
-def test_rotation_actions_turn_the_tool_when_the_task_allows_it(scene, task, configurations):
-    from protos.schema import Schema
-    from twin.env import VectorTwin
-
-    turning = replace(task, action_scale=(0.03, 0.1))
-    twin = VectorTwin(scene, turning, n=1, domain=PROMPT, seed=0, schema=Schema(side_px=16, wrist_px=16))
-    assert task.active_action_dims == (0, 1, 2, 6)
-    assert turning.active_action_dims == tuple(range(7))
-    twin.reset(0, configurations("A", 1)[0])
-    before = twin._physics.tool_rotation[0].copy()
-    for k in range(8):
-        twin.step(np.array([[0, 0, 0, 0, 0, 0.5 if k < 5 else 0, 1]], np.float32))
-    after = twin._physics.tool_rotation[0]
-    turn = np.arctan2((after @ before.T)[1, 0], (after @ before.T)[0, 0])
-    assert turn == pytest.approx(5 * 0.5 * 0.1, abs=0.02)
-    twin.close()
-
-
 @pytest.mark.parametrize(
     "call",
     [

@@ -1,5 +1,6 @@
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -12,7 +13,9 @@ from twin.rotations import (
     matrix_from_vector,
     multiply,
     quaternion_from_matrix,
+    upright,
     vector_from_matrix,
+    within_angle,
     yaw_of,
 )
 
@@ -66,3 +69,22 @@ def test_tool_down_points_down_and_matches_its_vector():
 @given(st.floats(-3.1, 3.1))
 def test_yaw_is_the_turn_about_z(angle):
     assert abs(yaw_of(about_z(angle)) - angle) < 1e-9
+
+
+@given(vectors, st.floats(0, 1))
+def test_upright_limits_the_lean_and_leaves_the_rest(vector, tilt):
+    tool = matrix_from_vector(vector) @ TOOL_DOWN
+    lean = np.arccos(np.clip(-tool[2, 2], -1, 1))
+    assume(lean < 3.1)
+    limited = upright(tool, tilt)
+    left = np.arccos(np.clip(-limited[2, 2], -1, 1))
+    assert left == pytest.approx(min(lean, tilt), abs=1e-6)
+    moved = np.linalg.norm(vector_from_matrix(limited @ tool.T))
+    assert moved == pytest.approx(max(lean - tilt, 0), abs=1e-6)
+
+
+@given(vectors, st.floats(0.01, 4))
+def test_a_vector_within_an_angle_keeps_its_direction(vector, limit):
+    short = within_angle(vector, limit)
+    assert np.linalg.norm(short) == pytest.approx(min(np.linalg.norm(vector), limit))
+    np.testing.assert_allclose(np.cross(short, vector), 0, atol=1e-9)

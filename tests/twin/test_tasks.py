@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from situations import situation
 
 from protos.errors import InputError
 from twin import tasks
 from twin.expert import PickState, pick_and_place
 from twin.randomize import Domain
-from twin.tasks.base import TaskState
 
 
 def test_regions_mirror_each_other_and_lie_in_the_work_box(task):
@@ -34,13 +34,7 @@ def test_an_unknown_task_is_refused_with_the_choices():
     ],
 )
 def test_success_is_near_low_and_released(task, cube, closing, done):
-    state = TaskState(
-        tool=np.zeros((1, 3)),
-        commanded=np.zeros((1, 3)),
-        opening=np.ones(1),
-        closing=np.array([closing]),
-        bodies={"cube": np.array([cube]), "target": np.array([[-0.39, 0.0, 0.001]])},
-    )
+    state = situation(bodies={"cube": cube, "target": (-0.39, 0.0, 0.001)}, closing=closing)
     assert task.succeeded(state).tolist() == [done]
 
 

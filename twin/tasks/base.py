@@ -18,13 +18,17 @@ TOOL = "tool"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """What success and the expert look at, one row per slot; base frame, metres."""
+    """What success, retired marks and the expert look at, one row per slot; base frame, metres."""
 
     tool: F64  # (n, 3) measured TCP position
+    tool_rotation: F64  # (n, 3, 3) measured base_from_tcp
+    tool_velocity: F64  # (n, 3) measured, m/s
     commanded: F64  # (n, 3) TCP position that the actions so far ask for, those still under way included
+    commanded_rotation: F64  # (n, 3, 3) base_from_tcp that they ask for
     opening: F64  # (n,) measured, 0 closed .. 1 open
     closing: Bools  # (n,) the gripper is commanded to close
     bodies: Mapping[str, F64]  # name -> (n, 3) positions
+    rotations: Mapping[str, F64]  # name -> (n, 3, 3) base_from_body
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,8 @@ class Task(ABC):
     space: ConfigurationSpace
     action_scale: tuple[float, float]
     """Metres and radians per control step at action 1; a rotation of 0 locks the tool's orientation."""
+    tilt_rad: float = 0.0
+    """How far the tool may lean from pointing straight down; with 0 it turns about the vertical alone."""
     max_steps: int
     work_box: Box
     """Where the tool may be commanded to."""
@@ -53,7 +59,9 @@ class Task(ABC):
     @property
     def active_action_dims(self) -> tuple[int, ...]:
         """The entries of an action that do something."""
-        return (0, 1, 2, 6) if self.action_scale[1] == 0 else tuple(range(7))
+        if self.action_scale[1] == 0:
+            return 0, 1, 2, 6
+        return (0, 1, 2, 5, 6) if self.tilt_rad == 0 else tuple(range(7))
 
     @abstractmethod
     def mjcf(self, domain: Domain) -> str:
@@ -70,6 +78,10 @@ class Task(ABC):
     @abstractmethod
     def expert(self, state: TaskState) -> F32:
         """(n, 7) what a good operator would do now."""
+
+    def retired(self, state: TaskState) -> Mapping[str, Bools]:
+        """Fixed bodies that vanish now, name -> (n,); they stay away, below the table, until the next reset."""
+        return {}
 
     def pose(self, configuration: Configuration, body: str) -> tuple[float, float, float, float]:
         """x, y, z, yaw of one body (or `TOOL`) in a configuration; `InputError` names what is missing."""
