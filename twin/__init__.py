@@ -4,13 +4,15 @@
     task (objects, space, success, expert) ──┐               ▼
     domain (latency, gains, friction, looks) ┴─► MuJoCo ─► render ─► VectorTwin ─► Observation, Step
 
-Everything is in the robot's base frame. Importing this package loads nothing heavy and never torch; only
-`twin.render.reference` and `twin.render.gsplat_backend` need torch. The doors:
+Everything is in the robot's base frame. Importing this package loads nothing heavy and never torch; only the
+rasterizers "torch" and "gsplat" need torch. The doors:
 
     twin.camera     Camera(base_from_camera, width, height, fx, fy, cx, cy), look_at(eye, along=|at=, fovy_deg=, px=)
-    twin.splats     Splats, read_ply(path), write_ply(path, splats), concatenate, merge_voxels(splats, size_m)
+    twin.splats     Splats, read_splats(path, up=) (PLY, compressed PLY, SPZ), read_ply(path), write_ply(path, splats),
+                    concatenate, merge_voxels(splats, size_m)
     twin.scene      Scene.load(folder), Scene.save(folder), synthetic_scene()
-    twin.render     rasterize(splats, camera) -> Picture; compositor.TwinRenderer
+    twin.render     get("numba" | "gsplat" | "torch").render(splats, cameras) -> [Picture], available();
+                    rasterize(splats, camera) -> Picture (numba); compositor.TwinRenderer
     twin.tasks      get(name) -> Task, names()
     twin.randomize  Domain, DOMAINS
     twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1)

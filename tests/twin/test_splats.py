@@ -3,16 +3,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protos.errors import SceneError
-from twin.rotations import about_z, matrix_from_quaternion
+from twin.rotations import about_z, matrix_from_quaternion, matrix_from_vector
 from twin.splats import Splats, concatenate, merge_voxels, read_ply, write_ply
+from twin.splats.harmonics import COUNTS, basis, rotate
+from twin.splats.ply_header import read_tables
 from twin.surfaces import grid, surface_splats
 
 DATA = Path(os.environ.get("TWINRL_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-def random_splats(count: int, seed: int = 0) -> Splats:
+def random_splats(count: int, seed: int = 0, coefficients: int = 0) -> Splats:
     rng = np.random.default_rng(seed)
     q = rng.normal(size=(count, 4))
     return Splats.of(
@@ -21,6 +25,7 @@ def random_splats(count: int, seed: int = 0) -> Splats:
         scales=rng.uniform(0.002, 0.03, (count, 3)),
         opacities=rng.uniform(0.05, 0.99, count),
         colours=rng.uniform(0, 1, (count, 3)),
+        sh=rng.normal(0, 0.2, (count, coefficients, 3)),
     )
 
 
@@ -28,21 +33,71 @@ def full(covariances: np.ndarray) -> np.ndarray:
     return covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
 
 
-def test_ply_round_trip(tmp_path):
-    splats = random_splats(50)
+@pytest.mark.parametrize("coefficients", COUNTS)
+def test_ply_round_trip(tmp_path, coefficients):
+    splats = random_splats(50, coefficients=coefficients)
     write_ply(tmp_path / "s.ply", splats)
     back = read_ply(tmp_path / "s.ply")
-    for name in ("means", "quaternions", "scales", "opacities", "colours"):
+    for name in ("means", "quaternions", "scales", "opacities", "colours", "sh"):
         np.testing.assert_allclose(getattr(back, name), getattr(splats, name), atol=1e-6, err_msg=name)
 
 
-def test_a_published_ply_with_higher_harmonics_loads():
+def test_harmonics_are_stored_channel_after_channel(tmp_path):
+    splats = random_splats(1, coefficients=3)
+    write_ply(tmp_path / "s.ply", splats)
+    (vertex,) = read_tables(tmp_path / "s.ply", (tmp_path / "s.ply").read_bytes())
+    stored = [vertex.rows[f"f_rest_{k}"][0] for k in range(9)]
+    np.testing.assert_array_equal(stored, splats.sh[0].T.ravel())
+
+
+@pytest.mark.parametrize("present", [range(8), [0, 1, 2, 3, 4, 5, 6, 7, 9], range(48)], ids=["8", "gap", "48"])
+def test_harmonics_with_gaps_are_refused(tmp_path, present):
+    names = [*"xyz", *(f"f_dc_{k}" for k in range(3)), "opacity", *(f"scale_{k}" for k in range(3))]
+    names += [*(f"rot_{k}" for k in range(4)), *(f"f_rest_{k}" for k in present)]
+    lines = [
+        "ply",
+        "format binary_little_endian 1.0",
+        "element vertex 0",
+        *(f"property float {name}" for name in names),
+    ]
+    (tmp_path / "s.ply").write_bytes("\n".join([*lines, "end_header\n"]).encode())
+    with pytest.raises(SceneError, match=r"f_rest_\*; one of \[0, 9, 24, 45\]"):
+        read_ply(tmp_path / "s.ply")
+
+
+@given(
+    axis=st.tuples(*[st.floats(-2, 2)] * 3),
+    view=st.tuples(*[st.floats(-1, 1)] * 3).filter(lambda v: np.linalg.norm(v) > 0.01),
+)
+def test_turned_harmonics_seen_from_the_turned_side_are_the_same(axis, view):
+    sh = random_splats(5, coefficients=15).sh
+    rotation = matrix_from_vector(axis)
+    view = np.asarray(view) / np.linalg.norm(view)
+    before = np.einsum("k,nkc->nc", basis(view), sh)
+    after = np.einsum("k,nkc->nc", basis(rotation @ view), rotate(sh, rotation))
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_harmonics_are_those_of_gsplat(degree):
+    torch = pytest.importorskip("torch")
+    implementation = pytest.importorskip("gsplat.cuda._torch_impl")
+    directions = np.random.default_rng(0).normal(size=(40, 3))
+    count = COUNTS[degree]
+    for k in range(count):
+        one = torch.zeros(40, count + 1, 3, dtype=torch.float64)
+        one[:, k + 1] = 1
+        theirs = implementation._spherical_harmonics(degree, torch.from_numpy(directions), one)[:, 0]
+        np.testing.assert_allclose(basis(directions)[:, k], theirs, atol=1e-7)
+
+
+def test_a_published_ply_with_harmonics_of_degree_3_loads():
     path = DATA / "splats" / "plush_dog.ply"
     if not path.exists():
         pytest.skip(f"no {path}; set TWINRL_SHARED_DATA to the folder of shared test data")
     splats = read_ply(path)
-    assert len(splats) == 15105
-    assert splats.colours.min() >= 0 and splats.colours.max() <= 1
+    assert len(splats) == 15105 and splats.degree == 3
+    assert 0.1 < np.median(splats.colours) < 0.9
     np.testing.assert_allclose(np.linalg.norm(splats.quaternions, axis=1), 1, atol=1e-5)
 
 
@@ -51,8 +106,8 @@ def test_a_published_ply_with_higher_harmonics_loads():
     [
         (b"not a ply", "not a PLY"),
         (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n", "binary_little_endian"),
-        (b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float x\nend_header\n", "opacity"),
-        (b"ply\nformat binary_little_endian 1.0\nelement chunk 1\nproperty float x\nend_header\n", "compressed"),
+        (b"ply\nformat binary_little_endian 1.0\nelement vertex 0\nproperty float x\nend_header\n", "opacity"),
+        (b"ply\nformat binary_little_endian 1.0\nelement chunk 0\nproperty float x\nend_header\n", "compressed"),
         (
             b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty list uchar int x\nend_header\n",
             "property list",
@@ -91,19 +146,21 @@ def test_transforming_moves_means_and_turns_covariances():
 
 
 def test_merging_single_splats_changes_nothing_but_their_cap():
-    splats = random_splats(30)
+    splats = random_splats(30, coefficients=3)
     spread_out = Splats.of(
         means=np.arange(30)[:, None] * [1.0, 0, 0],
         quaternions=splats.quaternions,
         scales=splats.scales,
         opacities=np.minimum(splats.opacities, 0.9),
         colours=splats.colours,
+        sh=splats.sh,
     )
     merged = merge_voxels(spread_out, 0.1)
     order = np.argsort(merged.means[:, 0])
     np.testing.assert_allclose(merged.means[order], spread_out.means, atol=1e-6)
     np.testing.assert_allclose(full(merged.covariances())[order], full(spread_out.covariances()), atol=1e-6)
     np.testing.assert_allclose(merged.opacities[order], spread_out.opacities, atol=1e-4)
+    np.testing.assert_allclose(merged.sh[order], spread_out.sh, atol=1e-6)
 
 
 def test_merging_a_table_keeps_it_flat_closed_and_of_one_colour():

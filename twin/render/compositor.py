@@ -117,7 +117,7 @@ class TwinRenderer:
         means, covariances = np.empty((moving, 3), np.float32), np.empty((moving, 6), np.float32)
         side, wrist = self.side.shape[1], self.wrist.shape[1]
         return _Buffers(
-            moved=Layer(means, covariances, self._local.opacities, self._local.colours),
+            moved=self._local._replace(means=means, covariances=covariances),
             side=workspace_for(moving, side, side),
             wrist=workspace_for(moving + static, wrist, wrist),
         )

@@ -2,9 +2,8 @@
 
     splats ─move─► base frame ─project─► footprints ─sort_by_depth─► order ─blend─► canvas ─to_bytes─► image
 
-Mathematics of EWA splatting as in 3D Gaussian Splatting (Kerbl et al. 2023, section 4) with gsplat's conventions:
-0.3 px^2 of blur, contributions below 1/255 dropped. The blend walks splats front to back and each splat row by row:
-the row's span is exact, and the Gaussian along it costs two multiplications a pixel (forward differences). Counters of
+The mathematics stand in `twin.render.interface`. The blend walks splats front to back and each splat row by row: the
+row's span is exact, and the Gaussian along it costs two multiplications a pixel (forward differences). Counters of
 unsaturated pixels per 8 x 8 block skip splats that are hidden entirely.
 
 A footprint row holds: u, v, conic a b c, opacity, r, g, b, reach (exponent at which alpha falls to 1/255), and the
@@ -19,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.schema import F32, U8
+from twin.render import interface
 
 f32 = np.float32
 JIT = {"fastmath": True, "nogil": True, "cache": True}
-NEAR_M = f32(0.015)
+NEAR_M = f32(interface.NEAR_M)
 BLUR = f32(0.3)
-DENSEST = f32(0.999)
+DENSEST = f32(interface.DENSEST)
 BLOCK = 8
-FAR = f32(1e9)
+FAR = f32(interface.FAR)
 I32 = NDArray[np.int32]
 U32 = NDArray[np.uint32]
 
@@ -38,6 +38,7 @@ class Layer(NamedTuple):
     covariances: F32  # (N, 6)
     opacities: F32  # (N,)
     colours: F32  # (N, 3)
+    sh: F32  # (N, K, 3)
 
 
 class View(NamedTuple):
@@ -52,6 +53,7 @@ class Workspace(NamedTuple):
 
     footprints: F32  # (N, 12)
     depth: F32  # (N,)
+    source: I32  # (N,) which splat of its layer a footprint is
     order: I32  # (N,)
     swap: I32  # (N,)
     keys: U32  # (N,)
@@ -132,7 +134,7 @@ def project(layer: Layer, start: int, view: View, width: int, height: int, work:
         row[0], row[1], row[2], row[3], row[4], row[5] = u, v, syy * scale, -sxy * scale, sxx * scale, opacity
         row[6], row[7], row[8] = layer.colours[i, 0], layer.colours[i, 1], layer.colours[i, 2]
         row[9], row[10], row[11] = reach, half_w, half_h
-        work.depth[count] = z
+        work.depth[count], work.source[count] = z, i
         count += 1
     return count
 

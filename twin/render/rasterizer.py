@@ -1,35 +1,64 @@
-"""One picture of a splat cloud on the CPU."""
+"""The rasterizer on the CPU (numba): any scene, one picture after the other, no GPU and no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from protos.schema import F32
 from twin.camera import Camera
 from twin.render import kernels
+from twin.render.interface import STOP, Picture, common_size
 from twin.render.kernels import BLOCK, FAR, Layer, View, Workspace
+from twin.render.shading import shade
 from twin.splats import Splats
 
-STOP = 1e-4
-"""Transmittance at which a pixel is finished; gsplat's value."""
+
+class NumbaRasterizer:
+    """Satisfies `Rasterizer`. Every call compiles or loads the kernels and allocates its buffers once."""
+
+    name = "numba"
+    depth: Literal["median", "expected"] = "median"
+
+    def obstacle(self) -> str | None:
+        """None: numba runs everywhere."""
+        return None
+
+    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Picture]:
+        """One picture per camera of one size."""
+        width, height = common_size(cameras)
+        layer, work = layer_of(splats), workspace_for(len(splats), width, height)
+        return [draw(layer, camera, work) for camera in cameras]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """Colours are not yet composited over a background: image = colour + transmittance * background."""
+def rasterize(splats: Splats, camera: Camera, *, stop: float = STOP) -> Picture:
+    """Renders all splats from scratch."""
+    return draw(layer_of(splats), camera, workspace_for(len(splats), camera.width, camera.height), stop=stop)
 
-    colour: F32  # (H, W, 3) 0..1
-    transmittance: F32  # (H, W) 1 where nothing was hit
-    depth: F32  # (H, W) m along the view axis where transmittance crosses one half, else `kernels.FAR`
 
-    def over(self, background: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> F32:
-        """The image over one background colour, (H, W, 3)."""
-        return self.colour + self.transmittance[..., None] * np.asarray(background, np.float32)
+def draw(layer: Layer, camera: Camera, work: Workspace, *, stop: float = STOP) -> Picture:
+    """A picture of a layer whose bodies are all the base."""
+    count = footprints(layer, camera, work, 0)
+    kernels.sort_by_depth(work, count)
+    depth = np.empty((camera.height, camera.width), np.float32)
+    kernels.median_depth(work, count, depth)
+    kernels.clear(work)
+    kernels.blend(work, count, np.full_like(depth, FAR), stop)
+    return Picture(colour=work.canvas[..., :3].copy(), transmittance=work.canvas[..., 3].copy(), depth=depth)
+
+
+def footprints(layer: Layer, camera: Camera, work: Workspace, first: int) -> int:
+    """Appends the visible splats of a layer in the base frame from row `first` on; returns the new count."""
+    count = kernels.project(layer, 0, view_of(camera), camera.width, camera.height, work, first)
+    if layer.sh.shape[1]:
+        eye = camera.base_from_camera[None, :3, 3].astype(np.float32)
+        shade(layer, np.zeros(len(layer.means), np.int32), eye, work, first, count)
+    return count
 
 
 def layer_of(splats: Splats) -> Layer:
     """The arrays that the kernels read."""
-    return Layer(splats.means, splats.covariances(), splats.opacities, splats.colours)
+    colours = splats.colours if splats.degree else np.maximum(splats.colours, 0)
+    return Layer(splats.means, splats.covariances(), splats.opacities, colours, splats.sh)
 
 
 def view_of(camera: Camera) -> View:
@@ -44,6 +73,7 @@ def workspace_for(splats: int, width: int, height: int) -> Workspace:
     return Workspace(
         footprints=np.empty((splats, 12), np.float32),
         depth=np.empty(splats, np.float32),
+        source=np.empty(splats, np.int32),
         order=np.empty(splats, np.int32),
         swap=np.empty(splats, np.int32),
         keys=np.empty(splats, np.uint32),
@@ -51,16 +81,3 @@ def workspace_for(splats: int, width: int, height: int) -> Workspace:
         canvas=np.empty((height, width, 4), np.float32),
         blocks=np.empty(blocks, np.int32),
     )
-
-
-def rasterize(splats: Splats, camera: Camera, *, stop: float = STOP) -> Picture:
-    """Renders all splats from scratch."""
-    width, height = camera.width, camera.height
-    work = workspace_for(len(splats), width, height)
-    count = kernels.project(layer_of(splats), 0, view_of(camera), width, height, work, 0)
-    kernels.sort_by_depth(work, count)
-    depth = np.empty((height, width), np.float32)
-    kernels.median_depth(work, count, depth)
-    kernels.clear(work)
-    kernels.blend(work, count, np.full((height, width), FAR), stop)
-    return Picture(colour=work.canvas[..., :3].copy(), transmittance=work.canvas[..., 3].copy(), depth=depth)

@@ -1,0 +1,24 @@
+"""Gaussian splats: the arrays, what is done with them, and the files that they come in.
+
+3DGS PLY ─────────┐
+compressed PLY ───┼─ read_splats ─► Splats ─► transformed, concatenate, merge_voxels ─► render
+SPZ ──────────────┘     (z up)        └─ write_ply ─► 3DGS PLY
+"""
+
+from twin.splats.cloud import SH_DEGREE_0, SPREAD, Splats, concatenate
+from twin.splats.files import UP_AXES, UpAxis, read_splats
+from twin.splats.merge import merge_voxels
+from twin.splats.ply import read_ply, write_ply
+
+__all__ = [
+    "SH_DEGREE_0",
+    "SPREAD",
+    "UP_AXES",
+    "Splats",
+    "UpAxis",
+    "concatenate",
+    "merge_voxels",
+    "read_ply",
+    "read_splats",
+    "write_ply",
+]

@@ -1,0 +1,51 @@
+"""One door for splat files, told apart by their content."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from protos.errors import InputError, SceneError
+from twin.camera import pose_of
+from twin.rotations import F64
+from twin.splats import compressed_ply, ply, spz
+from twin.splats.cloud import Splats
+from twin.splats.ply_header import read_tables
+from twin.splats.stored import read_bytes
+
+UpAxis = Literal["x", "-x", "y", "-y", "z", "-z"]
+UP_AXES: tuple[UpAxis, ...] = get_args(UpAxis)
+
+
+def read_splats(path: Path | str, *, up: UpAxis | None = None) -> Splats:
+    """Splats from a 3DGS PLY, a compressed PLY or an SPZ file, turned so that z is up.
+
+    `up` is the axis of the file that points up. None takes the format's habit: -y for PLY (its cameras look along z
+    with y down), y for SPZ. Lengths stay as in the file. Raises `SceneError` in one line for any other or damaged file.
+    """
+    if up is not None and up not in UP_AXES:
+        raise InputError(f"up={up!r}: choose one of {', '.join(UP_AXES)}")
+    path = Path(path)
+    data = read_bytes(path)
+    if data.startswith(spz.GZIP_MAGIC):
+        return turned_up(spz.from_bytes(path, data), up or "y")
+    if not data.startswith(b"ply"):
+        raise SceneError(f"{path}: neither PLY nor SPZ; 3D Gaussian Splatting files of these two kinds are read")
+    tables = read_tables(path, data)
+    if tables[0].name == "chunk":
+        return turned_up(compressed_ply.from_tables(path, tables), up or "-y")
+    return turned_up(ply.from_table(path, tables[0]), up or "-y")
+
+
+def turned_up(splats: Splats, up: UpAxis) -> Splats:
+    """With `up` turned to z, by the smallest turn about another axis."""
+    return splats if up == "z" else splats.transformed(z_up_from(up))
+
+
+def z_up_from(up: UpAxis) -> F64:
+    """The turn (4, 4) that takes an axis to z: about x, but about y for the x axes."""
+    axis, sign = "xyz".index(up[-1]), -1.0 if up.startswith("-") else 1.0
+    rotations: tuple[list[list[float]], ...] = (
+        [[0, 0, -sign], [0, 1, 0], [sign, 0, 0]],
+        [[1, 0, 0], [0, 0, -sign], [0, sign, 0]],
+        [[1, 0, 0], [0, sign, 0], [0, 0, sign]],
+    )
+    return pose_of((0, 0, 0), rotations[axis])
