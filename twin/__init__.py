@@ -20,17 +20,20 @@ rasterizers "torch" and "gsplat" need torch. The doors:
     twin.gym        GymTwin(gymnasium.Env)
     twin.world      ArmWorld(scene, task, domain, *, schema): one arm, moved in small slices of time
                     .place(configuration)            objects only; the arm stays where it is
-                    .set_joint_targets(q)            (6,) rad, held by the joint servos
+                    .set_joint_targets(q)            (joints,) rad, held by the joint servos
                     .set_gripper(opening)            0 closed .. 1 open
                     .advance(seconds)                whole 5 ms physics steps; the remainder is carried over
-                    .joints, .joint_velocities       (6,) rad, rad/s
+                    .joints, .joint_velocities       (joints,) rad, rad/s
                     .tcp_pose, .tcp_velocity         (6,) m + rotation vector, m/s + rad/s, base frame
                     .wrench                          (6,) N, Nm at the TCP, base frame, tool weight removed
                     .opening                         measured, 0..1
                     .object_pose(name)               (x, y, z, yaw)
                     .success()                       true at this moment; the task asks for 2 control steps in a row
                     .render() -> (side, wrist)       u8 (px, px, 3)
-    twin.kinematics forward(q), inverse(q, position, rotation), tool_velocity(q, velocity), start_joints(position, yaw)
+    twin.robots     get(name) -> Robot, names(); a robot is data: links, gripper, mounts
+    twin.kinematics Kinematics(robot).forward(q) .inverse(q, position, rotation) .tool_velocity(q, velocity)
+                    .start_joints(position, yaw)
+    twin.physics    Physics, the interface; MujocoPhysics(robot, task, domain, n, threads)
     twin.expert     pick_and_place(PickState) -> (n, 7), a pure numpy function
     twin.rotations  rotation vectors, matrices, quaternions; `continuous` picks the branch of a rotation vector
     twin.expand     expand(path, closed, old, new): a demonstrated tool path moved to new poses

@@ -22,8 +22,9 @@ from protos.schema import (
     Schema,
     Step,
 )
-from twin.kinematics import inverse, start_joints
-from twin.physics import Physics, steps_in
+from twin.kinematics import Kinematics
+from twin.model import steps_in
+from twin.physics import MujocoPhysics, Physics
 from twin.randomize import Disturbance, Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import (
@@ -64,7 +65,9 @@ class VectorTwin:
         threads: int = 1,
     ) -> None:
         self.n, self.task, self.domain = n, task, domain
-        self._physics = Physics(task, domain, n, threads)
+        self.robot = scene.robot
+        self._physics: Physics = MujocoPhysics(scene.robot, task, domain, n, threads)
+        self._kinematics = Kinematics(scene.robot)
         self._shaken = [dim for dim in task.active_action_dims if dim != GRIPPER_ACTION]
         self._turns = [dim for dim in self._shaken if dim >= 3]
         self.seed(seed)
@@ -72,7 +75,7 @@ class VectorTwin:
         self._queue = np.zeros((n, max(domain.latency_steps) + 1, ACTION_DIM))
         self._position, self._rotation = np.zeros((n, 3)), np.zeros((n, 3, 3))
         self._opening = np.ones(n)
-        self._joints = np.zeros((n, 6))
+        self._joints = np.tile(self._kinematics.home, (n, 1))
         self._steps, self._held = np.zeros(n, int), np.zeros(n, int)
         for slot in range(n):
             self.reset(slot, task.space.sample(np.random.default_rng(0)))
@@ -88,7 +91,7 @@ class VectorTwin:
         if not 0 <= slot < self.n:
             raise InputError(f"slot {slot}: this environment has slots 0 to {self.n - 1}")
         x, y, z, yaw = self.task.pose(configuration, TOOL)
-        joints = start_joints((x, y, z), yaw)
+        joints = self._kinematics.start_joints((x, y, z), yaw)
         self._physics.reset(np.array([slot]), joints, self.task.body_poses(configuration))
         self._joints[slot] = joints[0]
         self._position[slot], self._rotation[slot] = (x, y, z), about_z(yaw) @ TOOL_DOWN
@@ -170,7 +173,7 @@ class VectorTwin:
         if self._turns:
             self._rotation = self._leashed(self._turned(self._rotation, effective))
         self._opening = np.where(effective[:, GRIPPER_ACTION] > 0, 1.0, 0.0)
-        self._joints = inverse(self._joints, self._position, self._rotation)
+        self._joints = self._kinematics.inverse(self._joints, self._position, self._rotation)
         self._physics.command(self._joints, self._opening)
 
     def _turned(self, rotation: F64, action: F64) -> F64:

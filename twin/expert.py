@@ -30,7 +30,7 @@ class PickState:
 
     tool: F64  # (n, 3) measured TCP position
     commanded: F64  # (n, 3) commanded TCP position, actions under way included
-    grasp_width: F64  # (n,) m between the finger centres, measured
+    grasp_width: F64  # (n,) m between the fingers, measured
     closing: Bools  # (n,) the gripper is commanded to close
     object_position: F64  # (n, 3) centre
     target: F64  # (n, 3)
@@ -45,7 +45,7 @@ def pick_and_place(state: PickState, *, step_m: float = 0.03, half_height_m: flo
     above = np.abs(tool[:, 2] - grasp_z)
 
     placed = (off_target < 0.028) & (thing[:, 2] < half_height_m + 0.014)
-    filled = (state.grasp_width > 0.028) & (state.grasp_width < 0.061)
+    filled = (state.grasp_width > 0.018) & (state.grasp_width < 0.051)
     holding = state.closing & (misaligned < 0.02) & (above < 0.03) & filled
     missed = state.closing & ~((misaligned < 0.02) & (above < 0.018))
     aligned = (misaligned < 0.012) & (above < 0.013)

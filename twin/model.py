@@ -7,16 +7,21 @@ between the fingers of an arm with stiff position servos, with Euler 0.3 mm.
 import mujoco
 
 from twin.randomize import Domain
-from twin.robots import gripper, ur5e
+from twin.robots.base import FINGERS, Robot
+from twin.robots.mjcf import robot_mjcf, servos_mjcf
 from twin.tasks.base import Task
 
 TIMESTEP_S = 0.005
 
 
-def build_model(task: Task, domain: Domain) -> mujoco.MjModel:
-    """The compiled model; the table top is z = 0 and the robot stands at the origin."""
-    tool = gripper.gripper_mjcf(domain.friction)
-    left, right = gripper.FINGERS
+def steps_in(seconds: float) -> int:
+    """Whole physics steps in a span of time."""
+    return round(seconds / TIMESTEP_S)
+
+
+def build_model(robot: Robot, task: Task, domain: Domain) -> mujoco.MjModel:
+    """The compiled model; the table top is z = 0 and the robot stands where it is mounted."""
+    left, right = FINGERS
     return mujoco.MjModel.from_xml_string(
         f"""<mujoco><compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP_S}" integrator="Euler" cone="elliptic" impratio="5" iterations="20">
@@ -24,10 +29,10 @@ def build_model(task: Task, domain: Domain) -> mujoco.MjModel:
   <worldbody>
     <geom name="table" type="box" size=".45 .55 .05" pos="-.35 0 -.05" friction=".6 .005 .0001"/>
     {task.mjcf(domain)}
-    {ur5e.arm_mjcf(tool)}
+    {robot_mjcf(robot, domain.friction)}
   </worldbody>
   <contact><exclude body1="{left}" body2="{right}"/></contact>
-  <actuator>{ur5e.servos_mjcf(domain.servo_stiffness)}{gripper.servos_mjcf()}</actuator>
+  <actuator>{servos_mjcf(robot, domain.servo_stiffness)}</actuator>
   <sensor><force name="force" site="tcp"/><torque name="torque" site="tcp"/></sensor>
 </mujoco>"""
     )

@@ -8,7 +8,7 @@ scene/
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ import numpy as np
 
 from protos.errors import SceneError, SchemaMismatch
 from protos.space import Box
+from twin import robots
 from twin.camera import Camera, look_at, pose_looking, square_camera
+from twin.robots import Robot, Transform
+from twin.robots.ur5e import UR5E
 from twin.rotations import F64
 from twin.splats import Splats, concatenate, read_ply, write_ply
 from twin.surfaces import grid, surface_splats
@@ -72,6 +75,8 @@ class Scene:
     wrist: WristCamera = WristCamera()
     workspace: Box = TABLE
     """The part of the table that the wrist camera can see."""
+    robot: Robot = UR5E
+    """The arm that stands there; scene.toml has its name and how its tool is mounted."""
 
     def save(self, folder: Path | str) -> None:
         """Writes scene.toml and static.ply, making the folder if needed."""
@@ -101,6 +106,7 @@ class Scene:
                 side=SideCamera(**_camera(table["side_camera"], ("eye", "along"))),
                 wrist=WristCamera(**_camera(table["wrist_camera"], ("position", "direction"))),
                 workspace=Box(**{axis: _numbers(table["workspace"][axis], 2) for axis in ("x", "y", "z")}),
+                robot=_robot(table),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SceneError(f"{path}: {_reason(error)}") from error
@@ -129,11 +135,13 @@ def _toml(scene: Scene) -> str:
     def row(values: Sequence[float]) -> str:
         return "[" + ", ".join(repr(float(value)) for value in values) + "]"
 
+    tool = scene.robot.flange_from_gripper
     side, wrist, space = scene.side, scene.wrist, scene.workspace
     lines = [
         f"format = {FORMAT}",
         f"name = {json.dumps(scene.name)}",
         f"scale_provenance = {json.dumps(scene.scale_provenance)}",
+        f"robot = {json.dumps(scene.robot.name)}  # one of {', '.join(robots.names())}",
         "# Robot base frame: metres, z up, table top at z = 0.",
         "",
         "[side_camera]",
@@ -146,6 +154,11 @@ def _toml(scene: Scene) -> str:
         f"direction = {row(wrist.direction)}",
         f"fovy_deg = {float(wrist.fovy_deg)!r}",
         "",
+        "[tool]  # how the gripper is bolted to the flange: m, quaternion wxyz",
+        f"gripper = {json.dumps(scene.robot.gripper.name)}",
+        f"position = {row(tool.position)}",
+        f"quaternion = {row(tool.quaternion)}",
+        "",
         "[workspace]",
         *(f"{axis} = {row(limits)}" for axis, limits in (("x", space.x), ("y", space.y), ("z", space.z))),
     ]
@@ -155,6 +168,24 @@ def _toml(scene: Scene) -> str:
 def _camera(table: Mapping[str, Any], vectors: Sequence[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {name: _numbers(table[name], 3) for name in vectors}
     return settings | {"fovy_deg": float(table["fovy_deg"])}
+
+
+def _robot(table: Mapping[str, Any]) -> Robot:
+    """The robot that a scene names, by default the UR5e, with its tool mounted as the scene says."""
+    robot, tool = robots.get(str(table.get("robot", UR5E.name))), table.get("tool", {})
+    if unknown := set(tool) - {"gripper", "position", "quaternion"}:
+        raise ValueError(f"[tool] {', '.join(sorted(unknown))}: it has gripper, position and quaternion")
+    mount = robot.flange_from_gripper
+    quaternion = np.array(_numbers(tool.get("quaternion", mount.quaternion), 4))
+    if abs(np.linalg.norm(quaternion) - 1) > 1e-3:
+        raise ValueError(f"[tool] quaternion {quaternion.tolist()}: of length {np.linalg.norm(quaternion):.4g}, not 1")
+    return replace(
+        robot,
+        gripper=robots.get_gripper(str(tool.get("gripper", robot.gripper.name))),
+        flange_from_gripper=Transform(
+            position=_numbers(tool.get("position", mount.position), 3), quaternion=tuple(quaternion.tolist())
+        ),
+    )
 
 
 def _numbers(values: Any, count: int) -> Any:

@@ -25,6 +25,7 @@ def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closi
         commanded_rotation=commanded_rotation,
         opening=physics.opening,
         closing=closing,
+        stroke_m=physics.robot.gripper.stroke_m,
         bodies={name: physics.body_position(name) for name in bodies},
         rotations={name: physics.body_rotation(name) for name in bodies},
     )

@@ -9,9 +9,9 @@ import numpy as np
 from protos.errors import InputError
 from protos.schema import TCP_POSE, TCP_VELOCITY, U8, WRENCH, Configuration, Schema
 from twin.env import proprio_of
-from twin.kinematics import start_joints
+from twin.kinematics import Kinematics
 from twin.model import TIMESTEP_S
-from twin.physics import Physics, Pose
+from twin.physics import MujocoPhysics, Pose
 from twin.randomize import Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import F64
@@ -26,10 +26,11 @@ class ArmWorld:
     def __init__(self, scene: Scene, task: Task, domain: Domain, *, schema: Schema) -> None:
         """The arm starts at rest in the middle of the task's start poses with its gripper open."""
         self.task = task
-        self._physics = Physics(task, domain, 1)
+        self.robot = scene.robot
+        self._physics = MujocoPhysics(scene.robot, task, domain, 1)
         start = task.space.others[TOOL]
         middle = [(low + high) / 2 for low, high in (start.x, start.y, start.z)]
-        self._targets = start_joints(middle)
+        self._targets = Kinematics(scene.robot).start_joints(middle)
         self._opening = np.ones(1)
         first = task.space.sample(np.random.default_rng(0))
         self._physics.reset(np.zeros(1, int), self._targets, task.body_poses(first))
@@ -41,9 +42,9 @@ class ArmWorld:
         self._physics.place(np.zeros(1, int), self.task.body_poses(configuration))
 
     def set_joint_targets(self, q: F64) -> None:
-        """Joint angles (6,) [rad] that the servos hold from now on."""
-        if np.shape(q) != (6,) or not np.isfinite(q).all():
-            raise InputError(f"joint targets {q}: six finite angles needed")
+        """Joint angles (joints,) [rad] that the servos hold from now on."""
+        if np.shape(q) != (len(self.robot.links),) or not np.isfinite(q).all():
+            raise InputError(f"joint targets {q}: {len(self.robot.links)} finite angles needed")
         self._targets = np.asarray(q, float)[None]
         self._physics.command(self._targets, self._opening)
 
@@ -65,12 +66,12 @@ class ArmWorld:
 
     @property
     def joints(self) -> F64:
-        """(6,) measured [rad]."""
+        """(joints,) measured [rad]."""
         return self._physics.joints[0]
 
     @property
     def joint_velocities(self) -> F64:
-        """(6,) measured [rad/s]."""
+        """(joints,) measured [rad/s]."""
         return self._physics.joint_velocities[0]
 
     @property

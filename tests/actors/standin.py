@@ -21,7 +21,8 @@ from actors.real.simulated.server import serve
 from actors.real.simulated.settings import StandinSettings
 from protos.errors import InputError
 from protos.settings import save_settings
-from twin.kinematics import start_joints
+from twin import robots
+from twin.kinematics import Kinematics
 from twin.scene import synthetic_scene
 
 
@@ -42,7 +43,7 @@ class IdealWorld:
     """An arm that is where it is told to be, and fingers that follow at once. Refuses what physics would refuse."""
 
     def __init__(self):
-        self.joints = start_joints((-0.54, 0.0, 0.16))[0]
+        self.joints = Kinematics(robots.get("ur5e")).start_joints((-0.54, 0.0, 0.16))[0]
         self.joint_velocities = np.zeros(6)
         self.wrench = np.zeros(6)
         self.opening = 1.0

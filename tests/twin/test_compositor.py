@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from protos.schema import Schema
-from twin.kinematics import start_joints
-from twin.physics import Physics
+from twin import robots
+from twin.kinematics import Kinematics
+from twin.physics import MujocoPhysics
 from twin.randomize import DOMAINS, Domain
 from twin.render import rasterize
 from twin.render.compositor import WRIST_SPLATS, TwinRenderer, wrist_static
@@ -12,19 +13,21 @@ from twin.scene import synthetic_scene
 from twin.splats import Splats, concatenate
 from twin.tasks.pick_and_place import CUBE, TARGET
 
+UR5E = Kinematics(robots.get("ur5e"))
+
 
 @pytest.fixture
 def physics(task, configurations):
-    physics = Physics(task, DOMAINS["twin"], 2)
+    physics = MujocoPhysics(robots.get("ur5e"), task, DOMAINS["twin"], 2)
     for slot, configuration in enumerate(configurations("A", 1) + configurations("B", 1)):
         tool = task.pose(configuration, "tool")
-        physics.reset(np.array([slot]), start_joints(tool[:3]), task.body_poses(configuration))
+        physics.reset(np.array([slot]), UR5E.start_joints(tool[:3]), task.body_poses(configuration))
     return physics
 
 
 def world_splats(physics, slot: int, task) -> Splats:
     """Every moving splat in the base frame, by the slow way."""
-    moving = moving_splats(physics.model, task.bodies, task.splat_spacing)
+    moving = moving_splats(physics.model, physics.robot, task.bodies, task.splat_spacing)
     parts = []
     for body in np.unique(moving.body):
         pose = np.eye(4)
@@ -60,10 +63,10 @@ def test_cube_and_disc_appear_where_the_cameras_project_them(scene, physics, slo
 
 
 def test_the_wrist_camera_sees_what_lies_under_the_tool(scene, task, configurations):
-    physics = Physics(task, DOMAINS["twin"], 1)
+    physics = MujocoPhysics(robots.get("ur5e"), task, DOMAINS["twin"], 1)
     configuration = configurations("A", 1)[0]
     x, y, _, _ = task.pose(configuration, CUBE)
-    physics.reset(np.zeros(1, int), start_joints((x, y, 0.12)), task.body_poses(configuration))
+    physics.reset(np.zeros(1, int), UR5E.start_joints((x, y, 0.12)), task.body_poses(configuration))
     renderer = TwinRenderer(scene, physics, DOMAINS["twin"], Schema())
     renderer.draw()
     picture = renderer.wrist[0].astype(int)

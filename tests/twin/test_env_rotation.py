@@ -7,7 +7,7 @@ import pytest
 
 from protos.schema import Schema
 from twin.env import LEASH_RAD, VectorTwin
-from twin.kinematics import start_joints
+from twin.kinematics import Kinematics
 from twin.randomize import DOMAINS, Domain
 from twin.rotations import TOOL_DOWN, about_z, vector_from_matrix
 from twin.state import PARKED_Z_M
@@ -128,6 +128,6 @@ def test_marks_vanish_in_the_arms_world_too(scene):
     world = ArmWorld(scene, Vanishing(tilt_rad=0.0), PROMPT, schema=PX)
     world.advance(0.1)
     assert world.object_pose(TARGET)[2] > 0
-    world.set_joint_targets(start_joints((-0.54, 0.0, 0.05))[0])
+    world.set_joint_targets(Kinematics(world.robot).start_joints((-0.54, 0.0, 0.05))[0])
     world.advance(1.0)
     assert world.object_pose(TARGET)[2] == PARKED_Z_M

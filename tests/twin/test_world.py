@@ -3,7 +3,7 @@ import pytest
 
 from protos.errors import InputError
 from protos.schema import Schema
-from twin.kinematics import start_joints
+from twin.kinematics import Kinematics
 from twin.randomize import DOMAINS
 from twin.rotations import TOOL_DOWN_VECTOR, matrix_from_vector, vector_from_matrix
 from twin.world import ArmWorld
@@ -15,7 +15,7 @@ def world(scene, task):
 
 
 def test_the_arm_follows_its_joint_targets_in_small_slices(world):
-    q = start_joints((-0.55, 0.1, 0.12))[0]
+    q = Kinematics(world.robot).start_joints((-0.55, 0.1, 0.12))[0]
     start = world.joints.copy()
     world.set_joint_targets(q)
     for _ in range(500):

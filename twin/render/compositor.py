@@ -22,7 +22,6 @@ from twin.render import kernels
 from twin.render.kernels import Layer, View, Workspace
 from twin.render.moving import moving_splats
 from twin.render.rasterizer import layer_of, rasterize, view_of, workspace_for
-from twin.robots.gripper import TCP_M
 from twin.scene import Scene
 from twin.splats import Splats, merge_voxels
 
@@ -48,7 +47,7 @@ class TwinRenderer:
 
     def __init__(self, scene: Scene, physics: Physics, domain: Domain, schema: Schema, threads: int = 1) -> None:
         task = physics.task
-        moving = moving_splats(physics.model, task.bodies, task.splat_spacing)
+        moving = moving_splats(physics.model, physics.robot, task.bodies, task.splat_spacing)
         static = scene.static.coloured(scene.static.colours + domain.colour_shift * np.asarray(TABLE_SHIFT))
         camera = scene.side.camera(schema.side_px, domain.camera_shift_m)
         behind = rasterize(static, camera, stop=STOP)
@@ -59,7 +58,7 @@ class TwinRenderer:
         px = schema.wrist_px
         self._black, self._no_limit = np.zeros((px, px, 3), np.float32), np.full((px, px), kernels.FAR)
         gripper_from_tcp = np.eye(4)
-        gripper_from_tcp[2, 3] = TCP_M
+        gripper_from_tcp[2, 3] = physics.robot.gripper.tcp_m
         self._gripper = int(physics.model.body("gripper").id)
         self._camera_from_gripper = invert(gripper_from_tcp @ scene.wrist.tcp_from_camera)
         self._wrist_intrinsics = view_of(scene.wrist.camera(px, np.eye(4))).intrinsics

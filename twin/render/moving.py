@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin import surfaces
-from twin.kinematics import start_joints
-from twin.robots.gripper import FINGERS
-from twin.robots.ur5e import JOINTS
+from twin.kinematics import Kinematics
+from twin.robots.base import FINGERS, Robot
 from twin.rotations import F64, matrix_from_quaternion
 from twin.splats import Splats, concatenate
 
@@ -34,14 +33,14 @@ class MovingSplats:
 
 
 def moving_splats(
-    model: mujoco.MjModel, task_bodies: tuple[str, ...], task_spacing: Callable[[str], float]
+    model: mujoco.MjModel, robot: Robot, task_bodies: tuple[str, ...], task_spacing: Callable[[str], float]
 ) -> MovingSplats:
     """Splats on every geom of every body, shaded as they are lit with the tool at `SHADED_AT_M`.
 
     The wrist camera draws only the fingers and the task's bodies: the palm is centimetres from the lens, where a
     projected Gaussian smears over the whole image.
     """
-    rotations = _shading_rotations(model)
+    rotations = _shading_rotations(model, robot)
     near = (*FINGERS, *task_bodies)
     bodies = [model.body(i).name for i in range(model.nbody)]
     ordered = [name for name in bodies if name not in near] + [name for name in bodies if name in near]
@@ -59,10 +58,10 @@ def moving_splats(
     return MovingSplats(splats=concatenate(parts), body=np.concatenate(owners), first_wrist=first_wrist)
 
 
-def _shading_rotations(model: mujoco.MjModel) -> F64:
+def _shading_rotations(model: mujoco.MjModel, robot: Robot) -> F64:
     """Body rotations (bodies, 9) with the tool at `SHADED_AT_M`."""
     data = mujoco.MjData(model)
-    for name, angle in zip(JOINTS, start_joints(SHADED_AT_M)[0], strict=True):
+    for name, angle in zip(robot.joints, Kinematics(robot).start_joints(SHADED_AT_M)[0], strict=True):
         data.joint(name).qpos = angle
     mujoco.mj_kinematics(model, data)
     return data.xmat

@@ -10,6 +10,7 @@ from protos.errors import InputError
 from protos.schema import F32, Bools, Configuration
 from protos.space import Box, ConfigurationSpace
 from twin.randomize import Domain
+from twin.robots.grippers import ROBOTIQ_2F85
 from twin.rotations import F64
 
 TOOL = "tool"
@@ -29,6 +30,12 @@ class TaskState:
     closing: Bools  # (n,) the gripper is commanded to close
     bodies: Mapping[str, F64]  # name -> (n, 3) positions
     rotations: Mapping[str, F64]  # name -> (n, 3, 3) base_from_body
+    stroke_m: float = ROBOTIQ_2F85.stroke_m  # gap of the robot's open gripper
+
+    @property
+    def grasp_width(self) -> F64:
+        """(n,) gap between the fingers [m]."""
+        return self.opening * self.stroke_m
 
 
 @dataclass(frozen=True, kw_only=True)

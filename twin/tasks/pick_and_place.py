@@ -8,7 +8,6 @@ from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
 from twin import expert
 from twin.randomize import Domain
-from twin.robots.gripper import STROKE_M
 from twin.robots.mjcf import numbers
 from twin.tasks.base import TOOL, Task, TaskState
 
@@ -72,7 +71,7 @@ class PickAndPlace(Task):
             expert.PickState(
                 tool=state.tool,
                 commanded=state.commanded,
-                grasp_width=state.opening * STROKE_M,
+                grasp_width=state.grasp_width,
                 closing=state.closing,
                 object_position=state.bodies[CUBE],
                 target=state.bodies[TARGET],

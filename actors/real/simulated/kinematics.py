@@ -1,14 +1,16 @@
-"""The controller's kinematics, on top of `twin.kinematics`: TCP poses (6,) [m, rotation vector] to joints and back."""
+"""The controller's kinematics: those of a UR5e. TCP poses (6,) [m, rotation vector] to joints and back."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.kinematics import forward, inverse, tool_velocity
-from twin.robots.gripper import TCP_M
+from twin import robots
+from twin.kinematics import Kinematics
 from twin.rotations import TOOL_DOWN_VECTOR, continuous, matrix_from_vector, vector_from_matrix
 
 F64 = NDArray[np.float64]
-FLANGE_FROM_TCP = np.array([0.0, 0.0, TCP_M, 0.0, 0.0, 0.0])
+ROBOT = robots.get("ur5e")
+_ARM = Kinematics(ROBOT)
+FLANGE_FROM_TCP = np.concatenate([ROBOT.flange_from_tcp[:3, 3], vector_from_matrix(ROBOT.flange_from_tcp[:3, :3])])
 """The tool as set at the pendant."""
 EXACT_M = 1e-3
 ATTEMPTS = ((3, 1e-5), (20, 1e-4), (60, 1e-3))
@@ -21,13 +23,13 @@ class OutOfReachError(Exception):
 
 def pose_of(joints: F64) -> F64:
     """TCP pose of joint angles."""
-    position, rotation = forward(joints[None])
+    position, rotation = _ARM.forward(joints[None])
     return np.concatenate([position[0], continuous(vector_from_matrix(rotation[0]), TOOL_DOWN_VECTOR)])
 
 
 def velocity_of(joints: F64, rates: F64) -> F64:
     """TCP velocity (6,) [m/s, rad/s] of joint angles and velocities."""
-    return tool_velocity(joints[None], rates[None])[0]
+    return _ARM.tool_velocity(joints[None], rates[None])[0]
 
 
 def joints_for(pose: F64, *, near: F64) -> F64:
@@ -35,8 +37,8 @@ def joints_for(pose: F64, *, near: F64) -> F64:
     position, rotation = pose[None, :3], matrix_from_vector(pose[3:])
     joints = near[None]
     for iterations, damping in ATTEMPTS:
-        joints = inverse(joints, position, rotation, iterations=iterations, damping=damping)
-        reached, turned = forward(joints)
+        joints = _ARM.inverse(joints, position, rotation, iterations=iterations, damping=damping)
+        reached, turned = _ARM.forward(joints)
         if max(np.abs(reached - position).max(), np.abs(turned - rotation).max()) < EXACT_M:
             return joints[0]
     raise OutOfReachError(f"no joint angles for the TCP pose {np.round(pose, 3).tolist()}")
@@ -53,7 +55,7 @@ def is_reachable(pose: F64, *, near: F64) -> bool:
 
 def joint_velocities(joints: F64, velocity: F64) -> F64:
     """Joint velocities (6,) that move the TCP at `velocity` (6,) [m/s, rad/s]."""
-    jacobian = tool_velocity(np.tile(joints, (6, 1)), np.eye(6)).T
+    jacobian = _ARM.tool_velocity(np.tile(joints, (6, 1)), np.eye(6)).T
     return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), velocity)
 
 

@@ -57,8 +57,10 @@ def host_world(settings: StandinSettings) -> Hosted:
 
     if settings.domain not in DOMAINS:
         raise InputError(f"domain {settings.domain!r}: choose one of {', '.join(DOMAINS)}")
-    domain, task = DOMAINS[settings.domain], tasks.get(settings.task)
-    world = ArmWorld(Scene.load(settings.scene), task, domain, schema=settings.schema)
+    domain, task, scene = DOMAINS[settings.domain], tasks.get(settings.task), Scene.load(settings.scene)
+    if scene.robot != kinematics.ROBOT:
+        raise InputError(f"robot {scene.robot.name!r} of {settings.scene}: the stand-in is a UR5e with its usual tool")
+    world = ArmWorld(scene, task, domain, schema=settings.schema)
     world.render()  # compiles before anybody waits for an answer
     kinematics.joints_for(kinematics.pose_of(world.joints), near=world.joints)
     return Hosted(world, domain, task.bodies)

@@ -11,25 +11,25 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from twin.kinematics import tool_velocity
-from twin.model import TIMESTEP_S, build_model
+from twin.kinematics import Kinematics
+from twin.model import build_model
+from twin.physics.interface import Pose
 from twin.randomize import Domain
-from twin.robots.gripper import COM_FROM_TCP_M, FINGERS, MASS_KG, STROKE_M, TRAVEL_M
-from twin.robots.ur5e import JOINTS
+from twin.robots.base import FINGERS, Robot
 from twin.rotations import F64, about_z, quaternion_from_matrix, yaw_of
 from twin.tasks.base import Task
 
-Pose = tuple[float, float, float, float]
 _POS, _NONE = int(mujoco.mjtStage.mjSTAGE_POS.value), int(mujoco.mjtStage.mjSTAGE_NONE.value)
 _GRAVITY = 9.81
 
 
-class Physics:
-    """One MuJoCo batch; slot i is one world. Not safe for use from several threads at once."""
+class MujocoPhysics:
+    """One MuJoCo batch. See `twin.physics.interface.Physics`."""
 
-    def __init__(self, task: Task, domain: Domain, n: int, threads: int = 1) -> None:
-        self.model = build_model(task, domain)
-        self.n, self.task = n, task
+    def __init__(self, robot: Robot, task: Task, domain: Domain, n: int, threads: int = 1) -> None:
+        self.model = build_model(robot, task, domain)
+        self.n, self.robot, self.task = n, robot, task
+        self._kinematics = Kinematics(robot)
         self._batch = Batch(self.model, n, threads)
         bind = self._batch.bind
         self._qpos, self._qvel, self._ctrl = bind("qpos"), bind("qvel"), bind("ctrl")
@@ -37,8 +37,8 @@ class Physics:
         self.body_positions: F64 = bind("xpos")  # (n, bodies, 3), live
         self.body_rotations: F64 = bind("xmat")  # (n, bodies, 9), live
         self._site, self._site_rotation, self._sensors = bind("site_xpos"), bind("site_xmat"), bind("sensordata")
-        self._arm = np.array([self.model.joint(name).qposadr[0] for name in JOINTS])
-        self._arm_rates = np.array([self.model.joint(name).dofadr[0] for name in JOINTS])
+        self._arm = np.array([self.model.joint(name).qposadr[0] for name in robot.joints])
+        self._arm_rates = np.array([self.model.joint(name).dofadr[0] for name in robot.joints])
         self._fingers = np.array([self.model.joint(name).qposadr[0] for name in FINGERS])
 
     def place(self, slots: NDArray[np.intp], poses: Mapping[str, NDArray[np.float64]]) -> None:
@@ -58,19 +58,18 @@ class Physics:
         self._batch.forward(np.asarray(slots, np.int32), stage=_POS)
 
     def reset(self, slots: NDArray[np.intp], joints: F64, poses: Mapping[str, NDArray[np.float64]]) -> None:
-        """Starts anew: the arm at rest at joints (len(slots), 6), the gripper open, bodies at `poses`."""
+        """The set points become the same: the arm stays where it is until the next `command`."""
         self._batch.reset(np.asarray(slots, np.int32), stage=_NONE)
         self._qpos[np.ix_(slots, self._arm)] = joints
-        self._qpos[np.ix_(slots, self._fingers)] = [-TRAVEL_M, TRAVEL_M]
-        self._ctrl[slots, :6] = joints
-        self._ctrl[slots, 6:] = [-TRAVEL_M, TRAVEL_M]
+        self._qpos[np.ix_(slots, self._fingers)] = self.robot.gripper.travel_m
+        self._ctrl[slots, : len(self._arm)] = joints
+        self._ctrl[slots, len(self._arm) :] = self.robot.gripper.travel_m
         self.place(slots, poses)
 
     def command(self, joints: F64, opening: NDArray[np.floating]) -> None:
-        """Set points of all slots: joint angles (n, 6) [rad], gripper opening (n,) 0..1."""
-        self._ctrl[:, :6] = joints
-        travel = np.clip(opening, 0, 1) * TRAVEL_M
-        self._ctrl[:, 6], self._ctrl[:, 7] = -travel, travel
+        """Writes the servos' set points."""
+        self._ctrl[:, : len(self._arm)] = joints
+        self._ctrl[:, len(self._arm) :] = np.clip(opening, 0, 1)[:, None] * self.robot.gripper.travel_m
 
     def step(self, steps: int) -> None:
         """`steps` physics steps of 5 ms in every slot."""
@@ -78,12 +77,12 @@ class Physics:
 
     @property
     def joints(self) -> F64:
-        """(n, 6) rad."""
+        """(n, joints) rad."""
         return self._qpos[:, self._arm]
 
     @property
     def joint_velocities(self) -> F64:
-        """(n, 6) rad/s."""
+        """(n, joints) rad/s."""
         return self._qvel[:, self._arm_rates]
 
     @property
@@ -99,13 +98,12 @@ class Physics:
     @property
     def tool_velocity(self) -> F64:
         """(n, 6) m/s and rad/s, from the joint velocities and the Jacobian."""
-        return tool_velocity(self.joints, self.joint_velocities)
+        return self._kinematics.tool_velocity(self.joints, self.joint_velocities)
 
     @property
     def opening(self) -> F64:
         """(n,) measured, 0 closed .. 1 open."""
-        width = self._qpos[:, self._fingers[1]] - self._qpos[:, self._fingers[0]]
-        return np.clip(width / STROKE_M, 0, 1)
+        return np.clip(self._qpos[:, self._fingers].sum(1) / self.robot.gripper.stroke_m, 0, 1)
 
     @property
     def wrench(self) -> F64:
@@ -116,8 +114,8 @@ class Physics:
         """
         R = self.tool_rotation
         held_by_flange = np.einsum("nij,nkj->nki", R, self._sensors.reshape(self.n, 2, 3))
-        weight = np.array([0, 0, -MASS_KG * _GRAVITY])
-        moment = np.cross(R[:, :, 2] * COM_FROM_TCP_M, weight)
+        weight = np.array([0, 0, -self.robot.gripper.mass_kg * _GRAVITY])
+        moment = np.cross(R[:, :, 2] * self.robot.gripper.com_from_tcp_m, weight)
         # forces on the gripper cancel: flange + weight + world = 0
         world = -np.concatenate([held_by_flange[:, 0] + weight, held_by_flange[:, 1] + moment], 1)
         return np.where(self._sensors.any(1, keepdims=True), world, 0.0)
@@ -136,7 +134,5 @@ class Physics:
         x, y, z = (float(value) for value in self.body_positions[slot, body])
         return x, y, z, float(yaw_of(self.body_rotations[slot, body].reshape(3, 3)))
 
-
-def steps_in(seconds: float) -> int:
-    """Whole physics steps in a span of time."""
-    return round(seconds / TIMESTEP_S)
+    def close(self) -> None:
+        """Nothing: MuJoCo's memory goes with the object."""

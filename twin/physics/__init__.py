@@ -1,0 +1,10 @@
+"""The physics of n arms over their tables, behind one interface.
+
+VectorTwin ─ reset, place, command, step ─► Physics ─┬─ mujoco_batch.py   MuJoCo, on the CPU; the default
+◄─ joints, poses, wrench ────────────────┘
+"""
+
+from twin.physics.interface import Physics, Pose
+from twin.physics.mujoco_batch import MujocoPhysics
+
+__all__ = ["MujocoPhysics", "Physics", "Pose"]
