@@ -2,7 +2,7 @@
 
     chunk   min and max of position, log scale and (newer files) colour; float
     vertex  packed_position 11-10-11 bits, packed_rotation 2-10-10-10, packed_scale 11-10-11, packed_color 8-8-8-8
-    sh      f_rest_*: uchar, -4 .. 4 (optional)
+    sh      f_rest_*: uchar, 256 equal bins of -4 .. 4 (optional)
 
 A rotation is the index of its largest component in (w, x, y, z) and the three others within +-1/sqrt(2).
 """
@@ -22,7 +22,7 @@ from twin.splats.stored import check_count, splats_of
 CHUNK = 256
 """Splats that share their bounds."""
 PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
-SH_RANGE = 4.0
+_BINS_PER_UNIT = 32
 _POSITION, _SCALE, _COLOUR = ("x", "y", "z"), ("scale_x", "scale_y", "scale_z"), ("r", "g", "b")
 
 
@@ -94,4 +94,4 @@ def _harmonics(path: Path, table: Table | None, count: int) -> NDArray[np.floati
     if any(table.rows.dtype[name] != np.uint8 for name in names):
         raise SceneError(f"{path}: the harmonics must be of type uchar")
     levels = np.stack([table.rows[name] for name in names], 1)
-    return by_coefficient(levels * (2 * SH_RANGE / 255) - SH_RANGE)
+    return by_coefficient((levels - 127.5) / _BINS_PER_UNIT)

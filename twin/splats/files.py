@@ -27,6 +27,8 @@ def read_splats(path: Path | str, *, up: UpAxis | None = None) -> Splats:
     data = read_bytes(path)
     if data.startswith(spz.GZIP_MAGIC):
         return turned_up(spz.from_bytes(path, data), up or "y")
+    if data.startswith(spz.MAGIC):
+        raise SceneError(f"{path}: an SPZ file without gzip, version 4 or later; versions 2 and 3 are read")
     if not data.startswith(b"ply"):
         raise SceneError(f"{path}: neither PLY nor SPZ; 3D Gaussian Splatting files of these two kinds are read")
     tables = read_tables(path, data)
