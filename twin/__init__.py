@@ -34,7 +34,8 @@ rasterizers "torch" and "gsplat" need torch. The doors:
     twin.kinematics Kinematics(robot).forward(q) .inverse(q, position, rotation) .tool_velocity(q, velocity)
                     .start_joints(position, yaw)
     twin.physics    Physics, the interface; MujocoPhysics(robot, task, domain, n, threads)
-    twin.expert     pick_and_place(PickState) -> (n, 7), a pure numpy function
+    twin.expert     reach, insert, act: what the tasks' experts are made of, pure numpy functions
+    twin.trials     trials(task, domain, region, n, seed) -> Trials: how often the expert succeeds
     twin.rotations  rotation vectors, matrices, quaternions; `continuous` picks the branch of a rotation vector
     twin.expand     expand(path, closed, old, new): a demonstrated tool path moved to new poses
 """

@@ -149,6 +149,7 @@ class VectorTwin:
             commanded=self._position + pending[:, :, :3].sum(1) * metres * self.domain.gain,
             commanded_rotation=rotation,
             closing=self._opening < 0.5,
+            told=self._queue[:, 0, GRIPPER_ACTION] <= 0,
         )
 
     def close(self) -> None:

@@ -1,77 +1,128 @@
-"""The scripted expert: a pure numpy function, for demonstrations in the twin and for the scripted operator of the arm.
+"""Scripted experts: pure numpy functions, for demonstrations in the twin and for the scripted operator of the arm.
 
-Every height it aims at falls continuously with the horizontal error (a funnel):
+Every height they aim at falls continuously with the error (a funnel), and the tool turns while it travels:
 
     height of the tool                      reach:  far above the object, down onto it as the error shrinks
       \\_                    _/              close:  aligned and low
-        \\__              __/                carry:  9 cm high, down as the target comes near
-           \\____________/                   release: over the target and low; then rise
+        \\__              __/                carry:  lifted, down as the target comes near
+           \\____________/                   leave:  let go over the target, and up
             error -> 0
 
 A rule that switches between heights teaches a cloned policy to hover at the switch.
+
+    state ─► reach(state, body, Hold) ─► Reach ─┐
+    state ─► the task's own carry ─► Aim ───────┴─► act ─► action (n, 7)
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools
+from twin.rotations import F64, TOOL_DOWN, yaw_of
+from twin.tasks.base import TaskState
 
-F64 = NDArray[np.float64]
-GRASP_HEIGHT_M = 0.014
-"""Tool above the object's underside while grasping."""
 OPEN, CLOSE = 1.0, -1.0
+RISE_M = 0.03
+"""After letting go, and after a missed grasp, the tool rises by this much a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PickState:
-    """n situations; positions in the base frame."""
+class Hold:
+    """How an object is held."""
 
-    tool: F64  # (n, 3) measured TCP position
-    commanded: F64  # (n, 3) commanded TCP position, actions under way included
-    grasp_width: F64  # (n,) m between the fingers, measured
-    closing: Bools  # (n,) the gripper is commanded to close
-    object_position: F64  # (n, 3) centre
-    target: F64  # (n, 3)
+    height_m: float
+    """Tool above the body's origin."""
+    width_m: tuple[float, float]
+    """Measured gaps between the fingers that mean that they hold the object."""
+    near_m: float = 0.012
+    """The fingers close when the tool is this near."""
+    turn_rad: float = 0.0
+    """Turning the object by this much changes nothing for the fingers; 0 for an object grasped however it lies."""
 
 
-def pick_and_place(state: PickState, *, step_m: float = 0.03, half_height_m: float = 0.018) -> F32:
-    """The next action (n, 7) for grasping an object from above and putting it on a target on the table."""
-    tool, thing, commanded = state.tool, state.object_position, state.commanded
-    misaligned = np.hypot(*(thing - tool)[:, :2].T)
-    off_target = np.hypot(*(state.target - thing)[:, :2].T)
-    grasp_z = thing[:, 2] - half_height_m + GRASP_HEIGHT_M
+@dataclass(frozen=True, kw_only=True)
+class Aim:
+    """Where the tool should be commanded to."""
+
+    position: F64  # (n, 3)
+    yaw: F64  # (n,) turn about the vertical from `TOOL_DOWN` [rad]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """The grasp of n slots: the way to it and how far it is."""
+
+    aim: Aim
+    holding: Bools  # (n,)
+    missed: Bools  # (n,) the fingers were told to close and have not got it
+    aligned: Bools  # (n,) closing now would grasp it
+
+
+def reach(state: TaskState, body: str, hold: Hold) -> Reach:
+    """From above: down as the horizontal error and the turn shrink, then close."""
+    tool, thing = state.tool, state.bodies[body]
+    off = np.hypot(*(thing - tool)[:, :2].T)
+    grasp_z = thing[:, 2] + hold.height_m
     above = np.abs(tool[:, 2] - grasp_z)
+    yaw = yaw_of(state.tool_rotation @ TOOL_DOWN.T)
+    turn = wrapped(yaw_of(state.rotations[body]) - yaw, hold.turn_rad)
+    skew = off + 0.05 * np.abs(turn)  # a turn of 0.1 rad counts as much as 5 mm
+    z = grasp_z + 0.04 * ramp(skew, 0.008, 0.022) + 0.05 * ramp(skew, 0.022, 0.06)
+    filled = (state.grasp_width > hold.width_m[0]) & (state.grasp_width < hold.width_m[1])
+    return Reach(
+        aim=Aim(position=np.column_stack([thing[:, :2], z]), yaw=yaw + turn),
+        holding=state.told_to_close & (off < 0.02) & (above < 0.03) & filled,
+        missed=state.told_to_close & ~((off < 0.02) & (above < 0.018)),
+        aligned=(skew < hold.near_m) & (above < 0.013),
+    )
 
-    placed = (off_target < 0.028) & (thing[:, 2] < half_height_m + 0.014)
-    filled = (state.grasp_width > 0.018) & (state.grasp_width < 0.051)
-    holding = state.closing & (misaligned < 0.02) & (above < 0.03) & filled
-    missed = state.closing & ~((misaligned < 0.02) & (above < 0.018))
-    aligned = (misaligned < 0.012) & (above < 0.013)
 
-    rise = commanded + np.array([0, 0, 0.03])
-    leave = np.where(state.closing[:, None], commanded, rise)
-    reach_z = grasp_z + 0.04 * _ramp(misaligned, 0.008, 0.022) + 0.05 * _ramp(misaligned, 0.022, 0.06)
-    reach = np.column_stack([thing[:, :2], reach_z])
-    cases = [placed, holding, missed]
-    goal = np.select([case[:, None] for case in cases], [leave, _carry(state, off_target), rise], reach)
-    grip = np.select(cases, [OPEN, CLOSE, OPEN], np.where(aligned | state.closing, CLOSE, OPEN))
-
-    action = np.zeros((len(tool), ACTION_DIM), np.float32)
-    action[:, :3] = np.clip((goal - commanded) / step_m, -1, 1)
+def act(state: TaskState, grasp: Reach, carry: Aim, done: Bools, action_scale: tuple[float, float]) -> F32:
+    """The action (n, 7): reach, close, carry while the object is held, leave when `done`."""
+    commanded, yaw = state.commanded, yaw_of(state.commanded_rotation @ TOOL_DOWN.T)
+    rise = commanded + np.array([0, 0, RISE_M])
+    leave = np.where(state.told_to_close[:, None], commanded, rise)
+    cases = [done, grasp.holding, grasp.missed]
+    goal = np.select([case[:, None] for case in cases], [leave, carry.position, rise], grasp.aim.position)
+    goal_yaw = np.select(cases, [yaw, carry.yaw, yaw], grasp.aim.yaw)
+    grip = np.select(cases, [OPEN, CLOSE, OPEN], np.where(grasp.aligned | state.told_to_close, CLOSE, OPEN))
+    metres, radians = action_scale
+    action = np.zeros((len(commanded), ACTION_DIM), np.float32)
+    action[:, :3] = np.clip((goal - commanded) / metres, -1, 1)
+    if radians > 0:
+        action[:, 5] = np.clip(wrapped(goal_yaw - yaw, 2 * np.pi) / radians, -1, 1)
     action[:, GRIPPER_ACTION] = grip
     return action
 
 
-def _carry(state: PickState, off_target: F64) -> F64:
-    """Where to command the tool while it holds the object: sideways only when lifted, or close to the target."""
-    free = np.maximum(_ramp(state.tool[:, 2], 0.02, 0.04), 1 - _ramp(off_target, 0.04, 0.06))
-    over_target = state.target[:, :2] - (state.object_position - state.tool)[:, :2]
-    sideways = state.commanded[:, :2] + free[:, None] * (over_target - state.commanded[:, :2])
-    return np.column_stack([sideways, GRASP_HEIGHT_M + 0.003 + 0.073 * _ramp(off_target, 0.012, 0.05)])
+def over(state: TaskState, body: str, target: F64, free: F64) -> F64:
+    """Commanded tool position (n, 2) that brings a held body over `target` (n, 2); `free` (n,) 0 stays, 1 goes."""
+    aim = target - (state.bodies[body] - state.tool)[:, :2]
+    return state.commanded[:, :2] + free[:, None] * (aim - state.commanded[:, :2])
 
 
-def _ramp(x: F64, low: float, high: float) -> F64:
+def wrapped(angle: F64, period: float) -> F64:
+    """The same angle modulo `period`, nearest to 0; all angles are the same with period 0."""
+    return (angle + period / 2) % period - period / 2 if period > 0 else 0 * angle
+
+
+def ramp(x: F64, low: float, high: float) -> F64:
     """0 below `low`, 1 above `high`, straight in between."""
     return np.clip((x - low) / (high - low), 0, 1)
+
+
+def insert(state: TaskState, body: str, target: F64, turn: F64, seat_z: float) -> Aim:
+    """Carries a held body over `target` (n, 2), turned by the `turn` (n,) that it lacks, and down.
+
+    `seat_z` is the tool's height [m] with the body in its seat.
+    """
+    off = np.hypot(*(target - state.bodies[body][:, :2]).T)
+    misfit = off + 0.03 * np.abs(turn)
+    free = np.maximum(ramp(state.tool[:, 2], seat_z + 0.01, seat_z + 0.03), 1 - ramp(off, 0.02, 0.04))
+    z = seat_z - 0.004 + 0.03 * ramp(misfit, 0.004, 0.010) + 0.03 * ramp(misfit, 0.010, 0.06)
+    above = state.commanded[:, 2] - seat_z
+    z = np.maximum(z, state.commanded[:, 2] - 0.005 - 0.5 * ramp(above, 0.015, 0.06) * 0.06)
+    z = np.maximum(z, state.tool[:, 2] - 0.008 - ramp(above, 0.015, 0.06) * 0.06)
+    yaw = yaw_of(state.tool_rotation @ TOOL_DOWN.T) + turn
+    return Aim(position=np.column_stack([over(state, body, target, free), z]), yaw=yaw)

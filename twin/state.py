@@ -14,7 +14,7 @@ from twin.tasks.base import TaskState
 PARKED_Z_M = -0.5
 
 
-def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closing: Bools) -> TaskState:
+def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closing: Bools, told: Bools) -> TaskState:
     """The state of every slot; measured quantities are live views."""
     bodies = physics.task.bodies
     return TaskState(
@@ -26,6 +26,7 @@ def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closi
         opening=physics.opening,
         closing=closing,
         stroke_m=physics.robot.gripper.stroke_m,
+        told_to_close=told,
         bodies={name: physics.body_position(name) for name in bodies},
         rotations={name: physics.body_rotation(name) for name in bodies},
     )

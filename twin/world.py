@@ -116,6 +116,7 @@ class ArmWorld:
             commanded=physics.tool_position,
             commanded_rotation=physics.tool_rotation,
             closing=self._opening < 0.5,
+            told=self._opening < 0.5,
         )
 
     @property

@@ -118,6 +118,7 @@ class ScriptedOperator:
             commanded_rotation=self._robot.commanded_rotation[None],
             opening=proprio[:, GRIPPER],
             closing=np.array([self._robot.is_closing]),
+            told_to_close=np.array([self._robot.is_closing]),
             bodies={name: np.array([pose[:3]]) for name, pose in seen.items()},
             rotations={name: about_z(pose[3])[None] for name, pose in seen.items()},
         )

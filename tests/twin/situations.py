@@ -27,6 +27,7 @@ def situation(
         commanded_rotation=rotation,
         opening=np.array([opening]),
         closing=np.array([closing]),
+        told_to_close=np.array([closing]),
         bodies={name: np.array([pose[:3]], float) for name, pose in bodies.items()},
         rotations={name: about_z(pose[3] if len(pose) > 3 else 0.0)[None] for name, pose in bodies.items()},
     )

@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 
 from protos.errors import InputError
 from twin.tasks.base import Task
+from twin.tasks.insert_hexagon_block import InsertHexagonBlock
 from twin.tasks.pick_and_place import PickAndPlace
 
-_TASKS: Mapping[str, Callable[[], Task]] = {"pick_and_place": PickAndPlace}
+_TASKS: Mapping[str, Callable[[], Task]] = {
+    "pick_and_place": PickAndPlace,
+    "insert_hexagon_block": InsertHexagonBlock,
+}
 
 
 def names() -> tuple[str, ...]:

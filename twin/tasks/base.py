@@ -27,7 +27,8 @@ class TaskState:
     commanded: F64  # (n, 3) TCP position that the actions so far ask for, those still under way included
     commanded_rotation: F64  # (n, 3, 3) base_from_tcp that they ask for
     opening: F64  # (n,) measured, 0 closed .. 1 open
-    closing: Bools  # (n,) the gripper is commanded to close
+    closing: Bools  # (n,) the gripper is closing, or closed
+    told_to_close: Bools  # (n,) the newest command to the gripper, which may still be under way
     bodies: Mapping[str, F64]  # name -> (n, 3) positions
     rotations: Mapping[str, F64]  # name -> (n, 3, 3) base_from_body
     stroke_m: float = ROBOTIQ_2F85.stroke_m  # gap of the robot's open gripper

@@ -29,6 +29,9 @@ SPACE = ConfigurationSpace(
         TOOL: Box(x=(-0.56, -0.52), y=(-0.02, 0.02), z=(0.15, 0.17)),
     },
 )
+GRASP_HEIGHT_M = 0.014
+"""Tool above the cube's underside while grasping."""
+HOLD = expert.Hold(height_m=GRASP_HEIGHT_M - CUBE_HALF_M, width_m=(0.018, 0.051))
 WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 
 
@@ -66,16 +69,14 @@ class PickAndPlace(Task):
         return near & (state.bodies[CUBE][:, 2] < ON_TABLE_M) & ~state.closing
 
     def expert(self, state: TaskState) -> F32:
-        """See `twin.expert.pick_and_place`."""
-        return expert.pick_and_place(
-            expert.PickState(
-                tool=state.tool,
-                commanded=state.commanded,
-                grasp_width=state.grasp_width,
-                closing=state.closing,
-                object_position=state.bodies[CUBE],
-                target=state.bodies[TARGET],
-            ),
-            step_m=self.action_scale[0],
-            half_height_m=CUBE_HALF_M,
+        """Sideways only when lifted, or close to the target; down as it comes near."""
+        cube, target = state.bodies[CUBE], state.bodies[TARGET]
+        off = np.hypot(*(target - cube)[:, :2].T)
+        free = np.maximum(expert.ramp(state.tool[:, 2], 0.02, 0.04), 1 - expert.ramp(off, 0.04, 0.06))
+        z = GRASP_HEIGHT_M + 0.003 + 0.073 * expert.ramp(off, 0.012, 0.05)
+        carry = expert.Aim(
+            position=np.column_stack([expert.over(state, CUBE, target[:, :2], free), z]),
+            yaw=np.zeros(len(cube)),
         )
+        placed = (off < 0.028) & (cube[:, 2] < CUBE_HALF_M + 0.014)
+        return expert.act(state, expert.reach(state, CUBE, HOLD), carry, placed, self.action_scale)
