@@ -15,7 +15,7 @@ rasterizers "torch" and "gsplat" need torch. The doors:
                     rasterize(splats, camera) -> Picture (numba); compositor.TwinRenderer
     twin.tasks      get(name) -> Task, names()
     twin.randomize  Domain, DOMAINS
-    twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1)
+    twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1, physics="mujoco")
                     .reset(slot, configuration) .observe() .step(action) .expert_action() .state() .close()
     twin.gym        GymTwin(gymnasium.Env)
     twin.world      ArmWorld(scene, task, domain, *, schema): one arm, moved in small slices of time
@@ -33,7 +33,7 @@ rasterizers "torch" and "gsplat" need torch. The doors:
     twin.robots     get(name) -> Robot, names(); a robot is data: links, gripper, mounts
     twin.kinematics Kinematics(robot).forward(q) .inverse(q, position, rotation) .tool_velocity(q, velocity)
                     .start_joints(position, yaw)
-    twin.physics    Physics, the interface; MujocoPhysics(robot, task, domain, n, threads)
+    twin.physics    make(name, robot, task, domain, n=, threads=1) -> Physics, names(); "mujoco" is the default
     twin.expert     reach, insert, act: what the tasks' experts are made of, pure numpy functions
     twin.trials     trials(task, domain, region, n, seed) -> Trials: how often the expert succeeds
     twin.rotations  rotation vectors, matrices, quaternions; `continuous` picks the branch of a rotation vector

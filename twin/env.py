@@ -24,7 +24,7 @@ from protos.schema import (
 )
 from twin.kinematics import Kinematics
 from twin.model import steps_in
-from twin.physics import MujocoPhysics, Physics
+from twin.physics import Physics, make
 from twin.randomize import Disturbance, Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import (
@@ -63,10 +63,11 @@ class VectorTwin:
         seed: int,
         schema: Schema,
         threads: int = 1,
+        physics: str = "mujoco",
     ) -> None:
         self.n, self.task, self.domain = n, task, domain
         self.robot = scene.robot
-        self._physics: Physics = MujocoPhysics(scene.robot, task, domain, n, threads)
+        self._physics = make(physics, scene.robot, task, domain, n=n, threads=threads)
         self._kinematics = Kinematics(scene.robot)
         self._shaken = [dim for dim in task.active_action_dims if dim != GRIPPER_ACTION]
         self._turns = [dim for dim in self._shaken if dim >= 3]
@@ -153,8 +154,9 @@ class VectorTwin:
         )
 
     def close(self) -> None:
-        """Ends the drawing threads."""
+        """Ends the drawing threads and the physics."""
         self._renderer.close()
+        self._physics.close()
 
     def _enqueue(self, executed: F32) -> None:
         """The newest action goes to place 0; the one at place `latency` takes effect now."""
@@ -174,7 +176,9 @@ class VectorTwin:
         if self._turns:
             self._rotation = self._leashed(self._turned(self._rotation, effective))
         self._opening = np.where(effective[:, GRIPPER_ACTION] > 0, 1.0, 0.0)
-        self._joints = self._kinematics.inverse(self._joints, self._position, self._rotation)
+        joints = self._kinematics.inverse(self._joints, self._position, self._rotation)
+        reach = self.robot.velocity_limits / CONTROL_HZ
+        self._joints = np.clip(joints, self._joints - reach, self._joints + reach)
         self._physics.command(self._joints, self._opening)
 
     def _turned(self, rotation: F64, action: F64) -> F64:

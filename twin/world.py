@@ -11,7 +11,7 @@ from protos.schema import TCP_POSE, TCP_VELOCITY, U8, WRENCH, Configuration, Sch
 from twin.env import proprio_of
 from twin.kinematics import Kinematics
 from twin.model import TIMESTEP_S
-from twin.physics import MujocoPhysics, Pose
+from twin.physics import Pose, make
 from twin.randomize import Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import F64
@@ -27,7 +27,7 @@ class ArmWorld:
         """The arm starts at rest in the middle of the task's start poses with its gripper open."""
         self.task = task
         self.robot = scene.robot
-        self._physics = MujocoPhysics(scene.robot, task, domain, 1)
+        self._physics = make("mujoco", scene.robot, task, domain, n=1)
         start = task.space.others[TOOL]
         middle = [(low + high) / 2 for low, high in (start.x, start.y, start.z)]
         self._targets = Kinematics(scene.robot).start_joints(middle)

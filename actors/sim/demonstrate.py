@@ -93,7 +93,9 @@ def demonstrate(settings: DemonstrationSettings) -> int:
     world = settings.world
     scene, task = Scene.load(world.scene), tasks.get(world.task)
     domain = replace(DOMAINS[world.domain], disturbance=settings.disturbance)
-    twin = VectorTwin(scene, task, n=settings.twins, domain=domain, seed=world.seed, schema=world.schema)
+    twin = VectorTwin(
+        scene, task, n=settings.twins, domain=domain, seed=world.seed, schema=world.schema, physics=world.physics
+    )
     quota = DemonstrationQuota(task.space, settings.episodes, world.seed)
     tags = EpisodeTags(
         actor="twin-expert",

@@ -45,6 +45,7 @@ def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
         seed=world.seed,
         schema=world.schema,
         threads=settings.threads,
+        physics=world.physics,
     )
     tags = EpisodeTags(
         actor="evaluation", incarnation="0", task=task.name, scene=scene.name, instruction="", source=Source.TWIN

@@ -17,6 +17,8 @@ class TwinWorld:
     scene: Path
     task: str = "pick_and_place"
     domain: str = "twin"
+    physics: str = "mujoco"
+    """One of `twin.physics.names()`."""
     schema: Schema = field(default_factory=Schema)
     seed: int = 0
 

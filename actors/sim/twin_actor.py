@@ -144,7 +144,13 @@ class TwinActor:
         seed = world.seed * 1000 + self._index * 17 + int(incarnation, 16) % 997
         name = f"twin-{self._index}"
         twin = VectorTwin(
-            scene, task, n=settings.twins_per_actor, domain=DOMAINS[world.domain], seed=seed, schema=world.schema
+            scene,
+            task,
+            n=settings.twins_per_actor,
+            domain=DOMAINS[world.domain],
+            seed=seed,
+            schema=world.schema,
+            physics=world.physics,
         )
         spool = settings.run_dir / "spool" / f"{name}-{incarnation}"
         writer = ReplayWriter(settings.replay, world.schema, actor=name, incarnation=incarnation, spool=spool)

@@ -4,7 +4,7 @@ import pytest
 from protos.schema import Schema
 from twin import robots
 from twin.kinematics import Kinematics
-from twin.physics import MujocoPhysics
+from twin.physics import make
 from twin.randomize import DOMAINS, Domain
 from twin.render import rasterize
 from twin.render.compositor import WRIST_SPLATS, TwinRenderer, wrist_static
@@ -18,7 +18,7 @@ UR5E = Kinematics(robots.get("ur5e"))
 
 @pytest.fixture
 def physics(task, configurations):
-    physics = MujocoPhysics(robots.get("ur5e"), task, DOMAINS["twin"], 2)
+    physics = make("mujoco", robots.get("ur5e"), task, DOMAINS["twin"], n=2)
     for slot, configuration in enumerate(configurations("A", 1) + configurations("B", 1)):
         tool = task.pose(configuration, "tool")
         physics.reset(np.array([slot]), UR5E.start_joints(tool[:3]), task.body_poses(configuration))
@@ -63,7 +63,7 @@ def test_cube_and_disc_appear_where_the_cameras_project_them(scene, physics, slo
 
 
 def test_the_wrist_camera_sees_what_lies_under_the_tool(scene, task, configurations):
-    physics = MujocoPhysics(robots.get("ur5e"), task, DOMAINS["twin"], 1)
+    physics = make("mujoco", robots.get("ur5e"), task, DOMAINS["twin"], n=1)
     configuration = configurations("A", 1)[0]
     x, y, _, _ = task.pose(configuration, CUBE)
     physics.reset(np.zeros(1, int), UR5E.start_joints((x, y, 0.12)), task.body_poses(configuration))

@@ -4,7 +4,7 @@ VectorTwin ─ reset, place, command, step ─► Physics ─┬─ mujoco_batch
 ◄─ joints, poses, wrench ────────────────┘
 """
 
+from twin.physics.engines import make, names
 from twin.physics.interface import Physics, Pose
-from twin.physics.mujoco_batch import MujocoPhysics
 
-__all__ = ["MujocoPhysics", "Physics", "Pose"]
+__all__ = ["Physics", "Pose", "make", "names"]

@@ -115,7 +115,7 @@ class MujocoPhysics:
         R = self.tool_rotation
         held_by_flange = np.einsum("nij,nkj->nki", R, self._sensors.reshape(self.n, 2, 3))
         weight = np.array([0, 0, -self.robot.gripper.mass_kg * _GRAVITY])
-        moment = np.cross(R[:, :, 2] * self.robot.gripper.com_from_tcp_m, weight)
+        moment = np.cross(R @ self.robot.gripper.com_from_tcp_m, weight)
         # forces on the gripper cancel: flange + weight + world = 0
         world = -np.concatenate([held_by_flange[:, 0] + weight, held_by_flange[:, 1] + moment], 1)
         return np.where(self._sensors.any(1, keepdims=True), world, 0.0)

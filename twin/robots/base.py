@@ -162,10 +162,11 @@ class Gripper:
         return self.palm.mass + 2 * self.finger_mass_kg
 
     @property
-    def com_from_tcp_m(self) -> float:
-        """Centre of mass along the tool's z axis; the weight of `mass_kg` is taken out of the measured wrench."""
-        moment = self.palm.mass * self.palm.com[2] + 2 * self.finger_mass_kg * self.finger_centre_m
-        return moment / self.mass_kg - self.tcp_m
+    def com_from_tcp_m(self) -> F64:
+        """Centre of mass in the tool frame (3,); the weight of `mass_kg` is taken out of the measured wrench."""
+        fingers = np.array([0.0, 0.0, self.finger_centre_m])
+        moment = self.palm.mass * np.array(self.palm.com) + 2 * self.finger_mass_kg * fingers
+        return moment / self.mass_kg - [0.0, 0.0, self.tcp_m]
 
 
 FINGERS = ("finger_left", "finger_right")

@@ -40,6 +40,18 @@ class TaskState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Solver:
+    """MuJoCo's constraint solver; contact-rich tasks ask for more than the default."""
+
+    iterations: int = 20
+    """At most, per physics step."""
+    friction_ratio: float = 5.0
+    """How much harder friction is than the normal direction (`impratio`): higher slips less."""
+    noslip_iterations: int = 0
+    """Extra passes that take what is left of slip away."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task(ABC):
     """One manipulation task; a subclass per file."""
 
@@ -59,6 +71,7 @@ class Task(ABC):
     """Targets that stay where the configuration puts them."""
     success_steps: int = 2
     """Control steps in a row that `succeeded` must hold."""
+    solver: Solver = Solver()
 
     @property
     def bodies(self) -> tuple[str, ...]:
@@ -74,6 +87,14 @@ class Task(ABC):
     @abstractmethod
     def mjcf(self, domain: Domain) -> str:
         """The task's bodies: a freejoint body per free body, a mocap body per fixed one."""
+
+    def assets(self, domain: Domain) -> str:
+        """What goes into MJCF's `asset` element: meshes of the task's bodies."""
+        return ""
+
+    def contacts(self, domain: Domain) -> str:
+        """What goes into MJCF's `contact` element: pairs of bodies that pass through each other, or rub otherwise."""
+        return ""
 
     @abstractmethod
     def splat_spacing(self, body: str) -> float:
