@@ -64,13 +64,16 @@ class VectorTwin:
         schema: Schema,
         threads: int = 1,
         physics: str = "mujoco",
+        exact: bool = False,
     ) -> None:
+        """With `exact` every picture is a full render, for evaluation; else it costs the same for any scan."""
         self.n, self.task, self.domain = n, task, domain
         self.robot = scene.robot
         self._physics = make(physics, scene.robot, task, domain, n=n, threads=threads)
         self._kinematics = Kinematics(scene.robot)
         self._shaken = [dim for dim in task.active_action_dims if dim != GRIPPER_ACTION]
         self._turns = [dim for dim in self._shaken if dim >= 3]
+        self._renderer = TwinRenderer(scene, self._physics, domain, schema, threads, exact=exact)
         self.seed(seed)
         self._latency = np.zeros(n, int)
         self._queue = np.zeros((n, max(domain.latency_steps) + 1, ACTION_DIM))
@@ -80,11 +83,11 @@ class VectorTwin:
         self._steps, self._held = np.zeros(n, int), np.zeros(n, int)
         for slot in range(n):
             self.reset(slot, task.space.sample(np.random.default_rng(0)))
-        self._renderer = TwinRenderer(scene, self._physics, domain, schema, threads)
 
     def seed(self, seed: int) -> None:
-        """Starts the world's random numbers (latency, disturbance) anew."""
+        """Starts the world's random numbers (latency, disturbance, looks) anew."""
         self._rng = np.random.default_rng(seed)
+        self._renderer.seed(seed)
         self._disturbance = Disturbance(self.n, self.domain.disturbance, self._rng, channels=len(self._shaken))
 
     def reset(self, slot: int, configuration: Configuration) -> None:
@@ -101,6 +104,7 @@ class VectorTwin:
         self._queue[slot, :, GRIPPER_ACTION] = 1.0
         self._latency[slot] = self._rng.choice(self.domain.latency_steps)
         self._disturbance.reset(slot)
+        self._renderer.start_episode(slot)
         self._steps[slot] = self._held[slot] = 0
 
     def observe(self) -> Observation:

@@ -1,6 +1,7 @@
 """Domains: how one world differs from another. The stand-in for the real arm is a domain too.
 
-The camera and colour shifts are constants of a domain; the latency is drawn anew for every episode. `disturbance`
+The camera and colour shifts are constants of a domain; latency, light, white balance and the jitter of the cameras are
+drawn anew for every episode (`twin.render.looks` draws the latter three), sensor noise for every picture. `disturbance`
 shakes the arm while a demonstration is made, so that it shows how to come back; the stored action stays the clean one
 (DART, Laskey et al. 2017).
 """
@@ -36,6 +37,18 @@ class Domain:
     """Of the side camera, base frame."""
     colour_shift: float = 0.0
     """0 as scanned .. 1 strongly shifted."""
+    exposure_stops: float = 0.0
+    """Of both cameras: every episode is brighter or darker by up to so many stops."""
+    white_balance: float = 0.0
+    """Every episode has up to this share more red and less blue, or less red and more blue."""
+    sensor_noise: float = 0.0
+    """Standard deviation of each pixel in each picture, as a share of full scale."""
+    camera_jitter_m: float = 0.0
+    """Standard deviation per axis of where the cameras stand, drawn for every episode."""
+    camera_jitter_rad: float = 0.0
+    """The same for where they look."""
+    camera_poses: int = 8
+    """Poses that the side camera takes when it jitters: each costs a background, drawn and kept once."""
     disturbance: float = 0.0
     """Strength of the noise on the commanded motion, in units of the action."""
 
@@ -48,6 +61,12 @@ class Domain:
             ("friction", 0.05, 5.0),
             ("object_mass_kg", 0.001, 5.0),
             ("colour_shift", 0.0, 1.0),
+            ("exposure_stops", 0.0, 2.0),
+            ("white_balance", 0.0, 0.5),
+            ("sensor_noise", 0.0, 0.2),
+            ("camera_jitter_m", 0.0, 0.05),
+            ("camera_jitter_rad", 0.0, 0.1),
+            ("camera_poses", 1, 64),
             ("disturbance", 0.0, 2.0),
         ):
             if not low <= getattr(self, name) <= high:

@@ -40,6 +40,7 @@ class ArmWorld:
     def place(self, configuration: Configuration) -> None:
         """Puts objects and targets to the configuration's poses, at rest; the arm stays where it is."""
         self._physics.place(np.zeros(1, int), self.task.body_poses(configuration))
+        self._renderer.start_episode(0)
 
     def set_joint_targets(self, q: F64) -> None:
         """Joint angles (joints,) [rad] that the servos hold from now on."""

@@ -7,8 +7,9 @@ from twin.kinematics import Kinematics
 from twin.physics import make
 from twin.randomize import DOMAINS, Domain
 from twin.render import rasterize
-from twin.render.compositor import WRIST_SPLATS, TwinRenderer, wrist_static
+from twin.render.compositor import TwinRenderer
 from twin.render.moving import moving_splats
+from twin.render.wrist import SPLATS, wrist_static
 from twin.scene import synthetic_scene
 from twin.splats import Splats, concatenate
 from twin.tasks.pick_and_place import CUBE, TARGET
@@ -27,7 +28,7 @@ def physics(task, configurations):
 
 def world_splats(physics, slot: int, task) -> Splats:
     """Every moving splat in the base frame, by the slow way."""
-    moving = moving_splats(physics.model, physics.robot, task.bodies, task.splat_spacing)
+    moving = moving_splats(physics.model, physics.robot, task)
     parts = []
     for body in np.unique(moving.body):
         pose = np.eye(4)
@@ -92,7 +93,7 @@ def test_the_wrist_layer_of_a_large_scan_stays_small():
     scene = synthetic_scene(spacing_m=0.005)
     layer = wrist_static(scene.static, scene)
     assert len(scene.static) > 20_000
-    assert 500 < len(layer) <= WRIST_SPLATS
+    assert 500 < len(layer) <= SPLATS
     assert len(wrist_static(scene.static[:0], scene)) == 0
 
 

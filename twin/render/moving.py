@@ -1,17 +1,18 @@
 """Splats on everything that moves: the arm's links, the gripper, the task's bodies, each in its own body frame."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.errors import SceneError
 from twin import surfaces
 from twin.kinematics import Kinematics
 from twin.robots.base import FINGERS, Robot
 from twin.rotations import F64, matrix_from_quaternion
 from twin.splats import Splats, concatenate
+from twin.tasks.base import Task
 
 SPACING_M = {"base": 0.05, "gripper": 0.016} | dict.fromkeys(FINGERS, 0.012)
 """Distance of neighbouring splats on the robot; the arm's links are seen from afar and get `ARM_SPACING_M`."""
@@ -32,16 +33,14 @@ class MovingSplats:
     """The wrist camera draws the splats from here on."""
 
 
-def moving_splats(
-    model: mujoco.MjModel, robot: Robot, task_bodies: tuple[str, ...], task_spacing: Callable[[str], float]
-) -> MovingSplats:
+def moving_splats(model: mujoco.MjModel, robot: Robot, task: Task) -> MovingSplats:
     """Splats on every geom of every body, shaded as they are lit with the tool at `SHADED_AT_M`.
 
-    The wrist camera draws only the fingers and the task's bodies: the palm is centimetres from the lens, where a
-    projected Gaussian smears over the whole image.
+    A body that the task has scanned splats of is drawn with these instead. The wrist camera draws only the fingers and
+    the task's bodies: the palm is centimetres from the lens, where a projected Gaussian smears over the whole image.
     """
     rotations = _shading_rotations(model, robot)
-    near = (*FINGERS, *task_bodies)
+    near = (*FINGERS, *task.bodies)
     bodies = [model.body(i).name for i in range(model.nbody)]
     ordered = [name for name in bodies if name not in near] + [name for name in bodies if name in near]
     parts: list[Splats] = []
@@ -49,9 +48,11 @@ def moving_splats(
     first_wrist = 0
     for name in ordered[1:]:  # the first body is the world
         body = model.body(name)
-        spacing = task_spacing(name) if name in task_bodies else SPACING_M.get(name, ARM_SPACING_M)
-        for geom in range(body.geomadr[0], body.geomadr[0] + body.geomnum[0]):
-            part = _geom_splats(model, geom, spacing, rotations[body.id].reshape(3, 3))
+        spacing = task.splat_spacing(name) if name in task.bodies else SPACING_M.get(name, ARM_SPACING_M)
+        rotation = rotations[body.id].reshape(3, 3)
+        geoms = range(body.geomadr[0], body.geomadr[0] + body.geomnum[0])
+        drawn = task.splats.get(name)
+        for part in [drawn] if drawn else [_geom_splats(model, geom, spacing, rotation) for geom in geoms]:
             parts.append(part)
             owners.append(np.full(len(part), body.id, np.int32))
             first_wrist += 0 if name in near else len(part)
@@ -73,6 +74,12 @@ def _geom_splats(model: mujoco.MjModel, geom: int, spacing: float, rotation: F64
         points, normals = surfaces.box(size, spacing)
     elif kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
         points, normals = surfaces.capsule(size[0], size[1], spacing)
+    elif kind == mujoco.mjtGeom.mjGEOM_MESH:
+        points, normals = surfaces.mesh(*_mesh(model, int(model.geom_dataid[geom])), spacing)
+    elif kind != mujoco.mjtGeom.mjGEOM_CYLINDER:
+        raise SceneError(
+            f"geom {geom} of type {mujoco.mjtGeom(kind).name}: boxes, capsules, cylinders, meshes are drawn"
+        )
     elif size[1] < _THIN_M:
         points, normals = surfaces.disc(size[0], size[1], spacing)
     else:
@@ -80,3 +87,10 @@ def _geom_splats(model: mujoco.MjModel, geom: int, spacing: float, rotation: F64
     turn = matrix_from_quaternion(model.geom_quat[geom])
     surface = points @ turn.T + model.geom_pos[geom], normals @ turn.T
     return surfaces.surface_splats(surface, spacing, model.geom_rgba[geom, :3], rotation)
+
+
+def _mesh(model: mujoco.MjModel, mesh: int) -> tuple[F64, NDArray[np.int32]]:
+    """Vertices (V, 3) in the geom's frame and triangles (F, 3)."""
+    vertex, face = model.mesh_vertadr[mesh], model.mesh_faceadr[mesh]
+    vertices = model.mesh_vert[vertex : vertex + model.mesh_vertnum[mesh]].astype(float)
+    return vertices, model.mesh_face[face : face + model.mesh_facenum[mesh]]

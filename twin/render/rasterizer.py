@@ -46,12 +46,17 @@ def draw(layer: Layer, camera: Camera, work: Workspace, *, stop: float = STOP) -
     return Picture(colour=work.canvas[..., :3].copy(), transmittance=work.canvas[..., 3].copy(), depth=depth)
 
 
-def footprints(layer: Layer, camera: Camera, work: Workspace, first: int) -> int:
-    """Appends the visible splats of a layer in the base frame from row `first` on; returns the new count."""
-    count = kernels.project(layer, 0, view_of(camera), camera.width, camera.height, work, first)
+def footprints(layer: Layer, camera: Camera, work: Workspace, row: int) -> int:
+    """Appends the visible splats of a layer in the base frame from `row` on; returns the new count."""
+    return append(layer, view_of(camera), camera.width, camera.height, work, row)
+
+
+def append(layer: Layer, view: View, width: int, height: int, work: Workspace, row: int) -> int:
+    """The same for a camera in the form of the kernels."""
+    count = kernels.project(layer, 0, view, width, height, work, row)
     if layer.sh.shape[1]:
-        eye = camera.base_from_camera[None, :3, 3].astype(np.float32)
-        shade(layer, np.zeros(len(layer.means), np.int32), eye, work, first, count)
+        eye = -view.camera_from_base[:, :3].T @ view.camera_from_base[:, 3]
+        shade(layer, np.zeros(len(layer.means), np.int32), eye[None].astype(np.float32), work, row, count)
     return count
 
 

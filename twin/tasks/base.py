@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from protos.space import Box, ConfigurationSpace
 from twin.randomize import Domain
 from twin.robots.grippers import ROBOTIQ_2F85
 from twin.rotations import F64
+from twin.splats import Splats
 
 TOOL = "tool"
 """Name of the tool's start pose in a configuration."""
@@ -72,6 +73,8 @@ class Task(ABC):
     success_steps: int = 2
     """Control steps in a row that `succeeded` must hold."""
     solver: Solver = Solver()
+    splats: Mapping[str, Splats] = field(default_factory=dict)
+    """Bodies that are drawn as scanned, name -> splats in the body's frame; all others are drawn from their geoms."""
 
     @property
     def bodies(self) -> tuple[str, ...]:

@@ -1,0 +1,93 @@
+"""The side camera: it stands still, so what does not move is drawn once per camera pose.
+
+    fast   static ─once─► colour + median depth ─┐
+           moving ──────────────────────────────►┴─ depth test, blend ─► canvas        any scan at the same cost
+    exact  static ─once─► footprints + canvas ─┐
+           moving ────────────────────────────►┴─ sort, blend the blocks that moving splats touch ─► canvas
+
+The exact canvas is that of a full render to the last bit: a pixel in a block of 8 x 8 that no moving splat touches has
+the same splats in the same order as without any, and every other one is blended anew.
+"""
+
+import numba
+import numpy as np
+
+from protos.schema import F32
+from twin.camera import Camera
+from twin.render import interface, kernels
+from twin.render.kernels import BLOCK, FAR, I32, JIT, Layer, Workspace
+from twin.render.posed import PosedSplats
+from twin.render.rasterizer import draw, footprints, view_of, workspace_for
+
+STOP = 0.004
+"""Transmittance at which a pixel of the fast mode is finished: one grey level."""
+DEPTH_SLACK_M = 0.012
+"""A moving splat wins this far behind the background: thin things that lie on the table would flicker without it."""
+
+
+class FastSide:
+    """The static scene as one picture with depth."""
+
+    def __init__(self, static: Layer, camera: Camera) -> None:
+        behind = draw(static, camera, workspace_for(len(static.means), camera.width, camera.height), stop=STOP)
+        self.background = behind.over()
+        self._limit = behind.depth + np.float32(DEPTH_SLACK_M)
+        self._view, self._size = view_of(camera), (camera.width, camera.height)
+
+    def draw(self, moving: PosedSplats, work: Workspace) -> None:
+        """The moving splats in front of the background, on the canvas; `work` has room for them."""
+        count = moving.footprints(self._view, *self._size, work, 0)
+        kernels.sort_by_depth(work, count)
+        kernels.clear(work)
+        kernels.blend(work, count, self._limit, STOP)
+
+
+class ExactSide:
+    """The static scene as footprints, sorted anew with the moving ones for every picture."""
+
+    def __init__(self, static: Layer, camera: Camera) -> None:
+        self._view, self._size = view_of(camera), (camera.width, camera.height)
+        work = workspace_for(len(static.means), *self._size)
+        self._count = footprints(static, camera, work, 0)
+        kernels.sort_by_depth(work, self._count)
+        kernels.clear(work)
+        kernels.blend(work, self._count, np.full((camera.height, camera.width), FAR), interface.STOP)
+        self._rows, self._depth = work.footprints[: self._count].copy(), work.depth[: self._count].copy()
+        self._canvas = work.canvas.copy()
+        self.background = np.zeros((camera.height, camera.width, 3), np.float32)
+
+    def draw(self, moving: PosedSplats, work: Workspace) -> None:
+        """Static and moving splats together, on the canvas; `work` has room for all of them."""
+        static, (width, height) = self._count, self._size
+        work.footprints[:static], work.depth[:static] = self._rows, self._depth
+        count = moving.footprints(self._view, width, height, work, static)
+        kernels.sort_by_depth(work, count)
+        kernels.clear(work)
+        limit = np.full((height, width), FAR)
+        restore(work, touched(work, static, count), self._canvas, limit)
+        kernels.blend(work, count, limit, interface.STOP)
+
+
+@numba.njit(**JIT)
+def touched(work: Workspace, first: int, count: int) -> I32:
+    """Blocks (rows, columns) that footprints `first` to `count` may touch, as 0 or 1."""
+    height, width = work.canvas.shape[0], work.canvas.shape[1]
+    blocks = np.zeros_like(work.blocks)
+    for i in range(first, count):
+        row = work.footprints[i]
+        u, v, half_w, half_h = row[0], row[1], row[10], row[11]
+        for j in range(max(0, int(v - half_h)) // BLOCK, min(height - 1, int(v + half_h)) // BLOCK + 1):
+            for k in range(max(0, int(u - half_w)) // BLOCK, min(width - 1, int(u + half_w)) // BLOCK + 1):
+                blocks[j, k] = 1
+    return blocks
+
+
+@numba.njit(**JIT)
+def restore(work: Workspace, blocks: I32, canvas: F32, limit: F32) -> None:
+    """Fills the untouched blocks from `canvas` and closes them: no splat is nearer than their limit of 0."""
+    for y in range(canvas.shape[0]):
+        for x in range(canvas.shape[1]):
+            if blocks[y // BLOCK, x // BLOCK] == 0:
+                work.canvas[y, x] = canvas[y, x]
+                work.blocks[y // BLOCK, x // BLOCK] = 0
+                limit[y, x] = 0
