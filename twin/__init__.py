@@ -15,7 +15,8 @@ rasterizers "torch" and "gsplat" need torch. The doors:
                     rasterize(splats, camera) -> Picture (numba); compositor.TwinRenderer
     twin.tasks      get(name) -> Task, names()
     twin.randomize  Domain, DOMAINS
-    twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1, physics="mujoco")
+    twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1, physics="mujoco",
+                               exact=False)
                     .reset(slot, configuration) .observe() .step(action) .expert_action() .state() .close()
     twin.gym        GymTwin(gymnasium.Env)
     twin.world      ArmWorld(scene, task, domain, *, schema): one arm, moved in small slices of time
