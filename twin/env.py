@@ -17,6 +17,7 @@ from protos.schema import (
     F32,
     GRIPPER_ACTION,
     PROPRIO_DIM,
+    Bools,
     Configuration,
     Observation,
     Schema,
@@ -81,6 +82,7 @@ class VectorTwin:
         self._opening = np.ones(n)
         self._joints = np.tile(self._kinematics.home, (n, 1))
         self._steps, self._held = np.zeros(n, int), np.zeros(n, int)
+        self.held_back: Bools = np.zeros(n, bool)  # the leash shortened the last step's command
         for slot in range(n):
             self.reset(slot, task.space.sample(np.random.default_rng(0)))
 
@@ -175,6 +177,7 @@ class VectorTwin:
         # a slot whose physics blew up shows NaN until its reset; its commands stay finite
         tool = np.where(np.isfinite(tool), tool, self._position)
         wanted = self._position + effective[:, :3] * metres * self.domain.gain
+        self.held_back = (np.abs(wanted - tool) > LEASH_M).any(axis=1)
         wanted = np.clip(wanted, tool - LEASH_M, tool + LEASH_M)
         self._position = np.clip(wanted, [box.x[0], box.y[0], box.z[0]], [box.x[1], box.y[1], box.z[1]])
         if self._turns:

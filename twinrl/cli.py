@@ -20,6 +20,7 @@ COMMANDS = {
     "rl": "train a policy on what actors stream into a replay, and publish its weights",
     "import-octo": "turn an official Octo checkpoint into a policy folder",
     "export": "write a run, a replay or a dataset as LeRobotDataset v3 or RLDS",
+    "expand": "make many twin demonstrations of a few recorded ones, over regions A and B",
     "scan": "turn photos or a video of a workspace into a scene folder with a report",
     "status": "say what the processes of a run or a cluster do, and who waits on whom",
     "serve": "serve the replay, the weights or the guide of a cluster",

@@ -1,4 +1,4 @@
-"""`python -m actors.sim fleet|evaluate|demonstrate --settings FILE`: the twin side's processes."""
+"""`python -m actors.sim fleet|evaluate|demonstrate|expand --settings FILE`: the twin side's processes."""
 
 import logging
 import signal
@@ -10,7 +10,7 @@ from typing import Literal
 
 import tyro
 
-from actors.sim.settings import DemonstrationSettings, EvaluationSettings, FleetSettings
+from actors.sim.settings import DemonstrationSettings, EvaluationSettings, ExpansionRunSettings, FleetSettings
 from protos.errors import TwinRLError
 from protos.settings import load_settings
 
@@ -19,9 +19,9 @@ from protos.settings import load_settings
 class Arguments:
     """Run one process of the twin side."""
 
-    what: tyro.conf.Positional[Literal["fleet", "evaluate", "demonstrate"]]
+    what: tyro.conf.Positional[Literal["fleet", "evaluate", "demonstrate", "expand"]]
     settings: Path
-    """JSON file of FleetSettings, EvaluationSettings or DemonstrationSettings."""
+    """JSON file of FleetSettings, EvaluationSettings, DemonstrationSettings or ExpansionRunSettings."""
 
 
 def main() -> int:
@@ -53,6 +53,10 @@ def _run(arguments: Arguments, stop: threading.Event) -> None:
         from actors.sim.evaluate import evaluate
 
         evaluate(load_settings(EvaluationSettings, arguments.settings))
+    elif arguments.what == "expand":
+        from actors.sim.expand import expand
+
+        expand(load_settings(ExpansionRunSettings, arguments.settings))
     else:
         from actors.sim.demonstrate import demonstrate
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from protos.errors import InputError
-from protos.schema import Schema
+from protos.schema import Schema, Source
 from services.credentials import Credentials
 from services.replay import ReplaySettings
 from services.staleness import StalenessBound
+from twin.expand.settings import ExpansionSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +82,34 @@ class DemonstrationSettings:
     disturbance: float = 0.3
     """Strength of the motion noise that the expert must correct, so that recoveries are demonstrated."""
     twins: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpansionPlan:
+    """How many twin demonstrations to make of recorded ones, and how."""
+
+    episodes: dict[str, int] = field(default_factory=lambda: {"A": 60, "B": 30})
+    """Region -> number of accepted episodes; the paper's 60 and 30."""
+    disturbance: float = 0.3
+    """Strength of the motion noise that is corrected while a plan is driven, so that recoveries are shown."""
+    twins: int = 16
+    how: ExpansionSettings = field(default_factory=ExpansionSettings)
+
+    def __post_init__(self) -> None:
+        if not self.episodes or min(self.episodes.values()) < 0 or not sum(self.episodes.values()):
+            raise InputError(f"episodes={self.episodes}: region -> number of episodes, at least one in all")
+        if self.twins < 1:
+            raise InputError(f"twins={self.twins}: at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpansionRunSettings:
+    """Twin demonstrations from the recorded ones in a replay, written back to it."""
+
+    world: TwinWorld
+    replay: ReplaySettings
+    source: Source = Source.REAL
+    """Which recorded episodes are expanded: those of the arm, or the twin expert's."""
+    plan: ExpansionPlan = field(default_factory=ExpansionPlan)
+    report: Path | None = None
+    """JSON file for the coverage."""

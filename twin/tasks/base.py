@@ -75,6 +75,8 @@ class Task(ABC):
     solver: Solver = Solver()
     splats: Mapping[str, Splats] = field(default_factory=dict)
     """Bodies that are drawn as scanned, name -> splats in the body's frame; all others are drawn from their geoms."""
+    symmetries: Mapping[str, int] = field(default_factory=dict)
+    """Turns about its own z axis, itself included, after which a body looks the same: a square block has 4."""
 
     @property
     def bodies(self) -> tuple[str, ...]:

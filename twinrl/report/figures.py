@@ -105,7 +105,7 @@ def heat_map(episodes: Sequence[Episode], space: ConfigurationSpace, label: str)
 
 def colour_stops(count: int = 9) -> str:
     """The heat-map's colours as a CSS gradient from 0 to 100 %."""
-    return ", ".join(_hex(share) for share in np.linspace(0, 1, count))
+    return ", ".join(colour_of(share) for share in np.linspace(0, 1, count))
 
 
 def to_svg(figure: Figure, label: str) -> str:
@@ -146,7 +146,7 @@ def _thin(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _cell(axis: Any, space: ConfigurationSpace, cell: int, episodes: Sequence[Episode]) -> None:
     _, box = space.cell_box(cell)
     rate = Rate.of(episode.success for episode in episodes)
-    fill = _hex(rate.share) if episodes else "none"
+    fill = colour_of(rate.share) if episodes else "none"
     size = (box.y[1] - box.y[0], box.x[1] - box.x[0])
     axis.add_patch(Rectangle((box.y[0], box.x[0]), *size, facecolor=fill, edgecolor=GRID, linewidth=0.5))
     mark = "#ffffff" if rate.share < 0.5 else "#101010"
@@ -162,5 +162,5 @@ def _cell(axis: Any, space: ConfigurationSpace, cell: int, episodes: Sequence[Ep
         )
 
 
-def _hex(share: float) -> str:
+def colour_of(share: float) -> str:
     return mpl.colors.to_hex(mpl.colormaps["cividis"](share))

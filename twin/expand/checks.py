@@ -1,0 +1,111 @@
+"""Whether a tool path can be driven: inverse kinematics, joint limits, work box, collisions, length of an episode."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from twin.expand.clearance import Clearance
+from twin.expand.path import ToolPath, angle_between
+from twin.expand.planner import Check
+from twin.expand.reasons import Reason
+from twin.expand.settings import ExpansionSettings
+from twin.kinematics import forward, inverse, start_joints
+from twin.randomize import Domain
+from twin.rotations import F64
+from twin.tasks.base import Task
+
+REACH_M, REACH_RAD = 0.001, 0.01
+"""Largest miss of inverse kinematics."""
+OVERLAP_M = 0.001
+"""Contact of rigid bodies is soft in the physics: overlaps up to this are touches."""
+BOX_SLACK_M = 0.004
+"""The twin holds commands to the work box; a path may ask for this much more."""
+ITERATIONS = 20
+
+
+class PathChecks:
+    """Checks paths of one task's tool."""
+
+    def __init__(self, task: Task, domain: Domain, settings: ExpansionSettings) -> None:
+        self._task, self._settings = task, settings
+        self._world = Clearance(task, domain)
+
+    def reason(self, path: ToolPath, poses: Mapping[str, F64]) -> Reason | None:
+        """What stands against a whole path, grasps and all, that starts with bodies at `poses`; None when nothing does.
+
+        Bodies are obstacles to the arm where they are at first; fingers may touch them, and only must not enter the
+        table.
+        """
+        box = self._task.work_box
+        low, high = np.array([(axis[0], axis[1]) for axis in (box.x, box.y, box.z)]).T
+        if (path.positions < low - BOX_SLACK_M).any() or (path.positions > high + BOX_SLACK_M).any():
+            return Reason.WORK_BOX
+        if len(path) > self._task.max_steps:
+            return Reason.TOO_LONG
+        return self.collision(path, poses)
+
+    def collision(self, path: ToolPath, poses: Mapping[str, F64]) -> Reason | None:
+        """As `reason`, for reach, joint limits and collisions alone."""
+        self._world.place(poses)
+        near = start_joints(path.positions[0])[0]
+        for position, rotation, closed in zip(path.positions, path.rotations, path.closed, strict=True):
+            joints = self._solved(position, rotation, near)
+            if joints is None:
+                return Reason.REACH
+            if not self._within_limits(joints):
+                return Reason.JOINT_LIMIT
+            self._world.move(joints, 0.5 if closed else 1.0)
+            if self._world.of_fingers((), 0.0) < -OVERLAP_M:
+                return Reason.COLLISION
+            if self._world.of_arm(self._task.fixed_bodies, 0.0) < -OVERLAP_M:
+                return Reason.COLLISION
+            near = joints
+        return None
+
+    def is_free(self, path: ToolPath, poses: Mapping[str, F64], carried: Mapping[str, F64]) -> bool:
+        """Whether a free motion keeps its distance. `carried` maps the body that is held to tcp_from_body (4, 4)."""
+        check = self.pose_check(poses, carried)
+        near: F64 | None = start_joints(path.positions[0])[0]
+        for position, rotation in zip(path.positions, path.rotations, strict=True):
+            near = check(position, rotation, near) if near is not None else None
+        return near is not None
+
+    def pose_check(self, poses: Mapping[str, F64], carried: Mapping[str, F64]) -> Check:
+        """A check of single poses for the planner, with bodies at `poses`."""
+        margin, bodies = self._settings.clearance_m, [name for name in self._task.bodies if name not in carried]
+        self._world.place(poses)
+
+        def check(position: F64, rotation: F64, near: F64) -> F64 | None:
+            joints = self._solved(position, rotation, near)
+            if joints is None or not self._within_limits(joints):
+                return None
+            for name, tcp_from_body in carried.items():
+                self._world.place({name: _pose(position, rotation) @ tcp_from_body})
+            self._world.move(joints, 0.5 if carried else 1.0)
+            gaps = [self._world.of_arm(bodies, margin), self._world.of_fingers(bodies, margin)]
+            gaps += [self._world.of_held(name, bodies, margin) for name in carried]
+            return joints if min(gaps) >= margin else None
+
+        return check
+
+    def joints(self, pose: F64, near: F64) -> F64:
+        """Joint angles (6,) for a tool pose (4, 4), however well they reach it."""
+        return inverse(near[None], pose[None, :3, 3], pose[None, :3, :3], iterations=ITERATIONS)[0]
+
+    def _solved(self, position: F64, rotation: F64, near: F64) -> F64 | None:
+        joints = inverse(near[None], position[None], rotation[None], iterations=ITERATIONS)
+        reached, turned = forward(joints)
+        missed_m = float(np.linalg.norm(reached[0] - position))
+        if missed_m > REACH_M or float(angle_between(turned[0], rotation)) > REACH_RAD:
+            return None
+        return joints[0]
+
+    def _within_limits(self, joints: F64) -> bool:
+        low, high = self._world.joint_range.T
+        return bool(((joints >= low) & (joints <= high)).all())
+
+
+def _pose(position: F64, rotation: F64) -> F64:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation, position
+    return pose

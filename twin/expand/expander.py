@@ -1,0 +1,145 @@
+"""Plans what a demonstration looks like from another initial configuration, and says why where there is no such plan.
+
+    demonstrations ─► contacts ─┐
+    configuration ──────────────┴─► moved and bent ─► free motions: kept, or planned anew ─► timed ─► checked ─► Plan
+                                                                                               └─► Refused(reason)
+
+Nothing is simulated here; whether a plan does the task is for the twin to say (`twin.expand.tracker`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from protos.errors import InputError
+from protos.schema import Configuration
+from twin.camera import invert
+from twin.expand.checks import PathChecks
+from twin.expand.contacts import Contact, contacts
+from twin.expand.demonstration import Demonstration, body_poses
+from twin.expand.path import ToolPath, angle_between, joined
+from twin.expand.planner import Planner
+from twin.expand.reasons import Reason, Refused
+from twin.expand.settings import ExpansionSettings
+from twin.expand.timing import evenly, no_faster
+from twin.expand.transfer import anchor_moves, bent, cost
+from twin.kinematics import start_joints
+from twin.randomize import Domain
+from twin.rotations import F64
+from twin.tasks.base import TOOL, Task
+
+LOCKED_RAD = 0.15
+"""A tool that does not turn is still measured as turned by a few degrees while it moves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A tool path that should do the task from a configuration."""
+
+    configuration: Configuration
+    path: ToolPath
+    """One pose per control step, no faster than the task's actions."""
+    demonstration: str
+    """Name of the one that it was made from."""
+    planned: int
+    """How many of its free motions were planned anew."""
+
+
+class Expander:
+    """Makes plans from a set of demonstrations of one task."""
+
+    def __init__(
+        self,
+        task: Task,
+        demonstrations: Sequence[Demonstration],
+        *,
+        domain: Domain,
+        settings: ExpansionSettings,
+        seed: int,
+    ) -> None:
+        """Raises InputError without demonstrations, or for one in which nothing is grasped."""
+        if not demonstrations:
+            raise InputError("no demonstration to expand")
+        self._task, self._settings = task, settings
+        self._known = [(one, contacts(one, task, settings.contact_radius_m)) for one in demonstrations]
+        self._rng = np.random.default_rng(seed)
+        self._checks = PathChecks(task, domain, settings)
+
+    def plan(self, configuration: Configuration, attempt: int = 0) -> Plan | Refused:
+        """From the demonstration that is `attempt`-nearest to the configuration, 0 the nearest."""
+        names = (*self._task.bodies, TOOL)
+        order = sorted(range(len(self._known)), key=lambda k: cost(self._known[k][0], configuration, names))
+        demonstration, found = self._known[order[attempt % len(order)]]
+        moves = anchor_moves(demonstration, found, self._task, configuration)
+        moved = _allowed(bent(demonstration.path, found, moves), self._task)
+        if moved is None:
+            return Refused(Reason.TURN)
+        made = self._timed(moved, found, configuration)
+        if isinstance(made, Refused):
+            return made
+        path, planned = made
+        reason = self._checks.reason(path, body_poses(self._task, configuration))
+        if reason is not None:
+            return Refused(reason)
+        return Plan(configuration=configuration, path=path, demonstration=demonstration.name, planned=planned)
+
+    @property
+    def checks(self) -> PathChecks:
+        """What plans, and paths that were driven, are checked with."""
+        return self._checks
+
+    def _timed(
+        self, moved: ToolPath, found: Sequence[Contact], configuration: Configuration
+    ) -> tuple[ToolPath, int] | Refused:
+        """The moved path in control steps, and how many of its free motions were planned."""
+        scale, poses = self._task.action_scale, body_poses(self._task, configuration)
+        parts, planned = [moved.part(0, 0)], 0
+        held, tcp_from_held = "", np.eye(4)
+        for before, contact in pairwise(found):
+            if contact.first > before.last:
+                way = moved.part(before.last, contact.first)
+                carried = {held: tcp_from_held} if held else {}
+                anew = self._rng.random() < self._settings.planned
+                if anew or not self._checks.is_free(way, poses, carried):
+                    corners = self._planned(way, poses, carried)
+                    if corners is None and not (anew and self._checks.is_free(way, poses, carried)):
+                        return Refused(Reason.NO_PATH)
+                    way, planned = (way, planned) if corners is None else (corners, planned + 1)
+                parts.append(_after_first(evenly(way, scale, self._settings.speed)))
+            parts.append(_after_first(no_faster(moved.part(contact.first, contact.last), scale)))
+            event = moved.pose(contact.event)
+            if contact.kind == "grasp":
+                held, tcp_from_held = contact.anchor, invert(event) @ poses[contact.anchor]
+            elif contact.kind == "release":
+                poses[held] = event @ tcp_from_held
+                held = ""
+        return joined(parts), planned
+
+    def _planned(self, way: ToolPath, poses: Mapping[str, F64], carried: Mapping[str, F64]) -> ToolPath | None:
+        check = self._checks.pose_check(poses, carried)
+        start = way.pose(0)
+        planner = Planner(self._task.work_box, check, self._rng)
+        found = planner.plan(start, way.pose(len(way) - 1), self._checks.joints(start, start_joints(start[:3, 3])[0]))
+        if found is None:
+            return None
+        closed = np.full(len(found), bool(carried))
+        return ToolPath(positions=found.positions, rotations=found.rotations, closed=closed)
+
+
+def _allowed(path: ToolPath, task: Task) -> ToolPath | None:
+    """The path with rotations that the task's actions can make; None where it turns and the task's tool does not."""
+    if task.action_scale[1] > 0:
+        return path
+    level = path.rotations[0]
+    if angle_between(path.rotations, level).max() > LOCKED_RAD:
+        return None
+    return ToolPath(
+        positions=path.positions, rotations=np.broadcast_to(level, path.rotations.shape), closed=path.closed
+    )
+
+
+def _after_first(path: ToolPath) -> ToolPath:
+    """Without its first pose, which ends the part before."""
+    return path.part(1, len(path) - 1)

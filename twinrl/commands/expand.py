@@ -1,0 +1,140 @@
+"""`twinrl expand`: a few demonstrations become many in the twin, spread over regions A and B.
+
+twinrl expand runs/demo --limit 5 --accept A 60 B 30 --out twin-demos
+twinrl expand demos-lerobot --scene scene --task erase_whiteboard --to redis://learner.lab:6379
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from actors.sim.settings import ExpansionPlan, TwinWorld
+from learner.datasets.export import Choice, Format, chosen
+from learner.datasets.lerobot_layout import Pictures
+from protos.durable import write_durably
+from protos.errors import InputError
+from protos.schema import Outcome, Segment, Source
+from services.cluster.addresses import Addresses
+from twin import tasks
+from twin.expand import Coverage, ExpansionSettings
+from twinrl.expansion import Destination
+from twinrl.export_origin import Opened, Origin, open_origin
+from twinrl.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expand:
+    """Make twin demonstrations of recorded ones: moved with the objects, around obstacles, and tried in the twin."""
+
+    origin: Annotated[Origin, tyro.conf.arg(name="")] = field(default_factory=Origin)
+    scene: Path | None = None
+    """Scene folder of the twin; a run's own by default."""
+    task: str = "pick_and_place"
+    domain: str = "twin"
+    """Dynamics and looks of the twin."""
+    region: tuple[str, ...] = ()
+    """Expand demonstrations from these regions only."""
+    world: Literal["twin", "real"] | None = None
+    """Expand demonstrations of the twin or of the arm only."""
+    limit: int | None = None
+    """Expand at most so many demonstrations."""
+    accept: dict[str, int] = field(default_factory=lambda: {"A": 60, "B": 30})
+    """Regions and how many twin demonstrations to make in each, as in --accept A 60 B 30."""
+    disturbance: float = 0.3
+    """Motion noise that is corrected on the way, so that recoveries are shown."""
+    twins: int = 16
+    """Twins that run side by side."""
+    how: ExpansionSettings = field(default_factory=ExpansionSettings)
+    seed: int = 0
+    out: Path | None = None
+    """Dataset folder to write."""
+    format: Format = "lerobot"
+    pictures: Pictures = "video"
+    to: tuple[str, ...] = field(default=(), repr=False)
+    """In place of a folder: the replay, once per shard, whose buffer "demo" they go to."""
+    to_prefix: str = "twinrl"
+    """First part of its keys."""
+    report: Path | None = None
+    """Folder for coverage.json and coverage.html."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    command = tyro.cli(Expand, prog="twinrl expand", args=arguments, config=(tyro.conf.UseAppendAction,))
+    plan = ExpansionPlan(episodes=command.accept, disturbance=command.disturbance, twins=command.twins, how=command.how)
+    began = time.process_time()
+    with ExitStack() as stack:
+        source = open_origin(command.origin, stack)
+        coverage, used = _expand(command, plan, source, stack)
+    _report(command, coverage)
+    sys.stdout.write(_summary(coverage, used, time.process_time() - began) + "\n")
+    from actors.sim.expand import check_complete
+
+    check_complete(coverage, plan)
+    return 0
+
+
+def _expand(command: Expand, plan: ExpansionPlan, source: Opened, stack: ExitStack) -> tuple[Coverage, int]:
+    """Coverage, and how many demonstrations were expanded."""
+    from actors.sim.expand import expand_in_twin, usable
+
+    task = tasks.get(command.task)
+    choice = Choice(
+        regions=command.region,
+        outcome=Outcome.SUCCESS,
+        source=Source(command.world) if command.world else None,
+        limit=command.limit,
+    )
+    demonstrations = usable(task, chosen(source.episodes, choice, lambda _: None), plan)
+    addresses = Addresses(replay=command.to, prefix=command.to_prefix)
+    replay = addresses.settings().replay if command.to else None
+    destination = Destination(out=command.out, replay=replay, format=command.format, pictures=command.pictures)
+    deliver = destination.open(task, source.schema, stack)
+    world = TwinWorld(
+        scene=_scene(command), task=task.name, domain=command.domain, schema=source.schema, seed=command.seed
+    )
+    with Progress(["expand"]) as progress:
+        wanted = sum(plan.episodes.values())
+        with progress.stage("expand", total=wanted, unit="episodes") as stage:
+            count = 0
+
+            def told(segments: list[Segment]) -> None:
+                nonlocal count
+                deliver(segments)
+                count += 1
+                stage.update(count)
+
+            coverage = expand_in_twin(world, demonstrations, plan, told)
+    return coverage, len(demonstrations)
+
+
+def _scene(command: Expand) -> Path:
+    folder = command.scene
+    if folder is None and command.origin.source is not None:
+        folder = command.origin.source / "scene"
+    if folder is None or not folder.is_dir():
+        raise InputError("--scene: name the scene folder of the twin; `twinrl scan` makes one")
+    return folder
+
+
+def _report(command: Expand, coverage: Coverage) -> None:
+    if command.report is None:
+        return
+    from twinrl.report.coverage import coverage_page
+
+    write_durably(command.report / "coverage.json", [json.dumps(coverage.to_json(), indent=1).encode()])
+    write_durably(command.report / "coverage.html", [coverage_page(coverage, command.task).encode()])
+
+
+def _summary(coverage: Coverage, demonstrations: int, cpu_s: float) -> str:
+    told = coverage.to_json()
+    return (
+        f"{told['accepted']} twin demonstrations from {demonstrations}, {told['accepted']} of {told['tried']} tries "
+        f"accepted ({100 * coverage.rate:.0f} %), {cpu_s:.0f} CPU-s\n{coverage.table()}"
+    )
