@@ -38,5 +38,5 @@ rasterizers "torch" and "gsplat" need torch. The doors:
     twin.expert     reach, insert, act: what the tasks' experts are made of, pure numpy functions
     twin.trials     trials(task, domain, region, n, seed) -> Trials: how often the expert succeeds
     twin.rotations  rotation vectors, matrices, quaternions; `continuous` picks the branch of a rotation vector
-    twin.expand     expand(path, closed, old, new): a demonstrated tool path moved to new poses
+    twin.expand     Expander, Tracker, Coverage: many twin demonstrations from a few
 """

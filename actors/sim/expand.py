@@ -60,7 +60,7 @@ def expand_in_twin(
             raise InputError(f"region {region!r}: choose one of {', '.join(task.space.regions)}")
     domain = replace(DOMAINS[world.domain], disturbance=plan.disturbance)
     wanted = sum(plan.episodes.values())
-    expander = Expander(task, demonstrations, domain=domain, settings=plan.how, seed=world.seed)
+    expander = Expander(scene.robot, task, demonstrations, domain=domain, settings=plan.how, seed=world.seed)
     queue = PlanQueue(
         task,
         expander,

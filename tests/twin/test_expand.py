@@ -1,57 +1,119 @@
+"""Demonstrated paths where the bodies are now, and in steps that actions can make."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from expansion_samples import OLD, configuration, demonstration
+from hypothesis import given
+from hypothesis import strategies as st
 
-from protos.errors import InputError
-from twin.expand import expand
-from twin.rotations import TOOL_DOWN_VECTOR, about_z, matrix_from_vector
+from twin import tasks
+from twin.expand import contacts
+from twin.expand.path import ToolPath, angle_between, slerp
+from twin.expand.timing import evenly, no_faster, steps_between
+from twin.expand.transfer import anchor_moves, bent
+from twin.rotations import TOOL_DOWN, about_z, matrix_from_vector, yaw_of
 
-OLD = {"tool": (-0.54, 0.0, 0.16, 0.0), "cube": (-0.55, 0.10, 0.018, 0.0), "target": (-0.39, 0.0, 0.001, 0.0)}
-NEW = {"tool": (-0.53, 0.01, 0.15, 0.0), "cube": (-0.50, -0.15, 0.018, 0.5), "target": (-0.38, 0.02, 0.001, 0.0)}
+TASK = tasks.get("pick_and_place")
+TURNING = replace(TASK, action_scale=(0.03, 0.2))
+places = st.tuples(st.floats(-0.62, -0.48), st.floats(-0.20, 0.20))
+yaws = st.floats(-3.1, 3.1)
+vectors = st.tuples(*[st.floats(-2, 2)] * 3).map(np.array)
 
 
-def demonstration():
-    """Down to the cube in 10 steps, over to the target in 10, up in 5."""
-    corners = np.array([OLD["tool"][:3], (-0.55, 0.10, 0.014), (-0.39, 0.0, 0.016), (-0.39, 0.0, 0.10)])
-    legs = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(corners, corners[1:], (10, 10, 5), strict=False)]
-    positions = np.concatenate([*legs, corners[-1:]])
-    path = np.concatenate([positions, np.tile(TOOL_DOWN_VECTOR, (len(positions), 1))], 1)
-    closed = np.zeros(len(path), bool)
-    closed[10:21] = True
-    return path, closed
+def moved(new, task=TASK, **symmetries):
+    task = replace(task, symmetries=symmetries)
+    shown = demonstration()
+    found = contacts(shown, task, 0.06)
+    return shown, found, bent(shown.path, found, anchor_moves(shown, found, task, new))
 
 
 def test_the_same_configuration_gives_the_same_path():
-    path, closed = demonstration()
-    np.testing.assert_allclose(expand(path, closed, OLD, OLD), path, atol=1e-9)
+    shown, _, path = moved(configuration())
+    np.testing.assert_allclose(path.positions, shown.path.positions, atol=1e-9)
+    np.testing.assert_allclose(path.rotations, shown.path.rotations, atol=1e-9)
+    np.testing.assert_array_equal(path.closed, shown.path.closed)
 
 
-def test_start_grasp_and_release_meet_the_new_poses():
-    path, closed = demonstration()
-    moved = expand(path, closed, OLD, NEW)
-    np.testing.assert_allclose(moved[0, :3], NEW["tool"][:3], atol=1e-9)
-    np.testing.assert_allclose(moved[10, :3], [-0.50, -0.15, 0.014], atol=1e-9)
-    np.testing.assert_allclose(moved[20, :3], [-0.38, 0.02, 0.016], atol=1e-9)
-    np.testing.assert_allclose(moved[-1, :3], [-0.38, 0.02, 0.10], atol=1e-9)
+@given(places, yaws, places, yaws)
+def test_contacts_keep_their_path_relative_to_their_body(cube, cube_yaw, target, target_yaw):
+    new = configuration(cube=(*cube, 0.018, cube_yaw), target=(*target, 0.001, target_yaw))
+    shown, (start, grasp, release), path = moved(new, TURNING)
+    np.testing.assert_allclose(path.positions[0], OLD["tool"][:3], atol=1e-9)
+    for contact, body in ((grasp, "cube"), (release, "target")):
+        turn = about_z(new.poses[body][3] - OLD[body][3])
+        rows = slice(contact.first, contact.last + 1)
+        expected = (shown.path.positions[rows] - OLD[body][:3]) @ turn.T + new.poses[body][:3]
+        np.testing.assert_allclose(path.positions[rows], expected, atol=1e-9)
+        np.testing.assert_allclose(path.rotations[rows], turn @ shown.path.rotations[rows], atol=1e-9)
+    assert start.last < grasp.first
 
 
-def test_the_tool_turns_with_the_object_and_back():
-    path, closed = demonstration()
-    turns = matrix_from_vector(expand(path, closed, OLD, NEW)[:, 3:]) @ matrix_from_vector(TOOL_DOWN_VECTOR).T
-    np.testing.assert_allclose(turns[10], about_z(0.5), atol=1e-9)
-    np.testing.assert_allclose(turns[5], about_z(0.25), atol=1e-9)
-    np.testing.assert_allclose(turns[20], np.eye(3), atol=1e-9)
+@given(yaws, st.sampled_from([1, 2, 4, 6]))
+def test_a_symmetric_body_is_met_the_way_that_turns_the_tool_least(yaw, fold):
+    _, (_, grasp, _), path = moved(configuration(cube=(-0.5, 0.1, 0.018, yaw)), TURNING, cube=fold)
+    turned = float(yaw_of(path.rotations[grasp.event] @ TOOL_DOWN.T))
+    assert abs(turned) <= np.pi / fold + 1e-6
+    rest = (turned - yaw) * fold / (2 * np.pi)
+    assert rest == pytest.approx(round(rest), abs=1e-6)
 
 
-def test_the_path_stays_smooth_and_turns_the_short_way():
-    path, closed = demonstration()
-    around = NEW | {"cube": (-0.50, -0.15, 0.018, 3.0), "target": (-0.38, 0.02, 0.001, -3.0)}
-    moved = expand(path, closed, OLD, around)
-    between = np.arctan2(*(matrix_from_vector(moved[15, 3:]) @ matrix_from_vector(TOOL_DOWN_VECTOR).T)[[1, 0], 0])
-    assert abs(abs(between) - np.pi) < 0.05
-    assert np.linalg.norm(np.diff(expand(path, closed, OLD, NEW)[:, :3], axis=0), axis=1).max() < 0.06
+def test_between_contacts_the_tool_goes_over_evenly_and_turns_the_short_way():
+    new = configuration(cube=(-0.5, -0.15, 0.018, 3.0), target=(-0.38, 0.02, 0.001, -3.0))
+    _, (_, grasp, release), path = moved(new, TURNING)
+    between = path.rotations[grasp.last : release.first + 1]
+    assert angle_between(between[0], between[-1]) == pytest.approx(2 * np.pi - 6.0, abs=1e-6)
+    turns = angle_between(between[1:], between[:-1])
+    np.testing.assert_allclose(turns, turns.mean(), rtol=1e-6)
 
 
-def test_a_path_without_a_grasp_is_refused():
-    path, closed = demonstration()
-    with pytest.raises(InputError, match="closed"):
-        expand(path, np.zeros_like(closed), OLD, NEW)
+def test_a_second_grasp_finds_the_object_where_the_first_release_left_it():
+    """The cube goes to the target, is taken up again and put beside it."""
+    first = demonstration()
+    again = demonstration(
+        tool=(*first.path.positions[-1], 0.0),
+        cube=(OLD["target"][0], OLD["target"][1], 0.018, 0.0),
+        target=(-0.45, -0.05, 0.001, 0.0),
+    )
+    path = ToolPath(
+        positions=np.concatenate([first.path.positions, again.path.positions]),
+        rotations=np.concatenate([first.path.rotations, again.path.rotations]),
+        closed=np.concatenate([first.path.closed, again.path.closed]),
+    )
+    twice, task = replace(first, path=path), replace(TASK, fixed_bodies=("target",))
+    new = configuration(cube=(-0.5, 0.15, 0.018, 0.0), target=(-0.40, 0.03, 0.001, 0.0))
+    found = contacts(twice, task, 0.06)
+    assert [each.kind for each in found] == ["start", "grasp", "release", "grasp", "release"]
+    result = bent(path, found, anchor_moves(twice, found, task, new))
+    np.testing.assert_allclose(result.positions[found[3].event][:2], new.poses["target"][:2], atol=1e-9)
+
+
+@given(vectors, vectors, st.floats(0, 1))
+def test_slerp_ends_where_it_should_and_turns_evenly(a, b, share):
+    first, last = matrix_from_vector(a), matrix_from_vector(b)
+    start, middle, end = slerp(first, last, np.array([0, share, 1]))
+    np.testing.assert_allclose(start, first, atol=1e-9)
+    np.testing.assert_allclose(end, last, atol=1e-9)
+    whole = float(angle_between(first, last))
+    if whole < 3.1:  # beyond, the shortest way is not unique
+        assert float(angle_between(first, middle)) == pytest.approx(share * whole, abs=1e-6)
+
+
+@given(st.floats(0.1, 1.0), st.sampled_from([(0.03, 0.1), (0.01, 0.05), (0.03, 0.0)]))
+def test_even_steps_stay_below_the_speed_and_keep_both_ends(speed, scale):
+    path = demonstration().path
+    timed = evenly(path, scale, speed)
+    sizes = steps_between(timed, scale)
+    assert sizes.max() <= speed + 1e-9
+    for end in (0, -1):
+        np.testing.assert_allclose(timed.positions[end], path.positions[end], atol=1e-9)
+
+
+def test_contacts_are_slowed_down_where_they_ask_too_much_and_left_alone_elsewhere():
+    path = demonstration().path
+    assert len(no_faster(path, (0.02, 0.0))) == len(path)
+    slow = no_faster(path, (0.007, 0.0))
+    assert steps_between(slow, (0.007, 0.0)).max() <= 1 + 1e-9
+    assert len(slow) > 2 * len(path)
+    assert slow.closed.sum() > path.closed.sum()

@@ -4,7 +4,7 @@ demonstrations ─► Expander ─Plan─► Tracker ─actions─► VectorTwin
                                                                           └─► Coverage over the grid
 
 Demonstration.of(name, configuration, proprio, action)
-Expander(task, demonstrations, domain=, settings=, seed=).plan(configuration, attempt) -> Plan | Refused
+Expander(robot, task, demonstrations, domain=, settings=, seed=).plan(configuration, attempt) -> Plan | Refused
 Tracker(task, plan).action(state, slot)
 Coverage(space=)
 """

@@ -9,8 +9,9 @@ from twin.expand.path import ToolPath, angle_between
 from twin.expand.planner import Check
 from twin.expand.reasons import Reason
 from twin.expand.settings import ExpansionSettings
-from twin.kinematics import forward, inverse, start_joints
+from twin.kinematics import Kinematics
 from twin.randomize import Domain
+from twin.robots.base import Robot
 from twin.rotations import F64
 from twin.tasks.base import Task
 
@@ -20,15 +21,18 @@ OVERLAP_M = 0.001
 """Contact of rigid bodies is soft in the physics: overlaps up to this are touches."""
 BOX_SLACK_M = 0.004
 """The twin holds commands to the work box; a path may ask for this much more."""
+LIMIT_RAD = 1e-3
+"""A joint this near to the end of its range is at its limit."""
 ITERATIONS = 20
 
 
 class PathChecks:
     """Checks paths of one task's tool."""
 
-    def __init__(self, task: Task, domain: Domain, settings: ExpansionSettings) -> None:
+    def __init__(self, robot: Robot, task: Task, domain: Domain, settings: ExpansionSettings) -> None:
         self._task, self._settings = task, settings
-        self._world = Clearance(task, domain)
+        self._world, self._kinematics = Clearance(robot, task, domain), Kinematics(robot)
+        self._range: F64 = np.array([link.range for link in robot.links])  # (joints, 2) rad
 
     def reason(self, path: ToolPath, poses: Mapping[str, F64]) -> Reason | None:
         """What stands against a whole path, grasps and all, that starts with bodies at `poses`; None when nothing does.
@@ -47,13 +51,11 @@ class PathChecks:
     def collision(self, path: ToolPath, poses: Mapping[str, F64]) -> Reason | None:
         """As `reason`, for reach, joint limits and collisions alone."""
         self._world.place(poses)
-        near = start_joints(path.positions[0])[0]
+        near = self.joints(path.pose(0))
         for position, rotation, closed in zip(path.positions, path.rotations, path.closed, strict=True):
-            joints = self._solved(position, rotation, near)
-            if joints is None:
-                return Reason.REACH
-            if not self._within_limits(joints):
-                return Reason.JOINT_LIMIT
+            joints, reached = self._solved(position, rotation, near)
+            if not reached:
+                return Reason.JOINT_LIMIT if self._at_limit(joints) else Reason.REACH
             self._world.move(joints, 0.5 if closed else 1.0)
             if self._world.of_fingers((), 0.0) < -OVERLAP_M:
                 return Reason.COLLISION
@@ -65,7 +67,7 @@ class PathChecks:
     def is_free(self, path: ToolPath, poses: Mapping[str, F64], carried: Mapping[str, F64]) -> bool:
         """Whether a free motion keeps its distance. `carried` maps the body that is held to tcp_from_body (4, 4)."""
         check = self.pose_check(poses, carried)
-        near: F64 | None = start_joints(path.positions[0])[0]
+        near: F64 | None = self.joints(path.pose(0))
         for position, rotation in zip(path.positions, path.rotations, strict=True):
             near = check(position, rotation, near) if near is not None else None
         return near is not None
@@ -76,8 +78,8 @@ class PathChecks:
         self._world.place(poses)
 
         def check(position: F64, rotation: F64, near: F64) -> F64 | None:
-            joints = self._solved(position, rotation, near)
-            if joints is None or not self._within_limits(joints):
+            joints, reached = self._solved(position, rotation, near)
+            if not reached:
                 return None
             for name, tcp_from_body in carried.items():
                 self._world.place({name: _pose(position, rotation) @ tcp_from_body})
@@ -88,21 +90,20 @@ class PathChecks:
 
         return check
 
-    def joints(self, pose: F64, near: F64) -> F64:
-        """Joint angles (6,) for a tool pose (4, 4), however well they reach it."""
-        return inverse(near[None], pose[None, :3, 3], pose[None, :3, :3], iterations=ITERATIONS)[0]
+    def joints(self, pose: F64) -> F64:
+        """Joint angles (joints,) for a tool pose (4, 4), searched from the home posture, however well they reach it."""
+        near = self._kinematics.start_joints(pose[:3, 3])
+        return self._kinematics.inverse(near, pose[None, :3, 3], pose[None, :3, :3], iterations=ITERATIONS)[0]
 
-    def _solved(self, position: F64, rotation: F64, near: F64) -> F64 | None:
-        joints = inverse(near[None], position[None], rotation[None], iterations=ITERATIONS)
-        reached, turned = forward(joints)
-        missed_m = float(np.linalg.norm(reached[0] - position))
-        if missed_m > REACH_M or float(angle_between(turned[0], rotation)) > REACH_RAD:
-            return None
-        return joints[0]
+    def _solved(self, position: F64, rotation: F64, near: F64) -> tuple[F64, bool]:
+        """Joint angles (joints,) and whether they reach the pose."""
+        joints = self._kinematics.inverse(near[None], position[None], rotation[None], iterations=ITERATIONS)
+        reached, turned = self._kinematics.forward(joints)
+        missed_m, missed_rad = np.linalg.norm(reached[0] - position), angle_between(turned[0], rotation)
+        return joints[0], bool(missed_m <= REACH_M and missed_rad <= REACH_RAD)
 
-    def _within_limits(self, joints: F64) -> bool:
-        low, high = self._world.joint_range.T
-        return bool(((joints >= low) & (joints <= high)).all())
+    def _at_limit(self, joints: F64) -> bool:
+        return bool((np.abs(self._range - joints[:, None]) < LIMIT_RAD).any())
 
 
 def _pose(position: F64, rotation: F64) -> F64:

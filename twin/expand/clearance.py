@@ -11,8 +11,7 @@ import numpy as np
 
 from twin.model import build_model
 from twin.randomize import Domain
-from twin.robots.gripper import FINGERS, TRAVEL_M
-from twin.robots.ur5e import JOINTS
+from twin.robots.base import FINGERS, Robot
 from twin.rotations import F64, quaternion_from_matrix
 from twin.tasks.base import Task
 
@@ -22,17 +21,18 @@ Pairs = list[tuple[int, int]]
 class Clearance:
     """One robot among a task's bodies. Not safe for use from several threads at once."""
 
-    def __init__(self, task: Task, domain: Domain) -> None:
-        self._model = model = build_model(task, domain)
+    def __init__(self, robot: Robot, task: Task, domain: Domain) -> None:
+        self._model = model = build_model(robot, task, domain)
         self._data = mujoco.MjData(model)
-        self._task = task
-        self._arm = [int(model.joint(name).qposadr[0]) for name in JOINTS]
+        self._task, self._travel_m = task, robot.gripper.travel_m
+        self._arm = [int(model.joint(name).qposadr[0]) for name in robot.joints]
         self._hand = [int(model.joint(name).qposadr[0]) for name in FINGERS]
         fingers = {model.body(name).id for name in FINGERS}
-        standing = {model.body(JOINTS[0]).id, int(model.body(JOINTS[0]).parentid[0])}
-        robot = int(model.body(FINGERS[0]).rootid[0])
+        first = model.body(robot.joints[0])
+        standing = {first.id, int(first.parentid[0])}
+        root = int(model.body(FINGERS[0]).rootid[0])
         of_body = model.geom_bodyid
-        ours = [geom for geom in range(model.ngeom) if model.body_rootid[of_body[geom]] == robot]
+        ours = [geom for geom in range(model.ngeom) if model.body_rootid[of_body[geom]] == root]
         self._fingers = [geom for geom in ours if of_body[geom] in fingers]
         self._links = [geom for geom in ours if of_body[geom] not in fingers | standing]
         collides = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
@@ -41,7 +41,6 @@ class Clearance:
             for name in task.bodies
         }
         self._table = [geom for geom in range(model.ngeom) if of_body[geom] == 0 and collides[geom]]
-        self.joint_range: F64 = np.array([model.joint(name).range for name in JOINTS])  # (6, 2) rad
 
     def place(self, poses: Mapping[str, F64]) -> None:
         """Puts bodies to base_from_body (4, 4)."""
@@ -55,9 +54,9 @@ class Clearance:
                 self._data.mocap_pos[mocap], self._data.mocap_quat[mocap] = pose[:3, 3], quaternion
 
     def move(self, joints: F64, opening: float) -> None:
-        """The arm to joint angles (6,) [rad], the gripper to an opening from 0 to 1."""
+        """The arm to joint angles (joints,) [rad], the gripper to an opening from 0 to 1."""
         self._data.qpos[self._arm] = joints
-        self._data.qpos[self._hand] = [-opening * TRAVEL_M, opening * TRAVEL_M]
+        self._data.qpos[self._hand] = [-opening * self._travel_m, opening * self._travel_m]
         mujoco.mj_kinematics(self._model, self._data)
 
     def of_arm(self, bodies: Sequence[str], limit_m: float) -> float:

@@ -10,6 +10,7 @@ Nothing is simulated here; whether a plan does the task is for the twin to say (
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,9 +26,9 @@ from twin.expand.reasons import Reason, Refused
 from twin.expand.settings import ExpansionSettings
 from twin.expand.timing import evenly, no_faster
 from twin.expand.transfer import anchor_moves, bent, cost
-from twin.kinematics import start_joints
 from twin.randomize import Domain
-from twin.rotations import F64
+from twin.robots.base import Robot
+from twin.rotations import F64, upright
 from twin.tasks.base import TOOL, Task
 
 LOCKED_RAD = 0.15
@@ -52,6 +53,7 @@ class Expander:
 
     def __init__(
         self,
+        robot: Robot,
         task: Task,
         demonstrations: Sequence[Demonstration],
         *,
@@ -65,7 +67,7 @@ class Expander:
         self._task, self._settings = task, settings
         self._known = [(one, contacts(one, task, settings.contact_radius_m)) for one in demonstrations]
         self._rng = np.random.default_rng(seed)
-        self._checks = PathChecks(task, domain, settings)
+        self._checks = PathChecks(robot, task, domain, settings)
 
     def plan(self, configuration: Configuration, attempt: int = 0) -> Plan | Refused:
         """From the demonstration that is `attempt`-nearest to the configuration, 0 the nearest."""
@@ -96,42 +98,50 @@ class Expander:
         """The moved path in control steps, and how many of its free motions were planned."""
         scale, poses = self._task.action_scale, body_poses(self._task, configuration)
         parts, planned = [moved.part(0, 0)], 0
-        held, tcp_from_held = "", np.eye(4)
+        carried: dict[str, F64] = {}
         for before, contact in pairwise(found):
-            if contact.first > before.last:
-                way = moved.part(before.last, contact.first)
-                carried = {held: tcp_from_held} if held else {}
-                anew = self._rng.random() < self._settings.planned
-                if anew or not self._checks.is_free(way, poses, carried):
-                    corners = self._planned(way, poses, carried)
-                    if corners is None and not (anew and self._checks.is_free(way, poses, carried)):
-                        return Refused(Reason.NO_PATH)
-                    way, planned = (way, planned) if corners is None else (corners, planned + 1)
-                parts.append(_after_first(evenly(way, scale, self._settings.speed)))
-            parts.append(_after_first(no_faster(moved.part(contact.first, contact.last), scale)))
+            first = before.last
+            if contact.first - before.last > 1:
+                way = self._free_motion(moved.part(before.last, contact.first), poses, carried)
+                if way is None:
+                    return Refused(Reason.NO_PATH)
+                planned, first = planned + way.anew, contact.first
+                parts.append(_after_first(evenly(way.path, scale, self._settings.speed)))
+            parts.append(_after_first(no_faster(moved.part(first, contact.last), scale)))
             event = moved.pose(contact.event)
             if contact.kind == "grasp":
-                held, tcp_from_held = contact.anchor, invert(event) @ poses[contact.anchor]
+                carried = {contact.anchor: invert(event) @ poses[contact.anchor]}
             elif contact.kind == "release":
-                poses[held] = event @ tcp_from_held
-                held = ""
+                poses |= {name: event @ tcp_from_body for name, tcp_from_body in carried.items()}
+                carried = {}
         return joined(parts), planned
 
-    def _planned(self, way: ToolPath, poses: Mapping[str, F64], carried: Mapping[str, F64]) -> ToolPath | None:
-        check = self._checks.pose_check(poses, carried)
+    def _free_motion(self, way: ToolPath, poses: Mapping[str, F64], carried: Mapping[str, F64]) -> "_FreeMotion | None":
+        """The motion as it was bent, or planned anew: by chance, or because the bent one comes too near."""
+        by_chance = self._rng.random() < self._settings.planned
+        is_free = self._checks.is_free(way, poses, carried)
+        if is_free and not by_chance:
+            return _FreeMotion(way, anew=False)
         start = way.pose(0)
-        planner = Planner(self._task.work_box, check, self._rng)
-        found = planner.plan(start, way.pose(len(way) - 1), self._checks.joints(start, start_joints(start[:3, 3])[0]))
-        if found is None:
-            return None
-        closed = np.full(len(found), bool(carried))
-        return ToolPath(positions=found.positions, rotations=found.rotations, closed=closed)
+        planner = Planner(self._task.work_box, self._checks.pose_check(poses, carried), self._rng)
+        corners = planner.plan(start, way.pose(len(way) - 1), self._checks.joints(start))
+        if corners is None:
+            return _FreeMotion(way, anew=False) if is_free else None
+        closed = np.full(len(corners), bool(carried))
+        path = ToolPath(positions=corners.positions, rotations=corners.rotations, closed=closed)
+        return _FreeMotion(path, anew=True)
+
+
+class _FreeMotion(NamedTuple):
+    path: ToolPath
+    anew: bool
 
 
 def _allowed(path: ToolPath, task: Task) -> ToolPath | None:
     """The path with rotations that the task's actions can make; None where it turns and the task's tool does not."""
     if task.action_scale[1] > 0:
-        return path
+        leaning = upright(path.rotations, task.tilt_rad)
+        return ToolPath(positions=path.positions, rotations=leaning, closed=path.closed)
     level = path.rotations[0]
     if angle_between(path.rotations, level).max() > LOCKED_RAD:
         return None

@@ -72,7 +72,7 @@ class Planner:
     def plan(self, start: F64, goal: F64, joints: F64) -> ToolPath | None:
         """Corner poses of a free way from `start` to `goal` (4, 4), the gripper open; None when none is found.
 
-        `joints` (6,) [rad] reach the start.
+        `joints` (joints,) [rad] reach the start.
         """
         turn = float(angle_between(start[:3, :3], goal[:3, :3])) * METRES_PER_RAD
         first, last = np.append(start[:3, 3], 0.0), np.append(goal[:3, 3], turn)

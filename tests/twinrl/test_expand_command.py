@@ -1,0 +1,99 @@
+"""`twinrl expand` as people call it: from a dataset to a dataset and to a replay, with the coverage beside."""
+
+import json
+
+import numpy as np
+import pytest
+from expansion_samples import demonstration
+
+from learner.datasets import ActionScale, RecordedEpisode, open_dataset
+from learner.datasets.export import make_writer
+from protos.errors import InputError, TwinRLError
+from protos.schema import GRIPPER_ACTION, Observation, Outcome, Schema, Source
+from services.replay import EmbeddedServer, ReplaySettings, totals
+from twin.rotations import TOOL_DOWN_VECTOR
+from twin.scene import synthetic_scene
+from twinrl.commands import expand
+
+SMALL = Schema(side_px=16, wrist_px=16)
+
+
+def recorded(name):
+    """The hand-made demonstration as an episode of a dataset."""
+    shown = demonstration(name)
+    steps = len(shown.path) - 1
+    proprio = np.zeros((steps + 1, 19), np.float32)
+    proprio[:, :3], proprio[:, 3:6] = shown.path.positions, TOOL_DOWN_VECTOR
+    action = np.zeros((steps, 7), np.float32)
+    action[:, GRIPPER_ACTION] = np.where(shown.path.closed[1:], -1, 1)
+    frames = np.zeros((steps + 1, 16, 16, 3), np.uint8)
+    return RecordedEpisode(
+        name=name,
+        instruction="Put the cube on the disc.",
+        configuration=shown.configuration,
+        observation=Observation(side=frames, wrist=frames, proprio=proprio),
+        action=action,
+        reward=np.zeros(steps, np.float32),
+        human=np.ones(steps, bool),
+        outcome=Outcome.SUCCESS,
+        source=Source.REAL,
+    )
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    """A scene, and a dataset of two demonstrations."""
+    folder = tmp_path_factory.mktemp("demos")
+    synthetic_scene(0.03).save(folder / "scene")
+    writer, _ = make_writer("rlds", folder / "rlds", SMALL, action_scale=ActionScale(metres=0.03, radians=0.0))
+    for name in ("first", "second"):
+        writer.add(recorded(name))
+    writer.close()
+    return folder
+
+
+def run(demos, *arguments):
+    return expand.main([str(demos / "rlds"), "--scene", str(demos / "scene"), "--disturbance", "0.1", *arguments])
+
+
+def test_a_dataset_becomes_a_larger_one(demos, tmp_path, capsys):
+    out, report = tmp_path / "out", tmp_path / "report"
+    wanted = ("--accept", "A", "2", "--accept", "B", "3")
+    assert run(demos, *wanted, "--out", str(out), "--format", "rlds", "--report", str(report)) == 0
+    episodes = list(open_dataset(out, SMALL))
+    assert sorted(episode.configuration.region for episode in episodes) == ["A", "A", "B", "B", "B"]
+    for episode in episodes:
+        assert episode.outcome is Outcome.SUCCESS and episode.source is Source.TWIN
+        assert len(episode.observation) == len(episode.action) + 1
+        assert episode.observation.side.std() > 0
+    told = json.loads((report / "coverage.json").read_text())
+    assert told["regions"] == {"A": 2, "B": 3}
+    page = (report / "coverage.html").read_text()
+    assert "<svg" in page and "region B: 3 accepted" in page
+    assert "5 twin demonstrations from 2, 5 of" in capsys.readouterr().out
+
+
+def test_a_replay_gets_them_as_demonstrations(demos, tmp_path):
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        assert run(demos, "--accept", "B", "2", "--limit", "1", "--to", server.url, "--to-prefix", "lab") == 0
+        assert totals(ReplaySettings(urls=(server.url,), prefix="lab"))["demo"] > 20
+
+
+def test_too_few_is_an_error_that_says_why_and_keeps_what_there_is(demos, tmp_path):
+    with pytest.raises(TwinRLError, match=r"region A: 0 of 2 .* \(\d+ no path\)"):
+        run(demos, "--accept", "A", "2", "--how.clearance-m", "0.1", "--out", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--out FOLDER for a dataset, or --to URL"),
+        (("--out", "x", "--accept", "C", "1"), "region 'C'"),
+        (("--out", "x", "--region", "B"), "none of 0 successful episodes"),
+        (("--out", "x", "--task", "juggle"), "task 'juggle'"),
+    ],
+)
+def test_mistakes_are_named(demos, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        run(demos, *arguments)
