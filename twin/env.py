@@ -177,7 +177,7 @@ class VectorTwin:
         # a slot whose physics blew up shows NaN until its reset; its commands stay finite
         tool = np.where(np.isfinite(tool), tool, self._position)
         wanted = self._position + effective[:, :3] * metres * self.domain.gain
-        self.held_back = (np.abs(wanted - tool) > LEASH_M).any(axis=1)
+        self.held_back = np.abs(wanted - tool).max(axis=1) > LEASH_M
         wanted = np.clip(wanted, tool - LEASH_M, tool + LEASH_M)
         self._position = np.clip(wanted, [box.x[0], box.y[0], box.z[0]], [box.x[1], box.y[1], box.z[1]])
         if self._turns:

@@ -1,7 +1,8 @@
 """Put the hexagonal block into its socket. Region A lies at y > 0, region B mirrors it at y < 0."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class InsertHexagonBlock(Task):
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (BLOCK,)
     fixed_bodies: tuple[str, ...] = (SOCKET,)
+    symmetries: Mapping[str, int] = field(default_factory=lambda: {BLOCK: 6, SOCKET: 6})
 
     def mjcf(self, domain: Domain) -> str:
         """A free prism; a socket of six walls and six slopes, smooth, on a dark floor."""

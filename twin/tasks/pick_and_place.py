@@ -1,6 +1,7 @@
 """Put the cube on the disc. Region A lies at y > 0, region B mirrors it at y < 0."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class PickAndPlace(Task):
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (CUBE,)
     fixed_bodies: tuple[str, ...] = (TARGET,)
+    symmetries: Mapping[str, int] = field(default_factory=lambda: {CUBE: 4})
 
     def mjcf(self, domain: Domain) -> str:
         """A free box and a disc that nothing collides with."""
