@@ -96,10 +96,17 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
         held_out_psnr_db=reporting.psnr(pictures),
         seconds={},
         cameras={view.name: np.round(view.camera.base_from_camera, 6).tolist() for view in scene.views},
+        lens=_lens(scene),
     )
     report = replace(report, seconds=clock.finish())
     reporting.write(out, report, pictures)
     return report
+
+
+def _lens(scene: Reconstruction) -> dict[str, float | list[float]]:
+    camera = scene.views[0].camera
+    numbers = {name: getattr(camera, name) for name in ("width", "height", "fx", "fy", "cx", "cy")}
+    return numbers | {"distortion": [scene.distortion, 0.0, 0.0, 0.0]}
 
 
 def _scale_source(source: Path, settings: ScanSettings) -> Board | Length:

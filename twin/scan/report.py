@@ -51,6 +51,8 @@ class ScanReport:
     """Wall time per stage."""
     cameras: dict[str, list[list[float]]]
     """base_from_camera (4, 4) of every registered picture."""
+    lens: dict[str, float | list[float]]
+    """Of the pictures as reconstructed: width, height, fx, fy, cx, cy [px], distortion k1, k2, p1, p2 (OpenCV)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,96 @@
+"""Robot masks of photos, and what they say about points: white where the robot is.
+
+folder of masks ─► one per view, cleaned ──────────────┐
+points (splats, sparse points) ─► seen in which views ─┴─► share of them in which the point is on the mask
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from protos.errors import SceneError
+from protos.schema import F32, Bools
+from twin.align.cameras import CaptureCameras
+from twin.camera import Camera
+from twin.rotations import F64
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+LARGEST_PX = 16384
+SPECK = 0.05
+"""Patches and holes smaller than this share of the mask's largest patch are mistakes of the segmentation."""
+
+
+def read_masks(folder: Path, capture: CaptureCameras, longest_px: int) -> dict[str, tuple[Camera, F32]]:
+    """The masks of the views that have one, 0..1, at most `longest_px` wide and high, with their cameras resized.
+
+    A mask is named like its photo (07.png or 07.jpg.png for 07.jpg) and of its shape; views whose mask is black are
+    left out. The lens's distortion is taken out. Raises `SceneError` naming the file.
+    """
+    if not folder.is_dir():
+        raise SceneError(f"{folder}: no such folder; give one with a mask per photo, white where the robot is")
+    found = {}
+    for name, camera in capture.cameras.items():
+        path = _mask_file(folder, name)
+        if path is None:
+            continue
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if mask is None or max(mask.shape) > LARGEST_PX:
+            raise SceneError(f"{path}: cannot be read as a picture of at most {LARGEST_PX} x {LARGEST_PX} px")
+        height, width = mask.shape
+        if abs(width * camera.height - height * camera.width) > max(width, height) * 2:
+            raise SceneError(
+                f"{path} has {width} x {height} px, its photo {camera.width} x {camera.height}; masks keep the shape"
+            )
+        if (mask > 127).any():
+            found[name] = _at_most(longest_px, camera, cleaned(capture.undistorted(mask, name) > 127))
+    if not found:
+        names = ", ".join(list(capture.cameras)[:3])
+        raise SceneError(f"{folder}: no mask shows the robot in any of {len(capture.cameras)} views ({names}, …)")
+    return found
+
+
+def cleaned(mask: Bools) -> Bools:
+    """Without specks, and with small holes filled."""
+    return ~_without_specks(~_without_specks(mask, np.count_nonzero(mask)), np.count_nonzero(mask))
+
+
+def on_masks(points: F64, views: Sequence[tuple[Camera, F32]]) -> tuple[F64, NDArray[np.intp]]:
+    """Share of the views that see a point (n,) in which it lies on the mask, and how many see it (n,).
+
+    A point is seen when it falls into the picture; what stands before it plays no part, so a point behind the robot
+    counts as on it in some views, but not in most.
+    """
+    hits, seen = np.zeros(len(points)), np.zeros(len(points), np.intp)
+    for camera, mask in views:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u, v, z = camera.project(points).T
+        inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
+        seen += inside
+        rows, columns = v[inside].astype(int), u[inside].astype(int)
+        hits[inside] += mask[rows, columns]
+    return hits / np.maximum(seen, 1), seen
+
+
+def _mask_file(folder: Path, name: str) -> Path | None:
+    choices = [folder / f"{stem}{suffix}" for suffix in SUFFIXES for stem in (Path(name).stem, name)]
+    return next((path for path in choices if path.is_file()), None)
+
+
+def _at_most(longest_px: int, camera: Camera, mask: Bools) -> tuple[Camera, F32]:
+    height, width = mask.shape
+    shrink = min(1.0, longest_px / max(width, height))
+    size = round(width * shrink), round(height * shrink)
+    return camera.resized(*size), cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+
+
+def _without_specks(mask: Bools, area: int) -> Bools:
+    """Without patches smaller than `SPECK` of `area`."""
+    patches, count = ndimage.label(mask)
+    sizes = np.bincount(patches.ravel(), minlength=count + 1)
+    keep = sizes >= SPECK * area
+    keep[0] = False
+    return np.asarray(keep[patches])
