@@ -49,10 +49,10 @@ def read_cameras(folder: Path) -> CaptureCameras:
     try:
         lens = report["lens"]
         numbers = {name: _number(lens[name]) for name in ("fx", "fy", "cx", "cy")}
-        size = {name: int(_number(lens[name])) for name in ("width", "height")}
+        width, height = (int(_number(lens[name])) for name in ("width", "height"))
         k1, k2, p1, p2 = (_number(value) for value in lens["distortion"])
         cameras = {
-            str(name): Camera(base_from_camera=_pose(pose), **numbers, **size)
+            str(name): Camera(base_from_camera=_pose(pose), width=width, height=height, **numbers)
             for name, pose in report["cameras"].items()
         }
     except KeyError as error:

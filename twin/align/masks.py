@@ -55,7 +55,8 @@ def read_masks(folder: Path, capture: CaptureCameras, longest_px: int) -> dict[s
 
 def cleaned(mask: Bools) -> Bools:
     """Without specks, and with small holes filled."""
-    return ~_without_specks(~_without_specks(mask, np.count_nonzero(mask)), np.count_nonzero(mask))
+    area = int(np.count_nonzero(mask))
+    return ~_without_specks(~_without_specks(mask, area), area)
 
 
 def on_masks(points: F64, views: Sequence[tuple[Camera, F32]]) -> tuple[F64, NDArray[np.intp]]:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from protos.errors import SceneError
 from protos.schema import F32
 from twin.align.silhouette import PARAMETERS, Cloud, moved, silhouette, silhouette_and_jacobian
 from twin.camera import Camera
@@ -40,12 +39,10 @@ class RefineSettings:
     """Standard deviation of the blur of masks and renders, in pixels of the level."""
     outlier: float = 0.35
     """Difference of coverage at which a pixel has lost most of its weight."""
-    steps: int = 25
+    steps: int = 15
     """At most, per level."""
-    still_px: float = 0.05
+    still_px: float = 0.1
     """A level ends when a step moves no splat farther than this in the level's pictures, or about so."""
-    uncertain_mm: float = 4.0
-    """Refused when the masks leave more play than this at the robot (one standard deviation)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +80,20 @@ class Refined:
     target_from_source: Similarity
     loss: float
     """L_align at full size, without weights."""
-    uncertain_mm: float
-    """One standard deviation of the splats' position, in the direction that the masks hold least."""
+    uncertain: float
+    """One standard deviation of the splats' position in the direction that the masks hold least, target units."""
     steps: int
 
 
 def refine(targets: Sequence[Target], start: Similarity, settings: RefineSettings) -> Refined:
-    """The transform that lays the splats' silhouettes on the masks. Raises `SceneError` when masks do not hold it."""
+    """The transform that lays the splats' silhouettes on the masks."""
     at, steps = start, 0
     for level in settings.levels:
         problem = _Problem([_shrunk(target, level, settings) for target in targets], settings, robust=level <= 2)
         at, taken = _descend(problem, at, settings)
         steps += taken
-    uncertain = problem.uncertain_mm(at)
-    if not uncertain <= settings.uncertain_mm:
-        raise SceneError(
-            f"the masks leave ±{uncertain:.0f} mm of play (limit {settings.uncertain_mm:g} mm); add views from other "
-            "sides in which more of the robot is visible"
-        )
-    return Refined(target_from_source=at, loss=mask_loss(targets, at), uncertain_mm=uncertain, steps=steps)
+    uncertain = problem.uncertain(at)
+    return Refined(target_from_source=at, loss=mask_loss(targets, at), uncertain=uncertain, steps=steps)
 
 
 def mask_loss(targets: Sequence[Target], at: Similarity) -> float:
@@ -167,11 +159,11 @@ class _Problem:
         return at.apply(self._middle)
 
     def lever(self, at: Similarity) -> F64:
-        """How far one unit of each parameter moves the outer splats (k,) [m]."""
+        """How far one unit of each parameter moves the outer splats (k,), target units."""
         return np.array([1.0] * 3 + [self._reach * at.scale] * (self.free - 3))
 
-    def uncertain_mm(self, at: Similarity) -> float:
-        """The pose's covariance as motion of the splats: root of its largest eigenvalue [mm].
+    def uncertain(self, at: Similarity) -> float:
+        """The pose's covariance as motion of the splats: root of its largest eigenvalue, target units.
 
         Blurred noise is shared by neighbours: of about 4π σ² pixels one counts.
         """
@@ -179,7 +171,7 @@ class _Problem:
         pixels = sum(view.mask.size for view in self._views)
         variance = model.loss * pixels / max(model.outline_px, 1.0) * 4 * math.pi * self._blur**2
         information = model.curvature * pixels / np.outer(lever, lever)
-        return 1e3 * math.sqrt(max(variance, 1e-6) / max(np.linalg.eigvalsh(information)[0], 1e-9))
+        return math.sqrt(max(variance, 1e-6) / max(np.linalg.eigvalsh(information)[0], 1e-9))
 
     def pixel_m(self, at: Similarity) -> float:
         """What a pixel spans at the splats, in the target's unit of length."""
@@ -193,7 +185,7 @@ def _descend(problem: _Problem, at: Similarity, settings: RefineSettings) -> tup
     while taken < settings.steps:
         taken, lever = taken + 1, problem.lever(at)
         ridge = damping * np.diag(model.curvature) + 1e-9 * lever**2
-        move = -np.linalg.solve(model.curvature + np.diag(ridge), model.gradient)
+        move = np.asarray(np.linalg.solve(model.curvature + np.diag(ridge), -model.gradient), float)
         proposed = nudged(at, move, problem.pivot(at))
         new = problem.model(proposed)
         if new.loss < model.loss:

@@ -8,6 +8,7 @@ geoms themselves, meshes included; they share nothing with the splats.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +25,9 @@ from twin.robots import gripper, ur5e
 from twin.rotations import F64
 from twin.splats import Splats
 
-SPACING_M = 0.010
+SPACING_M = 0.012
 """Distance of neighbouring splats, a few pixels of the pictures that are compared."""
-TIGHT, INSET = 0.75, 0.37
+TIGHT, INSET = 0.75, 0.33
 """Size of the splats, of those that pictures are made of, and their depth below the surface, in spacings.
 
 At an outline many splats overlap edge-on, and their sum reaches beyond it; smaller and a little deeper they end where
@@ -45,10 +46,11 @@ class Surface(NamedTuple):
 class RobotModel:
     """One robot, posed by joint angles. Not safe for use from several threads at once."""
 
-    def __init__(self, model: mujoco.MjModel, name: str) -> None:
+    def __init__(self, model: mujoco.MjModel, name: str, fingers: Sequence[float] = ()) -> None:
+        """`fingers` are the positions of the last joints, which belong to an open gripper and are not asked for."""
         self.name = name
-        self._model, self._data = model, mujoco.MjData(model)
-        self.joints = tuple(model.joint(i).name for i in range(model.njnt))
+        self._model, self._data, self._fingers = model, mujoco.MjData(model), tuple(fingers)
+        self.joints = tuple(model.joint(i).name for i in range(model.njnt - len(self._fingers)))
 
     def surface(self, joints: ArrayLike, spacing_m: float = SPACING_M) -> Surface:
         """Points and normals all over the robot at joint angles (n,)."""
@@ -84,7 +86,7 @@ class RobotModel:
                 f"joint angles {np.array2string(angles, threshold=8)}: {self.name} has {len(self.joints)} joints "
                 f"({', '.join(self.joints)}); give one finite value for each"
             )
-        self._data.qpos[:] = angles
+        self._data.qpos[:] = [*angles, *self._fingers]
         mujoco.mj_forward(self._model, self._data)
 
     def _geom_surface(self, geom: int, spacing: float) -> tuple[F64, F64]:
@@ -97,7 +99,9 @@ def robot_model(robot: str) -> RobotModel:
     """The model of a robot known by name, or of a URDF or MJCF file. Raises `InputError` or `SceneError`."""
     if robot in ROBOTS:
         mjcf = f"<mujoco><compiler angle='radian'/><worldbody>{ur5e.arm_mjcf(gripper.gripper_mjcf(1.0))}</worldbody>"
-        return RobotModel(mujoco.MjModel.from_xml_string(mjcf + "</mujoco>"), robot)
+        return RobotModel(
+            mujoco.MjModel.from_xml_string(mjcf + "</mujoco>"), robot, [-gripper.TRAVEL_M, gripper.TRAVEL_M]
+        )
     path = Path(robot)
     if path.suffix not in (".urdf", ".xml") or not path.is_file():
         raise InputError(f"robot {robot!r}: choose one of {', '.join(ROBOTS)}, or give a .urdf or .xml (MJCF) file")
