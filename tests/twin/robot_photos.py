@@ -9,13 +9,13 @@ import math
 import cv2
 import numpy as np
 
+from twin import robots
 from twin.align.refine import Similarity
 from twin.align.robot import robot_model
 from twin.camera import look_at
-from twin.kinematics import HOME
 from twin.rotations import matrix_from_vector, vector_from_matrix
 
-JOINTS = np.array(HOME)
+JOINTS = np.array(robots.get("ur5e").home)
 
 
 def arc(count=6, px=240, span_deg=136.0):

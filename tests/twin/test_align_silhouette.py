@@ -5,15 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from twin import robots
 from twin.align.refine import Similarity, nudged
 from twin.align.robot import mesh_surface, robot_model
 from twin.align.silhouette import cloud_of, moved, silhouette, silhouette_and_jacobian
 from twin.camera import look_at
-from twin.kinematics import HOME
 from twin.render import rasterize
 from twin.splats import Splats
 
 PIVOT = np.array([-0.25, 0.0, 0.25])
+JOINTS = robots.get("ur5e").home
 CAMERA = look_at((-1.1, 0.6, 0.6), at=(-0.25, 0, 0.25), fovy_deg=50, px=96)
 numbers = st.floats(-1, 1)
 vectors = st.lists(numbers, min_size=7, max_size=7).map(np.array)
@@ -21,7 +22,7 @@ vectors = st.lists(numbers, min_size=7, max_size=7).map(np.array)
 
 @pytest.fixture(scope="module")
 def robot():
-    return robot_model("ur5e").splats(np.array(HOME), 0.02)
+    return robot_model("ur5e").splats(JOINTS, 0.02)
 
 
 def blobs(opacity):
@@ -91,7 +92,7 @@ def test_similarities_form_a_group(first, second):
 
 def test_silhouettes_end_where_cast_masks_do():
     model = robot_model("ur5e")
-    cloud, mask = cloud_of(model.splats(HOME)), model.mask(HOME, CAMERA.resized(320, 320))
+    cloud, mask = cloud_of(model.splats(JOINTS)), model.mask(JOINTS, CAMERA.resized(320, 320))
     cover = silhouette(cloud, CAMERA.resized(320, 320))
     assert abs(cover.sum() / mask.sum() - 1) < 0.02
     assert (cover > 0.5)[mask].mean() > 0.97

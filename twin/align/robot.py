@@ -19,9 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from protos.errors import InputError, SceneError
 from protos.schema import Bools
-from twin import surfaces
+from twin import robots, surfaces
 from twin.camera import Camera
-from twin.robots import gripper, ur5e
+from twin.robots import FINGERS, Robot
+from twin.robots.mjcf import robot_mjcf
 from twin.rotations import F64
 from twin.splats import Splats
 
@@ -33,7 +34,6 @@ TIGHT, INSET = 0.75, 0.33
 At an outline many splats overlap edge-on, and their sum reaches beyond it; smaller and a little deeper they end where
 the surface does, to about a tenth of a pixel (measured against cast masks).
 """
-ROBOTS = ("ur5e",)
 
 
 class Surface(NamedTuple):
@@ -95,16 +95,19 @@ class RobotModel:
         return points @ turn.T + self._data.geom_xpos[geom], normals @ turn.T
 
 
-def robot_model(robot: str) -> RobotModel:
-    """The model of a robot known by name, or of a URDF or MJCF file. Raises `InputError` or `SceneError`."""
-    if robot in ROBOTS:
-        mjcf = f"<mujoco><compiler angle='radian'/><worldbody>{ur5e.arm_mjcf(gripper.gripper_mjcf(1.0))}</worldbody>"
-        return RobotModel(
-            mujoco.MjModel.from_xml_string(mjcf + "</mujoco>"), robot, [-gripper.TRAVEL_M, gripper.TRAVEL_M]
-        )
+def robot_model(robot: Robot | str) -> RobotModel:
+    """The model of a robot, of one known by name, or of a URDF or MJCF file. Raises `InputError` or `SceneError`."""
+    if isinstance(robot, str) and robot in robots.names():
+        robot = robots.get(robot)
+    if isinstance(robot, Robot):
+        mjcf = f"<mujoco><compiler angle='radian'/><worldbody>{robot_mjcf(robot, 1.0)}</worldbody></mujoco>"
+        fingers = [robot.gripper.travel_m] * len(FINGERS)
+        return RobotModel(mujoco.MjModel.from_xml_string(mjcf), robot.name, fingers)
     path = Path(robot)
     if path.suffix not in (".urdf", ".xml") or not path.is_file():
-        raise InputError(f"robot {robot!r}: choose one of {', '.join(ROBOTS)}, or give a .urdf or .xml (MJCF) file")
+        raise InputError(
+            f"robot {robot!r}: choose one of {', '.join(robots.names())}, or give a .urdf or .xml (MJCF) file"
+        )
     try:
         model = mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
