@@ -15,6 +15,10 @@ control step, which lets the physics settle, while the other slots go on.
 A policy that looks back is shown windows of its latest observations (`actors.history`).
 
 A policy that is not ready (its weights are too stale) holds all slots before the next episode of any of them begins.
+
+A slot whose observation is not finite loses its episode and starts anew elsewhere; one that breaks again and again
+stays out, named with its start and the reason (`actors.quarantine`), and the others go on. Without any slot left the
+loop ends with an error.
 """
 
 import logging
@@ -27,19 +31,24 @@ import numpy as np
 
 from actors.history import ObservationHistory
 from actors.interfaces import Decision, Environment, Guide, Operator, Policy, Sink
+from actors.quarantine import Quarantine
 from actors.recorder import EpisodeRecorder
 from protos.errors import TwinRLError
-from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Observation, Outcome, Segment
+from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Configuration, Observation, Outcome, Segment
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 HOLD_POLL_S = 0.2
+MOST_REFUSED = 100
+"""Starts in a row that the guide may propose although they broke a world before."""
 
 
 @dataclass
 class LoopStats:
     """Where the time of a loop went; read by `status`."""
 
+    turns: int = 0
+    """Times that the loop looked at its slots; one that does not rise is stalled or waits."""
     steps: int = 0
     episodes: int = 0
     successes: int = 0
@@ -72,9 +81,13 @@ class EpisodeLoop:
         recorder: EpisodeRecorder,
         sink: Sink,
         operator: Operator | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.environment, self.policy, self.guide = environment, policy, guide
         self.recorder, self.sink, self.operator = recorder, sink, operator
+        self.quarantine = quarantine if quarantine is not None else Quarantine()
+        self.starts: dict[int, Configuration] = {}
+        """Where each slot's present episode started."""
         self.stats = LoopStats()
         self._history: ObservationHistory | None = None
         self._ended = np.zeros(environment.n, bool)
@@ -98,7 +111,10 @@ class EpisodeLoop:
 
     def _advance(self) -> None:
         """One control step of every slot; slots that were just reset, and retired ones, only idle."""
+        self.stats.turns += 1
         observation = self._observe()
+        if self._retired.all():
+            return
         decision = self._timed("act", lambda: self._decide(observation))
         fresh = self._close_ended(observation, decision)
         if fresh.all():
@@ -118,24 +134,31 @@ class EpisodeLoop:
         return self.policy.act(*self._history.push(observation))
 
     def _observe(self) -> Observation:
-        """An observation without NaN: a slot that has one loses its episode and starts anew."""
+        """An observation without NaN: a slot that has one loses its episode and starts anew, or stays out."""
         observation = self._timed("observe", self.environment.observe)
-        bad = [int(slot) for slot in observation.bad_rows() if not self._retired[slot]]
-        if bad:
-            log.warning("dropped %d episode(s): NaN or infinity in the observation of slot %s", len(bad), bad)
+        what = "NaN or infinity in the observation"
+        while bad := [int(slot) for slot in observation.bad_rows() if not self._retired[slot]]:
             self.stats.bad_observations += len(bad)
             for slot in bad:
-                self._begin(slot)
-            observation = self.environment.observe()
+                self._lose(slot, what)
+            what = "NaN or infinity in the observation right after a reset"
+            observation = self._timed("observe", self.environment.observe)
         return self._without_retired(observation)
 
+    def _lose(self, slot: int, what: str) -> None:
+        """Drops the slot's episode. Raises TwinRLError when the last slot stays out."""
+        if not self.quarantine.fault(slot, self.starts[slot], what):
+            self._begin(slot)
+            return
+        self._retired[slot] = True
+        if len(self.quarantine.slots) == self.environment.n:
+            raise TwinRLError(f"no slot is left: {self.quarantine.slots[slot].line()}")
+
     def _without_retired(self, observation: Observation) -> Observation:
-        """Blanks what retired slots still show. Raises TwinRLError when another slot shows NaN after its reset."""
+        """Blanks what retired slots still show."""
         bad = observation.bad_rows()
         if not len(bad):
             return observation
-        if broken := [int(slot) for slot in bad if not self._retired[slot]]:
-            raise TwinRLError(f"slot {broken}: NaN or infinity in the observation right after a reset")
         proprio = observation.proprio.copy()
         proprio[bad] = 0.0
         return replace(observation, proprio=proprio)
@@ -147,6 +170,7 @@ class EpisodeLoop:
             segment, result = self.recorder.finish(int(slot), observation, decision)
             self._send(segment)
             self.guide.report(result)
+            self.quarantine.finished(int(slot))
             self.stats.episodes += 1
             self.stats.successes += result.outcome is Outcome.SUCCESS
             self.stats.interventions += result.interventions
@@ -167,15 +191,25 @@ class EpisodeLoop:
     def _begin(self, slot: int) -> None:
         """Starts the slot's next episode, or retires the slot when there is none."""
         self._ended[slot] = False
-        configuration = self.guide.next()
+        configuration = self._next_start()
         if configuration is None:
             self._retired[slot] = True
             return
         self._hold_until_ready()
+        self.starts[slot] = configuration
         self.environment.reset(slot, configuration)
         if self._history is not None:
             self._history.begin(slot)
         self.recorder.begin(slot, configuration)
+
+    def _next_start(self) -> Configuration | None:
+        """The guide's next start that is not known to break a world."""
+        for _ in range(MOST_REFUSED):
+            configuration = self.guide.next()
+            if configuration is None or self.quarantine.admits(configuration):
+                return configuration
+        log.warning("the guide proposed %d starts in a row that broke a world before", MOST_REFUSED)
+        return None
 
     def _hold_until_ready(self) -> None:
         """Waits for the policy. Raises _StoppedWhileHeld when the loop is told to stop meanwhile."""

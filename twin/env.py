@@ -23,6 +23,7 @@ from protos.schema import (
     Schema,
     Step,
 )
+from twin import faults
 from twin.kinematics import Kinematics
 from twin.model import steps_in
 from twin.physics import Physics, make
@@ -110,10 +111,16 @@ class VectorTwin:
         self._steps[slot] = self._held[slot] = 0
 
     def observe(self) -> Observation:
-        """Pictures and proprioception of every slot, in fresh arrays."""
+        """Pictures and proprioception of every slot, in fresh arrays; NaN where the physics broke (`twin.faults`)."""
         pictures = self._renderer
         pictures.draw()
-        return Observation(side=pictures.side.copy(), wrist=pictures.wrist.copy(), proprio=proprio_of(self._physics))
+        proprio = proprio_of(self._physics)
+        proprio[faults.broken(self._physics)] = np.nan
+        return Observation(side=pictures.side.copy(), wrist=pictures.wrist.copy(), proprio=proprio)
+
+    def fault(self, slot: int) -> str:
+        """What is wrong with a slot's physics, in one line; empty when nothing is."""
+        return faults.describe(self._physics, slot)
 
     def step(self, action: F32) -> Step:
         """One control step (0.1 s) of every slot with actions (n, 7)."""

@@ -1,31 +1,37 @@
 """The fleet: starts Ray, the policy server and the twin actors, and keeps them alive.
 
+    twin actors ──stats──► FleetWatch ──► begin, kill ──► twin actors
+                  faults─► FaultLog ──► quarantine.jsonl, status; starts to avoid ──► actors that begin
+
 Ray restarts a dead actor process (`max_restarts=-1`); RLlib's FaultTolerantActorManager finds out which one was away
-and probes it back into service. An actor whose loop ended with an error is killed, which restarts it too. Nothing here
-touches a transition: actors write to replay themselves, so the fleet may die and come back without losing data.
+and probes it back into service. An actor whose loop ended with an error, or that makes no progress, is killed, which
+restarts it too; when it begins again is for the watch to say. Nothing here touches a transition: actors write to replay
+themselves, so the fleet may die and come back without losing data.
 """
 
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from actors.sim.fault_log import FaultLog
 from actors.sim.policy_server import PolicyServer
+from actors.sim.ray_session import start_ray, warm_environment
+from actors.sim.remote import POLICY_SERVER
 from actors.sim.settings import FleetSettings
-from actors.sim.twin_actor import POLICY_SERVER, TwinActor
-from protos.errors import Unreachable
+from actors.sim.twin_actor import TwinActor
+from actors.sim.watch import FleetWatch, Verdict
 from protos.status import StatusFile
 from services.telemetry import MetricsLog
 from twin import tasks
 
 log = logging.getLogger(__name__)
 
-RAY_CONNECT_TIMEOUT_S = 60.0
 WINDOW_EPISODES = 20
-POLICY_STATS_TIMEOUT_S = 1.0
+ROUND_S = 0.5
+ANSWER_TIMEOUT_S = 1.0
+"""Of one round: who answers later is heard in the next one."""
+TROUBLES = ("bad_observations", "quarantined_slots", "stalls", "restarts")
 WEIGHTS_RATES = ("version", "versions_behind", "weights_age_s", "weights_silent_s")
 """Of the policy server's stats, what its status shows."""
 
@@ -37,18 +43,25 @@ class Fleet:
         self.settings = settings
         self._status = StatusFile()
         self._metrics = MetricsLog(settings.run_dir / "metrics.jsonl", stage="twin_rl")
+        self._watch = FleetWatch(settings.actors, stall_s=settings.stall_s)
+        self._faults = FaultLog(settings.run_dir / "quarantine.jsonl")
         self._last = {"steps": 0.0, "episodes": 0.0, "successes": 0.0}
+        self.stats: dict[int, dict[str, Any]] = {}
+        """What each actor said last."""
 
     def __enter__(self) -> "Fleet":
         self._status.write(doing="starting Ray", waiting_for="ray")
-        _start_ray(self.settings.ray_address)
+        start_ray(self.settings.ray_address)
         import ray
         from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
         instruction = tasks.get(self.settings.world.task).instruction
         server = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=1000)(PolicyServer)
         self.server = server.options(name=POLICY_SERVER).remote(self.settings, instruction)
-        twin_actor = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=4)(TwinActor)
+        options: dict[str, Any] = {"num_cpus": self._cpus(), "max_restarts": -1, "max_concurrency": 4}
+        if self.settings.warm_start:
+            options["runtime_env"] = warm_environment(self.settings.world)
+        twin_actor = ray.remote(**options)(TwinActor)
         self.actors = [twin_actor.remote(self.settings, i) for i in range(self.settings.actors)]
         self._manager = FaultTolerantActorManager(self.actors, max_remote_requests_in_flight_per_actor=2)
         return self
@@ -60,6 +73,8 @@ class Fleet:
         # what is not sent by then lies in the spool; a supervisor gives us four seconds in all
         self._manager.foreach_actor("stop", kwargs={"timeout_s": 1.0}, timeout_seconds=1.5)
         ray.shutdown()
+        self._faults.close()
+        self._metrics.close()
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Watches the fleet until told to stop, or until its environment steps are done."""
@@ -67,35 +82,87 @@ class Fleet:
             totals = self.supervise()
             if 0 < self.settings.env_steps <= totals.get("steps", 0):
                 return
-            time.sleep(0.5)
+            time.sleep(ROUND_S)
 
     def supervise(self) -> dict[str, float]:
-        """One round: collect counters, probe who was away, restart loops that ended with an error."""
-        results = self._manager.foreach_actor("stats", timeout_seconds=2.0)
-        alive = {result.actor_id: result.get() for result in results if result.ok}
-        for index, stats in alive.items():
-            if stats["error"]:
-                self._restart(index, stats["error"])
-        back = self._manager.probe_unhealthy_actors(timeout_seconds=0.5, mark_healthy=True)
+        """One round: collect counters, probe who was away, begin and end lives of actors."""
+        manager = self._manager
+        manager.foreach_actor_async("stats", tag="stats")
+        results = manager.fetch_ready_async_reqs(tags="stats", timeout_seconds=ANSWER_TIMEOUT_S)
+        answers = {result.actor_id: result.get() for result in results if result.ok}
+        back = manager.probe_unhealthy_actors(timeout_seconds=ANSWER_TIMEOUT_S, mark_healthy=True)
         if back:
             log.warning("twin actor(s) %s are back", back)
-        totals = _sum(list(alive.values()))
+        for index in range(len(self.actors)):
+            answer = answers.get(index)
+            verdict = self._watch.silent(index) if answer is None else self._watch.seen(index, answer)
+            self._act(index, verdict)
+        self._collect_faults(answers)
+        self.stats |= answers
+        totals = _sum(list(self.stats.values()))
+        totals |= {"restarts": float(self._watch.restarts), "stalls": float(self._watch.stalls)}
         self._log_success(totals)
-        healthy = self._manager.num_healthy_actors()
-        held = [stats["waits_for"] for stats in alive.values() if stats.get("waits_for")]
-        waiting = held[:1]  # they all wait for the same policy server
-        if healthy < len(self.actors):
-            waiting.append(f"{len(self.actors) - healthy} twin actor(s) restarting")
-        doing = f"{max(0, healthy - len(held))} of {len(self.actors)} twin actors step"
-        self._status.write(doing=doing, waiting_for="; ".join(waiting), **totals, **self._weights())
+        self._status.write(doing=self._doing(), waiting_for=self._waiting_for(), **totals, **self._weights())
         return totals
+
+    def _act(self, index: int, verdict: Verdict) -> None:
+        import ray
+
+        if verdict == "begin":
+            self.actors[index].begin.remote(self._faults.avoid)
+        elif verdict == "kill":
+            reason = self._watch.reason(index)
+            log.error("twin actor %d: %s; restarting it", index, reason)
+            self._faults.killed(f"twin-{index}", reason, self._standing(index))
+            ray.kill(self.actors[index], no_restart=False)
+
+    def _standing(self, index: int) -> list[list[str]]:
+        """Where the slots of an actor's groups started, as far as it can still say."""
+        import ray
+
+        try:
+            return ray.get(self.actors[index].standing.remote(), timeout=ANSWER_TIMEOUT_S)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return []
+
+    def _collect_faults(self, answers: dict[int, dict[str, Any]]) -> None:
+        """Asks those actors for their faults that have more than before."""
+        known = {index: stats.get("faults", 0) for index, stats in self.stats.items()}
+        more = [index for index, stats in answers.items() if stats.get("faults", 0) > known.get(index, 0)]
+        if more:
+            results = self._manager.foreach_actor("faults", remote_actor_ids=more, timeout_seconds=ANSWER_TIMEOUT_S)
+            self._faults.add([fault for result in results if result.ok for fault in result.get()])
+
+    def _doing(self) -> str:
+        """How many actors step, and which slots are out, in one line."""
+        held = sum(bool(stats.get("waits_for")) for stats in self.stats.values())
+        stepping = sum(stats["began"] and not stats["error"] for stats in self.stats.values()) - held
+        away = len(self.actors) - self._manager.num_healthy_actors()
+        line = f"{max(0, stepping - away)} of {len(self.actors)} twin actors step"
+        out = [f"twin-{index} {one}" for index, stats in self.stats.items() for one in stats.get("quarantined", [])]
+        return f"{line}; quarantined: {_first_of(out)}" if out else line
+
+    def _waiting_for(self) -> str:
+        held = [stats["waits_for"] for stats in self.stats.values() if stats.get("waits_for")]
+        waiting = held[:1]  # they all wait for the same policy server
+        away = len(self.actors) - self._manager.num_healthy_actors()
+        if away:
+            waiting.append(f"{away} twin actor(s) restarting")
+        if paused := self._watch.paused():
+            waiting.append(_first_of(paused))
+        return "; ".join(waiting)
+
+    def _cpus(self) -> float:
+        """What an actor asks of Ray; on a Ray of our own never so much that some would not be started."""
+        wanted = self.settings.cpus_per_actor
+        return min(wanted, 1 / self.settings.actors) if self.settings.ray_address == "local" else wanted
 
     def _weights(self) -> dict[str, float]:
         """What the policy server acts with; empty while it is away."""
         import ray
 
         try:
-            stats = ray.get(self.server.stats.remote(), timeout=POLICY_STATS_TIMEOUT_S)
+            stats = ray.get(self.server.stats.remote(), timeout=ANSWER_TIMEOUT_S)
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
             return {}
         return {name: stats[name] for name in WEIGHTS_RATES if name in stats}
@@ -110,44 +177,16 @@ class Fleet:
             return
         if episodes > 0:
             rate = (totals["successes"] - self._last["successes"]) / episodes
-            self._metrics.write(step=int(totals["steps"]), total=self.settings.env_steps, success=rate)
+            troubles = {name: totals[name] for name in TROUBLES}
+            self._metrics.write(step=int(totals["steps"]), total=self.settings.env_steps, success=rate, **troubles)
         self._last = totals
 
-    def _restart(self, index: int, error: str) -> None:
-        import ray
 
-        log.error("twin actor %d failed (%s); restarting it", index, error)
-        ray.kill(self.actors[index], no_restart=False)
+def _first_of(lines: list[str]) -> str:
+    return lines[0] if len(lines) == 1 else f"{lines[0]}, and {len(lines) - 1} more"
 
 
 def _sum(stats: list[dict[str, Any]]) -> dict[str, float]:
     keys = ("steps", "episodes", "successes", "bad_observations")
-    return {key: float(sum(one.get(key, 0) for one in stats)) for key in keys}
-
-
-def _start_ray(address: str) -> None:
-    """Joins or starts Ray. A Ray of our own gets its own folder, so that several runs share a machine in peace."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import ray
-
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address == "local":
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-        options |= {
-            "num_cpus": max(2, os.cpu_count() or 2),
-            "include_dashboard": False,
-            "object_store_memory": 256 * 2**20,
-            "_temp_dir": tempfile.mkdtemp(prefix="twinrl-ray-"),
-            "runtime_env": {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}},
-        }
-    started = time.monotonic()
-    try:
-        ray.init(address=address, **options)
-    except ConnectionError as error:
-        waited = time.monotonic() - started
-        raise Unreachable(
-            f"Ray at {address}: no answer within {waited:.0f} s (limit {RAY_CONNECT_TIMEOUT_S:.0f} s)"
-        ) from error
+    totals = {key: float(sum(one.get(key, 0) for one in stats)) for key in keys}
+    return totals | {"quarantined_slots": float(sum(len(one.get("quarantined", [])) for one in stats))}

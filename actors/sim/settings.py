@@ -39,6 +39,12 @@ class FleetSettings:
     run_dir: Path
     actors: int = 2
     twins_per_actor: int = 8
+    groups: int = 1
+    """An actor's twins are divided into so many; with 2, one steps while the policy server computes for the other."""
+    cpus_per_actor: float = 0.1
+    """What Ray reserves of a node's cores for an actor, which decides how many it puts on one node."""
+    threads: int = 1
+    """Threads of a group that draw pictures and step physics."""
     explore: float = 0.1
     """Standard deviation of the noise added to the policy's translation while learning, in action units."""
     env_steps: int = 0
@@ -47,11 +53,19 @@ class FleetSettings:
     """"local" starts a Ray of its own; "auto" or host:port joins a running cluster."""
     call_timeout_s: float = 20.0
     """Longest wait for the policy server, its restart included."""
+    stall_s: float = 60.0
+    """An actor whose loops have not moved for so long, and do not wait for anybody, is killed and restarted."""
+    warm_start: bool = True
+    """Fork actors from a process that has everything loaded: a quarter of the memory, a tenth of the time to start."""
 
     def __post_init__(self) -> None:
-        for name in ("actors", "twins_per_actor"):
+        for name in ("actors", "twins_per_actor", "groups", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: a fleet needs at least 1")
+        if self.groups > self.twins_per_actor:
+            raise InputError(f"groups={self.groups}: at most the {self.twins_per_actor} twins of an actor")
+        if not self.stall_s > self.call_timeout_s:
+            raise InputError(f"stall_s={self.stall_s}: must be longer than call_timeout_s={self.call_timeout_s}")
         if not 0 <= self.explore <= 1:
             raise InputError(f"explore={self.explore}: a standard deviation in action units, 0 to 1")
 

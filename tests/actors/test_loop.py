@@ -220,9 +220,9 @@ def test_a_nan_when_nothing_is_left_ends_the_loop():
     assert guide.results == [] and sink.segments == [] and loop.stats.bad_observations == 1
 
 
-def test_a_nan_right_after_a_reset_is_an_error():
-    with pytest.raises(TwinRLError, match="right after a reset"):
-        play([Script(5, nan_at=0), Script(5, nan_at=0)])
+def test_a_slot_that_breaks_after_every_reset_ends_the_loop_when_it_is_the_last():
+    with pytest.raises(TwinRLError, match=r"no slot is left: slot 0 \(cell 2\): NaN .* right after a reset"):
+        play([Script(5, nan_at=0)] * 4)
 
 
 def test_a_nan_in_one_slot_leaves_the_other_alone():

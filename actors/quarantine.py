@@ -1,0 +1,119 @@
+"""Broken slots and starts: what failed is named, not tried again, and the others go on.
+
+loop ──fault of a slot──► Quarantine ──► may the slot try another start? ──no──► it stays out, named
+                             ▲
+guide.next() ──admits?───────┘  a configuration that broke a world twice is passed over
+
+One object per loop; what it counts is told by the actor's stats.
+"""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from protos.schema import Configuration
+
+log = logging.getLogger(__name__)
+
+SLOT_LIMIT = 3
+"""Faults in a row, without a finished episode between them, after which a slot stays out."""
+TRIES = 2
+"""Faults after which a configuration is not tried again."""
+KEPT = 50
+"""Newest faults that are kept to be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One world that broke."""
+
+    t: float  # unix seconds
+    slot: int
+    seed: int
+    """Of the slot's twins; -1 where there is none."""
+    configuration: Configuration
+    reason: str
+    quarantined: bool
+    """Whether the slot stays out from now on."""
+
+    def line(self) -> str:
+        """For people: which, where, why."""
+        start = self.configuration
+        where = f"cell {start.cell}" if start.cell >= 0 else f"region {start.region or '?'}"
+        seed = f"seed {self.seed}, " if self.seed >= 0 else ""
+        return f"slot {self.slot} ({seed}{where}): {self.reason}"
+
+    def entry(self) -> dict[str, Any]:
+        """As a line of JSON keeps it."""
+        start = self.configuration
+        return {
+            "t": self.t,
+            "slot": self.slot,
+            "seed": self.seed,
+            "region": start.region,
+            "cell": start.cell,
+            "poses": {name: list(pose) for name, pose in start.poses.items()},
+            "reason": self.reason,
+            "quarantined": self.quarantined,
+        }
+
+
+def key_of(configuration: Configuration) -> str:
+    """The same for the same start, to a micrometre and a microradian."""
+    poses = ";".join(
+        f"{name}:" + ",".join(f"{value:.6f}" for value in pose) for name, pose in sorted(configuration.poses.items())
+    )
+    return f"{configuration.region}/{configuration.cell}/{poses}"
+
+
+class Quarantine:
+    """Counts the faults of one loop's slots and of its starts."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = -1,
+        first: int = 0,
+        explain: Callable[[int], str] = lambda slot: "",
+        avoid: Iterable[str] = (),
+    ) -> None:
+        """`first` is what people call the loop's slot 0, `explain` says what its world knows to be wrong with a slot,
+        `avoid` are keys of starts to pass over.
+        """
+        self._seed, self._first, self._explain = seed, first, explain
+        self._in_a_row: Counter[int] = Counter()
+        self._failed: Counter[str] = Counter(dict.fromkeys(avoid, TRIES))
+        self.slots: dict[int, Fault] = {}
+        """Slots that stay out, and why."""
+        self.faults: deque[Fault] = deque(maxlen=KEPT)
+        self.count = 0
+
+    def admits(self, configuration: Configuration) -> bool:
+        """Whether an episode may start there."""
+        return self._failed[key_of(configuration)] < TRIES
+
+    def fault(self, slot: int, configuration: Configuration, what: str) -> bool:
+        """Notes a broken world; True when the slot stays out from now on."""
+        self._in_a_row[slot] += 1
+        self._failed[key_of(configuration)] += 1
+        self.count += 1
+        fault = Fault(
+            t=time.time(),
+            slot=self._first + slot,
+            seed=self._seed,
+            configuration=configuration,
+            reason=": ".join(filter(None, (what, self._explain(slot)))),
+            quarantined=self._in_a_row[slot] >= SLOT_LIMIT,
+        )
+        self.faults.append(fault)
+        if fault.quarantined:
+            self.slots[slot] = fault
+        log.warning("%s%s", fault.line(), "; the slot stays out" if fault.quarantined else "; it starts anew")
+        return fault.quarantined
+
+    def finished(self, slot: int) -> None:
+        """An episode of the slot came to its end."""
+        self._in_a_row[slot] = 0

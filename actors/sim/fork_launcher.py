@@ -1,0 +1,76 @@
+"""What Ray runs in place of `python`: asks the node's fork server for a process that is warm already.
+
+    raylet ──starts──► fork_launcher ──argv, environment, folder──► fork_server ──fork──► the Ray worker
+
+Standard library only, and run with `python -I -S`, so that it costs a hundredth of a second. It starts the fork server
+when none answers. Without a fork server's help the worker starts as it would have without this file.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 50.0
+"""Below the minute after which Ray gives up on a worker that did not register."""
+
+
+def socket_path() -> Path:
+    """One fork server per raylet and job: Ray's library keeps what it read of the environment when it was imported."""
+    name = f"{os.environ.get('RAY_RAYLET_PID', '0')}-{os.environ.get('RAY_JOB_ID', '0')}.sock"
+    return Path(tempfile.gettempdir()) / f"twinrl-fork-{os.getuid()}" / name
+
+
+def main() -> None:
+    if not _forked():
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+
+
+def _forked() -> bool:
+    try:
+        path = socket_path()
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if path.parent.stat().st_uid != os.getuid():
+            return False
+        with _connected(path) as connection:
+            request = {"argv": sys.argv[1:], "environment": dict(os.environ), "folder": str(Path.cwd())}
+            connection.sendall(json.dumps(request).encode())
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(ANSWER_TIMEOUT_S)
+            return connection.recv(64).startswith(b"pid ")
+    except OSError as error:
+        sys.stderr.write(f"no fork server ({error}); this worker starts cold\n")
+        return False
+
+
+def _connected(path: Path) -> socket.socket:
+    """A connection to the fork server, which is started when there is none; it listens before it is warm."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        started = False
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(str(path))
+                return connection
+            except OSError:
+                connection.close()
+                if time.monotonic() > deadline:
+                    raise
+            if not started:
+                started = True
+                path.unlink(missing_ok=True)
+                command = [sys.executable, "-m", "actors.sim.fork_server", str(path)]
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+            time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main()

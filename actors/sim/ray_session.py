@@ -1,0 +1,56 @@
+"""Joining or starting Ray, and what its workers are started with."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from actors.sim.fork_server import WORLD_VARIABLE
+from actors.sim.settings import TwinWorld
+from protos.errors import Unreachable
+from protos.settings import to_json
+
+RAY_CONNECT_TIMEOUT_S = 60.0
+OBJECT_STORE_BYTES = 256 << 20
+THIN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+"""Environment of workers that each have a fraction of a core."""
+
+
+def start_ray(address: str) -> None:
+    """Joins or starts Ray. A Ray of our own gets its own folder, so that several runs share a machine in peace."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import ray
+
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address == "local":
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+        options |= {
+            "num_cpus": max(2, os.cpu_count() or 2),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": tempfile.mkdtemp(prefix="twinrl-ray-"),
+            "runtime_env": {"env_vars": {"PYTHONPATH": path} | THIN},
+        }
+    started = time.monotonic()
+    try:
+        ray.init(address=address, **options)
+    except ConnectionError as error:
+        waited = time.monotonic() - started
+        raise Unreachable(
+            f"Ray at {address}: no answer within {waited:.0f} s (limit {RAY_CONNECT_TIMEOUT_S:.0f} s)"
+        ) from error
+
+
+def warm_environment(world: TwinWorld) -> dict[str, Any]:
+    """The runtime environment of workers that are forked warm for one world (`actors.sim.fork_server`)."""
+    launcher = Path(__file__).with_name("fork_launcher.py")
+    return {
+        "env_vars": THIN | {WORLD_VARIABLE: json.dumps(to_json(world))},
+        "py_executable": f"{sys.executable} -I -S {launcher}",
+    }

@@ -1,0 +1,37 @@
+"""Twins as settings describe them: the scene is read once per process, whoever asks for it."""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.sim.settings import TwinWorld
+
+if TYPE_CHECKING:
+    from twin.env import VectorTwin
+    from twin.scene import Scene
+
+
+def make_twin(world: TwinWorld, *, n: int, seed: int, threads: int = 1) -> "VectorTwin":
+    """n twins of one world; `threads` draw their pictures and step their physics."""
+    from twin import tasks
+    from twin.env import VectorTwin
+    from twin.randomize import DOMAINS
+
+    return VectorTwin(
+        load_scene(world.scene),
+        tasks.get(world.task),
+        n=n,
+        domain=DOMAINS[world.domain],
+        seed=seed,
+        schema=world.schema,
+        physics=world.physics,
+        threads=threads,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def load_scene(folder: Path) -> "Scene":
+    """The scene in a folder; its arrays are shared by all twins of the process."""
+    from twin.scene import Scene
+
+    return Scene.load(folder)
