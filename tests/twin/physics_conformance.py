@@ -35,8 +35,8 @@ def outputs(physics):
     return {name: np.array(getattr(physics, name)) for name in OUTPUTS}
 
 
-class PhysicsConformance:
-    """Runs on the engine called `engine`, with every robot."""
+class Worlds:
+    """Worlds of the engine called `engine`, with every robot."""
 
     engine = ""
 
@@ -69,22 +69,9 @@ class PhysicsConformance:
     def poses(n, cube=CUBE_AT):
         return {"cube": np.tile(cube, (n, 1)), "target": np.tile(TARGET_AT, (n, 1))}
 
-    def grasp(self, arm, physics, joints, control_steps=8):
-        """Closes the gripper where the tool is."""
-        for _ in range(control_steps):
-            physics.command(joints, np.zeros(physics.n))
-            physics.step(CONTROL_STEP)
 
-    def lift(self, arm, physics, joints, height_m=0.1, control_steps=10):
-        """Raises the closed gripper evenly; the offset of the cube from the tool after every control step."""
-        position, _ = arm.forward(joints)
-        offsets = []
-        for k in range(control_steps):
-            joints = arm.inverse(joints, np.add(position, [0, 0, height_m * (k + 1) / control_steps]), TOOL_DOWN)
-            physics.command(joints, np.zeros(physics.n))
-            physics.step(CONTROL_STEP)
-            offsets.append(physics.body_position("cube") - physics.tool_position)
-        return joints, np.array(offsets)
+class StateConformance(Worlds):
+    """What is written is read, by the right slot and at the right time."""
 
     def test_a_reset_shows_at_once_in_every_output(self, worlds, arm):
         physics, joints = worlds(2)
@@ -174,6 +161,70 @@ class PhysicsConformance:
         np.testing.assert_array_equal(after["body_positions"][:, others], before["body_positions"][:, others])
         np.testing.assert_array_equal(after["body_positions"][0], before["body_positions"][0])
 
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_the_same_calls_give_the_same_numbers(self, worlds, threads):
+        histories = []
+        for count in (1, threads):
+            physics, joints = worlds(4, threads=count)
+            goal = joints + np.linspace(-0.2, 0.2, 4)[:, None]
+            for k in range(6):
+                physics.command(goal, np.linspace(0, 1, 4) if k % 2 else np.ones(4))
+                physics.step(CONTROL_STEP)
+            histories.append(outputs(physics))
+        for name in OUTPUTS:
+            np.testing.assert_array_equal(histories[0][name], histories[1][name], err_msg=name)
+
+    def test_a_broken_slot_keeps_to_itself_until_its_reset(self, worlds):
+        (broken, joints), (healthy, _) = worlds(2), worlds(2)
+        broken.place(np.array([1]), {"cube": np.full((1, 4), np.nan)})
+        for _ in range(3):
+            for physics in (broken, healthy):
+                physics.command(joints + 0.05, np.zeros(2))
+                physics.step(CONTROL_STEP)
+        assert np.isnan(broken.body_position("cube")[1]).any()
+        for name in OUTPUTS:
+            np.testing.assert_array_equal(outputs(broken)[name][0], outputs(healthy)[name][0], err_msg=name)
+        broken.reset(np.array([1]), joints[1:], self.poses(1))
+        broken.step(CONTROL_STEP)
+        assert all(np.isfinite(values).all() for values in outputs(broken).values())
+        np.testing.assert_allclose(broken.body_position("cube")[1], CUBE_AT[:3], atol=1e-3)
+
+    def test_another_tool_is_weighed_and_mounted_too(self, robot):
+        raised = replace(
+            robot,
+            gripper=robots.get_gripper("franka_hand"),
+            flange_from_gripper=replace(robot.flange_from_gripper, position=(0.0, 0.0, 0.04)),
+        )
+        arm = Kinematics(raised)
+        joints = arm.start_joints((-0.54, 0.0, 0.16))
+        physics = make(self.engine, raised, tasks.get("pick_and_place"), Domain(), n=1)
+        physics.reset(np.zeros(1, int), joints, self.poses(1))
+        physics.step(10 * CONTROL_STEP)
+        np.testing.assert_allclose(physics.tool_position, [[-0.54, 0.0, 0.16]], atol=1e-3)
+        np.testing.assert_allclose(physics.wrench, 0, atol=0.1)
+        physics.close()
+
+
+class ContactConformance(Worlds):
+    """Things fall, are gripped, and push back."""
+
+    def grasp(self, arm, physics, joints, control_steps=8):
+        """Closes the gripper where the tool is."""
+        for _ in range(control_steps):
+            physics.command(joints, np.zeros(physics.n))
+            physics.step(CONTROL_STEP)
+
+    def lift(self, arm, physics, joints, height_m=0.1, control_steps=10):
+        """Raises the closed gripper evenly; the offset of the cube from the tool after every control step."""
+        position, _ = arm.forward(joints)
+        offsets = []
+        for k in range(control_steps):
+            joints = arm.inverse(joints, np.add(position, [0, 0, height_m * (k + 1) / control_steps]), TOOL_DOWN)
+            physics.command(joints, np.zeros(physics.n))
+            physics.step(CONTROL_STEP)
+            offsets.append(physics.body_position("cube") - physics.tool_position)
+        return joints, np.array(offsets)
+
     def test_a_dropped_cube_comes_to_rest_on_the_table(self, worlds):
         physics, _ = worlds(cube=(-0.55, 0.1, 0.118, 0.3))
         height = [physics.body_position("cube")[0, 2]]
@@ -228,46 +279,3 @@ class PhysicsConformance:
             physics.command(joints + min(1, (k + 1) / 10) * (down - joints), np.ones(1))
             physics.step(CONTROL_STEP)
         assert physics.wrench[0, 2] > 5
-
-    @pytest.mark.parametrize("threads", [1, 2])
-    def test_the_same_calls_give_the_same_numbers(self, worlds, threads):
-        histories = []
-        for count in (1, threads):
-            physics, joints = worlds(4, threads=count)
-            goal = joints + np.linspace(-0.2, 0.2, 4)[:, None]
-            for k in range(6):
-                physics.command(goal, np.linspace(0, 1, 4) if k % 2 else np.ones(4))
-                physics.step(CONTROL_STEP)
-            histories.append(outputs(physics))
-        for name in OUTPUTS:
-            np.testing.assert_array_equal(histories[0][name], histories[1][name], err_msg=name)
-
-    def test_a_broken_slot_keeps_to_itself_until_its_reset(self, worlds):
-        (broken, joints), (healthy, _) = worlds(2), worlds(2)
-        broken.place(np.array([1]), {"cube": np.full((1, 4), np.nan)})
-        for _ in range(3):
-            for physics in (broken, healthy):
-                physics.command(joints + 0.05, np.zeros(2))
-                physics.step(CONTROL_STEP)
-        assert np.isnan(broken.body_position("cube")[1]).any()
-        for name in OUTPUTS:
-            np.testing.assert_array_equal(outputs(broken)[name][0], outputs(healthy)[name][0], err_msg=name)
-        broken.reset(np.array([1]), joints[1:], self.poses(1))
-        broken.step(CONTROL_STEP)
-        assert all(np.isfinite(values).all() for values in outputs(broken).values())
-        np.testing.assert_allclose(broken.body_position("cube")[1], CUBE_AT[:3], atol=1e-3)
-
-    def test_another_tool_is_weighed_and_mounted_too(self, robot):
-        raised = replace(
-            robot,
-            gripper=robots.get_gripper("franka_hand"),
-            flange_from_gripper=replace(robot.flange_from_gripper, position=(0.0, 0.0, 0.04)),
-        )
-        arm = Kinematics(raised)
-        joints = arm.start_joints((-0.54, 0.0, 0.16))
-        physics = make(self.engine, raised, tasks.get("pick_and_place"), Domain(), n=1)
-        physics.reset(np.zeros(1, int), joints, self.poses(1))
-        physics.step(10 * CONTROL_STEP)
-        np.testing.assert_allclose(physics.tool_position, [[-0.54, 0.0, 0.16]], atol=1e-3)
-        np.testing.assert_allclose(physics.wrench, 0, atol=0.1)
-        physics.close()

@@ -1,8 +1,10 @@
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from physics_conformance import PhysicsConformance
+from isaac_fake import install
+from physics_conformance import ContactConformance, StateConformance
 
 from protos.errors import InputError
 from twin import robots, tasks
@@ -13,16 +15,44 @@ from twin.tasks.base import Solver
 from twin.tasks.pick_and_place import PickAndPlace
 
 
-class TestMujoco(PhysicsConformance):
+class TestMujoco(StateConformance, ContactConformance):
     engine = "mujoco"
 
 
+@pytest.mark.skipif(find_spec("isaacgym") is None, reason="isaacgym (NVIDIA, Preview 4) is not installed here")
+class TestIsaac(StateConformance, ContactConformance):
+    engine = "isaac"
+
+
+class TestIsaacAgainstAFake(StateConformance):
+    """The adapter's own part: which slot, which row, when written, when read."""
+
+    engine = "isaac"
+
+    @pytest.fixture(autouse=True)
+    def fake(self, monkeypatch):
+        install(monkeypatch)
+
+
+@pytest.mark.skipif(find_spec("isaacgym") is not None, reason="isaacgym is installed here")
+def test_without_isaacgym_the_engine_is_refused_in_one_line():
+    with pytest.raises(InputError, match=r"^[^\n]*isaacgym[^\n]*not installed here; choose mujoco$"):
+        make("isaac", robots.get("ur5e"), tasks.get("pick_and_place"), DOMAINS["twin"], n=1)
+
+
 def test_an_unknown_engine_is_refused_with_the_choices():
-    with pytest.raises(InputError, match="mujoco"):
+    with pytest.raises(InputError, match="mujoco, isaac"):
         make("bullet", robots.get("ur5e"), tasks.get("pick_and_place"), DOMAINS["twin"], n=1)
 
 
 CAREFUL = Solver(iterations=50, friction_ratio=10.0, noslip_iterations=3)
+
+
+def test_an_isaacgym_that_does_not_load_is_refused_in_one_line(monkeypatch, tmp_path):
+    (tmp_path / "isaacgym.py").write_text("raise ImportError('No gym module found for the active version of Python')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"does not load here .*active version of Python"):
+        make("isaac", robots.get("ur5e"), tasks.get("pick_and_place"), DOMAINS["twin"], n=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,13 @@ class Maker(Protocol):
     def __call__(self, robot: Robot, task: Task, domain: Domain, n: int, threads: int) -> Physics: ...
 
 
-_ENGINES: Mapping[str, Maker] = {"mujoco": MujocoPhysics}
+def _isaac(robot: Robot, task: Task, domain: Domain, n: int, threads: int) -> Physics:
+    from twin.physics.isaac import IsaacPhysics
+
+    return IsaacPhysics(robot, task, domain, n, threads)
+
+
+_ENGINES: Mapping[str, Maker] = {"mujoco": MujocoPhysics, "isaac": _isaac}
 
 
 def names() -> tuple[str, ...]:

@@ -102,6 +102,12 @@ class RigidShapeProperties:
     torsion_friction: float
     restitution: float
 
+class ForceSensorProperties:
+    enable_forward_dynamics_forces: bool  # gravity, drives
+    enable_constraint_solver_forces: bool  # contacts, joint limits
+    use_world_frame: bool  # else the sensor's own axes
+    def __init__(self) -> None: ...
+
 class Gym:
     """The singleton behind every call; an actor's DOFs and bodies keep the order of its asset."""
 
@@ -125,6 +131,12 @@ class Gym:
     def create_box(self, sim: Sim, width: float, height: float, depth: float, options: AssetOptions = ...) -> Asset:
         """Full sizes along x, y, z."""
 
+    def create_asset_force_sensor(
+        self, asset: Asset, body_idx: int, local_pose: Transform, props: ForceSensorProperties | None = None
+    ) -> int:
+        """On a body of an asset, before its actors are created; the index, or -1."""
+
+    def find_asset_rigid_body_index(self, asset: Asset, name: str) -> int: ...
     def get_asset_dof_count(self, asset: Asset) -> int: ...
     def get_asset_dof_names(self, asset: Asset) -> list[str]: ...
     def get_asset_dof_properties(self, asset: Asset) -> NDArray[np.void]:
@@ -161,12 +173,16 @@ class Gym:
     def acquire_dof_state_tensor(self, sim: Sim) -> Tensor:
         """(dofs, 2): position, velocity."""
 
+    def acquire_force_sensor_tensor(self, sim: Sim) -> Tensor:
+        """(sensors, 6) N, Nm, environment by environment."""
+
     def acquire_net_contact_force_tensor(self, sim: Sim) -> Tensor:
         """(bodies, 3) N, world frame."""
 
     def refresh_actor_root_state_tensor(self, sim: Sim) -> bool: ...
     def refresh_rigid_body_state_tensor(self, sim: Sim) -> bool: ...
     def refresh_dof_state_tensor(self, sim: Sim) -> bool: ...
+    def refresh_force_sensor_tensor(self, sim: Sim) -> bool: ...
     def refresh_net_contact_force_tensor(self, sim: Sim) -> bool: ...
 
     # Writing. The indexed forms take int32 actor indices of the simulation and still read the whole state tensor.
