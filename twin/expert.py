@@ -37,6 +37,8 @@ class Hold:
     """Measured gaps between the fingers that mean that they hold the object."""
     near_m: float = 0.012
     """The fingers close when the tool is this near."""
+    slip_m: float = 0.03
+    """An object that has slipped farther than this up or down between the fingers is grasped again."""
     turn_rad: float = 0.0
     """Turning the object by this much changes nothing for the fingers; 0 for an object grasped however it lies."""
 
@@ -72,9 +74,9 @@ def reach(state: TaskState, body: str, hold: Hold) -> Reach:
     filled = (state.grasp_width > hold.width_m[0]) & (state.grasp_width < hold.width_m[1])
     return Reach(
         aim=Aim(position=np.column_stack([thing[:, :2], z]), yaw=yaw + turn),
-        holding=state.told_to_close & (off < 0.02) & (above < 0.03) & filled,
-        missed=state.told_to_close & ~((off < 0.02) & (above < 0.018)),
-        aligned=(skew < hold.near_m) & (above < 0.013),
+        holding=state.told_to_close & (off < 0.02) & (above < hold.slip_m) & filled,
+        missed=state.told_to_close & ~((off < 0.02) & (above < min(0.018, hold.slip_m))),
+        aligned=(skew < hold.near_m) & (above < hold.near_m + 0.001),
     )
 
 
@@ -112,17 +114,32 @@ def ramp(x: F64, low: float, high: float) -> F64:
     return np.clip((x - low) / (high - low), 0, 1)
 
 
-def insert(state: TaskState, body: str, target: F64, turn: F64, seat_z: float) -> Aim:
-    """Carries a held body over `target` (n, 2), turned by the `turn` (n,) that it lacks, and down.
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """How a body fits into a socket."""
 
-    `seat_z` is the tool's height [m] with the body in its seat.
-    """
-    off = np.hypot(*(target - state.bodies[body][:, :2]).T)
-    misfit = off + 0.03 * np.abs(turn)
-    free = np.maximum(ramp(state.tool[:, 2], seat_z + 0.01, seat_z + 0.03), 1 - ramp(off, 0.02, 0.04))
-    z = seat_z - 0.004 + 0.03 * ramp(misfit, 0.004, 0.010) + 0.03 * ramp(misfit, 0.010, 0.06)
-    above = state.commanded[:, 2] - seat_z
-    z = np.maximum(z, state.commanded[:, 2] - 0.005 - 0.5 * ramp(above, 0.015, 0.06) * 0.06)
-    z = np.maximum(z, state.tool[:, 2] - 0.008 - ramp(above, 0.015, 0.06) * 0.06)
-    yaw = yaw_of(state.tool_rotation @ TOOL_DOWN.T) + turn
-    return Aim(position=np.column_stack([over(state, body, target, free), z]), yaw=yaw)
+    high_m: float
+    """The body's origin above the socket's when it is seated."""
+    turn_rad: float
+    """Turning the body by this much changes nothing."""
+
+
+def misfit(state: TaskState, body: str, socket: str, seat: Seat) -> tuple[F64, F64, F64]:
+    """How far a body is off a socket's axis (n,) and above its seat (n,) [m], and the turn (n,) that it lacks [rad]."""
+    offset = state.bodies[body] - state.bodies[socket]
+    turn = yaw_of(state.rotations[socket]) - yaw_of(state.rotations[body])
+    return np.hypot(offset[:, 0], offset[:, 1]), offset[:, 2] - seat.high_m, wrapped(turn, seat.turn_rad)
+
+
+def carry_in(state: TaskState, body: str, socket: str, seat: Seat, hold: Hold) -> Aim:
+    """Carries a held body over a socket, turns it meanwhile, and lowers it: slowly at the end, and without force."""
+    off, _, turn = misfit(state, body, socket, seat)
+    seated = state.bodies[socket][:, 2] + seat.high_m + hold.height_m
+    skew = off + 0.03 * np.abs(turn)
+    lifted = ramp(state.tool[:, 2] - seated, 0.01, 0.03)
+    z = seated - 0.004 + 0.03 * ramp(skew, 0.004, 0.010) + 0.03 * ramp(skew, 0.010, 0.06)
+    fast = 0.06 * ramp(state.commanded[:, 2] - seated, 0.015, 0.06)
+    z = np.maximum(z, state.commanded[:, 2] - 0.005 - fast / 2)
+    z = np.maximum(z, state.tool[:, 2] - 0.008 - fast)
+    sideways = over(state, body, state.bodies[socket][:, :2], np.maximum(lifted, 1 - ramp(off, 0.02, 0.04)))
+    return Aim(position=np.column_stack([sideways, z]), yaw=yaw_of(state.tool_rotation @ TOOL_DOWN.T) + turn)

@@ -5,8 +5,9 @@ from situations import situation
 from protos.errors import InputError
 from twin import tasks
 from twin.randomize import Domain
+from twin.rotations import matrix_from_vector
 
-PAPERS = ("pick_and_place", "insert_hexagon_block")
+PAPERS = ("pick_and_place", "insert_hexagon_block", "insert_triple_column_block", "erase_whiteboard")
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -65,6 +66,58 @@ def test_the_cube_is_placed_near_low_and_released(task, cube, closing, done):
 def test_the_block_is_seated_turned_by_any_sixth_and_released(block, closing, done):
     state = situation(bodies={"block": block, "socket": (-0.39, 0.0, 0.0, 0.1)}, closing=closing)
     assert tasks.get("insert_hexagon_block").succeeded(state).tolist() == [done]
+
+
+@pytest.mark.parametrize(
+    ("block", "closing", "done"),
+    [
+        ((-0.39, 0.0, 0.002, 0.1), False, True),
+        ((-0.39, 0.003, 0.002, 0.1 - 2 * np.pi / 3), False, True),
+        ((-0.39, 0.0, 0.002, 0.1 + np.pi / 3), False, False),
+        ((-0.39, 0.0, 0.007, 0.1), False, False),
+        ((-0.39, 0.005, 0.002, 0.1), False, False),
+        ((-0.39, 0.0, 0.002, 0.1), True, False),
+    ],
+)
+def test_the_columns_stand_in_their_holes_turned_by_any_third(block, closing, done):
+    state = situation(bodies={"block": block, "board": (-0.39, 0.0, 0.0, 0.1)}, closing=closing)
+    assert tasks.get("insert_triple_column_block").succeeded(state).tolist() == [done]
+
+
+def wiping(eraser=(-0.395, 0.0, 0.006), *, gone=(), **arm):
+    """The eraser over marks 2 and 3 of a row along y, 17 mm apart."""
+    bodies = {"eraser": eraser, "board": (-0.395, 0.0, 0.003)}
+    marks = {f"mark_{k}": (-0.39, 0.017 * (k - 2.5), -0.5 if k in gone else 0.007) for k in range(6)}
+    return situation(bodies=bodies | marks, **arm)
+
+
+@pytest.mark.parametrize(
+    ("eraser", "velocity", "wiped"),
+    [
+        ((-0.395, 0.0, 0.006), (0.0, 0.05, 0.0), {2, 3}),
+        ((-0.395, 0.0, 0.004), (0.05, 0.0, 0.0), {2, 3}),
+        ((-0.395, 0.034, 0.006), (0.0, 0.05, 0.0), {4, 5}),
+        ((-0.395, 0.0, 0.006, np.pi / 2), (0.0, 0.05, 0.0), {1, 2, 3, 4}),
+        ((-0.345, 0.0, 0.006), (0.0, 0.05, 0.0), set()),
+        ((-0.395, 0.0, 0.006), (0.0, 0.0, -0.05), set()),
+        ((-0.395, 0.0, 0.009), (0.0, 0.05, 0.0), set()),
+    ],
+)
+def test_marks_vanish_where_the_eraser_slides_over_them(eraser, velocity, wiped):
+    gone = tasks.get("erase_whiteboard").retired(wiping(eraser, velocity=velocity))
+    assert {k for k in range(6) if gone[f"mark_{k}"][0]} == wiped
+
+
+def test_a_tilted_eraser_wipes_nothing():
+    state = wiping(velocity=(0.0, 0.05, 0.0))
+    state.rotations["eraser"][:] = matrix_from_vector([0.3, 0.0, 0.0])
+    assert not any(gone[0] for gone in tasks.get("erase_whiteboard").retired(state).values())
+
+
+def test_the_board_is_clean_when_the_last_mark_is_gone():
+    task = tasks.get("erase_whiteboard")
+    assert not task.succeeded(wiping(gone=range(5)))[0]
+    assert task.succeeded(wiping(gone=range(6)))[0]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping
 
 from protos.errors import InputError
 from twin.tasks.base import Task
+from twin.tasks.erase_whiteboard import EraseWhiteboard
 from twin.tasks.insert_hexagon_block import InsertHexagonBlock
+from twin.tasks.insert_triple_column_block import InsertTripleColumnBlock
 from twin.tasks.pick_and_place import PickAndPlace
 
 _TASKS: Mapping[str, Callable[[], Task]] = {
     "pick_and_place": PickAndPlace,
     "insert_hexagon_block": InsertHexagonBlock,
+    "insert_triple_column_block": InsertTripleColumnBlock,
+    "erase_whiteboard": EraseWhiteboard,
 }
 
 

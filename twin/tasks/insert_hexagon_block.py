@@ -11,7 +11,6 @@ from protos.space import Box, ConfigurationSpace
 from twin import expert
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
-from twin.rotations import F64, yaw_of
 from twin.tasks import shapes
 from twin.tasks.base import TOOL, Task, TaskState
 
@@ -41,6 +40,7 @@ SPACE = ConfigurationSpace(
     },
 )
 WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
+SEAT = expert.Seat(high_m=FLOOR_M + HALF_HEIGHT_M, turn_rad=SYMMETRY_RAD)
 HOLD = expert.Hold(height_m=0.005, width_m=(0.026, 0.045), near_m=0.007, turn_rad=SYMMETRY_RAD)
 
 
@@ -85,19 +85,12 @@ class InsertHexagonBlock(Task):
 
     def succeeded(self, state: TaskState) -> Bools:
         """The block sits in the socket and the gripper is told to let go."""
-        off, high, turn = self._misfit(state)
+        off, high, turn = expert.misfit(state, BLOCK, SOCKET, SEAT)
         return (off < SEATED_OFF_M) & (high < SEATED_HIGH_M) & (np.abs(turn) < SEATED_RAD) & ~state.closing
 
     def expert(self, state: TaskState) -> F32:
-        """Grasps across two flats, turns the block while it carries it, lowers it as it comes over the socket."""
-        off, high, turn = self._misfit(state)
-        grasp = expert.reach(state, BLOCK, HOLD)
-        carry = expert.insert(state, BLOCK, state.bodies[SOCKET][:, :2], turn, HOLD.height_m + FLOOR_M + HALF_HEIGHT_M)
-        return expert.act(state, grasp, carry, (off < 0.003) & (high < 0.007), self.action_scale)
-
-    def _misfit(self, state: TaskState) -> tuple[F64, F64, F64]:
-        """How far the block is off the socket's axis (n,), above its seat (n,), and turned (n,)."""
-        offset = state.bodies[BLOCK] - state.bodies[SOCKET]
-        turn = yaw_of(state.rotations[SOCKET]) - yaw_of(state.rotations[BLOCK])
-        high = offset[:, 2] - FLOOR_M - HALF_HEIGHT_M
-        return np.hypot(offset[:, 0], offset[:, 1]), high, expert.wrapped(turn, SYMMETRY_RAD)
+        """Grasps across two flats, turns the block while it carries it, lets go when it is in the straight hole."""
+        off, high, _ = expert.misfit(state, BLOCK, SOCKET, SEAT)
+        inside = (off < 0.003) & (high < 0.007)
+        carry = expert.carry_in(state, BLOCK, SOCKET, SEAT, HOLD)
+        return expert.act(state, expert.reach(state, BLOCK, HOLD), carry, inside, self.action_scale)

@@ -4,6 +4,9 @@ import math
 
 from twin.robots.mjcf import numbers
 
+_SLOPE_HALF_M = 0.002
+"""Half the thickness of the plates that make a chamfer."""
+
 
 def hexagon(apothem_m: float, half_height_m: float, attributes: str, *, z_m: float = 0.0) -> str:
     """An upright hexagonal prism, two of its flats across y: three boxes, each across one pair of flats."""
@@ -20,49 +23,50 @@ def socket(
     apothem_m: float,
     *,
     straight_m: float,
-    chamfer: tuple[float, float],
     wall_m: float,
     attributes: str,
+    chamfer: tuple[float, float] | None = None,
     floor_m: float = 0.0,
     centre: tuple[float, float] = (0.0, 0.0),
     turn_rad: float = 0.0,
 ) -> str:
-    """A hole with a regular outline, widened above `straight_m` by `chamfer` (outwards, upwards); one wall faces y.
+    """A hole with a regular outline: walls `straight_m` high, then widened by `chamfer` (outwards, upwards).
 
-    It stands `floor_m` above the body's origin, turned by `turn_rad` about `centre`.
+    It stands `floor_m` above the body's origin around `centre`, with one wall at -y, turned by `turn_rad`.
     """
-    out, up = chamfer
-    lean = math.atan2(out, up)
-    half_depth = 0.002
-    walls = _ring(
-        sides,
-        (apothem_m + wall_m / 2, floor_m + straight_m / 2),
-        (apothem_m + wall_m, wall_m / 2, straight_m / 2),
-        0.0,
-    )
-    middle = (
-        apothem_m + out / 2 + half_depth * math.cos(lean),
-        floor_m + straight_m + up / 2 - half_depth * math.sin(lean),
-    )
-    slopes = _ring(sides, middle, (apothem_m + out, half_depth, math.hypot(out, up) / 2), lean)
-    boxes = ""
-    for size, (radius, height), turn, leaning in (*walls, *slopes):
-        angle = turn + turn_rad
-        x, y = centre[0] + radius * math.sin(angle), centre[1] - radius * math.cos(angle)
-        quaternion = numbers(
-            math.cos(angle / 2) * math.cos(leaning / 2),
-            math.cos(angle / 2) * math.sin(leaning / 2),
-            math.sin(angle / 2) * math.sin(leaning / 2),
-            math.sin(angle / 2) * math.cos(leaning / 2),
-        )
-        boxes += f'<geom type="box" size="{size}" pos="{numbers(x, y, height)}" quat="{quaternion}" {attributes}/>'
+    half = (apothem_m + wall_m, wall_m / 2, straight_m / 2)
+    radius, height = apothem_m + wall_m / 2, floor_m + straight_m / 2
+    place = (centre, turn_rad, attributes)
+    boxes = _ring(sides, half, radius, height, 0.0, *place)
+    if chamfer is not None:
+        out, up = chamfer
+        lean = math.atan2(out, up)
+        half = (apothem_m + out, _SLOPE_HALF_M, math.hypot(out, up) / 2)
+        radius = apothem_m + out / 2 + _SLOPE_HALF_M * math.cos(lean)
+        height = floor_m + straight_m + up / 2 - _SLOPE_HALF_M * math.sin(lean)
+        boxes += _ring(sides, half, radius, height, lean, *place)
     return boxes
 
 
-_Part = tuple[str, tuple[float, float], float, float]
-
-
-def _ring(sides: int, middle: tuple[float, float], half: tuple[float, float, float], lean: float) -> list[_Part]:
-    """Boxes around a vertical axis: size, (radius, height) of the centre, turn, lean outwards."""
+def _ring(
+    sides: int,
+    half: tuple[float, float, float],
+    radius: float,
+    height: float,
+    lean: float,
+    centre: tuple[float, float],
+    turn_rad: float,
+    attributes: str,
+) -> str:
+    """Boxes around a vertical axis that lean outwards; `half` is their outermost radius, half depth and half height."""
     size = numbers(half[0] * math.tan(math.pi / sides), half[1], half[2])
-    return [(size, middle, 2 * math.pi * k / sides, lean) for k in range(sides)]
+    boxes = ""
+    for k in range(sides):
+        angle = turn_rad + 2 * math.pi * k / sides
+        position = numbers(centre[0] + radius * math.sin(angle), centre[1] - radius * math.cos(angle), height)
+        c, s = math.cos(angle / 2), math.sin(angle / 2)
+        quaternion = numbers(
+            c * math.cos(lean / 2), c * math.sin(lean / 2), s * math.sin(lean / 2), s * math.cos(lean / 2)
+        )
+        boxes += f'<geom type="box" size="{size}" pos="{position}" quat="{quaternion}" {attributes}/>'
+    return boxes
