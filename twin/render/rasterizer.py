@@ -39,11 +39,10 @@ def draw(layer: Layer, camera: Camera, work: Workspace, *, stop: float = STOP) -
     """A picture of a layer whose bodies are all the base."""
     count = footprints(layer, camera, work, 0)
     kernels.sort_by_depth(work, count)
-    depth = np.empty((camera.height, camera.width), np.float32)
-    kernels.median_depth(work, count, depth)
     kernels.clear(work)
-    kernels.blend(work, count, np.full_like(depth, FAR), stop)
-    return Picture(colour=work.canvas[..., :3].copy(), transmittance=work.canvas[..., 3].copy(), depth=depth)
+    kernels.blend(work, count, np.full_like(work.median, FAR), stop)
+    colour, transmittance = work.canvas[..., :3].copy(), work.canvas[..., 3].copy()
+    return Picture(colour=colour, transmittance=transmittance, depth=work.median.copy())
 
 
 def footprints(layer: Layer, camera: Camera, work: Workspace, row: int) -> int:
@@ -84,5 +83,8 @@ def workspace_for(splats: int, width: int, height: int) -> Workspace:
         keys=np.empty(splats, np.uint32),
         swap_keys=np.empty(splats, np.uint32),
         canvas=np.empty((height, width, 4), np.float32),
+        median=np.empty((height, width), np.float32),
         blocks=np.empty(blocks, np.int32),
+        spans=np.empty((height, 2), np.int32),
+        starts=np.empty((height, 2), np.float32),
     )
