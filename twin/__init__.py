@@ -11,6 +11,7 @@ rasterizers "torch" and "gsplat" need torch. The doors:
     twin.splats     Splats, read_splats(path, up=) (PLY, compressed PLY, SPZ), read_ply(path), write_ply(path, splats),
                     concatenate, merge_voxels(splats, size_m)
     twin.scene      Scene.load(folder), Scene.save(folder), synthetic_scene()
+    twin.align      align(views, points, robot_model(name), joints, settings) -> Alignment: base frame from the robot
     twin.render     get("numba" | "gsplat" | "torch").render(splats, cameras) -> [Picture], available();
                     rasterize(splats, camera) -> Picture (numba); compositor.TwinRenderer
     twin.tasks      get(name) -> Task, names()

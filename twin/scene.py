@@ -64,6 +64,20 @@ class WristCamera:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RobotAlignment:
+    """How well the robot's model lay on its masks when the base frame was found from the robot itself."""
+
+    method: str
+    """Of `twin.align`: "photos" or "splats"."""
+    views: int
+    residual_mm: float
+    """Mean distance of the outlines of model and masks, at the robot's depth."""
+    residual_px: float
+    uncertain_mm: float
+    """Play that the masks left in their weakest direction, one standard deviation."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """One workspace in the robot's base frame; the table top is z = 0."""
 
@@ -77,6 +91,8 @@ class Scene:
     """The part of the table that the wrist camera can see."""
     robot: Robot = UR5E
     """The arm that stands there; scene.toml has its name and how its tool is mounted."""
+    alignment: RobotAlignment | None = None
+    """None: the base frame comes from a board, or from where the photos were taken."""
 
     def save(self, folder: Path | str) -> None:
         """Writes scene.toml and static.ply, making the folder if needed."""
@@ -107,6 +123,7 @@ class Scene:
                 wrist=WristCamera(**_camera(table["wrist_camera"], ("position", "direction"))),
                 workspace=Box(**{axis: _numbers(table["workspace"][axis], 2) for axis in ("x", "y", "z")}),
                 robot=_robot(table),
+                alignment=_alignment(table["alignment"]) if "alignment" in table else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SceneError(f"{path}: {_reason(error)}") from error
@@ -162,7 +179,26 @@ def _toml(scene: Scene) -> str:
         "[workspace]",
         *(f"{axis} = {row(limits)}" for axis, limits in (("x", space.x), ("y", space.y), ("z", space.z))),
     ]
+    if scene.alignment is not None:
+        lines += ["", "[alignment]  # base frame found from the robot itself", *_entries(scene.alignment)]
     return "\n".join(lines) + "\n"
+
+
+def _entries(alignment: RobotAlignment) -> list[str]:
+    return [f"{name} = {json.dumps(value)}" for name, value in vars(alignment).items()]
+
+
+def _alignment(table: Mapping[str, Any]) -> RobotAlignment:
+    residual_mm, residual_px, uncertain_mm = _numbers(
+        [table[name] for name in ("residual_mm", "residual_px", "uncertain_mm")], 3
+    )
+    return RobotAlignment(
+        method=str(table["method"]),
+        views=int(table["views"]),
+        residual_mm=residual_mm,
+        residual_px=residual_px,
+        uncertain_mm=uncertain_mm,
+    )
 
 
 def _camera(table: Mapping[str, Any], vectors: Sequence[str]) -> dict[str, Any]:

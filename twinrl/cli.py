@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "write a run, a replay or a dataset as LeRobotDataset v3 or RLDS",
     "expand": "make many twin demonstrations of a few recorded ones, over regions A and B",
     "scan": "turn photos or a video of a workspace into a scene folder with a report",
+    "align": "find the base frame of a scene from the robot in its photos: coarse ICP, then its masks",
     "status": "say what the processes of a run or a cluster do, and who waits on whom",
     "serve": "serve the replay, the weights or the guide of a cluster",
     "certificates": "make the certificates and the token with which machines of a lab trust each other",

@@ -13,6 +13,20 @@ def test_scene_folder_round_trip(tmp_path, scene):
     np.testing.assert_allclose(back.static.means, scene.static.means)
 
 
+def test_what_alignment_found_is_kept(tmp_path, scene):
+    from dataclasses import replace
+
+    from twin.scene import RobotAlignment
+
+    found = RobotAlignment(method="photos", views=8, residual_mm=1.25, residual_px=0.4, uncertain_mm=0.5)
+    replace(scene, static=scene.static[:5], alignment=found).save(tmp_path)
+    assert Scene.load(tmp_path).alignment == found
+    toml = tmp_path / "scene.toml"
+    toml.write_text(toml.read_text().replace("residual_mm = 1.25", "residual_mm = nan"))
+    with pytest.raises(SceneError, match="3 finite numbers"):
+        Scene.load(tmp_path)
+
+
 def test_names_with_quotes_and_accents_survive(tmp_path, scene):
     from dataclasses import replace
 

@@ -3,8 +3,9 @@
     name | URDF or MJCF file ─► MuJoCo model ─► joint angles ─► points, normals ─► splats
                                                           └─► rays through every pixel ─► mask
 
-Any model will do that MuJoCo compiles: its joints, in order, are the joint angles asked for. Masks are cast against the
-geoms themselves, meshes included; they share nothing with the splats.
+Any model will do that MuJoCo compiles: its joints, in order, are the joint angles asked for. Of a URDF MuJoCo keeps the
+collision shapes; with <mujoco><compiler discardvisual="false"/></mujoco> in it the visual ones too. Masks are cast
+against the geoms themselves, meshes included; they share nothing with the splats.
 """
 
 import math
@@ -112,12 +113,12 @@ def robot_model(robot: Robot | str) -> RobotModel:
         model = mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
         raise SceneError(f"{path}: MuJoCo cannot compile it: {str(error).splitlines()[0]}") from error
-    if any(kind not in _HINGES for kind in model.jnt_type):
+    if not np.isin(model.jnt_type, _HINGES).all():
         raise SceneError(f"{path}: only hinge and slide joints can be posed; it has a ball or free joint")
     return RobotModel(model, path.stem)
 
 
-_HINGES = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+_HINGES = [int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)]
 
 
 def _local_surface(model: mujoco.MjModel, geom: int, spacing: float) -> tuple[F64, F64]:
