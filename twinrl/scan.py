@@ -49,6 +49,8 @@ def run_scan(job: ScanJob) -> ScanReport:
         log.info("%s %d %%", step, round(100 * share))
 
     report = scan(job.source, job.out, settings=job.settings, on_progress=progress)
+    for line in report.warnings():
+        log.warning("%s", line)
     log.info("%s", summary(report, job.out))
     return report
 
@@ -57,7 +59,8 @@ def summary(report: ScanReport, out: Path) -> str:
     """One line for the person who asked for the scan."""
     return (
         f"{out}: {report.registered} of {report.pictures} pictures registered, {report.splats} splats, "
-        f"held-out PSNR {report.held_out_psnr_db:.1f} dB; scale: {report.scale_provenance}; see {out / 'report.html'}"
+        f"held-out PSNR {report.held_out_psnr_db:.1f} dB, SSIM {report.held_out_ssim:.3f}; "
+        f"scale: {report.scale_provenance}; see {out / 'report.html'}"
     )
 
 

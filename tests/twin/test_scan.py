@@ -60,7 +60,7 @@ def test_scale_is_right_within_half_a_percent(scanned):
     truth, found = truth_and_found(scanned[0])
     scale, _, _ = similarity(found[:, :3, 3], truth[:, :3, 3])
     assert abs(scale - 1) < 0.005
-    assert scanned[0].board_spread_percent < 1.5
+    assert scanned[0].scale_spread_percent < 1.5
 
 
 def test_cameras_stand_where_they_stood(scanned):

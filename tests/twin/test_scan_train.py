@@ -9,6 +9,7 @@ from protos.errors import SceneError
 from twin.camera import look_at
 from twin.render import rasterize
 from twin.scan.clean import CleanSettings, clean
+from twin.scan.lens import Lens
 from twin.scan.rasterize import render
 from twin.scan.seed import SeedSettings, start
 from twin.scan.sfm import Reconstruction, View
@@ -92,7 +93,9 @@ def photographed():
         eye = (-0.45 - 0.7 * np.cos(angle), 0.7 * np.sin(angle), 0.5)
         camera = look_at(eye, at=(-0.4, 0, 0), fovy_deg=55, px=96)
         picture = (np.clip(rasterize(truth, camera).over(), 0, 1) * 255).astype(np.uint8)
-        views.append(View(name=str(index), camera=camera, picture=picture, seen=np.arange(300)))
+        views.append(
+            View(name=str(index), camera=camera, picture=picture, valid=np.ones((96, 96), bool), seen=np.arange(300))
+        )
     chosen = np.random.default_rng(0).choice(len(truth), 300, replace=False)
     return Reconstruction(
         views=tuple(views),
@@ -100,7 +103,7 @@ def photographed():
         points=truth.means[chosen].astype(float),
         colours=(truth.colours[chosen] * 255).astype(np.uint8),
         reprojection_px=0.0,
-        distortion=0.0,
+        lens=Lens(fx=views[0].camera.fx, fy=views[0].camera.fy, cx=48, cy=48),
     )
 
 

@@ -121,7 +121,7 @@ def synthetic_run(folder):
     scan = {"pictures": 24, "registered": 24, "reprojection_px": 0.61, "held_out_psnr_db": 31.2}
     (folder / "scene").mkdir()
     (folder / "scene" / "report.json").write_text(
-        json.dumps(scan | {"board_spread_percent": None, "seconds": {"sfm": 12.5}, "held_out": ["a", "b"]})
+        json.dumps(scan | {"scale_spread_percent": None, "seconds": {"sfm": 12.5}, "held_out": ["a", "b"]})
     )
     settings = {"seed": 2, "twin_rl": {"env_steps": 16000, "actors": 2}, "capture": "photos <of a> table & chair"}
     (folder / "settings.json").write_text(json.dumps(settings))

@@ -4,7 +4,9 @@
                                                                                             │
     scene.toml, static.ply, report.html ◄── cleaned ◄── splats trained on the photos ◄──────┘
 
-The scale comes from a printed ArUco board (capture.toml) or one known length, and is never guessed. The doors:
+The scale comes from a printed board or known points (capture.toml), or one known length, and is never guessed. Blurred
+and repeated pictures, pictures that do not fit to the largest model, and what masks cover are left out and reported.
+The doors:
 
     scan(source, out, settings=ScanSettings(), on_progress=...) -> ScanReport
     python -m twin.scan SOURCE --out FOLDER [--length 0.30 --photo 00.png --from 120,340 --to 410,355]

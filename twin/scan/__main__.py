@@ -25,6 +25,8 @@ def main(
     except TwinRLError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    for line in report.warnings():
+        logger.warning("%s", line)
     logger.info(
         "%s: %d of %d pictures, %d splats, held-out PSNR %.1f dB; scale: %s; see %s",
         out,

@@ -1,7 +1,8 @@
 """A folder of photos, or a video, turned into the upright pictures of one size that reconstruction needs.
 
-photos ─► upright, at most `longest_side_px` ─────────────────┐
-video ──► every n-th frame ─► sharpest of each window ─► moved? ─┴─► working folder, one file per picture
+photos ─► upright ───────────────────────────────┐
+video ──► sharpest frame of each window ─────────┴─► shrunk ─► blurred? seen before? ─┬─► working folder
+masks (optional, black = ignore) ─► of the same size? ────────────────────────────────┘
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
+from protos.schema import F32
+from twin.scan.masks import Masks
 
 U8 = NDArray[np.uint8]
 
@@ -21,6 +24,8 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 FEWEST = 8
 """Photos below which a table cannot be covered from enough sides."""
 _HINT = "film the table slowly from several sides (30 s), or take 20 to 60 overlapping photos"
+_ALIKE = 1.5
+"""Mean difference (of 255) of two thumbnails that show the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,19 @@ class FrameSettings:
     most: int = 60
     """At most so many frames are taken from a video."""
     moved_px: float = 6.0
-    """A video frame must have moved this far (median of tracked corners, at 960 px) since the frame kept before it."""
+    """A picture must have moved this far (median of tracked corners, at 960 px) since the one kept before it."""
+    sharp: float = 0.35
+    """A picture must be this sharp, as a share of the median (variance of the Laplacian); 0 keeps all."""
+    masks: Path | None = None
+    """Folder of masks, black where a photo must be ignored; default: `masks` in the folder of photos, if there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """A picture that was left out, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +62,22 @@ class Frames:
     height: int
     shrink: float
     """Working pixels per pixel of the source."""
-    dropped: int
-    """Video frames left out because they were blurred or showed what the frame before showed."""
+    dropped: tuple[Dropped, ...]
+    thinned: int
+    """Frames of a video that were not the sharpest of their window."""
+    masks: Path | None
+    """Folder of the masks at working size, `NAME.png` for the picture NAME, as COLMAP wants them."""
 
     def read(self, name: str) -> U8:
         """One picture (height, width, 3) RGB."""
         return _read(self.folder / name)
+
+    def valid(self, name: str) -> NDArray[np.bool_]:
+        """Where a picture shows the scene and not something to ignore, (height, width)."""
+        path = self.masks / f"{name}.png" if self.masks is not None else None
+        if path is None or not path.exists():
+            return np.ones((self.height, self.width), bool)
+        return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 0
 
 
 def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
@@ -58,11 +85,12 @@ def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
     if not source.exists():
         raise SceneError(f"{source}: no such file or folder; give a folder of photos or a video file")
     folder.mkdir(parents=True, exist_ok=True)
-    pictures, dropped = (_photos(source), 0) if source.is_dir() else _video(source, settings)
-    names: list[str] = []
+    masks = Masks.find(source, settings.masks)
+    pictures, thinned = (_photos(source), 0) if source.is_dir() else _video(source, settings.most)
+    small: dict[str, U8] = {}
     size, shrink = (0, 0), 1.0
     for name, picture in pictures:
-        if names and picture.shape[:2] != size:
+        if small and picture.shape[:2] != size:
             raise SceneError(
                 f"{source / name} has {picture.shape[1]} x {picture.shape[0]} px, the photos before it "
                 f"{size[1]} x {size[0]}; "
@@ -70,12 +98,26 @@ def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
             )
         size = (picture.shape[0], picture.shape[1])
         shrink = min(1.0, settings.longest_side_px / max(size))
-        names.append(name)
+        small[name] = _small_grey(picture)
         _write(folder / name, picture, shrink)
+    dropped = _cull(small, settings)
+    for one in dropped:
+        (folder / one.name).unlink()
+    names = tuple(name for name in small if name not in {one.name for one in dropped})
     if len(names) < FEWEST:
-        raise SceneError(f"{source} holds {len(names)} usable pictures; a scan needs at least {FEWEST}: {_HINT}")
+        less = f" after leaving out {len(dropped)} as blurred or repeated" if dropped else ""
+        raise SceneError(f"{source} holds {len(names)} usable pictures{less}; a scan needs at least {FEWEST}: {_HINT}")
     height, width = _read(folder / names[0]).shape[:2]
-    return Frames(folder=folder, names=tuple(names), width=width, height=height, shrink=shrink, dropped=dropped)
+    return Frames(
+        folder=folder,
+        names=names,
+        width=width,
+        height=height,
+        shrink=shrink,
+        dropped=tuple(dropped),
+        thinned=thinned,
+        masks=masks.write(names, size, (height, width), folder.with_name("masks")) if masks else None,
+    )
 
 
 def _photos(source: Path) -> Iterator[tuple[str, U8]]:
@@ -99,8 +141,8 @@ def _write(path: Path, picture: U8, shrink: float) -> None:
     cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
 
 
-def _video(source: Path, settings: FrameSettings) -> tuple[Iterator[tuple[str, U8]], int]:
-    """The sharpest frame of each of `most` windows, less those that hardly moved."""
+def _video(source: Path, most: int) -> tuple[Iterator[tuple[str, U8]], int]:
+    """The sharpest frame of each of `most` windows, named by its number, and how many are not looked at again."""
     capture = cv2.VideoCapture(str(source))
     if not capture.isOpened():
         raise SceneError(
@@ -108,42 +150,55 @@ def _video(source: Path, settings: FrameSettings) -> tuple[Iterator[tuple[str, U
             "export it as MP4 (H.264), or its frames as JPEG"
         )
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    window = max(1, total // settings.most)
-    kept: list[U8] = []
-    for picture in _sharpest(capture, window):
-        if not kept or _motion(kept[-1], picture) >= settings.moved_px:
-            kept.append(picture)
-    capture.release()
-    names = (f"{index:04d}.jpg" for index in range(len(kept)))
-    return zip(names, kept, strict=False), max(0, total - len(kept))
+    window = max(1, total // most)
+    return _sharpest(capture, window), max(0, total - -(-total // window))
 
 
-def _sharpest(capture: cv2.VideoCapture, window: int) -> Iterator[U8]:
-    """The sharpest of every `window` frames, less those much softer than most: the camera moved too fast."""
-    best: list[tuple[float, U8]] = []
+def _sharpest(capture: cv2.VideoCapture, window: int) -> Iterator[tuple[str, U8]]:
+    first = 0
     while True:
-        frames = []
-        for _ in range(window):
+        frames: list[tuple[float, int, U8]] = []
+        while len(frames) < window:
             ok, picture = capture.read()
             if not ok:
                 break
-            frames.append((sharpness(picture), picture))
+            frames.append((sharpness(_small_grey(picture)), first + len(frames), picture))
         if not frames:
             break
-        best.append(max(frames, key=lambda pair: pair[0]))
-    if best:
-        limit = 0.4 * float(np.median([score for score, _ in best]))
-        yield from (cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) for score, picture in best if score >= limit)
+        _, number, picture = max(frames, key=lambda frame: frame[0])
+        yield f"frame-{number:05d}.jpg", cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        first += len(frames)
+    capture.release()
 
 
-def sharpness(picture: U8) -> float:
+def _cull(small: dict[str, U8], settings: FrameSettings) -> list[Dropped]:
+    """The pictures that are much softer than most, or show what one kept before them shows."""
+    scores = {name: sharpness(grey) for name, grey in small.items()}
+    middle = float(np.median(list(scores.values())))
+    dropped, kept, thumbnails = [], "", dict[str, F32]()
+    for name, grey in small.items():
+        if scores[name] < settings.sharp * middle:
+            share = 100 * scores[name] / middle
+            dropped.append(Dropped(name=name, reason=f"blurred ({share:.0f} % of the usual sharpness)"))
+            continue
+        thumbnail = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+        same = next((other for other, seen in thumbnails.items() if np.abs(seen - thumbnail).mean() < _ALIKE), None)
+        if same is None and kept and _motion(small[kept], grey) < settings.moved_px:
+            same = kept
+        if same is not None:
+            dropped.append(Dropped(name=name, reason=f"shows what {same} shows"))
+            continue
+        kept, thumbnails[name] = name, thumbnail
+    return dropped
+
+
+def sharpness(grey: U8) -> float:
     """Variance of the Laplacian, the usual focus measure; larger is sharper."""
-    return float(cv2.Laplacian(_small_grey(picture), cv2.CV_64F).var())
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
 
 
-def _motion(before: U8, after: U8) -> float:
+def _motion(first: U8, second: U8) -> float:
     """Median displacement of tracked corners, in pixels of a picture 960 px wide."""
-    first, second = _small_grey(before), _small_grey(after)
     corners = cv2.goodFeaturesToTrack(first, 200, 0.01, 8)
     if corners is None:
         return float("inf")

@@ -16,12 +16,14 @@ import tyro
 
 from protos.errors import InputError, SceneError
 from twin.scan import report as reporting
-from twin.scan.capture import FILE, Board, read_board
+from twin.scan.board import from_board
+from twin.scan.capture import FILE, Board, KnownPoint, point_of, read_capture
 from twin.scan.clean import CleanSettings, clean
 from twin.scan.frames import Frames, FrameSettings, collect
-from twin.scan.place import Placement, PlaceSettings, place_by_board, place_by_views
+from twin.scan.place import Placement, PlaceSettings, place_by_reference, place_by_views
+from twin.scan.points import from_length, from_points
 from twin.scan.report import ScanReport
-from twin.scan.scale import NEEDED, Length, Scale, from_board, from_length
+from twin.scan.scale import NEEDED, Length, Scale
 from twin.scan.sfm import Reconstruction, SfmSettings, reconstruct
 from twin.scan.table import Plane, TableSettings, find_table
 from twin.scan.train import TrainSettings, train
@@ -32,10 +34,12 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSettings:
-    """One of `board` and `length` must fix the scale; a capture.toml beside the photos counts as `board`."""
+    """One of `board`, `points` and `length` must fix the scale; a capture.toml beside the photos counts as `board`."""
 
     board: Path | None = None
-    """A capture.toml that describes the printed board; default: the one in the capture's folder."""
+    """A capture.toml that describes the printed board, or known points; default: the one in the capture's folder."""
+    points: tuple[str, ...] = ()
+    """Known points, PHOTO:COLUMN,ROW=X,Y,Z: a pixel of a photo's file and its place in the base frame [m]."""
     length: float | None = None
     """A known length on the table top [m], between the two pixels `from` and `to` of `photo`."""
     photo: str = ""
@@ -59,7 +63,7 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
     says what to do about the photos, the board or the length.
     """
     clock = _Clock(on_progress)
-    fixed = _scale_source(source, settings)
+    known = _scale_source(source, settings)
     with tempfile.TemporaryDirectory(prefix="twinrl-scan-") as work:
         clock.stage("frames")
         frames = collect(source, Path(work) / "frames", settings.frames)
@@ -67,7 +71,7 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
         scene = reconstruct(frames, Path(work) / "sfm", settings.sfm, on_progress)
     clock.stage("alignment")
     table = find_table(scene, settings.table)
-    scale, placement = _align(scene, table, frames, fixed, settings.place)
+    scale, placement = _align(scene, table, frames, known, settings.place)
     scene = scene.transformed(placement.base_from_scaled, scale.metres_per_unit)
     clock.stage("splats")
     trained = train(scene, settings.train, on_progress)
@@ -82,18 +86,25 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
         registered=len(scene.views),
         pictures=scene.pictures,
         dropped=frames.dropped,
+        thinned=frames.thinned,
+        others=scene.others,
+        alone=scene.alone,
+        masked_percent=100 * (1 - float(np.mean([view.valid.mean() for view in scene.views]))),
         points=len(scene.points),
         reprojection_px=scene.reprojection_px,
         scale_provenance=scale.provenance,
         metres_per_unit=scale.metres_per_unit,
-        board_spread_percent=scale.spread_percent,
-        board_reprojection_px=scale.reprojection_px,
+        scale_residual_mm=scale.residual_mm,
+        scale_residual_px=scale.residual_px,
+        scale_spread_percent=scale.spread_percent,
         placement=placement.note,
         table_points=table.support,
         table_spread_mm=table.spread * scale.metres_per_unit * 1e3,
         splats=len(static),
         held_out=trained.held_out,
-        held_out_psnr_db=reporting.psnr(pictures),
+        held_out_size=(pictures.pairs[0].photo.shape[1], pictures.pairs[0].photo.shape[0]),
+        held_out_psnr_db=pictures.psnr_db(),
+        held_out_ssim=pictures.ssim(),
         seconds={},
         cameras={view.name: np.round(view.camera.base_from_camera, 6).tolist() for view in scene.views},
         lens=_lens(scene),
@@ -106,34 +117,42 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
 def _lens(scene: Reconstruction) -> dict[str, float | list[float]]:
     camera = scene.views[0].camera
     numbers = {name: getattr(camera, name) for name in ("width", "height", "fx", "fy", "cx", "cy")}
-    return numbers | {"distortion": [scene.distortion, 0.0, 0.0, 0.0]}
+    return numbers | {"distortion": list(scene.lens.distortion)}
 
 
-def _scale_source(source: Path, settings: ScanSettings) -> Board | Length:
-    """Refuses a capture without a scale before any work is done; a length given by hand wins over a capture.toml."""
+_Known = Board | tuple[KnownPoint, ...] | Length
+
+
+def _scale_source(source: Path, settings: ScanSettings) -> _Known:
+    """Refuses a capture without a scale before any work is done; what is given by hand wins over a capture.toml."""
+    given = [settings.length is not None, bool(settings.points), settings.board is not None]
+    if sum(given) > 1:
+        raise InputError("--length, --points and --board each fix the scale; give one of them")
     if settings.length is not None:
         if not settings.photo:
             raise InputError("--length needs --photo: the file name of the photo that shows it")
         start, end = _pixel("from", settings.start), _pixel("to", settings.end)
         return Length(metres=settings.length, photo=settings.photo, start=start, end=end)
+    if settings.points:
+        return tuple(point_of(text) for text in settings.points)
     if settings.board is not None:
-        return read_board(settings.board)
+        return read_capture(settings.board)
     beside = (source if source.is_dir() else source.parent) / FILE
     if not source.exists() or (source.is_dir() and not any(source.iterdir())):
         raise SceneError(f"{source} is empty or missing; give a folder of photos or a video file")
     if not beside.exists():
         raise SceneError(f"{source}: {NEEDED}")
-    return read_board(beside)
+    return read_capture(beside)
 
 
 def _align(
-    scene: Reconstruction, table: Plane, frames: Frames, fixed: Board | Length, settings: PlaceSettings
+    scene: Reconstruction, table: Plane, frames: Frames, known: _Known, settings: PlaceSettings
 ) -> tuple[Scale, Placement]:
-    if isinstance(fixed, Board):
-        scale = from_board(scene, fixed)
-        return scale, place_by_board(scale, table, fixed)
-    scale = from_length(scene, table, fixed, frames.shrink)
-    return scale, place_by_views(scene, scale, table, settings, frames.shrink)
+    if isinstance(known, Length):
+        scale = from_length(scene, table, known, frames.shrink)
+        return scale, place_by_views(scene, scale, table, settings, frames.shrink)
+    scale = from_board(scene, known) if isinstance(known, Board) else from_points(scene, table, known, frames.shrink)
+    return scale, place_by_reference(scale, table)
 
 
 def _pixel(name: str, text: str) -> tuple[float, float]:

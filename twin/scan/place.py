@@ -1,9 +1,10 @@
 """Where the robot stands: the rigid transform from the scaled reconstruction to the robot's base frame.
 
-With a board, `base_from_board` in capture.toml says it. Without one the robot is put where the demo needs it: the
-workspace centre (-0.5, 0) falls on the table point that the photos look at, and the photos' mean viewing direction
-becomes +x, because the side camera looks along +x towards the robot. Photos taken all around the table have no mean
-direction; then the side camera goes where a photo was taken. The table top is z = 0 in all cases.
+With a board, `base_from_board` in capture.toml says it; typed points say it themselves. Without either the robot is
+put where the demo needs it: the workspace centre (-0.5, 0) falls on the table point that the photos look at, and the
+photos' mean viewing direction becomes +x, because the side camera looks along +x towards the robot. Photos taken all
+around the table have no mean direction; then the side camera goes where a photo was taken. The table top is z = 0 in
+all cases.
 """
 
 import math
@@ -13,7 +14,6 @@ import numpy as np
 
 from protos.errors import SceneError
 from twin.rotations import F64, about_z
-from twin.scan.capture import Board
 from twin.scan.scale import Scale
 from twin.scan.sfm import Reconstruction
 from twin.scan.table import Plane
@@ -25,13 +25,13 @@ PLAUSIBLE_M = (0.1, 10.0)
 """Distance from the photographer to the middle of the table."""
 ONE_SIDED = 0.3
 """Length of the mean of the photos' level viewing directions, above which it counts as a direction."""
-BOARD_TILT_DEG, BOARD_HEIGHT_M = 8.0, 0.02
-"""How far a board may be from lying on the table."""
+REFERENCE_TILT_DEG, REFERENCE_HEIGHT_M = 8.0, 0.02
+"""How far the plane of board or points may be from the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceSettings:
-    """Used without a board only."""
+    """Used with a length only."""
 
     workspace_photo: str = ""
     """Photo in which `workspace_pixel` marks the workspace centre on the table; empty: where the photos look."""
@@ -49,24 +49,25 @@ class Placement:
     """How the place was chosen, for the report."""
 
 
-def place_by_board(scale: Scale, table: Plane, board: Board) -> Placement:
-    """The board fixes heading and origin; the table plane, which is much larger than the board, fixes up."""
-    assert scale.sfm_from_board is not None
-    pose = scale.sfm_from_board
+def place_by_reference(scale: Scale, table: Plane) -> Placement:
+    """Board or points fix heading and origin; the table plane, which is much larger, fixes up."""
+    assert scale.sfm_from_reference is not None and scale.base_from_reference is not None
+    pose, base_from_reference = scale.sfm_from_reference, scale.base_from_reference
     tilt = math.degrees(math.acos(np.clip(pose[:3, 2] @ table.normal, -1, 1)))
     height = float(table.height(pose[:3, 3])) * scale.metres_per_unit
-    if tilt > BOARD_TILT_DEG or abs(height) > BOARD_HEIGHT_M:
+    if tilt > REFERENCE_TILT_DEG or abs(height) > REFERENCE_HEIGHT_M:
         raise SceneError(
-            f"the board lies {height * 1e3:.0f} mm above the table and is tilted by {tilt:.1f} deg (limits "
-            f"{BOARD_HEIGHT_M * 1e3:.0f} mm, {BOARD_TILT_DEG:g} deg); lay it flat on the table"
+            f"board or points lie {height * 1e3:.0f} mm above the table and are tilted by {tilt:.1f} deg (limits "
+            f"{REFERENCE_HEIGHT_M * 1e3:.0f} mm, {REFERENCE_TILT_DEG:g} deg); lay the board flat on the table; "
+            "points are in the robot's base frame, the table top at z = 0"
         )
     on_table = pose[:3, 3] - table.height(pose[:3, 3]) * table.normal
-    x, y, yaw = board.base_from_board
-    base_from_board = np.eye(4)
-    base_from_board[:3, :3], base_from_board[:3, 3] = about_z(yaw), (x, y, 0)
+    x, y, _ = base_from_reference[:3, 3]
+    yaw = math.atan2(base_from_reference[1, 0], base_from_reference[0, 0])
     return Placement(
-        base_from_scaled=base_from_board @ _frame(table, pose[:3, 0], on_table * scale.metres_per_unit),
-        note=f"base_from_board = [{x:g}, {y:g}, {yaw:g}]; board tilt {tilt:.2f} deg, height {height * 1e3:.1f} mm",
+        base_from_scaled=base_from_reference @ _frame(table, pose[:3, 0], on_table * scale.metres_per_unit),
+        note=f"reference at x {x:g} m, y {y:g} m, yaw {yaw:g} rad; it is tilted by {tilt:.2f} deg against the table "
+        f"and {height * 1e3:.1f} mm above it",
     )
 
 
@@ -117,7 +118,7 @@ def _workspace(scene: Reconstruction, table: Plane, settings: PlaceSettings, shr
         if view is None:
             names = ", ".join(v.name for v in scene.views)
             raise SceneError(f"workspace photo {settings.workspace_photo!r}: choose a registered photo: {names}")
-        point = table.hit(view.camera, scene.undistort(np.array([settings.workspace_pixel]) * shrink))[0]
+        point = table.hit(view.camera, scene.lens.undistort(np.array([settings.workspace_pixel]) * shrink))[0]
         note = f"workspace at pixel {settings.workspace_pixel} of {settings.workspace_photo}"
     else:
         on_table = scene.points[np.abs(table.height(scene.points)) < 3 * table.spread]

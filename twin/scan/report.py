@@ -3,20 +3,21 @@
 import base64
 import html
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.schema import F32
 from twin.camera import Camera
 from twin.render import rasterize
-from twin.scan.frames import U8
+from twin.scan.frames import U8, Dropped
+from twin.scan.quality import psnr, ssim
 from twin.scan.sfm import View
-from twin.scan.train import small
+from twin.scan.train import shrunk, small
 from twin.splats import Splats
 
 SIDE_PX = 480
@@ -30,23 +31,38 @@ class ScanReport:
     registered: int
     """Pictures whose pose was found, of `pictures`."""
     pictures: int
-    dropped: int
-    """Video frames left out as blurred or repeated."""
+    dropped: tuple[Dropped, ...]
+    """Pictures left out as blurred or repeated."""
+    thinned: int
+    """Frames of a video that were not the sharpest of their window."""
+    others: tuple[tuple[str, ...], ...]
+    """Pictures that fit together but not with the scene, by model."""
+    alone: tuple[str, ...]
+    """Pictures that fit to no other."""
+    masked_percent: float
+    """Share of the pictures that masks cover, or that the lens does not show."""
     points: int
     reprojection_px: float
     """Mean over all sparse points."""
     scale_provenance: str
     metres_per_unit: float
-    board_spread_percent: float | None
-    board_reprojection_px: float | None
+    scale_residual_mm: float | None
+    """RMS distance in the base frame between what fixed the scale as given and as found; None of a single length."""
+    scale_residual_px: float | None
+    """The same in the photos."""
+    scale_spread_percent: float | None
+    """Standard deviation of the scale over the known distances."""
     placement: str
     table_points: int
     table_spread_mm: float
     """RMS distance of the table's points from its plane."""
     splats: int
     held_out: tuple[str, ...]
+    held_out_size: tuple[int, int]
+    """Width and height [px] at which the held-out views are compared."""
     held_out_psnr_db: float
-    """Of the cleaned scene, at training resolution."""
+    """Of the cleaned scene."""
+    held_out_ssim: float
     seconds: dict[str, float]
     """Wall time per stage."""
     cameras: dict[str, list[list[float]]]
@@ -54,14 +70,45 @@ class ScanReport:
     lens: dict[str, float | list[float]]
     """Of the pictures as reconstructed: width, height, fx, fy, cx, cy [px], distortion k1, k2, p1, p2 (OpenCV)."""
 
+    def warnings(self) -> list[str]:
+        """One line for each thing that a person should know before trusting the scene."""
+        lines = [f"{one.name} left out: {one.reason}" for one in self.dropped]
+        for group in self.others:
+            lines.append(
+                f"{len(group)} pictures fit together but not with the other {self.registered}, so they are not in the "
+                f"scene: {', '.join(group)}; take photos in between"
+            )
+        if self.alone:
+            lines.append(
+                f"{len(self.alone)} pictures fit to no other and are not in the scene: {', '.join(self.alone)}"
+            )
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A held-out view: photo and render (H, W, 3), and the pixels that count (H, W)."""
+
+    name: str
+    photo: U8
+    shown: U8
+    valid: NDArray[np.bool_]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Photographs and renders (height, width, 3) u8 for the report."""
+    """Photographs and renders for the report."""
 
-    pairs: tuple[tuple[str, U8, U8], ...]
-    """Name, photo, render of every held-out view."""
+    pairs: tuple[Pair, ...]
     side: U8
+
+    def psnr_db(self) -> float:
+        """Mean over the pairs."""
+        return float(np.mean([psnr(pair.photo, pair.shown, pair.valid) for pair in self.pairs]))
+
+    def ssim(self) -> float:
+        """Mean over the pairs."""
+        return float(np.mean([ssim(pair.photo, pair.shown, pair.valid) for pair in self.pairs]))
 
 
 def draw(splats: Splats, views: Sequence[View], held_out: Sequence[str], side: Camera, width: int) -> Pictures:
@@ -70,51 +117,63 @@ def draw(splats: Splats, views: Sequence[View], held_out: Sequence[str], side: C
     for view in views:
         if view.name in held_out:
             camera = small(view.camera, width)
-            photo = cv2.resize(view.picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-            pairs.append((view.name, photo, _u8(rasterize(splats, camera).over())))
+            photo, valid = shrunk(view, camera)
+            pairs.append(Pair(name=view.name, photo=photo, shown=_u8(rasterize(splats, camera).over()), valid=valid))
     return Pictures(pairs=tuple(pairs), side=_u8(rasterize(splats, side).over()))
-
-
-def psnr(pictures: Pictures) -> float:
-    """Mean peak signal-to-noise ratio [dB] over the pairs."""
-    errors = [((a.astype(float) - b) ** 2).mean() / 255**2 for _, a, b in pictures.pairs]
-    return float(np.mean([-10 * math.log10(max(error, 1e-10)) for error in errors]))
 
 
 def write(folder: Path, report: ScanReport, pictures: Pictures) -> None:
     """Writes report.json, report.html and side.png."""
-    (folder / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    content = asdict(report) | {"warnings": report.warnings()}
+    (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     (folder / "side.png").write_bytes(_encoded(pictures.side, ".png"))
     (folder / "report.html").write_text(_page(report, pictures), encoding="utf-8")
 
 
-def _page(report: ScanReport, pictures: Pictures) -> str:
-    spread = report.board_spread_percent
-    certainty = "rests on one length given by hand" if spread is None else f"{spread:.2f} % spread"
-    rows = [
+def _rows(report: ScanReport) -> list[tuple[str, str]]:
+    width, height = report.held_out_size
+    views = f"{len(report.held_out)} views never trained on, at {width} x {height} px"
+    return [
         ("source", report.source),
         ("pictures registered", f"{report.registered} of {report.pictures}"),
-        ("video frames left out", str(report.dropped)),
+        ("left out before", f"{len(report.dropped)} blurred or repeated, {report.thinned} video frames not needed"),
+        ("ignored by masks", f"{report.masked_percent:.1f} % of the pixels"),
         ("sparse points", f"{report.points}, mean reprojection error {report.reprojection_px:.2f} px"),
         ("scale", report.scale_provenance),
-        ("scale certainty", certainty),
+        ("scale certainty", _certainty(report)),
         ("placement", report.placement),
         ("table", f"{report.table_points} points within {report.table_spread_mm:.1f} mm (RMS) of a plane"),
         ("splats", str(report.splats)),
-        ("held-out PSNR", f"{report.held_out_psnr_db:.1f} dB over {len(report.held_out)} views never trained on"),
+        ("held-out PSNR", f"{report.held_out_psnr_db:.1f} dB over {views}"),
+        ("held-out SSIM", f"{report.held_out_ssim:.3f}"),
         ("wall time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())),
     ]
-    table = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
+
+
+def _certainty(report: ScanReport) -> str:
+    if report.scale_residual_mm is None:
+        return "rests on one length given by hand"
+    spread = "" if report.scale_spread_percent is None else f", distances spread by {report.scale_spread_percent:.2f} %"
+    return f"residual {report.scale_residual_mm:.2f} mm, {report.scale_residual_px:.2f} px (RMS){spread}"
+
+
+def _page(report: ScanReport, pictures: Pictures) -> str:
+    table = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in _rows(report))
+    warnings = "".join(f"<li>{html.escape(line)}</li>" for line in report.warnings())
     pairs = "".join(
-        f"<figure>{_image(photo)}{_image(shown)}<figcaption>{html.escape(name)}: photo | render</figcaption></figure>"
-        for name, photo, shown in pictures.pairs
+        f"<figure>{_image(pair.photo)}{_image(pair.shown)}<figcaption>{html.escape(pair.name)}: photo | render, "
+        f"{psnr(pair.photo, pair.shown, pair.valid):.1f} dB, SSIM {ssim(pair.photo, pair.shown, pair.valid):.3f}"
+        "</figcaption></figure>"
+        for pair in pictures.pairs
     )
     return (
         "<!doctype html><meta charset=utf-8><title>Scan report</title><style>"
         "body{font:15px/1.5 system-ui;margin:2rem auto;max-width:64rem}figure{margin:1rem 0}"
         "th{text-align:left;padding-right:1.5rem;vertical-align:top;white-space:nowrap}"
         "img{max-width:49%;margin-right:1%}</style><h1>Scan report</h1>"
-        f"<table>{table}</table><h2>What the side camera will see</h2>{_image(pictures.side)}"
+        f"<table>{table}</table>"
+        + (f"<h2>Left out</h2><ul>{warnings}</ul>" if warnings else "")
+        + f"<h2>What the side camera will see</h2>{_image(pictures.side)}"
         f"<h2>Views kept out of training</h2>{pairs}\n"
     )
 

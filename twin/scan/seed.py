@@ -97,6 +97,8 @@ def _fill_view(view: View, matched: F64, known: F64, dome: float, settings: Seed
     empty[(v[inside] / side).astype(int), (u[inside] / side).astype(int)] = False
     row, column = np.nonzero(empty)
     pixels = np.minimum((np.c_[column, row] + 0.5) * side, [camera.width - 0.5, camera.height - 0.5])
+    shows = view.valid[pixels[:, 1].astype(int), pixels[:, 0].astype(int)]
+    pixels = pixels[shows]
     if not len(pixels) or len(matched) < 3:
         return np.empty((0, 3)), np.empty((0, 3))
     shown = camera.project(matched)
@@ -109,6 +111,12 @@ def _fill_view(view: View, matched: F64, known: F64, dome: float, settings: Seed
         table = np.where(rays[:, 2] < 0, -eye[2] / rays[:, 2], np.inf)
     behind = np.minimum(table, dome / np.linalg.norm(rays, axis=1))
     depth = np.where(distance[:, 0] <= settings.close * side, depth, behind)
-    smooth = cv2.blur(view.picture, (int(side), int(side)))
-    colours = smooth[pixels[:, 1].astype(int), pixels[:, 0].astype(int)] / 255
-    return eye + rays * depth[:, None], colours
+    return eye + rays * depth[:, None], _mean_colours(view, pixels, int(side))
+
+
+def _mean_colours(view: View, pixels: F64, side: int) -> F64:
+    """Mean colour (n, 3) 0..1 of the valid pixels of a square around each of `pixels`."""
+    weight = view.valid.astype(np.float32)
+    total = cv2.blur(weight, (side, side))
+    smooth = cv2.blur(view.picture * weight[..., None], (side, side)) / np.maximum(total, 1e-6)[..., None]
+    return smooth[pixels[:, 1].astype(int), pixels[:, 0].astype(int)].astype(float) / 255

@@ -1,6 +1,7 @@
 """Camera poses and a sparse point cloud from overlapping pictures: COLMAP's structure from motion.
 
-pictures ─► SIFT ─► matches ─► incremental mapping ─► largest model ─► undistorted pinhole views + points
+pictures ─► SIFT ─► matches ─► incremental mapping ─► models ─┬─► largest ─► undistorted pinhole views + points
+                                                              └─► others, and pictures in none: reported by name
 
 Lengths are in units of their own ("SfM units") and the frame is arbitrary; `scale`, `table` and `place` fix both.
 Source: Schönberger & Frahm, "Structure-from-Motion Revisited", CVPR 2016.
@@ -9,6 +10,7 @@ Source: Schönberger & Frahm, "Structure-from-Motion Revisited", CVPR 2016.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import cv2  # before pycolmap: loaded after it, OpenCV picks up its libpng and corrupts the heap on writing a PNG
 import numpy as np
@@ -19,12 +21,15 @@ from protos.errors import SceneError
 from twin.camera import Camera, invert
 from twin.rotations import F64
 from twin.scan.frames import U8, Frames
+from twin.scan.lens import CameraModel, Lens
 
 
 @dataclass(frozen=True, kw_only=True)
 class SfmSettings:
     """Effort of the reconstruction."""
 
+    camera: CameraModel = "SIMPLE_RADIAL"
+    """COLMAP's model of the lens, one for all pictures."""
     threads: int = 2
     seed: int = 0
     exhaustive_up_to: int = 60
@@ -57,6 +62,8 @@ class View:
     name: str
     camera: Camera
     picture: U8
+    valid: NDArray[np.bool_]
+    """(height, width): pixels that the photo shows and no mask covers."""
     seen: NDArray[np.intp]
     """Rows of the reconstruction's points that were matched in this picture."""
 
@@ -71,8 +78,12 @@ class Reconstruction:
     points: F64  # (n, 3)
     colours: NDArray[np.uint8]  # (n, 3)
     reprojection_px: float
-    distortion: float
-    """k1 of the radial model; `undistort` takes a pixel of the photo to a pixel of the view."""
+    lens: Lens
+    """`lens.undistort` takes a pixel of the photo to a pixel of the view."""
+    others: tuple[tuple[str, ...], ...] = ()
+    """Pictures that fit together among themselves but not with the views, one group per model."""
+    alone: tuple[str, ...] = ()
+    """Pictures that fit to no other."""
 
     def transformed(self, target_from_this: F64, scale: float) -> "Reconstruction":
         """Scaled about the origin, then moved by the rigid transform (4, 4)."""
@@ -82,36 +93,39 @@ class Reconstruction:
             views=tuple(replace(v, camera=_moved(v.camera, target_from_this, scale)) for v in self.views),
         )
 
-    def undistort(self, pixels: F64) -> F64:
-        """Pixels (n, 2) of the photo, to pixels of the undistorted view."""
-        camera = self.views[0].camera
-        flat = np.asarray(pixels, float).reshape(-1, 1, 2)
-        coefficients = np.array([self.distortion, 0, 0, 0])
-        return cv2.undistortPoints(flat, camera.intrinsics, coefficients, P=camera.intrinsics).reshape(-1, 2)
-
 
 def reconstruct(
     frames: Frames, work: Path, settings: SfmSettings, on_progress: Callable[[str, float], None]
 ) -> Reconstruction:
     """Poses and points of `frames`; `work` takes COLMAP's files. Raises `SceneError` when too few pictures register."""
     pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
-    best = _attempt(frames, work / "quick", settings, _Effort(), on_progress)
-    if best is None or best.num_reg_images() < settings.retry_below * len(frames.names):
+    models = _attempt(frames, work / "quick", settings, _Effort(), on_progress)
+    if _registered(models) < settings.retry_below * len(frames.names):
         again = _attempt(frames, work / "thorough", settings, _THOROUGH, on_progress)
-        best = max((m for m in (best, again) if m is not None), key=lambda m: m.num_reg_images(), default=None)
-    registered = best.num_reg_images() if best is not None else 0
-    if best is None or registered < max(3, settings.least_share * len(frames.names)):
+        models = max(models, again, key=_registered)
+    registered = _registered(models)
+    if registered < max(3, settings.least_share * len(frames.names)):
         raise SceneError(
             f"only {registered} of {len(frames.names)} pictures fit together; neighbours must overlap by two thirds "
             "and show texture: move slowly, add pictures in between, lay something patterned on a bare table"
         )
-    return _read_model(best, frames)
+    groups = [tuple(sorted(image.name for image in model.images.values() if image.has_pose)) for model in models]
+    seen = {name for group in groups for name in group}
+    return replace(
+        _read_model(models[0], frames),
+        others=tuple(rest for group in groups[1:] if (rest := tuple(n for n in group if n not in groups[0]))),
+        alone=tuple(name for name in frames.names if name not in seen),
+    )
+
+
+def _registered(models: list[pycolmap.Reconstruction]) -> int:
+    return models[0].num_reg_images() if models else 0
 
 
 def _attempt(
     frames: Frames, work: Path, settings: SfmSettings, effort: _Effort, on_progress: Callable[[str, float], None]
-) -> pycolmap.Reconstruction | None:
-    """The model with the most pictures, if there is one."""
+) -> list[pycolmap.Reconstruction]:
+    """All models, the one with the most pictures first."""
     work.mkdir(parents=True, exist_ok=True)
     database = work / "database.db"
     database.unlink(missing_ok=True)
@@ -126,7 +140,7 @@ def _attempt(
     mapping.min_model_size = 3
     mapping.mapper.abs_pose_min_num_inliers = effort.inliers
     models = pycolmap.incremental_mapping(database, frames.folder, work, options=mapping)
-    return max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+    return sorted(models.values(), key=lambda model: -model.num_reg_images())
 
 
 def _extract(frames: Frames, database: Path, settings: SfmSettings, effort: _Effort) -> None:
@@ -134,7 +148,9 @@ def _extract(frames: Frames, database: Path, settings: SfmSettings, effort: _Eff
     extraction.num_threads, extraction.use_gpu = settings.threads, False
     extraction.sift.max_num_features, extraction.sift.peak_threshold = effort.features, effort.contrast
     reader = pycolmap.ImageReaderOptions()
-    reader.camera_model = "SIMPLE_RADIAL"
+    reader.camera_model = settings.camera
+    if frames.masks is not None:
+        reader.mask_path = frames.masks
     pycolmap.extract_features(
         database,
         frames.folder,
@@ -158,23 +174,28 @@ def _match(database: Path, pictures: int, settings: SfmSettings, effort: _Effort
 
 
 def _read_model(model: pycolmap.Reconstruction, frames: Frames) -> Reconstruction:
-    f, cx, cy, k1 = next(iter(model.cameras.values())).params
+    fitted = next(iter(model.cameras.values()))
+    lens = Lens.of(cast(CameraModel, fitted.model.name), fitted.params)
+    maps, shown = lens.maps(frames.width, frames.height)
     images = sorted((i for i in model.images.values() if i.has_pose), key=lambda i: frames.names.index(i.name))
     row_of = {point: row for row, point in enumerate(model.points3D)}
-    # OpenCV counts pixel centres from 0, COLMAP and `Camera` from 0.5.
-    matrix = np.array([[f, 0, cx - 0.5], [0, f, cy - 0.5], [0, 0, 1]])
-    size = (frames.width, frames.height)
-    maps = cv2.initUndistortRectifyMap(matrix, np.array([k1, 0, 0, 0]), None, matrix, size, cv2.CV_32FC1)
     views = []
     for image in images:
         camera_from_sfm = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
-        camera = Camera(
-            base_from_camera=invert(camera_from_sfm), width=frames.width, height=frames.height, fx=f, fy=f, cx=cx, cy=cy
-        )
         # The picture's edge is repeated where the undistorted view reaches beyond it.
-        picture = cv2.remap(frames.read(image.name), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        picture = cv2.remap(frames.read(image.name), maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        kept = cv2.remap(frames.valid(image.name).astype(np.float32), maps, None, cv2.INTER_LINEAR)
+        camera = Camera(
+            base_from_camera=invert(camera_from_sfm),
+            width=frames.width,
+            height=frames.height,
+            fx=lens.fx,
+            fy=lens.fy,
+            cx=lens.cx,
+            cy=lens.cy,
+        )
         seen = np.array([row_of[p.point3D_id] for p in image.points2D if p.has_point3D()], np.intp)
-        views.append(View(name=image.name, camera=camera, picture=picture, seen=seen))
+        views.append(View(name=image.name, camera=camera, picture=picture, valid=shown & (kept > 0.999), seen=seen))
     points = list(model.points3D.values())
     return Reconstruction(
         views=tuple(views),
@@ -182,7 +203,7 @@ def _read_model(model: pycolmap.Reconstruction, frames: Frames) -> Reconstructio
         points=np.array([p.xyz for p in points]),
         colours=np.array([p.color for p in points], np.uint8),
         reprojection_px=float(model.compute_mean_reprojection_error()),
-        distortion=float(k1),
+        lens=lens,
     )
 
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twin.camera import Camera
+from twin.scan.frames import U8
 from twin.scan.rasterize import render
 from twin.scan.seed import SeedSettings, start
-from twin.scan.sfm import Reconstruction
+from twin.scan.sfm import Reconstruction, View
 from twin.splats import Splats
 
 
@@ -55,6 +57,7 @@ class _Target:
     camera_from_base: Tensor  # (4, 4)
     intrinsics: Tensor  # (3, 3)
     picture: Tensor  # (H, W, 3) 0..1
+    weight: Tensor  # (H, W, 1) 1 where the photo counts
 
 
 def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[[str, float], None]) -> Trained:
@@ -62,7 +65,7 @@ def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[
     torch.set_num_threads(1)  # the views of a step already fill the cores
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = [view.name for view in scene.views]
-    targets = [_target(view.camera, view.picture, settings.width, device) for view in scene.views]
+    targets = [_target(view, settings.width, device) for view in scene.views]
     held = list(range(min(settings.hold_out // 2, len(names) - 1), len(names), settings.hold_out))
     rest = [i for i in range(len(names)) if i not in held]
     parameters = [
@@ -85,7 +88,7 @@ def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[
             if step % 10 == 0:
                 on_progress("training", step / settings.steps)
     with torch.no_grad():
-        psnr = float(np.mean([_psnr(_picture(parameters, targets[i]), targets[i].picture) for i in held]))
+        psnr = float(np.mean([_psnr(_picture(parameters, targets[i]), targets[i]) for i in held]))
     return Trained(splats=_splats(parameters), psnr_db=psnr, held_out=tuple(names[i] for i in held))
 
 
@@ -94,12 +97,19 @@ def small(camera: Camera, width: int) -> Camera:
     return camera.resized(width, round(camera.height * width / camera.width))
 
 
-def _target(camera: Camera, picture: np.ndarray, width: int, device: torch.device) -> _Target:
-    camera = small(camera, width)
-    shrunk = cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-    arrays = (camera.camera_from_base, camera.intrinsics, shrunk / 255)
-    pose, matrix, image = (torch.tensor(array, dtype=torch.float32, device=device) for array in arrays)
-    return _Target(camera_from_base=pose, intrinsics=matrix, picture=image)
+def shrunk(view: View, camera: Camera) -> tuple[U8, NDArray[np.bool_]]:
+    """A view's picture and its valid pixels on the grid of the smaller `camera`."""
+    size = (camera.width, camera.height)
+    share = cv2.resize(view.valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(view.picture, size, interpolation=cv2.INTER_AREA), share > 0.999
+
+
+def _target(view: View, width: int, device: torch.device) -> _Target:
+    camera = small(view.camera, width)
+    picture, valid = shrunk(view, camera)
+    arrays = (camera.camera_from_base, camera.intrinsics, picture / 255, valid[..., None])
+    pose, matrix, image, weight = (torch.tensor(array, dtype=torch.float32, device=device) for array in arrays)
+    return _Target(camera_from_base=pose, intrinsics=matrix, picture=image, weight=weight)
 
 
 def _picture(parameters: list[Tensor], target: _Target) -> Tensor:
@@ -110,13 +120,14 @@ def _picture(parameters: list[Tensor], target: _Target) -> Tensor:
 
 
 def _gradients(parameters: list[Tensor], target: _Target, mse_share: float) -> tuple[Tensor, ...]:
-    error = _picture(parameters, target) - target.picture
-    loss = (1 - mse_share) * error.abs().mean() + mse_share * (error**2).mean()
+    error = (_picture(parameters, target) - target.picture) * target.weight
+    loss = ((1 - mse_share) * error.abs() + mse_share * error**2).mean()
     return torch.autograd.grad(loss, parameters)
 
 
-def _psnr(picture: Tensor, truth: Tensor) -> float:
-    return -10 * math.log10(float(((picture.clamp(0, 1) - truth) ** 2).mean()))
+def _psnr(picture: Tensor, target: _Target) -> float:
+    error = (picture.clamp(0, 1) - target.picture)[target.weight[..., 0] > 0]
+    return -10 * math.log10(float((error**2).mean()))
 
 
 def _splats(parameters: list[Tensor]) -> Splats:

@@ -26,5 +26,6 @@ class Scan:
 def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Scan, prog="twinrl scan", args=arguments)
     report = run_scan(ScanJob(source=command.source, out=command.out, settings=command.settings))
+    sys.stdout.writelines(f"warning: {line}\n" for line in report.warnings())
     sys.stdout.write(summary(report, command.out) + "\n")
     return 0

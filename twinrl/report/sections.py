@@ -24,13 +24,16 @@ SCAN_LABELS = {
     "reprojection_px": "reprojection error, mean [px]",
     "scale_provenance": "scale from",
     "metres_per_unit": "metres per unit of the reconstruction",
-    "board_spread_percent": "spread of the scale over the markers [%]",
-    "board_reprojection_px": "reprojection error of the board [px]",
+    "scale_spread_percent": "spread of the scale over the known distances [%]",
+    "scale_residual_mm": "what fixed the scale misses by, RMS [mm]",
+    "scale_residual_px": "what fixed the scale misses by, RMS [px]",
     "placement": "placed by",
     "table_points": "points on the table plane",
     "table_spread_mm": "their distance from it, RMS [mm]",
     "held_out": "views held out",
     "held_out_psnr_db": "PSNR on held-out views [dB]",
+    "held_out_ssim": "SSIM on held-out views",
+    "held_out_size": "size of the held-out views [px]",
 }
 
 

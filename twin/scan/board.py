@@ -1,0 +1,173 @@
+"""Scale, origin and axes from a printed board.
+
+views ─► detector ─► corners seen ─► triangulated ─► similarity ─► fitted to all sightings ─► fitted to the print itself
+                                                                     (reprojection, px)      (ArUco only: `imprint`)
+"""
+
+from collections.abc import Callable, Iterable
+
+import cv2
+import numpy as np
+from scipy.optimize import least_squares
+
+from protos.errors import SceneError
+from twin.camera import pose_of
+from twin.rotations import F64, about_z, matrix_from_vector, vector_from_matrix
+from twin.scan.capture import Board, Key
+from twin.scan.frames import U8
+from twin.scan.imprint import Marker, refine
+from twin.scan.scale import Scale, similarity, triangulate
+from twin.scan.sfm import Reconstruction
+
+VIEWS = 3
+"""Views in which a corner must be seen before it counts."""
+Sightings = dict[Key, list[tuple[int, F64]]]
+"""Corner -> [(index of the view, pixel (2,))]."""
+
+
+def from_board(scene: Reconstruction, board: Board) -> Scale:
+    """Scale, origin and axes from the printed board."""
+    seen = _sightings(scene, board)
+    corners = {key: triangulate(scene, sightings) for key, sightings in seen.items() if len(sightings) >= VIEWS}
+    if len(corners) < 4:
+        raise SceneError(
+            f"the board ({board.describe()}) was not found in {VIEWS} views; "
+            "check its entries in capture.toml, print it larger, or use --length"
+        )
+    kept = {key: seen[key] for key in corners}
+    fit = _fit(scene, board, kept, similarity(_page(board, kept), np.array(list(corners.values()))))
+    if board.kind == "aruco":
+        fit = refine(scene, _markers(board, kept), fit)
+    scale, rotation, origin, growth = fit
+    page = _page(board, kept, growth)
+    fitted = scale * page @ rotation.T + origin
+    residual_px = _rms(_misses(scene, kept, fitted))
+    spread = _spread_percent(board, corners, scale)
+    views = len({index for sightings in kept.values() for index, _ in sightings})
+    x, y, yaw = board.base_from_board
+    return Scale(
+        metres_per_unit=1 / scale,
+        provenance=f"{board.describe()}, seen in {views} views "
+        f"(distances spread by {spread:.2f} %, corners reproject to {residual_px:.2f} px)",
+        spread_percent=spread,
+        residual_mm=1e3 * _rms(np.array(list(corners.values())) - fitted) / scale,
+        residual_px=residual_px,
+        sfm_from_reference=pose_of(origin, rotation),
+        base_from_reference=pose_of((x, y, 0.0), about_z(yaw)),
+    )
+
+
+def _rms(differences: F64) -> float:
+    return float(np.sqrt((differences**2).sum(axis=1).mean()))
+
+
+def _sightings(scene: Reconstruction, board: Board) -> Sightings:
+    detect = _aruco(board) if board.kind == "aruco" else _charuco(board)
+    seen: Sightings = {}
+    for index, view in enumerate(scene.views):
+        grey = cv2.cvtColor(view.picture, cv2.COLOR_RGB2GRAY)
+        # At double size the sub-pixel search window fits into the cells of small, far markers.
+        for key, pixel in detect(cv2.resize(grey, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)):
+            column, row = np.clip(pixel / 2, 0, [view.camera.width - 1, view.camera.height - 1]).astype(int)
+            if view.valid[row, column]:
+                seen.setdefault(key, []).append((index, (pixel.astype(float) + 0.5) / 2))
+    return seen
+
+
+def _aruco(board: Board) -> Callable[[U8], Iterable[tuple[Key, F64]]]:
+    """Finds the corners of the board's markers in a grey picture."""
+    parameters = cv2.aruco.DetectorParameters()
+    parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
+    detector = cv2.aruco.ArucoDetector(board.opencv_dictionary(), parameters)
+    wanted = board.corners()
+
+    def detect(grey: U8) -> Iterable[tuple[Key, F64]]:
+        squares, ids, _ = detector.detectMarkers(grey)
+        for square, marker in zip(squares, [] if ids is None else ids.ravel().tolist(), strict=True):
+            for corner in range(4 if (marker, 0) in wanted else 0):
+                yield (marker, corner), square[0, corner]
+
+    return detect
+
+
+def _charuco(board: Board) -> Callable[[U8], Iterable[tuple[Key, F64]]]:
+    """Finds the inner corners of a ChArUco board in a grey picture."""
+    detector = cv2.aruco.CharucoDetector(board.opencv_board())
+
+    def detect(grey: U8) -> Iterable[tuple[Key, F64]]:
+        corners, ids, _, _ = detector.detectBoard(grey)
+        if ids is not None:
+            for corner, number in zip(corners.reshape(-1, 2), ids.ravel().tolist(), strict=True):
+                yield (number, 0), corner
+
+    return detect
+
+
+def _page(board: Board, keys: Iterable[Key], growth: float = 0.0) -> F64:
+    """Corners (n, 3) [m] in the board frame, every marker enlarged about its centre by `growth`."""
+    layout = board.corners()
+    if board.kind == "charuco":
+        return np.array([layout[key] for key in keys])
+    centres = {key: np.mean([layout[key[0], corner] for corner in range(4)], axis=0) for key in layout}
+    return np.array([centres[key] + (1 + growth) * (layout[key] - centres[key]) for key in keys])
+
+
+def _markers(board: Board, seen: Sightings) -> list[Marker]:
+    """Every marker with the views in which all its corners were found."""
+    layout = board.corners()
+    return [
+        Marker(
+            corners=np.array([layout[number, corner] for corner in range(4)]),
+            picture=cv2.aruco.generateImageMarker(board.opencv_dictionary(), number, board.cells()),
+            views=tuple(index for index, _ in seen[number, 0]),
+        )
+        for number in sorted({number for number, _ in seen})
+        if all((number, corner) in seen for corner in range(4))
+    ]
+
+
+def _misses(scene: Reconstruction, seen: Sightings, points: F64) -> F64:
+    """Seen minus projected pixels (m, 2) of all sightings; `points` (n, 3) in the order of `seen`."""
+    rows = np.repeat(np.arange(len(seen)), [len(sightings) for sightings in seen.values()])
+    views = np.array([index for sightings in seen.values() for index, _ in sightings])
+    pixels = np.array([pixel for sightings in seen.values() for _, pixel in sightings])
+    poses = np.stack([view.camera.camera_from_base for view in scene.views])[views]
+    camera = scene.views[0].camera
+    local = np.einsum("nij,nj->ni", poses[:, :3, :3], points[rows]) + poses[:, :3, 3]
+    return pixels - (local[:, :2] / local[:, 2:] * [camera.fx, camera.fy] + [camera.cx, camera.cy])
+
+
+def _fit(
+    scene: Reconstruction, board: Board, seen: Sightings, first: tuple[float, F64, F64]
+) -> tuple[float, F64, F64, float]:
+    """Scale, rotation, origin and growth with the least reprojection error; outliers count little.
+
+    Light blooms into the black, so every marker looks a little too small. Its growth is fitted along with the pose, and
+    the scale comes from the distances between the markers; a board of one marker has to go without. The inner corners
+    of a ChArUco board stay where they are.
+    """
+    blooms = board.kind == "aruco" and len({marker for marker, _ in seen}) > 1
+
+    def residuals(x: F64) -> F64:
+        page = _page(board, seen, x[7] if blooms else 0.0)
+        return _misses(scene, seen, np.exp(x[0]) * page @ matrix_from_vector(x[1:4]).T + x[4:7]).ravel()
+
+    scale, rotation, translation = first
+    start = np.concatenate([[np.log(scale)], vector_from_matrix(rotation), translation, [0.0] * blooms])
+    best = least_squares(residuals, start, loss="soft_l1", f_scale=0.5).x
+    return float(np.exp(best[0])), matrix_from_vector(best[1:4]), best[4:7], float(best[7]) if blooms else 0.0
+
+
+def _spread_percent(board: Board, corners: dict[Key, F64], scale: float) -> float:
+    """Standard deviation of triangulated over printed distances: between markers (or inner corners), or within one."""
+    layout = board.corners()
+    markers = sorted({m for m, _ in corners if all((m, c) in corners for c in range(4))})
+    if len(markers) > 1:
+        printed = np.array([np.mean([layout[m, c] for c in range(4)], axis=0) for m in markers])
+        found = np.array([np.mean([corners[m, c] for c in range(4)], axis=0) for m in markers])
+    else:
+        printed = np.array([layout[key] for key in corners])
+        found = np.array(list(corners.values()))
+    a, b = np.triu_indices(len(printed), 1)
+    ratio = np.linalg.norm(found[a] - found[b], axis=1) / np.linalg.norm(printed[a] - printed[b], axis=1)
+    return 100 * float(np.std(ratio)) / scale
