@@ -37,7 +37,7 @@ rasterizers "torch" and "gsplat" need torch. The doors:
                     .start_joints(position, yaw)
     twin.physics    make(name, robot, task, domain, n=, threads=1) -> Physics, names(); "mujoco" is the default
     twin.expert     reach, insert, act: what the tasks' experts are made of, pure numpy functions
-    twin.trials     trials(task, domain, region, n, seed) -> Trials: how often the expert succeeds
+    twin.trials     trials(task, domain, region, n, seed, robot=) -> Trials: how often the expert succeeds
     twin.rotations  rotation vectors, matrices, quaternions; `continuous` picks the branch of a rotation vector
     twin.expand     Expander, Tracker, Coverage: many twin demonstrations from a few
 """

@@ -14,6 +14,7 @@ from twin.randomize import DOMAINS
 from twin.robots import FINGERS, Transform
 from twin.rotations import TOOL_DOWN, matrix_from_quaternion
 from twin.scene import Scene
+from twin.trials import trials
 
 
 def built(robot):
@@ -174,3 +175,9 @@ def test_wrong_robots_in_scenes_are_refused(tmp_path, scene, old, new, says):
 def test_unknown_names_are_refused():
     with pytest.raises(InputError, match="choose one of ur5e, fr3"):
         robots.get("kuka")
+
+
+@pytest.mark.parametrize("region", ["A", "B"])
+def test_the_same_expert_picks_and_places_with_the_other_robot(region):
+    episodes = trials(tasks.get("pick_and_place"), DOMAINS["twin"], region, 20, seed=3, robot=robots.get("fr3"))
+    assert episodes.successes >= 19
