@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from actors.real import bench
-from actors.real.simulated import dashboard, kinematics, rtde
+from actors.real.simulated import dashboard, rtde
 from actors.real.simulated.controller import Controller
 from actors.real.simulated.server import serve
 from actors.real.simulated.settings import StandinSettings
@@ -189,5 +189,6 @@ if __name__ == "__main__":
     domain = json.loads(sys.argv[2])
     pace = domain.pop("pace")
     controller = Controller(IdealWorld(), now=lambda: time.monotonic() * pace, **domain)
+    kinematics = controller.kinematics
     kinematics.joints_for(kinematics.pose_of(controller.target), near=controller.target)  # compiles before it is needed
     asyncio.run(_serve_while_the_test_lives(controller, sys.argv[1], os.getppid()))

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from standin import ideal_robot, until
 
-from actors.real.simulated import kinematics
-
 rtde_control = pytest.importorskip("rtde_control")
 rtde_receive = pytest.importorskip("rtde_receive")
 
@@ -122,7 +120,7 @@ def test_kinematics_on_the_controller(clients):
     q, pose = receive.getActualQ(), fresh(receive)
     np.testing.assert_allclose(control.getForwardKinematics(q, [0, 0, 0.15, 0, 0, 0]), pose, atol=1e-6)
     np.testing.assert_allclose(control.getInverseKinematics(pose.tolist()), q, atol=1e-3)
-    np.testing.assert_allclose(control.getTCPOffset(), kinematics.FLANGE_FROM_TCP)
+    np.testing.assert_allclose(control.getTCPOffset(), [0, 0, 0.15, 0, 0, 0])
     assert control.isSteady() and control.isPoseWithinSafetyLimits(pose.tolist())
     assert not control.isPoseWithinSafetyLimits(shifted(pose, 3.0))
     assert control.isJointsWithinSafetyLimits(q) and not control.isJointsWithinSafetyLimits([7.0] * 6)

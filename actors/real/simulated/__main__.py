@@ -42,7 +42,12 @@ async def _run(settings: StandinSettings) -> None:
     hosted = host_world(settings)
     domain = hosted.domain
     controller = Controller(
-        hosted.world, fast=settings.fast, latency_steps=domain.latency_steps, gain=domain.gain, seed=settings.seed
+        hosted.world,
+        fast=settings.fast,
+        robot=hosted.robot,
+        latency_steps=domain.latency_steps,
+        gain=domain.gain,
+        seed=settings.seed,
     )
     listening = asyncio.ensure_future(
         serve(controller, host=settings.host, bench_port=settings.bench_port, objects=hosted.objects)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.real.simulated import kinematics
+from actors.real.simulated.kinematics import Line, OutOfReachError
 from actors.real.simulated.motion import SETTLED_RAD_S, Hold, Move, Speed
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Program:
     """The uploaded script: reads the command registers, answers in the output registers."""
 
     def __init__(self, controller: "Controller") -> None:
-        self._controller = controller
+        self._controller, kinematics = controller, controller.kinematics
         self.running = False
         self.waits_for_motion = False
         self._executing = False
@@ -68,7 +68,7 @@ class Program:
             36: lambda: self._answer_bool(kinematics.is_reachable(self._doubles(0), near=controller.target)),
             60: lambda: self._answer_bool(kinematics.is_reachable(self._doubles(0), near=controller.target)),
             37: lambda: self._answer_bool(bool(np.all(np.abs(self._doubles(0)) < JOINT_LIMIT_RAD))),
-            40: lambda: self._answer(kinematics.FLANGE_FROM_TCP),
+            40: lambda: self._answer(kinematics.flange_from_tcp),
             47: lambda: self._answer_bool(float(np.abs(controller.world.joint_velocities).max()) < SETTLED_RAD_S),
         }
 
@@ -87,7 +87,7 @@ class Program:
         number = self._controller.variables["input_int_register_0"]
         try:
             self._execute(number)
-        except kinematics.OutOfReachError as error:
+        except OutOfReachError as error:
             self._controller.protective_stop(str(error))
 
     def motion_ended(self) -> None:
@@ -137,7 +137,8 @@ class Program:
         self._controller.variables["output_int_register_1"] = int(value)
 
     def _inverse(self) -> None:
-        self._answer(kinematics.joints_for(self._doubles(0), near=self._controller.world.joints))
+        controller = self._controller
+        self._answer(controller.kinematics.joints_for(self._doubles(0), near=controller.world.joints))
 
     def _servo(self, joints: F64) -> None:
         self._controller.servo(joints, self._double(8))
@@ -157,7 +158,7 @@ class Program:
 
     def _move_line(self, goal: F64) -> None:
         start = self._controller.target
-        path = kinematics.Line(start, goal)
+        path = Line(self._controller.kinematics, start, goal)
         self._move(path.joints, max(path.length_m, path.angle_rad * ROTATION_ARM_M))
 
     def _move(self, path: Callable[[float], F64], length: float) -> None:

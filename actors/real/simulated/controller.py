@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.real.simulated import kinematics
 from actors.real.simulated import variables as var
 from actors.real.simulated.clock import RobotClock
 from actors.real.simulated.commands import Program
+from actors.real.simulated.kinematics import ControllerKinematics, OutOfReachError
 from actors.real.simulated.motion import Hold, Mode, Servo
 from actors.real.simulated.world import World
 from protos.schema import CONTROL_HZ, Configuration
+from twin.robots import Robot
+from twin.robots.ur5e import UR5E
 
 log = logging.getLogger(__name__)
 F64 = NDArray[np.float64]
@@ -40,12 +42,14 @@ class Controller:
         world: World,
         *,
         fast: bool,
+        robot: Robot = UR5E,
         latency_steps: tuple[int, ...] = (0,),
         gain: float = 1.0,
         seed: int = 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.world = world
+        self.kinematics = kinematics = ControllerKinematics(robot)
         self.time_s = 0.0
         self.variables = var.start_values()
         self.clock = RobotClock(self._advance, fast=fast, now=now)
@@ -194,7 +198,7 @@ class Controller:
     def _move(self, slice_s: float) -> None:
         try:
             self._target = self.mode.target(self.time_s + slice_s - self._mode_began_s, slice_s)
-        except kinematics.OutOfReachError as error:
+        except OutOfReachError as error:
             self.protective_stop(str(error))
         while self._gripper_waiting and self._gripper_waiting[0][0] <= self.time_s:
             self.world.set_gripper(self._gripper_waiting.popleft()[1])

@@ -10,12 +10,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.real.simulated import kinematics
+from actors.real.simulated.kinematics import ControllerKinematics
 from actors.real.simulated.settings import StandinSettings
 from protos.errors import InputError
 from protos.schema import U8, Configuration
 from twin import tasks
 from twin.randomize import DOMAINS, Domain
+from twin.robots import Robot
+from twin.robots.ur5e import UR5E
 from twin.scene import Scene
 
 F64 = NDArray[np.float64]
@@ -47,6 +49,7 @@ class Hosted:
     """A world and what the controller has to know of its domain and task."""
 
     world: World
+    robot: Robot
     domain: Domain
     objects: Sequence[str]
 
@@ -58,9 +61,10 @@ def host_world(settings: StandinSettings) -> Hosted:
     if settings.domain not in DOMAINS:
         raise InputError(f"domain {settings.domain!r}: choose one of {', '.join(DOMAINS)}")
     domain, task, scene = DOMAINS[settings.domain], tasks.get(settings.task), Scene.load(settings.scene)
-    if scene.robot != kinematics.ROBOT:
-        raise InputError(f"robot {scene.robot.name!r} of {settings.scene}: the stand-in is a UR5e with its usual tool")
+    if scene.robot.name != UR5E.name:
+        raise InputError(f"robot {scene.robot.name!r} of {settings.scene}: the stand-in simulates a {UR5E.name}")
     world = ArmWorld(scene, task, domain, schema=settings.schema)
     world.render()  # compiles before anybody waits for an answer
+    kinematics = ControllerKinematics(scene.robot)
     kinematics.joints_for(kinematics.pose_of(world.joints), near=world.joints)
-    return Hosted(world, domain, task.bodies)
+    return Hosted(world, scene.robot, domain, task.bodies)
