@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from protos.errors import InputError
+from protos.schema import U8
 from twin.camera import Camera
 from twin.render.interface import FAR, NEAR_M, Picture, common_size
 from twin.splats import SH_DEGREE_0, Splats
@@ -85,6 +86,11 @@ class Uploaded:
                 render_mode="RGB+ED",
             )
             return torch.cat([images[..., :3], alphas, images[..., 3:]], dim=-1)
+
+    def draw_bytes(self, cameras: Sequence[Camera]) -> U8:
+        """Images over black, (C, H, W, 3), in CPU memory: a third of the traffic of whole pictures."""
+        colour = self.draw(cameras)[..., :3]
+        return (colour * 255 + 0.5).clamp(0, 255).byte().cpu().numpy()
 
 
 def _upload(array: np.ndarray) -> "Tensor":

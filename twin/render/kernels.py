@@ -59,10 +59,9 @@ class Workspace(NamedTuple):
     keys: U32  # (N,)
     swap_keys: U32  # (N,)
     canvas: F32  # (H, W, 4) r g b transmittance
-    median: F32  # (H, W) depth where transmittance crosses one half, else `FAR`
     blocks: I32  # (ceil(H / 8), ceil(W / 8)) unsaturated pixels
-    spans: I32  # (H, 2) first pixel and end of one splat's rows
-    starts: F32  # (H, 2) its value at the first pixel, and over that at the next
+    spans: I32  # (2, H) first pixel and end of one splat's rows
+    starts: F32  # (2, H) its value at the first pixel, and over that at the next
 
 
 @numba.njit(**JIT)
@@ -183,17 +182,18 @@ def clear(work: Workspace) -> None:
         for x in range(width):
             for k in range(3):
                 work.canvas[y, x, k] = f32(0)
-            work.canvas[y, x, 3], work.median[y, x] = f32(1), FAR
+            work.canvas[y, x, 3] = f32(1)
     for j in range(work.blocks.shape[0]):
         for i in range(work.blocks.shape[1]):
             work.blocks[j, i] = min(BLOCK, height - j * BLOCK) * min(BLOCK, width - i * BLOCK)
 
 
 @numba.njit(**JIT)
-def blend(work: Workspace, count: int, limit: F32, stop: float) -> None:
+def blend(work: Workspace, count: int, limit: F32, stop: float, depth: F32 | None = None) -> None:
     """Front-to-back compositing of the first `count` footprints; a splat shows only where it is nearer than `limit`.
 
-    A pixel is finished when its transmittance falls to `stop`; `work.median` is the depth at which it crosses one half.
+    A pixel is finished when its transmittance falls to `stop`; `depth`, where given, gets that at which it crosses one
+    half.
     The spans of a splat's rows come first: were each computed before its pixels, the processor would have to wait for
     its root and exponentials after every row's end, which it cannot foresee.
     """
@@ -220,14 +220,14 @@ def blend(work: Workspace, count: int, limit: F32, stop: float) -> None:
             first, last = np.ceil(middle - half), np.floor(middle + half) + f32(1)
             first, last = min(max(first, f32(0)), right), min(max(last, f32(0)), right)
             dx = first + f32(0.5) - u
-            spans[y, 0], spans[y, 1] = np.int32(first), np.int32(last)
-            starts[y, 0] = row[5] * _exp(-(f32(0.5) * (a * dx * dx + c * dy * dy) + b * dx * dy))
-            starts[y, 1] = _exp(-(a * dx + f32(0.5) * a + b * dy))
+            spans[0, y], spans[1, y] = np.int32(first), np.int32(last)
+            starts[0, y] = row[5] * _exp(-(f32(0.5) * (a * dx * dx + c * dy * dy) + b * dx * dy))
+            starts[1, y] = _exp(-(a * dx + f32(0.5) * a + b * dy))
         red, green, blue, z = row[6], row[7], row[8], work.depth[i]
         for y in range(u64(y0), u64(y1 + 1)):
             pixels, limits, open_blocks = canvas[y], limit[y], blocks[y >> u64(3)]
-            value, ratio = starts[y, 0], starts[y, 1]
-            for x in range(u64(spans[y, 0]), u64(spans[y, 1])):
+            value, ratio = starts[0, y], starts[1, y]
+            for x in range(u64(spans[0, y]), u64(spans[1, y])):
                 through = pixels[x, 3]
                 if through > stop32 and z < limits[x]:
                     weight = min(value, DENSEST) * through
@@ -236,11 +236,10 @@ def blend(work: Workspace, count: int, limit: F32, stop: float) -> None:
                     pixels[x, 1] += weight * green
                     pixels[x, 2] += weight * blue
                     pixels[x, 3] = left
-                    if left <= f32(0.5):
-                        if through > f32(0.5):
-                            work.median[y, x] = z
-                        if left <= stop32:
-                            open_blocks[x >> u64(3)] -= 1
+                    if depth is not None and left <= f32(0.5) < through:
+                        depth[y, x] = z
+                    if left <= stop32:
+                        open_blocks[x >> u64(3)] -= 1
                 value *= ratio
                 ratio *= second
 

@@ -40,9 +40,9 @@ def draw(layer: Layer, camera: Camera, work: Workspace, *, stop: float = STOP) -
     count = footprints(layer, camera, work, 0)
     kernels.sort_by_depth(work, count)
     kernels.clear(work)
-    kernels.blend(work, count, np.full_like(work.median, FAR), stop)
-    colour, transmittance = work.canvas[..., :3].copy(), work.canvas[..., 3].copy()
-    return Picture(colour=colour, transmittance=transmittance, depth=work.median.copy())
+    depth, no_limit = np.full((2, camera.height, camera.width), FAR)
+    kernels.blend(work, count, no_limit, stop, depth)
+    return Picture(colour=work.canvas[..., :3].copy(), transmittance=work.canvas[..., 3].copy(), depth=depth)
 
 
 def footprints(layer: Layer, camera: Camera, work: Workspace, row: int) -> int:
@@ -83,8 +83,7 @@ def workspace_for(splats: int, width: int, height: int) -> Workspace:
         keys=np.empty(splats, np.uint32),
         swap_keys=np.empty(splats, np.uint32),
         canvas=np.empty((height, width, 4), np.float32),
-        median=np.empty((height, width), np.float32),
         blocks=np.empty(blocks, np.int32),
-        spans=np.empty((height, 2), np.int32),
-        starts=np.empty((height, 2), np.float32),
+        spans=np.empty((2, height), np.int32),
+        starts=np.empty((2, height), np.float32),
     )
