@@ -5,6 +5,7 @@ The defaults are the demo: a tiny policy, 64-pixel cameras, two CPU cores, under
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from protos.errors import InputError
 from protos.schema import Schema
@@ -22,6 +23,8 @@ class DemonstrationPlan:
     """On the arm, in region A only: what a person would record."""
     twin_a: int = 90
     twin_b: int = 90
+    source: Literal["expert", "expand"] = "expert"
+    """Where twin demonstrations come from: the scripted expert, or the arm's demonstrations, expanded."""
     disturbance: float = 0.3
     """Motion noise that the demonstrator corrects, so that recoveries are shown."""
 

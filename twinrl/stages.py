@@ -9,13 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.sim.settings import DemonstrationSettings, EvaluationSettings, FleetSettings, TwinWorld
+from actors.sim.settings import (
+    DemonstrationSettings,
+    EvaluationSettings,
+    ExpansionPlan,
+    ExpansionRunSettings,
+    FleetSettings,
+    TwinWorld,
+)
 from learner.settings import LoopSettings, RlSettings, Selection, SftSettings, TrainSettings
 from protos.schema import Source
 from protos.status import read_status
 from services.telemetry import read_metrics
 from twinrl import real_stages
 from twinrl.context import RunContext
+from twinrl.fidelity import files as fidelity
 from twinrl.pictures import take_pictures
 from twinrl.progress import Stage as View
 from twinrl.report import write_report
@@ -46,21 +54,42 @@ def scan(context: RunContext, view: View) -> float:
 
 
 def demonstrations(context: RunContext, view: View) -> float:
-    """The operator on the arm in region A and the expert in the twin in A and B, side by side."""
-    plan, replay = context.settings.demonstrations, context.services.replay()
-    twin = DemonstrationSettings(
-        world=_world(context, seed=1),
-        replay=replay,
-        episodes={"A": plan.twin_a, "B": plan.twin_b},
-        disturbance=plan.disturbance,
-    )
-    context.start("demonstrations-twin", "actors.sim", "demonstrate", settings=twin)
+    """The operator on the arm in region A, and the twin's in A and B: side by side, or made of the operator's."""
+    plan = context.settings.demonstrations
     real_stages.start_demonstrations(context)
-    context.supervisor.wait("demonstrations-twin", "demonstrations-arm", timeout_s=600)
+    if plan.source == "expert":
+        _start_twin_expert(context)
+        context.supervisor.wait("demonstrations-twin", "demonstrations-arm", timeout_s=600)
+    else:
+        context.supervisor.wait("demonstrations-arm", timeout_s=600)
+        _start_expansion(context)
+        context.supervisor.wait("demonstrations-twin", timeout_s=600)
     real_stages.stop_standins(context, "demonstrations")
     total = plan.real_a + plan.twin_a + plan.twin_b
     view.update(total)
     return total
+
+
+def _start_twin_expert(context: RunContext) -> None:
+    plan = context.settings.demonstrations
+    settings = DemonstrationSettings(
+        world=_world(context, seed=1),
+        replay=context.services.replay(),
+        episodes={"A": plan.twin_a, "B": plan.twin_b},
+        disturbance=plan.disturbance,
+    )
+    context.start("demonstrations-twin", "actors.sim", "demonstrate", settings=settings)
+
+
+def _start_expansion(context: RunContext) -> None:
+    plan = context.settings.demonstrations
+    settings = ExpansionRunSettings(
+        world=_world(context, seed=1),
+        replay=context.services.replay(),
+        plan=ExpansionPlan(episodes={"A": plan.twin_a, "B": plan.twin_b}, disturbance=plan.disturbance),
+        report=(context.folder / "coverage.json").absolute(),
+    )
+    context.start("demonstrations-twin", "actors.sim", "expand", settings=settings)
 
 
 def sft(context: RunContext, view: View) -> float:
@@ -132,7 +161,9 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
 
 
 def report(context: RunContext, view: View) -> float:
-    """Pictures of both worlds, then the page."""
+    """The twin's fidelity, pictures of both worlds, then the page."""
+    run = context.settings
+    fidelity.write(run.folder, fidelity.measure_run(run.folder, context.services.replay(), run.schema, seed=run.seed))
     take_pictures(context.settings)
     write_report(context.folder)
     view.update(1)

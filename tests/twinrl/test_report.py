@@ -118,6 +118,9 @@ def synthetic_run(folder):
     stages += [("twin RL", 110, 210, "steps", 16000), ("real RL", 60, 90, "steps", 2000), ("report", 2, 2, "", None)]
     keys = ("stage", "wall_s", "cpu_s", "unit", "count")
     lines(folder / "stages.jsonl", [dict(zip(keys, stage, strict=True)) for stage in stages])
+    row = {"what": "success by cell, Spearman", "value": "0.81", "verdict": "good", "note": "40 cells"}
+    told = {"second": "arm", "policy": "after twin RL", "rows": [row]}
+    (folder / "fidelity.json").write_text(json.dumps(told))
     scan = {"pictures": 24, "registered": 24, "reprojection_px": 0.61, "held_out_psnr_db": 31.2}
     (folder / "scene").mkdir()
     (folder / "scene" / "report.json").write_text(

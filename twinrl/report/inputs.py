@@ -70,6 +70,7 @@ class RunFiles:
     metrics: dict[str, list[dict[str, Any]]]
     """By stage: the learner's lines, then those that the run wrote about the same stage."""
     scan: dict[str, Any]
+    fidelity: dict[str, Any]
     pictures: list[Path]
     missing: list[str] = field(default_factory=list)
     """Files the report would have shown, relative to the run folder."""
@@ -87,11 +88,13 @@ def read_run_files(folder: Path) -> RunFiles:
     }
     real_episodes = _episodes(folder / "real_rl" / "episodes.jsonl")
     stages, settings = read_lines(folder / "stages.jsonl"), read_object(folder / "settings.json")
+    fidelity = read_object(folder / "fidelity.json")
     scan, pictures = read_object(folder / "scene" / "report.json"), sorted((folder / "pictures").glob("*.png"))
     present: dict[str, Sequence[Any] | Mapping[str, Any]] = {
         "settings.json": settings,
         "stages.jsonl": stages,
         "scene/report.json": scan,
+        "fidelity.json": fidelity,
         **{f"eval/{name}.jsonl": episodes for name, episodes in evaluations.items()},
         **{f"{name}/metrics.jsonl": lines for name, lines in metrics.items()},
         "real_rl/episodes.jsonl": real_episodes,
@@ -105,6 +108,7 @@ def read_run_files(folder: Path) -> RunFiles:
         real_episodes=real_episodes,
         metrics=metrics,
         scan=scan,
+        fidelity=fidelity,
         pictures=pictures,
         missing=[name for name, content in present.items() if not content],
     )

@@ -50,6 +50,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "learning": {title: [_markup(svg) for svg in found] for title, found in curves.learning_curves(run).items()},
         "ages": {title: _markup(svg) for title, svg in curves.age_curves(run).items()},
         "throughput": sections.throughput_rows(run),
+        "fidelity": run.fidelity,
         "scan": sections.scan_rows(run.scan),
         "pictures": [(sections.picture_caption(path.stem), _data_url(path)) for path in run.pictures],
         "settings": {key: sections.show(value) for key, value in settings.items()},
