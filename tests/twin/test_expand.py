@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twin import tasks
+from twin.camera import pose_of
 from twin.expand import contacts
 from twin.expand.path import ToolPath, angle_between, slerp
 from twin.expand.timing import evenly, no_faster, steps_between
-from twin.expand.transfer import anchor_moves, bent
+from twin.expand.transfer import anchor_moves, bent, group_move
 from twin.rotations import TOOL_DOWN, about_z, matrix_from_vector, yaw_of
 
 TASK = tasks.get("pick_and_place")
@@ -66,6 +67,16 @@ def test_between_contacts_the_tool_goes_over_evenly_and_turns_the_short_way():
     assert angle_between(between[0], between[-1]) == pytest.approx(2 * np.pi - 6.0, abs=1e-6)
     turns = angle_between(between[1:], between[:-1])
     np.testing.assert_allclose(turns, turns.mean(), rtol=1e-6)
+
+
+def test_bodies_that_lie_together_are_followed_by_their_middle_and_mean_turn():
+    """Three marks that moved apart by different ways: their middle by (2, 3) cm, their turns 0.1, 0.2, 0.3."""
+    old = {f"m{k}": pose_of((0.1 * k, 0.0, 0.01), np.eye(3)) for k in range(3)}
+    moves = [(0.0, 0.0), (0.02, 0.06), (0.04, 0.03)]
+    new = {f"m{k}": pose_of((0.1 * k + x, y, 0.01), about_z(0.1 * (k + 1))) for k, (x, y) in enumerate(moves)}
+    move = group_move(old, new)
+    np.testing.assert_allclose(move[:3, :3], about_z(0.2), atol=1e-9)
+    np.testing.assert_allclose(move @ [0.1, 0, 0.01, 1], [0.12, 0.03, 0.01, 1], atol=1e-9)
 
 
 def test_a_second_grasp_finds_the_object_where_the_first_release_left_it():

@@ -37,7 +37,7 @@ def test_a_grasp_belongs_to_the_object_and_a_release_to_the_target(task):
     assert release.last == len(shown.path) - 1
     for each, place in ((grasp, OLD["cube"]), (release, OLD["target"])):
         assert shown.path.closed[each.event] != shown.path.closed[each.event - 1]
-        np.testing.assert_allclose(each.base_from_anchor[:3, 3], place[:3])
+        np.testing.assert_allclose(each.anchors[each.anchor][:3, 3], place[:3])
         away = np.linalg.norm(shown.path.positions - shown.path.positions[each.event], axis=1)
         assert away[each.first : each.event].max() <= RADIUS_M < away[each.first - 1]
 
@@ -49,22 +49,29 @@ def test_contacts_are_apart_even_when_grasp_and_target_are_close(task):
     assert all(each.first <= each.event <= each.last for each in found)
 
 
-def test_what_is_held_may_visit_bodies_and_never_let_go(task):
-    """As in wiping: the gripper stays closed, and passes over marks that are fixed to the table."""
-    wiping = replace(task, fixed_bodies=("far", "near"))
+def wiping(task, **marks):
+    """The gripper stays closed and carries the cube over marks, each at a share of the way."""
     shown = demonstration()
-    until = int(np.flatnonzero(shown.path.closed)[-1])
-    path = shown.path.part(0, until)
+    path = shown.path.part(0, int(np.flatnonzero(shown.path.closed)[-1]))
     carried = path.positions[np.flatnonzero(path.closed)]
-    marks = {"near": carried[len(carried) // 2], "far": carried[-1]}
-    poses = {name: (*place[:2], 0.0, 0.0) for name, place in marks.items()}
-    held = Demonstration(name="wipe", configuration=configuration(**poses), path=path)
-    assert [(each.kind, each.anchor) for each in contacts(held, wiping, RADIUS_M)] == [
-        ("start", "tool"),
-        ("grasp", "cube"),
-        ("visit", "near"),
-        ("visit", "far"),
-    ]
+    places = {name: carried[round(share * (len(carried) - 1))] for name, share in marks.items()}
+    poses = {name: (*place[:2], 0.0, 0.0) for name, place in places.items()}
+    made = Demonstration(name="wipe", configuration=configuration(**poses), path=path)
+    return made, replace(task, fixed_bodies=tuple(marks))
+
+
+def test_what_is_held_may_visit_bodies_and_never_let_go(task):
+    shown, several = wiping(task, far=0.68, near=0.35)
+    found = contacts(shown, several, 0.03)
+    assert [(each.kind, each.anchor) for each in found[2:]] == [("visit", "near"), ("visit", "far")]
+    assert found[-1].last == len(shown.path) - 1
+
+
+def test_bodies_that_lie_together_are_visited_at_once(task):
+    shown, several = wiping(task, far=0.68, last=0.62, near=0.35)
+    found = contacts(shown, several, 0.03)
+    assert [list(each.anchors) for each in found[2:]] == [["near"], ["last", "far"]]
+    assert found[-1].event < found[-1].until <= found[-1].last
 
 
 def test_a_missed_grasp_is_not_taken_for_one(task):

@@ -6,11 +6,12 @@
 
 A contact is a stretch of steps that belongs to one body, its anchor: around a grasp the object that is grasped, around
 a release the body that the object is put to, and while something is held every fixed body that it comes to (a hole, a
-mark to be wiped away). The tool keeps its path relative to the anchor there; what lies between contacts is free.
+mark to be wiped away; several that lie together are one). The tool keeps its path relative to the anchor there; what
+lies between contacts is free.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,60 +32,68 @@ VISIT_M = 0.04
 
 @dataclass(frozen=True, kw_only=True)
 class Contact:
-    """Steps `first`..`last` of a path that belong to one body."""
+    """Steps `first`..`last` of a path that belong to one body, or to a group of fixed ones."""
 
     kind: Kind
-    anchor: str
-    """Name of the body; `TOOL` for the start pose."""
-    base_from_anchor: F64
-    """Where the body was (4, 4)."""
+    anchors: Mapping[str, F64]
+    """Name -> base_from_body (4, 4), where it was; `TOOL` for the start pose. Only visits have several."""
     event: int
-    """The step at which the gripper's command changes, or the body is nearest."""
+    """The step at which the gripper's command changes, or the first body is nearest."""
+    until: int
+    """The step at which the last body of a group is nearest, else the event."""
     first: int
     last: int
+
+    @property
+    def anchor(self) -> str:
+        """Its body; the first of a group."""
+        return next(iter(self.anchors))
 
 
 def contacts(demonstration: Demonstration, task: Task, radius_m: float) -> list[Contact]:
     """The contacts of a demonstration, in order and apart from each other; the first is the start of the tool.
 
-    A contact reaches `radius_m` of tool travel to either side of its event; the last one reaches to the path's end.
-    Raises InputError when the gripper closes away from every object, or nothing is ever done.
+    A contact reaches `radius_m` of tool travel to either side of its events; the last one reaches to the path's end.
+    Visits that are within this distance of each other are one contact. Raises InputError when the gripper closes away
+    from every object, or nothing is ever done.
     """
-    found = _events(demonstration, task)
+    path = demonstration.path
+    found = _grouped(_events(demonstration, task), path, radius_m)
     if not found:
         raise InputError(f"demonstration {demonstration.name}: the gripper never closes, so nothing is done in it")
-    path = demonstration.path
-    start = Contact(kind="start", anchor=TOOL, base_from_anchor=path.pose(0), event=0, first=0, last=0)
-    spans = [start]
+    spans = [_contact("start", TOOL, path.pose(0), 0)]
     for number, event in enumerate(found):
-        before = max(spans[-1].event, spans[-1].last) + 1
-        after = found[number + 1].event - 1 if number + 1 < len(found) else len(path) - 1
-        first, last = _span(path, event.event, (before, after), radius_m)
-        is_last = number + 1 == len(found)
-        spans.append(_with_span(event, first, len(path) - 1 if is_last else last))
+        before = max(spans[-1].until, spans[-1].last) + 1
+        if number + 1 == len(found):
+            after, last = len(path) - 1, len(path) - 1
+        else:
+            after = found[number + 1].event - 1
+            last = _reach(path, event.until, after, radius_m)
+        spans.append(replace(event, first=_reach(path, event.event, before, radius_m), last=last))
     return spans
 
 
-def _with_span(event: Contact, first: int, last: int) -> Contact:
-    return Contact(
-        kind=event.kind,
-        anchor=event.anchor,
-        base_from_anchor=event.base_from_anchor,
-        event=event.event,
-        first=first,
-        last=last,
-    )
+def _grouped(events: list[Contact], path: ToolPath, radius_m: float) -> list[Contact]:
+    """Visits in a row that are near each other become one."""
+    found: list[Contact] = []
+    for event in events:
+        before = found[-1] if found else None
+        if before is not None and event.kind == before.kind == "visit":
+            apart = np.linalg.norm(path.positions[event.event] - path.positions[before.until])
+            if apart <= radius_m:
+                found[-1] = replace(before, anchors={**before.anchors, **event.anchors}, until=event.event)
+                continue
+        found.append(event)
+    return found
 
 
-def _span(path: ToolPath, event: int, limits: tuple[int, int], radius_m: float) -> tuple[int, int]:
-    """The stretch around `event`, within limits, in which the tool stays within `radius_m` of where it is then."""
-    near = np.linalg.norm(path.positions - path.positions[event], axis=1) <= radius_m
-    first = last = event
-    while first > limits[0] and near[first - 1]:
-        first -= 1
-    while last < limits[1] and near[last + 1]:
-        last += 1
-    return first, last
+def _reach(path: ToolPath, event: int, limit: int, radius_m: float) -> int:
+    """The last step on the way from `event` to `limit` up to which the tool stays within `radius_m`."""
+    towards = 1 if limit >= event else -1
+    at = event
+    while at != limit and np.linalg.norm(path.positions[at + towards] - path.positions[event]) <= radius_m:
+        at += towards
+    return at
 
 
 def _events(demonstration: Demonstration, task: Task) -> list[Contact]:
@@ -125,12 +134,10 @@ def _while_held(
         if name != goal and apart.min() <= VISIT_M and grasped < step:
             visits.append(_contact("visit", name, poses[name], step))
     visits.sort(key=lambda visit: visit.event)
-    distinct = [visit for k, visit in enumerate(visits) if k == 0 or visit.event > visits[k - 1].event]
-    if released:
-        anchor = held if goal is None else goal
-        pose = carried[-1] if goal is None else poses[goal]
-        return [visit for visit in distinct if visit.event < end] + [_contact("release", anchor, pose, end)]
-    return distinct
+    if not released:
+        return visits
+    anchor, pose = (held, carried[-1]) if goal is None else (goal, poses[goal])
+    return [visit for visit in visits if visit.event < end] + [_contact("release", anchor, pose, end)]
 
 
 def _nearest(poses: Mapping[str, F64], names: tuple[str, ...] | list[str], place: F64) -> str | None:
@@ -139,4 +146,4 @@ def _nearest(poses: Mapping[str, F64], names: tuple[str, ...] | list[str], place
 
 
 def _contact(kind: Kind, anchor: str, pose: F64, step: int) -> Contact:
-    return Contact(kind=kind, anchor=anchor, base_from_anchor=pose, event=step, first=step, last=step)
+    return Contact(kind=kind, anchors={anchor: pose}, event=step, until=step, first=step, last=step)

@@ -24,7 +24,7 @@ from twin.camera import invert, pose_of
 from twin.expand.contacts import Contact
 from twin.expand.demonstration import Demonstration, body_poses, start_pose
 from twin.expand.path import ToolPath, angle_between, slerp
-from twin.rotations import F64, about_z
+from twin.rotations import F64, about_z, yaw_of
 from twin.tasks.base import Task
 
 
@@ -42,9 +42,11 @@ def anchor_moves(
     for contact in found[1:]:
         event = path.pose(contact.event)
         if contact.anchor == held:  # put down where nothing else is
-            moves.append(_least_turn([moves[-1]], moves[-1], event))
+            moves.append(moves[-1])
+        elif len(contact.anchors) > 1:
+            moves.append(group_move(contact.anchors, poses))
         else:
-            ways = _ways(poses[contact.anchor], contact.base_from_anchor, task.symmetries.get(contact.anchor, 1))
+            ways = _ways(poses[contact.anchor], contact.anchors[contact.anchor], task.symmetries.get(contact.anchor, 1))
             moves.append(_least_turn(ways, moves[-1], event))
         if contact.kind == "grasp":
             held, tcp_from_held = contact.anchor, invert(moves[-1] @ event) @ poses[contact.anchor]
@@ -66,7 +68,8 @@ def bent(path: ToolPath, found: Sequence[Contact], moves: Sequence[F64]) -> Tool
             p0, r0 = _moved(path, rows, moves[number])
             p1, r1 = _moved(path, rows, moves[number + 1])
             positions[rows] = p0 + share[:, None] * (p1 - p0)
-            rotations[rows] = [slerp(a, b, share[k : k + 1])[0] for k, (a, b) in enumerate(zip(r0, r1, strict=True))]
+            for k, row in enumerate(rows):
+                rotations[row] = slerp(r0[k], r1[k], share[k : k + 1])[0]
     return ToolPath(positions=positions, rotations=rotations, closed=path.closed)
 
 
@@ -78,6 +81,14 @@ def _ways(new: F64, old: F64, fold: int) -> list[F64]:
     """new_from_old for every turn about the body's z axis under which it looks the same."""
     turns = 2 * np.pi / fold * np.arange(fold)
     return [new @ pose_of((0, 0, 0), about_z(turn)) @ invert(old) for turn in turns]
+
+
+def group_move(old: Mapping[str, F64], new: Mapping[str, F64]) -> F64:
+    """new_from_old of bodies that lie together: their middle moves with them, and the turn is the mean of theirs."""
+    before, after = np.stack(list(old.values())), np.stack([new[name] for name in old])
+    turns = yaw_of(after[:, :3, :3] @ np.swapaxes(before[:, :3, :3], -1, -2))
+    turn = about_z(np.angle(np.exp(1j * turns).mean()))
+    return pose_of(after[:, :3, 3].mean(0) - turn @ before[:, :3, 3].mean(0), turn)
 
 
 def _least_turn(ways: Sequence[F64], before: F64, event: F64) -> F64:
