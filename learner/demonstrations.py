@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.labels import LABELS, hindsight_labels
+from learner.labels import hindsight_labels
 from learner.train_settings import TrainSettings
 from policy.language import encode_instruction
 from policy.model import Policy
@@ -48,7 +48,7 @@ class Demonstrations:
     last: Rows  # (n,) its last
     proprio: Tensor  # (n, 19)
     action: Tensor  # (n, A)
-    labels: Tensor  # (n, 9)
+    labels: Tensor  # (n, LabelSettings.count)
     labelled: Tensor  # (n,) 1 where `labels` mean something, else 0
     instruction: Tensor  # (n,) row of `language`
     language: Tensor  # (instructions, L, 768)
@@ -125,7 +125,7 @@ class Demonstrations:
 
 def _labels(episode: Demonstration, settings: TrainSettings) -> F32:
     if not episode.configuration.poses:
-        return np.zeros((len(episode.action), LABELS), np.float32)
+        return np.zeros((len(episode.action), settings.labels.count), np.float32)
     return hindsight_labels(episode.configuration, episode.observation.proprio, episode.action, settings.labels)
 
 

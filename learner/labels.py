@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos.errors import InputError
-from protos.schema import F32, GRIPPER, GRIPPER_ACTION, TCP_POSITION, Configuration
+from protos.schema import F32, GRIPPER, GRIPPER_ACTION, TCP_POSE, TCP_POSITION, Configuration
 
-LABELS = 9
+TURNS = 2
+"""How many labels tell turns, after the nine of positions."""
 _OPENED = 0.05
 """Opening beyond the grasp's narrowest that counts as letting go."""
 
@@ -37,43 +38,61 @@ class LabelSettings:
     """Gripper openings that mean something is between the fingers."""
     reach_m: float = 0.03
     """A closing gripper further from the object than this has not got it."""
+    grasp_z_m: float = 0.0
+    """Where the fingers take the object, above its origin: the point that the labels follow."""
+    turn_rad: float = 0.0
+    """Turned by this much about the vertical the object looks the same; 0 leaves the labels of turns out."""
+    near_rad: float = 0.5
+    """Scale of turns relative to the tool."""
+
+    @property
+    def count(self) -> int:
+        """How many labels an observation has."""
+        return 9 if self.turn_rad == 0 else 9 + TURNS
 
 
 def hindsight_labels(
     configuration: Configuration, proprio: F32, action: F32, settings: LabelSettings | None = None
 ) -> F32:
-    """Labels (T, 9) of the first T observations of an episode: proprio (≥ T, 19), action (T, 7).
+    """Labels (T, `count`) of the first T observations of an episode: proprio (≥ T, 19), action (T, 7).
 
     0:4  object x, y and target x, y, about the centre, per `far_m`
     4:7  object minus tool x, y, z, per `near_m`, clipped to ±1
     7:9  target minus tool x, y, per `near_m`, clipped to ±1
+    9:11 turn from the tool to the object, and to the target, per `near_rad`
     """
     settings = settings or LabelSettings()
-    tool = proprio[: len(action), TCP_POSITION]
-    target = _position(configuration.poses, settings.target)[:2]
+    tool = _tool(proprio[: len(action)])
+    target = _pose(configuration.poses, settings.target)
     thing = object_path(configuration, proprio, action, settings)
-    far = np.concatenate([thing[:, :2], np.broadcast_to(target, (len(thing), 2))], axis=1)
+    far = np.concatenate([thing[:, :2], np.broadcast_to(target[:2], (len(thing), 2))], axis=1)
     far = (far - np.tile(settings.centre, 2)) / settings.far_m
-    near = np.concatenate([thing - tool, target - tool[:, :2]], axis=1) / settings.near_m
-    return np.concatenate([far, near.clip(-1.0, 1.0)], axis=1).astype(np.float32)
+    near = np.concatenate([(thing - tool)[:, :3], target[:2] - tool[:, :2]], axis=1) / settings.near_m
+    parts = [far, near.clip(-1.0, 1.0)]
+    if settings.turn_rad > 0:
+        turns = np.stack([thing[:, 3], np.full(len(thing), target[3])], 1) - tool[:, 3:]
+        period = settings.turn_rad
+        parts.append(((turns + period / 2) % period - period / 2) / settings.near_rad)
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def object_path(configuration: Configuration, proprio: F32, action: F32, settings: LabelSettings) -> F32:
-    """Where the object was at each of the first T observations, (T, 3) [m] in the base frame."""
-    start = _position(configuration.poses, settings.manipulated)
-    path = np.empty((len(action), 3), np.float32)
-    position, offset, narrowest = start, None, 1.0
-    for t in range(len(action)):
-        tool, opening = proprio[t, TCP_POSITION], float(proprio[t, GRIPPER])
+    """Where the object was at each of the first T observations, (T, 4) x, y, z [m] and yaw [rad], base frame."""
+    start = _pose(configuration.poses, settings.manipulated)
+    start[2] += settings.grasp_z_m
+    path = np.empty((len(action), 4), np.float32)
+    pose, offset, narrowest = start, None, 1.0
+    for t, tool in enumerate(_tool(proprio[: len(action)])):
+        opening = float(proprio[t, GRIPPER])
         if offset is None:
             told_to_close = t > 0 and action[t - 1, GRIPPER_ACTION] < 0
-            if told_to_close and _holds(opening, position - tool, settings):
-                offset, narrowest = position - tool, opening
+            if told_to_close and _holds(opening, (pose - tool)[:3], settings):
+                offset, narrowest = pose - tool, opening
         elif opening > narrowest + _OPENED or opening < settings.held_opening[0]:
-            offset, position = None, np.append(position[:2], start[2])  # let go: it drops to the table
+            offset, pose = None, np.array([*pose[:2], start[2], pose[3]], np.float32)  # let go: it drops to the table
         if offset is not None:
-            position, narrowest = tool + offset, min(narrowest, opening)
-        path[t] = position
+            pose, narrowest = tool + offset, min(narrowest, opening)
+        path[t] = pose
     return path
 
 
@@ -82,7 +101,15 @@ def _holds(opening: float, away: F32, settings: LabelSettings) -> bool:
     return low <= opening <= high and float(np.linalg.norm(away)) <= settings.reach_m
 
 
-def _position(poses: Mapping[str, tuple[float, float, float, float]], name: str) -> F32:
+def _tool(proprio: F32) -> F32:
+    """The tool's x, y, z [m] and its turn about the vertical [rad] while it points down, (T, 4)."""
+    x, y = proprio[:, TCP_POSE][:, 3:5].T
+    # pointing down is half a turn about a horizontal axis, which turns by half the yaw; TOOL_DOWN's lies at -45 degrees
+    yaw = 2 * np.arctan2(y, x) + np.pi / 2
+    return np.column_stack([proprio[:, TCP_POSITION], (yaw + np.pi) % (2 * np.pi) - np.pi]).astype(np.float32)
+
+
+def _pose(poses: Mapping[str, tuple[float, float, float, float]], name: str) -> F32:
     if name not in poses:
         raise InputError(f"an episode's configuration has no body {name!r}; it has {', '.join(poses) or 'none'}")
-    return np.asarray(poses[name][:3], np.float32)
+    return np.array(poses[name], np.float32)

@@ -23,6 +23,7 @@ from learner.settings import TrainSettings
 from learner.streams import numpy_stream, torch_stream
 from policy.model import Policy
 from policy.normalize import Normalization
+from protos.errors import InputError
 
 __all__ = ["Demonstration", "Demonstrations", "Metrics", "SftTrainer", "prepare", "train_sft"]
 Metrics = dict[str, float]
@@ -135,6 +136,10 @@ def train_sft(
 
 def prepare(policy: Policy, episodes: Sequence[Demonstration], settings: TrainSettings) -> Demonstrations:
     """The episodes as rows; sets the policy's normalisation from them."""
+    if settings.auxiliary_weight > 0 and policy.settings.auxiliary_labels != settings.labels.count:
+        raise InputError(
+            f"policy.auxiliary_labels={policy.settings.auxiliary_labels}: train.labels give {settings.labels.count}"
+        )
     data = Demonstrations.of(episodes, policy, settings)
     policy.set_normalization(Normalization.fit([data.proprio.numpy()]))
     return data

@@ -20,27 +20,11 @@ import numpy as np
 
 from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools
 from twin.rotations import F64, TOOL_DOWN, yaw_of
-from twin.tasks.base import TaskState
+from twin.tasks.base import Hold, TaskState
 
 OPEN, CLOSE = 1.0, -1.0
 RISE_M = 0.03
 """After letting go, and after a missed grasp, the tool rises by this much a step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hold:
-    """How an object is held."""
-
-    height_m: float
-    """Tool above the body's origin."""
-    width_m: tuple[float, float]
-    """Measured gaps between the fingers that mean that they hold the object."""
-    near_m: float = 0.012
-    """The fingers close when the tool is this near."""
-    slip_m: float = 0.03
-    """An object that has slipped farther than this up or down between the fingers is grasped again."""
-    turn_rad: float = 0.0
-    """Turning the object by this much changes nothing for the fingers; 0 for an object grasped however it lies."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from twin.scene import Scene
 from twinrl.settings import RunSettings
 
 PICTURE_PX = 256
-MOMENTS = (0, 7, 11, 15, 21)
-"""Control steps at which a picture is taken: start, reach, grasp, carry, place."""
+MOMENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
+"""Shares of the episode at which a picture is taken: start, reach, grasp, carry, done."""
 
 
 def take_pictures(settings: RunSettings) -> None:
@@ -22,24 +22,36 @@ def take_pictures(settings: RunSettings) -> None:
     folder = settings.folder / "pictures"
     folder.mkdir(exist_ok=True)
     for world in ("twin", "standin"):
-        for camera, strip in episode_strips(settings.folder / "scene", world, seed=settings.seed).items():
+        strips = episode_strips(settings.folder / "scene", settings.task, world, seed=settings.seed)
+        for camera, strip in strips.items():
             Image.fromarray(strip).save(folder / f"{world}_{camera}.png")
 
 
-def episode_strips(scene_folder: Path, domain: str, *, seed: int) -> dict[str, U8]:
-    """Camera -> picture strip (2 · px, moments · px, 3) of the expert placing the cube from A and from B."""
+def episode_strips(scene_folder: Path, task_name: str, domain: str, *, seed: int) -> dict[str, U8]:
+    """Camera -> picture strip (2 · px, moments · px, 3) of the expert at the task from A and from B."""
     schema = Schema(side_px=PICTURE_PX, wrist_px=PICTURE_PX)
-    task = tasks.get("pick_and_place")
+    task = tasks.get(task_name)
     twin = VectorTwin(Scene.load(scene_folder), task, n=2, domain=DOMAINS[domain], seed=seed, schema=schema)
-    rng = np.random.default_rng(seed)
-    for slot, region in enumerate(("A", "B")):
-        twin.reset(slot, task.space.sample(rng, region=region))
+    _begin(twin, seed)
+    length = 0
+    while not twin.step(twin.expert_action()).success.all() and length < task.max_steps:
+        length += 1
+    moments = {round(share * length) for share in MOMENTS}
     frames: dict[str, list[U8]] = {"side": [], "wrist": []}
-    for step in range(MOMENTS[-1] + 1):
-        if step in MOMENTS:
+    _begin(twin, seed)
+    for step in range(length + 1):
+        if step in moments:
             observation = twin.observe()
             frames["side"].append(np.concatenate(list(observation.side)))
             frames["wrist"].append(np.concatenate(list(observation.wrist)))
         twin.step(twin.expert_action())
     twin.close()
     return {camera: np.concatenate(columns, axis=1) for camera, columns in frames.items()}
+
+
+def _begin(twin: VectorTwin, seed: int) -> None:
+    """An episode in A and one in B, the same for the same seed."""
+    twin.seed(seed)
+    rng = np.random.default_rng(seed)
+    for slot, region in enumerate(("A", "B")):
+        twin.reset(slot, twin.task.space.sample(rng, region=region))

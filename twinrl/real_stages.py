@@ -24,7 +24,6 @@ from twinrl.context import RunContext
 from twinrl.progress import Stage as View
 
 RTDE_PORT = 30004
-TASK = "pick_and_place"
 REAL_EVALUATION_SEED = 9000
 
 
@@ -102,7 +101,7 @@ def stop_standins(context: RunContext, *names: str) -> None:
 
 
 def _evaluate(context: RunContext, view: View, *, policy: str, name: str) -> float:
-    regions = tuple(tasks.get(TASK).space.regions)
+    regions = tuple(tasks.get(context.settings.task).space.regions)
     shares: dict[str, tuple[str, ...]] = {"all": regions}
     if context.settings.arms > 1:
         shares = {region: (region,) for region in regions}
@@ -131,7 +130,7 @@ def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSe
     host = _free_robot_host()
     standin = StandinSettings(
         scene=(context.folder / "scene").absolute(),
-        task=TASK,
+        task=run.task,
         schema=run.schema,
         seed=run.seed * 100 + seed,
         host=host,
@@ -140,7 +139,7 @@ def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSe
     context.supervisor.wait_listening(f"standin-{name}", f"{host}:{bench.PORT}", timeout_s=60)
     return RealSettings(
         name=f"arm-{name}",
-        task=TASK,
+        task=run.task,
         scene=run.name,
         schema=run.schema,
         seed=run.seed * 100 + seed,
@@ -155,7 +154,7 @@ def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSe
 def _guide(context: RunContext) -> str:
     """Starts the guide and tells it what the twin scan found."""
     plan = context.settings.real_rl
-    space = tasks.get(TASK).space
+    space = tasks.get(context.settings.task).space
     address = context.services.guide(GuideSettings(space=space, tau=plan.tau, seed=context.settings.seed))
     found: dict[int, tuple[int, int]] = {}
     for line in (context.folder / "eval" / "twin_rl_twin.jsonl").read_text().splitlines():

@@ -10,6 +10,7 @@ from typing import Literal
 from protos.errors import InputError
 from protos.schema import Schema
 from services.credentials import Credentials
+from twin import tasks
 from twin.scan import ScanSettings
 
 BUNDLED_CAPTURE = Path(__file__).resolve().parents[1] / "examples" / "capture"
@@ -83,6 +84,8 @@ class RunSettings:
     """One run of the whole method."""
 
     name: str = "demo"
+    task: str = "pick_and_place"
+    """One of `twin.tasks.names()`."""
     runs: Path = Path("runs")
     seed: int = 0
     capture: Path = BUNDLED_CAPTURE
@@ -105,6 +108,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise InputError(f"name={self.name!r}: a folder name without '/'")
+        tasks.get(self.task)
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
 

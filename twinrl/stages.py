@@ -21,9 +21,11 @@ from learner.settings import LoopSettings, RlSettings, Selection, SftSettings, T
 from protos.schema import Source
 from protos.status import read_status
 from services.telemetry import read_metrics
+from twin import tasks
 from twinrl import real_stages
 from twinrl.context import RunContext
 from twinrl.fidelity import files as fidelity
+from twinrl.for_task import labels_for, policy_for
 from twinrl.pictures import take_pictures
 from twinrl.progress import Stage as View
 from twinrl.report import write_report
@@ -94,7 +96,7 @@ def _start_expansion(context: RunContext) -> None:
 
 def sft(context: RunContext, view: View) -> float:
     """Two policies from the same network and steps: demonstrations of A only, and of A and B."""
-    plan = context.settings.sft
+    plan, task = context.settings.sft, tasks.get(context.settings.task)
     selections = {
         "sft_a": (Selection(source=Source.REAL, region="A"),),
         "sft_ab": (Selection(source=Source.REAL, region="A"), Selection(source=Source.TWIN)),
@@ -104,7 +106,10 @@ def sft(context: RunContext, view: View) -> float:
             replay=context.services.replay(),
             select=select,
             schema=context.settings.schema,
-            train=TrainSettings(steps=plan.steps, batch_size=plan.batch, seed=context.settings.seed),
+            policy=policy_for(task),
+            train=TrainSettings(
+                steps=plan.steps, batch_size=plan.batch, seed=context.settings.seed, labels=labels_for(task)
+            ),
         )
         context.start(name, "learner", "sft", settings=settings, arguments=("--out", str(context.folder / name)))
     context.supervisor.wait(*selections, timeout_s=3600, poll=lambda: _follow_steps(context, view, *selections))
@@ -173,7 +178,10 @@ def report(context: RunContext, view: View) -> float:
 def _world(context: RunContext, *, seed: int) -> TwinWorld:
     settings = context.settings
     return TwinWorld(
-        scene=(context.folder / "scene").absolute(), schema=settings.schema, seed=settings.seed * 100 + seed
+        scene=(context.folder / "scene").absolute(),
+        task=settings.task,
+        schema=settings.schema,
+        seed=settings.seed * 100 + seed,
     )
 
 

@@ -53,6 +53,22 @@ class Solver:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hold:
+    """How an object is held."""
+
+    height_m: float
+    """Tool above the body's origin."""
+    width_m: tuple[float, float]
+    """Measured gaps between the fingers that mean that they hold the object."""
+    near_m: float = 0.012
+    """The fingers close when the tool is this near."""
+    slip_m: float = 0.03
+    """An object that has slipped farther than this up or down between the fingers is grasped again."""
+    turn_rad: float = 0.0
+    """Turning the object by this much changes nothing for the fingers; 0 for an object grasped however it lies."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task(ABC):
     """One manipulation task; a subclass per file."""
 
@@ -69,7 +85,9 @@ class Task(ABC):
     free_bodies: tuple[str, ...]
     """Objects that physics moves."""
     fixed_bodies: tuple[str, ...] = ()
-    """Targets that stay where the configuration puts them."""
+    """Targets that stay where the configuration puts them; the first is what the manipulated object is brought to."""
+    hold: Hold
+    """How the fingers take the manipulated object."""
     success_steps: int = 2
     """Control steps in a row that `succeeded` must hold."""
     solver: Solver = Solver()

@@ -16,7 +16,7 @@ from twin import expert
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
 from twin.rotations import F64
-from twin.tasks.base import TOOL, Task, TaskState
+from twin.tasks.base import TOOL, Hold, Task, TaskState
 
 ERASER, BOARD = "eraser", "board"
 MARKS = tuple(f"mark_{k}" for k in range(6))
@@ -46,7 +46,7 @@ SPACE = ConfigurationSpace(
     others={BOARD: _BOARD, TOOL: _TOOL} | _MARKS,
 )
 WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
-HOLD = expert.Hold(height_m=0.022, width_m=(0.020, 0.042), near_m=0.009, slip_m=0.013, turn_rad=math.pi)
+HOLD = Hold(height_m=0.022, width_m=(0.020, 0.042), near_m=0.009, slip_m=0.013, turn_rad=math.pi)
 PRESS_M, LIFT_M, WIPE_STEP_M, BESIDE_M, BEYOND_M = 0.0015, 0.05, 0.012, 0.03, 0.02
 
 
@@ -62,6 +62,7 @@ class EraseWhiteboard(Task):
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (ERASER,)
     fixed_bodies: tuple[str, ...] = (BOARD, *MARKS)
+    hold: Hold = HOLD
     success_steps: int = 1
 
     def mjcf(self, domain: Domain) -> str:
@@ -101,8 +102,7 @@ class EraseWhiteboard(Task):
 
     def succeeded(self, state: TaskState) -> Bools:
         """Every mark is gone."""
-        gone: Bools = (_marks(state)[:, :, 2] < 0).all(1)
-        return gone
+        return np.all(_marks(state)[:, :, 2] < 0, axis=1)
 
     def expert(self, state: TaskState) -> F32:
         """Grasps the eraser, comes down beside the marks that are left and wipes along them, to the far end."""

@@ -12,7 +12,7 @@ from twin import expert
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
 from twin.tasks import shapes
-from twin.tasks.base import TOOL, Task, TaskState
+from twin.tasks.base import TOOL, Hold, Task, TaskState
 
 BLOCK, SOCKET = "block", "socket"
 APOTHEM_M, HALF_HEIGHT_M = 0.020, 0.025
@@ -41,7 +41,7 @@ SPACE = ConfigurationSpace(
 )
 WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 SEAT = expert.Seat(high_m=FLOOR_M + HALF_HEIGHT_M, turn_rad=SYMMETRY_RAD)
-HOLD = expert.Hold(height_m=0.005, width_m=(0.026, 0.045), near_m=0.007, turn_rad=SYMMETRY_RAD)
+HOLD = Hold(height_m=0.005, width_m=(0.026, 0.045), near_m=0.007, turn_rad=SYMMETRY_RAD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,7 @@ class InsertHexagonBlock(Task):
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (BLOCK,)
     fixed_bodies: tuple[str, ...] = (SOCKET,)
+    hold: Hold = HOLD
     symmetries: Mapping[str, int] = field(default_factory=lambda: {BLOCK: 6, SOCKET: 6})
 
     def mjcf(self, domain: Domain) -> str:

@@ -15,7 +15,7 @@ from twin import expert
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
 from twin.tasks import shapes
-from twin.tasks.base import TOOL, Task, TaskState
+from twin.tasks.base import TOOL, Hold, Task, TaskState
 
 BLOCK, BOARD = "block", "board"
 COLUMN_RADIUS_M, COLUMN_M, RING_M = 0.007, 0.020, 0.020
@@ -40,7 +40,7 @@ SPACE = ConfigurationSpace(
 )
 WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 SEAT = expert.Seat(high_m=FLOOR_M, turn_rad=2 * math.pi / 3)
-HOLD = expert.Hold(height_m=0.046, width_m=(0.018, 0.035), near_m=0.007, turn_rad=math.pi / 3)
+HOLD = Hold(height_m=0.046, width_m=(0.018, 0.035), near_m=0.007, turn_rad=math.pi / 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class InsertTripleColumnBlock(Task):
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (BLOCK,)
     fixed_bodies: tuple[str, ...] = (BOARD,)
+    hold: Hold = HOLD
 
     def mjcf(self, domain: Domain) -> str:
         """The block's origin is at the end of its columns; each hole has four smooth walls."""

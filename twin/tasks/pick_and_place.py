@@ -10,7 +10,7 @@ from protos.space import Box, ConfigurationSpace
 from twin import expert
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
-from twin.tasks.base import TOOL, Task, TaskState
+from twin.tasks.base import TOOL, Hold, Task, TaskState
 
 CUBE, TARGET = "cube", "target"
 CUBE_HALF_M = 0.018
@@ -32,7 +32,7 @@ SPACE = ConfigurationSpace(
 )
 GRASP_HEIGHT_M = 0.014
 """Tool above the cube's underside while grasping."""
-HOLD = expert.Hold(height_m=GRASP_HEIGHT_M - CUBE_HALF_M, width_m=(0.018, 0.051))
+HOLD = Hold(height_m=GRASP_HEIGHT_M - CUBE_HALF_M, width_m=(0.018, 0.051))
 WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 
 
@@ -48,6 +48,7 @@ class PickAndPlace(Task):
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (CUBE,)
     fixed_bodies: tuple[str, ...] = (TARGET,)
+    hold: Hold = HOLD
     symmetries: Mapping[str, int] = field(default_factory=lambda: {CUBE: 4})
 
     def mjcf(self, domain: Domain) -> str:

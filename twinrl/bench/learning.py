@@ -1,6 +1,7 @@
 """Does it learn, and what is each part of the RL stage worth? The real system over several seeds.
 
     twinrl bench learning                            the goal and the ablation
+    twinrl bench learning --task erase_whiteboard    another task
     twinrl bench learning --sft-steps 600            the same from a policy that fails often
     twinrl bench learning --no-measure               the tables of what was measured so far
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from protos.errors import InputError
+from twin import tasks
 from twinrl.bench import learning_cells as cells
 from twinrl.bench.learning_cells import Result, Unit
 from twinrl.bench.learning_variants import VARIANTS, Variant
@@ -41,6 +43,8 @@ COLUMNS = (
 class LearningBench:
     """SFT on demonstrations, then twin RL with the real system (Ray actors, replay, weights, learner), over seeds."""
 
+    task: str = "pick_and_place"
+    """One of `twin.tasks.names()`. Each task has a folder of its own under `folder`, but the first."""
     seeds: tuple[int, ...] = (0, 1, 2)
     variants: tuple[Variant, ...] = ("demo", "no_bc", "no_calql", "backbone", "one_step")
     """Each starts from the same SFT policy and demonstrations of its seed."""
@@ -61,6 +65,7 @@ class LearningBench:
         for name in ("sft_steps", "env_steps", "rollouts"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: at least 1")
+        tasks.get(self.task)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds={self.seeds}: one or more different seeds")
 
@@ -79,9 +84,11 @@ def run(settings: LearningBench) -> str:
 
 def plan(settings: LearningBench, seed: int) -> RunSettings:
     """The demo's settings with this benchmark's sizes."""
+    first = LearningBench.task
     return RunSettings(
         name=f"seed{seed}",
-        runs=settings.folder,
+        task=settings.task,
+        runs=settings.folder if settings.task == first else settings.folder / settings.task,
         seed=seed,
         demonstrations=DemonstrationPlan(real_a=2, twin_a=4, twin_b=4) if settings.quick else DemonstrationPlan(),
         sft=SftPlan(steps=settings.sft_steps),
@@ -123,7 +130,7 @@ def _measure(units: Mapping[Key, Unit]) -> dict[Key, Result]:
 def summary(settings: LearningBench, found: Mapping[Key, Result]) -> str:
     """One row for the start and one for each variant; a seed that was not measured shows as a dash."""
     text = (
-        f"SFT of {settings.sft_steps:,} steps, RL of {settings.env_steps:,} transitions, "
+        f"Task {settings.task}. SFT of {settings.sft_steps:,} steps, RL of {settings.env_steps:,} transitions, "
         f"{settings.rollouts} rollouts per region; seeds {', '.join(map(str, settings.seeds))}."
     )
     names = {START: "none: the policy after SFT"} | {variant: VARIANTS[variant][0] for variant in settings.variants}

@@ -18,10 +18,12 @@ from learner.settings import RlSettings, Selection, SftSettings, TrainSettings
 from protos.errors import InputError
 from protos.schema import Source
 from protos.settings import load_settings, save_settings
+from twin import tasks
 from twin.scene import synthetic_scene
 from twinrl import stages
 from twinrl.bench.learning_cost import Meter
 from twinrl.bench.learning_variants import VARIANTS, Change, Variant, VariantContext
+from twinrl.for_task import labels_for, policy_for
 from twinrl.processes import Supervisor
 from twinrl.progress import Stage as View
 from twinrl.runfiles import read_lines
@@ -147,12 +149,13 @@ def sft(plan: RunSettings, shown: Unit) -> Unit:
 
     def make(context: VariantContext, view: View) -> None:
         _take(shown, context, "scene", "replay")
-        run = context.settings
+        run, task = context.settings, tasks.get(context.settings.task)
         settings = SftSettings(
             replay=context.services.replay(),
             select=(Selection(source=Source.REAL, region="A"), Selection(source=Source.TWIN)),
             schema=run.schema,
-            train=TrainSettings(steps=run.sft.steps, batch_size=run.sft.batch, seed=run.seed),
+            policy=policy_for(task),
+            train=TrainSettings(steps=run.sft.steps, batch_size=run.sft.batch, seed=run.seed, labels=labels_for(task)),
         )
         out = context.folder / "sft_ab"
         context.start("sft_ab", "learner", "sft", settings=settings, arguments=("--out", str(out)))
@@ -204,7 +207,10 @@ def _evaluate(context: VariantContext, policy: str) -> dict[str, int]:
     """Successes by region from starts that are the same for all policies of a seed."""
     run, out = context.settings, context.folder / "eval.jsonl"
     world = TwinWorld(
-        scene=(context.folder / "scene").absolute(), schema=run.schema, seed=run.seed * 100 + EVALUATION_SEED
+        scene=(context.folder / "scene").absolute(),
+        task=run.task,
+        schema=run.schema,
+        seed=run.seed * 100 + EVALUATION_SEED,
     )
     settings = EvaluationSettings(
         world=world, policy=context.folder / policy / "policy", out=out, rollouts=run.evaluation.rollouts
