@@ -127,6 +127,8 @@ class FakeGym:
 
     def refresh(self, name):
         assert self.fetched, "fetch_results after simulate"
+        if name == "rigid":
+            self._place()
         values = self.now[name].reshape(-1, self.now[name].shape[-1])
         self.shown[name].copy_(torch.from_numpy(values.astype(np.float32)))
 
@@ -153,7 +155,6 @@ class FakeGym:
         moved = np.clip(aims - self.now["dof"][:, :, 0], -2 * DT, 2 * DT)
         self.now["dof"][:, :, 0] += moved
         self.now["dof"][:, :, 1] = moved / DT
-        self._place()
 
     def fetch_results(self, sim, wait):
         assert wait

@@ -61,7 +61,6 @@ def build(robot: Robot, task: Task, model: mujoco.MjModel, n: int, threads: int)
             assets[ROBOT], gym.find_asset_rigid_body_index(assets[ROBOT], name), gymapi.Transform(), _contacts_only()
         )
     table = _table(gym, sim, model)
-    filters = _filters(model, list(assets))
     bodies = np.full((n, model.nbody), -1)
     actors = {name: np.empty(n, np.int32) for name in assets}
     for slot in range(n):
@@ -71,7 +70,7 @@ def build(robot: Robot, task: Task, model: mujoco.MjModel, n: int, threads: int)
         _rub(gym, env, handle, [float(model.geom("table").friction[0])])
         for name, asset in assets.items():
             pose = _transform(model, name)
-            handle = gym.create_actor(env, asset, pose, name, slot, filters[name])
+            handle = gym.create_actor(env, asset, pose, name, slot, _SELF if name == ROBOT else 0)
             actors[name][slot] = gym.get_actor_index(env, handle, gymapi.DOMAIN_SIM)
             geoms = [geom for body in subtree(model, name) for geom in colliding_geoms(model, body)]
             _rub(gym, env, handle, [float(model.geom_friction[geom, 0]) for geom in geoms])
@@ -162,7 +161,7 @@ def _servos(gym: "gymapi.Gym", asset: "gymapi.Asset", model: mujoco.MjModel, rob
 def _rub(gym: "gymapi.Gym", env: "gymapi.Env", actor: int, frictions: list[float]) -> None:
     """Sliding frictions of an actor's shapes in their order; of an unequal number, the largest for all.
 
-    PhysX rubs with the mean of two surfaces' frictions, MuJoCo with the larger.
+    PhysX rubs with the mean of two surfaces' frictions; MuJoCo with the larger, or with that of higher `priority`.
     """
     properties = gym.get_actor_rigid_shape_properties(env, actor)
     if len(properties) != len(frictions):
@@ -170,19 +169,6 @@ def _rub(gym: "gymapi.Gym", env: "gymapi.Env", actor: int, frictions: list[float
     for shape, friction in zip(properties, frictions, strict=True):
         shape.friction = friction
     gym.set_actor_rigid_shape_properties(env, actor, properties)
-
-
-def _filters(model: mujoco.MjModel, roots: list[str]) -> dict[str, int]:
-    """Filter bits: pairs that the model excludes share one; Isaac Gym knows them for whole actors only."""
-    filters = dict.fromkeys(roots, 0) | {ROBOT: _SELF}
-    bit = _SELF
-    for signature in model.exclude_signature:
-        pair = {model.body(model.body_rootid[body]).name for body in (signature >> 16, signature & 0xFFFF)}
-        if len(pair) == 2 and pair <= set(roots):
-            bit <<= 1
-            for name in pair:
-                filters[name] |= bit
-    return filters
 
 
 def _transform(model: mujoco.MjModel, root: str) -> "gymapi.Transform":

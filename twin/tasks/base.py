@@ -41,18 +41,6 @@ class TaskState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Solver:
-    """MuJoCo's constraint solver; contact-rich tasks ask for more than the default."""
-
-    iterations: int = 20
-    """At most, per physics step."""
-    friction_ratio: float = 5.0
-    """How much harder friction is than the normal direction (`impratio`): higher slips less."""
-    noslip_iterations: int = 0
-    """Extra passes that take what is left of slip away."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Hold:
     """How an object is held."""
 
@@ -90,7 +78,6 @@ class Task(ABC):
     """How the fingers take the manipulated object."""
     success_steps: int = 2
     """Control steps in a row that `succeeded` must hold."""
-    solver: Solver = Solver()
     splats: Mapping[str, Splats] = field(default_factory=dict)
     """Bodies that are drawn as scanned, name -> splats in the body's frame; all others are drawn from their geoms."""
     symmetries: Mapping[str, int] = field(default_factory=dict)
@@ -113,10 +100,6 @@ class Task(ABC):
 
     def assets(self, domain: Domain) -> str:
         """What goes into MJCF's `asset` element: meshes of the task's bodies."""
-        return ""
-
-    def contacts(self, domain: Domain) -> str:
-        """What goes into MJCF's `contact` element: pairs of bodies that pass through each other, or rub otherwise."""
         return ""
 
     @abstractmethod
