@@ -66,3 +66,22 @@ def test_turning_camera_and_splats_together_changes_nothing():
     difference = np.abs(rasterize(splats.transformed(pose), turned).colour - rasterize(splats, camera).colour)
     assert difference.mean() < 1e-4
     assert quaternion_from_matrix(pose[:3, :3])[0] > 0
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("place", [0.016, 1.0, 1e6])
+def test_absurd_splats_neither_crash_nor_spread_nan(scale, place):
+    """A file may hold them; their footprints overflow float32."""
+    rng = np.random.default_rng(0)
+    q = rng.normal(size=(40, 4))
+    huge = Splats.of(
+        means=place * np.abs(rng.normal(1, 0.3, (40, 3))) + [0.01, 0, 0],
+        quaternions=q / np.linalg.norm(q, axis=1, keepdims=True),
+        scales=scale * rng.uniform(0, 1, (40, 3)) ** 8,
+        opacities=rng.uniform(0, 1, 40),
+        colours=rng.uniform(0, 1, (40, 3)),
+    )
+    for fovy_deg in (1, 60, 170):
+        picture = rasterize(huge, look_at((0, 0, 0), along=(1, 1, 1), fovy_deg=fovy_deg, px=33))
+        assert np.isfinite(picture.colour).all() and np.isfinite(picture.transmittance).all()
+        assert picture.transmittance.min() > -1e-6 and picture.transmittance.max() <= 1

@@ -27,6 +27,8 @@ BLUR = f32(0.3)
 DENSEST = f32(interface.DENSEST)
 BLOCK = 8
 FAR = f32(interface.FAR)
+WIDEST = f32(1e12)
+"""Variance of the widest footprint [px^2]; beyond, float32 holds no determinant, and a NaN would address any pixel."""
 I32 = NDArray[np.int32]
 U32 = NDArray[np.uint32]
 
@@ -129,7 +131,7 @@ def project(layer: Layer, start: int, view: View, width: int, height: int, work:
         outside = (
             u + half_w < f32(0.5) or u - half_w > W - f32(0.5) or v + half_h < f32(0.5) or v - half_h > H - f32(0.5)
         )
-        if determinant <= f32(1e-12) or outside:
+        if determinant <= f32(1e-12) or outside or max(sxx, syy) > WIDEST:
             continue
         row = work.footprints[count]
         scale = f32(1) / determinant
