@@ -11,10 +11,13 @@ from twin.physics.mujoco_batch import MujocoPhysics
 from twin.randomize import DOMAINS, Domain
 from twin.render import kernels
 from twin.render.compositor import TwinRenderer
+from twin.render.interface import STOP
 from twin.render.kernels import FAR, Layer
 from twin.render.moving import moving_splats
 from twin.render.posed import PosedSplats
-from twin.render.rasterizer import draw, layer_of, workspace_for
+from twin.render.rasterizer import footprints, layer_of, workspace_for
+from twin.render.side import DEPTH_SLACK_M
+from twin.render.wrist import BIAS_M
 from twin.splats import Splats, concatenate
 
 SCHEMA = Schema(side_px=64, wrist_px=48)
@@ -37,15 +40,19 @@ def posed(physics, slot: int) -> PosedSplats:
     return moving
 
 
-def joined(first: Layer, second: Layer) -> Layer:
-    return Layer(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
-
-
-def full_picture(layer: Layer, camera: Camera) -> np.ndarray:
-    picture = draw(layer, camera, workspace_for(len(layer.means), camera.width, camera.height))
-    canvas = np.concatenate([picture.colour, picture.transmittance[..., None]], 2)
+def full_picture(layers: list[Layer], camera: Camera, *, behind: int | None = None, by_m: float = 0.0) -> np.ndarray:
+    """All layers blended from scratch; the one of number `behind` is sorted `by_m` farther away."""
+    work = workspace_for(sum(len(layer.means) for layer in layers), camera.width, camera.height)
+    count = 0
+    for number, layer in enumerate(layers):
+        first, count = count, footprints(layer, camera, work, count)
+        if number == behind:
+            work.depth[first:count] += np.float32(by_m)
+    kernels.sort_by_depth(work, count)
+    kernels.clear(work)
+    kernels.blend(work, count, np.full(work.canvas.shape[:2], FAR), STOP)
     image = np.zeros((camera.height, camera.width, 3), np.uint8)
-    kernels.to_bytes(canvas, np.zeros_like(picture.colour), image)
+    kernels.to_bytes(work.canvas, np.zeros(image.shape, np.float32), image)
     return image
 
 
@@ -53,8 +60,11 @@ def full_picture(layer: Layer, camera: Camera) -> np.ndarray:
 def test_the_exact_side_picture_is_a_full_render_to_the_last_bit(scene, physics, slot):
     renderer = TwinRenderer(scene, physics, DOMAINS["twin"], SCHEMA, exact=True)
     renderer.draw()
-    everything = joined(layer_of(scene.static), posed(physics, slot).layer)
-    np.testing.assert_array_equal(renderer.side[slot], full_picture(everything, scene.side.camera(64)))
+    layers = [layer_of(scene.static), posed(physics, slot).layer]
+    picture = full_picture(layers, scene.side.camera(64), behind=0, by_m=DEPTH_SLACK_M)
+    np.testing.assert_array_equal(renderer.side[slot], picture)
+    plain = full_picture(layers, scene.side.camera(64)).astype(int)
+    assert (np.abs(plain - picture) > 8).any(axis=2).mean() < 0.04  # thin things on the table
 
 
 @pytest.mark.parametrize("slot", [0, 1])
@@ -68,8 +78,8 @@ def test_the_exact_wrist_picture_is_a_full_render_to_the_last_bit(scene, physics
     base_from_tcp = pose_of(physics.body_positions[slot, gripper].astype(np.float32), rotation) @ pose_of(
         (0, 0, scene.robot.gripper.tcp_m), np.eye(3)
     )
-    everything = joined(near, layer_of(scene.static))
-    picture = full_picture(everything, scene.wrist.camera(48, base_from_tcp)).astype(int)
+    camera = scene.wrist.camera(48, base_from_tcp)
+    picture = full_picture([near, layer_of(scene.static)], camera, behind=1, by_m=BIAS_M).astype(int)
     assert (picture != renderer.wrist[slot]).mean() < 1e-3  # the pose is a product of matrices in another order
     assert np.abs(picture - renderer.wrist[slot]).max() <= 2
 
@@ -92,6 +102,15 @@ def test_fast_pictures_are_close_to_exact_ones(scene, physics):
     exact.draw()
     for ours, theirs, most in ((fast.side, exact.side, 2.5), (fast.wrist, exact.wrist, 20)):
         assert np.abs(ours.astype(int) - theirs).mean() < most
+
+
+def test_a_disc_on_the_table_is_whole_in_both_modes(scene, physics):
+    for exact in (False, True):
+        renderer = TwinRenderer(scene, physics, DOMAINS["twin"], Schema(side_px=128, wrist_px=16), exact=exact)
+        renderer.draw()
+        u, v, _ = scene.side.camera(128).project(physics.body_position("target")[0])
+        disc = renderer.side[0, int(v) - 3 : int(v) + 4, int(u) - 4 : int(u) + 5].astype(int)
+        assert ((disc[..., 2] - disc[..., 0]) > 80).all()
 
 
 def shiny(splats: Splats, seed: int) -> Splats:
@@ -123,7 +142,8 @@ def test_the_sheen_of_what_moves_turns_with_it(scene, physics, task, exact):
         pose = pose_of(world.body_positions[0, body], world.body_rotations[0, body].reshape(3, 3))
         parts.append(moving.splats[moving.body == body].transformed(pose))
     camera = scene.side.camera(64)
-    picture = full_picture(layer_of(concatenate(parts)), camera).astype(int)
+    layers = [layer_of(parts[0]), layer_of(concatenate(parts[1:]))]
+    picture = full_picture(layers, camera, behind=0, by_m=DEPTH_SLACK_M).astype(int)
     u, v, _ = camera.project(turned["cube"][0, :3])
     spot = (slice(int(v) - 2, int(v) + 3), slice(int(u) - 2, int(u) + 3))
     assert np.abs(picture[spot] - renderer.side[0][spot]).mean() < (2 if exact else 6)

@@ -6,7 +6,9 @@
            moving ────────────────────────────►┴─ sort, blend the blocks that moving splats touch ─► canvas
 
 The exact canvas is that of a full render to the last bit: a pixel in a block of 8 x 8 that no moving splat touches has
-the same splats in the same order as without any, and every other one is blended anew.
+the same splats in the same order as without any, and every other one is blended anew. In both modes what moves wins
+against what stands still a little behind: splats sort by their centres, and those of a disc on the table and of the
+table would alternate.
 """
 
 import numba
@@ -22,7 +24,7 @@ from twin.render.rasterizer import draw, footprints, view_of, workspace_for
 STOP = 0.004
 """Transmittance at which a pixel of the fast mode is finished: one grey level."""
 DEPTH_SLACK_M = 0.012
-"""A moving splat wins this far behind the background: thin things that lie on the table would flicker without it."""
+"""A moving splat wins this far behind a static one."""
 
 
 class FastSide:
@@ -52,7 +54,8 @@ class ExactSide:
         kernels.sort_by_depth(work, self._count)
         kernels.clear(work)
         kernels.blend(work, self._count, np.full((camera.height, camera.width), FAR), interface.STOP)
-        self._rows, self._depth = work.footprints[: self._count].copy(), work.depth[: self._count].copy()
+        self._rows = work.footprints[: self._count].copy()
+        self._depth = work.depth[: self._count] + np.float32(DEPTH_SLACK_M)
         self._canvas = work.canvas.copy()
         self.background = np.zeros((camera.height, camera.width, 3), np.float32)
 

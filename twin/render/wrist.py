@@ -16,7 +16,7 @@ from twin.scene import Scene
 from twin.splats import Splats, merge_voxels
 
 BIAS_M = 0.02
-"""In the fast mode the static layer is sorted this much farther away: what moves is above the table."""
+"""The static layer is sorted this much farther away: what moves is above the table."""
 VOXEL_M, SPLATS = 0.025, 2500
 """Size of the merged static splats, and the most there may be; larger voxels are tried until they fit."""
 MARGIN_M = 0.05
@@ -28,7 +28,7 @@ class WristView:
     def __init__(self, static: Splats, scene: Scene, intrinsics: F32, px: int, *, exact: bool) -> None:
         """`intrinsics` (4,) are fx, fy, cx, cy of square pictures of `px` pixels."""
         self._static = layer_of(static if exact else wrist_static(static, scene))
-        self._bias, self._stop = (0.0, interface.STOP) if exact else (BIAS_M, STOP)
+        self._stop = interface.STOP if exact else STOP
         self._intrinsics, self._px = intrinsics, px
         self.background = np.zeros((px, px, 3), np.float32)
         self._no_limit = np.full((px, px), FAR)
@@ -42,7 +42,7 @@ class WristView:
         view, px = View(camera_from_base, self._intrinsics), self._px
         near = moving.footprints(view, px, px, work, 0, wrist=True)
         count = append(self._static, view, px, px, work, near)
-        work.depth[near:count] += np.float32(self._bias)
+        work.depth[near:count] += np.float32(BIAS_M)
         kernels.sort_by_depth(work, count)
         kernels.clear(work)
         kernels.blend(work, count, self._no_limit, self._stop)
