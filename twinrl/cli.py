@@ -24,6 +24,7 @@ COMMANDS = {
     "fidelity": "measure a twin against another world: order of the starts, pictures, motions",
     "scan": "turn photos or a video of a workspace into a scene folder with a report",
     "align": "find the base frame of a scene from the robot in its photos: coarse ICP, then its masks",
+    "cut": "cut an object out of a scene: movable splats with a collision shape, the table closed behind it",
     "doctor": "try what this machine needs for its part, and say what is missing and what to do",
     "status": "say what the processes of a run or a cluster do, and who waits on whom",
     "serve": "serve the replay, the weights or the guide of a cluster",

@@ -1,0 +1,99 @@
+"""One object out of a scene: selected, put into its own frame, shaped, weighed; the scene's table closed behind it.
+
+scene/ ─► select (box or masks) ─► object frame ─► convex parts, mass ─► scene/objects/NAME/
+   └────► hole covered with table ─► scene/static.ply
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from protos.errors import InputError
+from twin.align.cameras import read_cameras
+from twin.align.masks import read_masks
+from twin.camera import pose_of
+from twin.objects.fill import FillSettings, without_object
+from twin.objects.folder import ScannedObject, checked_name
+from twin.objects.hull import HullSettings, convex_parts, mass_properties
+from twin.objects.select import OrientedBox, SelectSettings, in_box, on_object_masks
+from twin.objects.surface import SurfaceSettings, surface_points
+from twin.rotations import about_z
+from twin.scene import Scene
+from twin.splats import Splats
+
+FOLDER = "objects"
+STRAY_M = 0.01
+"""Splats farther from the object's surface, and than twice their own size, are not taken along."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutSettings:
+    """What to cut out, by a box or by masks, and what becomes of it."""
+
+    centre: tuple[float, float, float] | None = None
+    """Middle of the box [m], base frame."""
+    size: tuple[float, float, float] | None = None
+    """Full lengths of the box along its own axes [m]."""
+    yaw_deg: float = 0.0
+    """Turn of the box, and of the object's frame, about z."""
+    masks: Path | None = None
+    """Folder of masks instead of a box: one per photo, white where the object is."""
+    density: float = 400.0
+    """kg/m^3 of the collision shape; things of a household are mostly hollow."""
+    mass: float | None = None
+    """kg, if it was weighed."""
+    mask_px: int = 480
+    select: SelectSettings = field(default_factory=SelectSettings)
+    surface: SurfaceSettings = field(default_factory=SurfaceSettings)
+    hull: HullSettings = field(default_factory=HullSettings)
+    fill: FillSettings = field(default_factory=FillSettings)
+
+
+def cut(folder: Path, name: str, settings: CutSettings) -> ScannedObject:
+    """Cuts `name` out of the scene in `folder`: writes objects/NAME in it and closes the table. Raises `SceneError`."""
+    scene = Scene.load(folder)
+    found, rest = cut_splats(scene.static, _rows(scene.static, folder, settings), name, settings)
+    found.save(folder / FOLDER / name)
+    replace(scene, static=rest).save(folder)
+    return found
+
+
+def cut_splats(
+    static: Splats, rows: NDArray[np.intp], name: str, settings: CutSettings
+) -> tuple[ScannedObject, Splats]:
+    """The object made of the splats `rows`, and the scene without it."""
+    turn = about_z(math.radians(settings.yaw_deg))
+    turned = static[rows].transformed(pose_of((0, 0, 0), turn.T))
+    surface = surface_points(turned, settings.surface)
+    middle = (surface.min(axis=0) + surface.max(axis=0)) / 2 * [1, 1, 0]
+    parts = convex_parts(surface - middle, settings.hull)
+    near = cKDTree(surface).query(turned.means)[0] < np.maximum(STRAY_M, 2 * turned.scales.max(axis=1))
+    splats = turned[np.flatnonzero(near)].transformed(pose_of(-middle, np.eye(3)))
+    mass_kg = settings.mass if settings.mass is not None else settings.density * mass_properties(parts).volume_m3
+    if not 0 < mass_kg < 1000:
+        raise InputError(f"mass {mass_kg:g} kg of {name}: more than 0, less than 1000 kg")
+    x, y, _ = (float(value) for value in turn @ middle)
+    way = f"masks in {settings.masks.name}" if settings.masks else f"box {settings.size} m at {settings.centre} m"
+    made = ScannedObject(
+        name=checked_name(name),
+        splats=splats,
+        parts=parts,
+        mass_kg=float(mass_kg),
+        stood_at=(x, y, 0.0, math.radians(settings.yaw_deg)),
+        provenance=f"cut by {way}: {len(splats)} splats, {len(parts)} convex parts",
+    )
+    return made, without_object(static, rows, settings.fill)
+
+
+def _rows(static: Splats, folder: Path, settings: CutSettings) -> NDArray[np.intp]:
+    if settings.masks is not None:
+        views = read_masks(settings.masks, read_cameras(folder), settings.mask_px)
+        return on_object_masks(static, list(views.values()), settings.select)
+    if settings.centre is None or settings.size is None:
+        raise InputError("name the object by --centre X Y Z --size X Y Z [m] of a box around it, or by --masks FOLDER")
+    box = OrientedBox(centre=settings.centre, size=settings.size, yaw_deg=settings.yaw_deg)
+    return in_box(static, box, settings.select)

@@ -1,0 +1,171 @@
+"""An object cut out of a scan, on disk and as a movable body.
+
+objects/NAME/
+  object.toml    format, name, mass, inertia, where it stood, how it was cut
+  splats.ply     its splats in its own frame
+  part_0.obj …   its collision shape: convex meshes
+
+The object's frame: z up as in the scan, the table it stood on at z = 0, the middle of its footprint at x = y = 0,
+turned by `yaw` about z against the base frame.
+"""
+
+import json
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from protos.errors import SceneError, SchemaMismatch
+from twin.camera import pose_of
+from twin.objects.hull import MassProperties, Part, mass_properties
+from twin.robots.mjcf import numbers
+from twin.rotations import F64, about_z
+from twin.splats import Splats, read_ply, write_ply
+
+FORMAT = 1
+"""Version of object.toml."""
+LARGEST_M, MOST_CORNERS, MOST_PARTS = 2.0, 400, 64
+"""Bounds on a file's meshes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannedObject:
+    """Splats to be drawn, convex parts to be touched, and a mass."""
+
+    name: str
+    splats: Splats
+    parts: tuple[Part, ...]
+    mass_kg: float
+    stood_at: tuple[float, float, float, float]
+    """Where it stood in the scan: x, y, z [m], yaw [rad] of its frame, base frame."""
+    provenance: str
+    """How it was cut out, in words."""
+
+    @property
+    def size_m(self) -> F64:
+        """Extent of the collision shape along the object's axes (3,)."""
+        corners = np.concatenate([part.vertices for part in self.parts])
+        return np.asarray(np.ptp(corners, axis=0))
+
+    @property
+    def base_from_object(self) -> F64:
+        """Where it stood (4, 4)."""
+        return pose_of(self.stood_at[:3], about_z(self.stood_at[3]))
+
+    @property
+    def mass_properties(self) -> MassProperties:
+        """Of the collision shape, per kilogram."""
+        return mass_properties(self.parts)
+
+    def assets(self) -> str:
+        """MJCF meshes, vertices inline; goes into a task's `assets`."""
+        return "".join(
+            f'<mesh name="{self.name}_{k}" vertex="{numbers(*part.vertices.ravel())}" '
+            f'face="{" ".join(map(str, part.faces.ravel()))}"/>'
+            for k, part in enumerate(self.parts)
+        )
+
+    def mjcf(self, friction: float, *, mass_kg: float | None = None) -> str:
+        """A free body named like the object; goes into a task's `mjcf`. Draw it by `Task.splats[name]`."""
+        mass = self.mass_kg if mass_kg is None else mass_kg
+        _, centre, inertia = self.mass_properties
+        upper = mass * inertia[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+        geoms = "".join(
+            f'<geom type="mesh" mesh="{self.name}_{k}" friction="{friction} .01 .001" condim="4"/>'
+            for k in range(len(self.parts))
+        )
+        return (
+            f'<body name="{self.name}"><freejoint name="{self.name}"/><inertial pos="{numbers(*centre)}" '
+            f'mass="{mass:.6g}" fullinertia="{numbers(*upper)}"/>{geoms}</body>'
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the object's folder, making it if needed; parts of an earlier object there are removed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("part_*.obj"):
+            old.unlink()
+        write_ply(folder / "splats.ply", self.splats)
+        for k, part in enumerate(self.parts):
+            (folder / f"part_{k}.obj").write_text(_obj(part), encoding="ascii")
+        lines = [
+            f"format = {FORMAT}",
+            f"name = {json.dumps(self.name)}",
+            f"parts = {len(self.parts)}",
+            f"mass_kg = {self.mass_kg!r}",
+            f"stood_at = {json.dumps([float(value) for value in self.stood_at])}  # x, y, z [m], yaw [rad], base frame",
+            f"provenance = {json.dumps(self.provenance)}",
+        ]
+        (folder / "object.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path | str) -> "ScannedObject":
+        """Reads an object's folder. Raises `SceneError`, or `SchemaMismatch` for another format."""
+        path = Path(folder) / "object.toml"
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SceneError(f"{folder}: no readable object.toml; `twinrl cut` makes object folders") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SceneError(f"{path}: not valid TOML: {error}") from error
+        if table.get("format") != FORMAT:
+            raise SchemaMismatch(f"{path}: object format {table.get('format')}, this version reads format {FORMAT}")
+        try:
+            return _object(table, Path(folder))
+        except KeyError as error:
+            raise SceneError(f"{path}: no entry {error.args[0]!r}") from error
+        except (TypeError, ValueError) as error:
+            raise error if isinstance(error, SceneError) else SceneError(f"{path}: {error}") from error
+
+
+def _object(table: dict[str, Any], folder: Path) -> ScannedObject:
+    count, mass_kg = int(table["parts"]), float(table["mass_kg"])
+    x, y, z, yaw = (float(value) for value in table["stood_at"])
+    if not 1 <= count <= MOST_PARTS or not 0 < mass_kg < 1000 or not all(map(math.isfinite, (x, y, z, yaw))):
+        raise ValueError(
+            f"parts = {count} (1 to {MOST_PARTS}), mass_kg = {mass_kg} (more than 0, below 1000): out of bounds, or "
+            "stood_at is not finite"
+        )
+    return ScannedObject(
+        name=checked_name(str(table["name"])),
+        splats=read_ply(folder / "splats.ply"),
+        parts=tuple(_part(folder / f"part_{k}.obj") for k in range(count)),
+        mass_kg=mass_kg,
+        stood_at=(x, y, z, yaw),
+        provenance=str(table["provenance"]),
+    )
+
+
+def checked_name(name: str) -> str:
+    """A name that can stand in MJCF, in a path and in a configuration. Raises `SceneError`."""
+    if not (name.isascii() and name.replace("_", "").isalnum() and len(name) <= 64):
+        raise SceneError(f"object name {name!r}: up to 64 ASCII letters, digits and underscores, as in 'green_mug'")
+    return name
+
+
+def _obj(part: Part) -> str:
+    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in part.vertices]
+    return "\n".join(lines + [f"f {a} {b} {c}" for a, b, c in part.faces + 1]) + "\n"
+
+
+def _part(path: Path) -> Part:
+    """Vertices and triangles of an OBJ file as written here."""
+    try:
+        rows = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError(f"{path}: cannot be read; cut the object again") from error
+    vertices = np.array([row[1:4] for row in rows if row[:1] == ["v"]], float)
+    faces = np.array([row[1:4] for row in rows if row[:1] == ["f"]], int) - 1
+    if (
+        not 4 <= len(vertices) <= MOST_CORNERS
+        or not len(faces)
+        or not (np.abs(vertices) <= LARGEST_M).all()
+        or not ((faces >= 0) & (faces < len(vertices))).all()
+    ):
+        raise SceneError(
+            f"{path}: {len(vertices)} vertices and {len(faces)} triangles; 4 to {MOST_CORNERS} vertices within "
+            f"{LARGEST_M:g} m and triangles between them needed"
+        )
+    return Part(vertices, faces.astype(np.int32))

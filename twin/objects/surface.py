@@ -1,0 +1,110 @@
+"""Points on what splats look like: depth pictures from a ring of cameras, put back into space.
+
+    splats ─► depth where they hide half of what is behind, from all around and above ─► points
+
+Centres of splats are poor points: large ones lie far apart and reach beyond, faint ones are not seen at all.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from protos.errors import SceneError
+from twin.camera import Camera, look_at
+from twin.render import rasterize
+from twin.render.kernels import FAR
+from twin.rotations import F64
+from twin.splats import Splats
+
+SPARSE = 0.2
+"""Voxels with fewer points than this share of the usual number are seen at the edge of splats only."""
+
+
+RIM_PX = 3
+OUTERMOST = 0.002
+"""Share of the points that is let go in each direction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceSettings:
+    """The ring of cameras."""
+
+    around: int = 12
+    elevations_deg: tuple[float, ...] = (8.0, 40.0, 75.0)
+    px: int = 160
+    distance: float = 4.0
+    """From the middle, in radii of the object; far enough that perspective hides little."""
+    fewest: int = 200
+    """Points below which there is no surface to speak of."""
+
+
+def surface_points(splats: Splats, settings: SurfaceSettings) -> F64:
+    """Points (n, 3) on the visible surface, in the splats' frame. Raises `SceneError` when they are see-through."""
+    cameras = list(_ring(splats, settings))
+    points = np.concatenate([_seen(splats, camera) for camera in cameras])
+    if len(points):
+        eye, middle = cameras[0].base_from_camera[:3, 3], splats.means.mean(axis=0)
+        points = _one_piece(points, 2 * float(np.linalg.norm(eye - middle)) / cameras[0].fx)
+    if len(points) < settings.fewest:
+        raise SceneError(
+            f"the object's {len(splats)} splats hide nothing behind them; train the scan longer or choose a larger box"
+        )
+    return points
+
+
+def _one_piece(points: F64, voxel: float) -> F64:
+    """Means of the points in the largest connected set of voxels.
+
+    Splats that float beside the object make pieces of their own. A splat's depth is that of its centre wherever a ray
+    meets it; the mean over cameras on both sides lies on the surface.
+    """
+    cells = np.floor((points - points.min(axis=0)) / voxel).astype(int)
+    counts = np.zeros(cells.max(axis=0) + 1, int)
+    np.add.at(counts, tuple(cells.T), 1)
+    solid = counts > SPARSE * np.median(counts[counts > 0])
+    label = ndimage.label(solid, np.ones((3, 3, 3)))[0]
+    row = np.ravel_multi_index(tuple(cells.T), counts.shape)
+    means = np.stack([np.bincount(row, column, counts.size) for column in points.T], 1) / counts.reshape(-1, 1).clip(1)
+    return _trimmed(means[label.ravel() == np.bincount(label[solid]).argmax()])
+
+
+def _trimmed(points: F64) -> F64:
+    """Without the few outermost points in every direction: a hull would hang on them."""
+    along = points @ _directions(200).T
+    return points[(along <= np.quantile(along, 1 - OUTERMOST, axis=0)).all(axis=1)]
+
+
+def _directions(count: int) -> F64:
+    """Unit vectors spread evenly over the sphere (count, 3): a Fibonacci lattice."""
+    k = np.arange(count) + 0.5
+    z, angle = 1 - 2 * k / count, math.pi * (1 + 5**0.5) * k
+    r = np.sqrt(1 - z * z)
+    return np.stack([r * np.cos(angle), r * np.sin(angle), z], 1)
+
+
+def _ring(splats: Splats, settings: SurfaceSettings) -> Iterator[Camera]:
+    low, high = splats.means.min(axis=0), splats.means.max(axis=0)
+    reach = float(np.linalg.norm(high - low) / 2 + 2 * np.median(splats.scales.max(axis=1)))
+    fovy_deg = 2 * math.degrees(math.asin(1 / settings.distance))
+    for tilt in np.radians(settings.elevations_deg):
+        for angle in np.arange(settings.around) * 2 * math.pi / settings.around:
+            towards = np.array([math.cos(angle) * math.cos(tilt), math.sin(angle) * math.cos(tilt), math.sin(tilt)])
+            middle = (low + high) / 2
+            yield look_at(middle + settings.distance * reach * towards, at=middle, fovy_deg=fovy_deg, px=settings.px)
+
+
+def _seen(splats: Splats, camera: Camera) -> F64:
+    """The picture's pixels that show the object, in space (n, 3).
+
+    Not those at its outline: there rays graze the surface and stop in the soft rims of its splats. Another camera sees
+    the same place squarely.
+    """
+    depth = rasterize(splats, camera).depth
+    rows, columns = np.nonzero(ndimage.binary_erosion(depth < FAR, iterations=RIM_PX))
+    z = depth[rows, columns].astype(float)
+    x, y = (columns + 0.5 - camera.cx) / camera.fx * z, (rows + 0.5 - camera.cy) / camera.fy * z
+    pose = camera.base_from_camera
+    return np.asarray(np.stack([x, y, z], 1) @ pose[:3, :3].T + pose[:3, 3])
