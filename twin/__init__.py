@@ -12,6 +12,7 @@ rasterizers "torch" and "gsplat" need torch. The doors:
                     concatenate, merge_voxels(splats, size_m)
     twin.scene      Scene.load(folder), Scene.save(folder), synthetic_scene()
     twin.align      align(views, points, robot_model(name), joints, settings) -> Alignment: base frame from the robot
+    twin.objects    cut(scene folder, name, settings) -> ScannedObject: movable splats with convex parts
     twin.render     get("numba" | "gsplat" | "torch").render(splats, cameras) -> [Picture], available();
                     rasterize(splats, camera) -> Picture (numba); compositor.TwinRenderer
     twin.tasks      get(name) -> Task, names()
