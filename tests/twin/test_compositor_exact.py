@@ -7,6 +7,7 @@ import pytest
 
 from protos.schema import Schema
 from twin.camera import Camera, pose_of
+from twin.env import VectorTwin
 from twin.physics.mujoco_batch import MujocoPhysics
 from twin.randomize import DOMAINS, Domain
 from twin.render import kernels
@@ -188,3 +189,18 @@ def test_limits_close_untouched_blocks():
     assert (limit[:8, 8:16] == FAR).all() and (limit == FAR).sum() == 64
     np.testing.assert_array_equal(work.canvas[8:], canvas[8:])
     assert work.blocks.tolist() == [[0, 64, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_an_exact_twin_shows_exact_pictures(scene, task, configurations):
+    """Whatever else a vector twin does between its renderer and its observation."""
+    (configuration,) = configurations("A", 1)
+    shown = []
+    for exact in (False, True):
+        twin = VectorTwin(scene, task, n=1, domain=Domain(), seed=0, schema=SCHEMA, exact=exact)
+        twin.reset(0, configuration)
+        shown.append(twin.observe())
+        twin.close()
+    fast, exact = shown
+    np.testing.assert_array_equal(fast.proprio, exact.proprio)
+    difference = np.abs(fast.side.astype(int) - exact.side)
+    assert 0 < difference.mean() < 2.5 and (difference > 0).any(axis=-1).mean() > 0.05

@@ -7,7 +7,7 @@ from twin.render import kernels
 from twin.render.kernels import View, Workspace
 from twin.render.moving import MovingSplats
 from twin.render.rasterizer import layer_of
-from twin.render.shading import shade
+from twin.render.shading import eyes_of, shade
 
 
 class PosedSplats:
@@ -34,7 +34,6 @@ class PosedSplats:
         first = self._first_wrist if wrist else 0
         count = kernels.project(self.layer, first, view, width, height, work, row)
         if self._local.sh.shape[1]:
-            eye = -view.camera_from_base[:, :3].T @ view.camera_from_base[:, 3]
-            eyes = np.einsum("bji,bj->bi", self._rotations, eye - self._positions)
-            shade(self._local, self._body, eyes.astype(np.float32), work, row, count)
+            eyes = eyes_of(view, self._positions, self._rotations)
+            shade(self._local, self._body, eyes, work, row, count)
         return count

@@ -9,7 +9,7 @@ from twin.camera import Camera
 from twin.render import kernels
 from twin.render.interface import STOP, Picture, common_size
 from twin.render.kernels import BLOCK, FAR, Layer, View, Workspace
-from twin.render.shading import shade
+from twin.render.shading import eye_of, shade
 from twin.splats import Splats
 
 
@@ -54,8 +54,7 @@ def append(layer: Layer, view: View, width: int, height: int, work: Workspace, r
     """The same for a camera in the form of the kernels."""
     count = kernels.project(layer, 0, view, width, height, work, row)
     if layer.sh.shape[1]:
-        eye = -view.camera_from_base[:, :3].T @ view.camera_from_base[:, 3]
-        shade(layer, np.zeros(len(layer.means), np.int32), eye[None].astype(np.float32), work, row, count)
+        shade(layer, np.zeros(len(layer.means), np.int32), eye_of(view)[None], work, row, count)
     return count
 
 

@@ -8,16 +8,19 @@ import math
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from protos.schema import F32
-from twin.render.kernels import I32, JIT, Layer, Workspace, f32
-from twin.rotations import F64
+from twin.render.kernels import I32, JIT, Layer, View, Workspace, f32
 
 
-def eyes_of(positions: F64, rotations: F64, eye: NDArray[np.floating]) -> F32:
-    """A camera centre (3,) in the frames of bodies at `positions` (bodies, 3), `rotations` (bodies, 3, 3)."""
-    return np.einsum("bji,bj->bi", rotations, eye - positions).astype(np.float32)
+def eye_of(view: View) -> F32:
+    """The camera centre (3,) in the base frame."""
+    return -view.camera_from_base[:, :3].T @ view.camera_from_base[:, 3]
+
+
+def eyes_of(view: View, positions: F32, rotations: F32) -> F32:
+    """The camera centre in the frame of each body: (bodies, 3) from (bodies, 3) and (bodies, 3, 3)."""
+    return np.einsum("bji,bj->bi", rotations, eye_of(view) - positions).astype(np.float32)
 
 
 @numba.njit(**JIT)

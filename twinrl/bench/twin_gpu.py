@@ -100,9 +100,8 @@ def copy_bandwidth() -> float:
 
 def _rate(uploaded: "Uploaded", cameras: list[Camera]) -> float:
     """Pictures per second, from poses to bytes in CPU memory."""
-    frames, started = 0, 0.0
     uploaded.draw_bytes(cameras)
-    started = time.perf_counter()
+    frames, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < SLICE_S:
         uploaded.draw_bytes(cameras)
         frames += len(cameras)
