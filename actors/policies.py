@@ -22,6 +22,10 @@ class StoredPolicy:
         self._explore, self._generator = explore, generator_of(seed)
         self.window: int = self._actor.window
 
+    def seed(self, seed: int) -> None:
+        """Starts the policy's random numbers anew."""
+        self._generator = generator_of(seed)
+
     def ready(self) -> str:
         return ""
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "align": "find the base frame of a scene from the robot in its photos: coarse ICP, then its masks",
     "cut": "cut an object out of a scene: movable splats with a collision shape, the table closed behind it",
     "doctor": "try what this machine needs for its part, and say what is missing and what to do",
+    "probe": "try a policy in the twin from every cell of the grid, on many workers",
     "status": "say what the processes of a run or a cluster do, and who waits on whom",
     "serve": "serve the replay, the weights or the guide of a cluster",
     "certificates": "make the certificates and the token with which machines of a lab trust each other",

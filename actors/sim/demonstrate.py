@@ -17,9 +17,10 @@ from actors.interfaces import EpisodeResult
 from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
+from actors.sim.expert import TwinExpert
 from actors.sim.settings import DemonstrationSettings
 from protos.errors import TwinRLError
-from protos.schema import F32, Configuration, Observation, Outcome, Segment, Source
+from protos.schema import Configuration, Outcome, Segment, Source
 from protos.space import ConfigurationSpace
 from services.replay import ReplayWriter
 from twin import tasks
@@ -71,21 +72,6 @@ class DemonstrationQuota:
     @property
     def episodes(self) -> int:
         return sum(self._done.values())
-
-
-class TwinExpert:
-    """The twin's privileged expert as the loop's operator: it acts in every step."""
-
-    def __init__(self, twin: VectorTwin) -> None:
-        self._twin = twin
-        self._actions: F32 | None = None
-        self._seen: Observation | None = None
-
-    def override(self, slot: int, step: int, observation: Observation) -> F32:
-        if observation is not self._seen:
-            self._actions, self._seen = self._twin.expert_action(), observation
-        assert self._actions is not None
-        return self._actions[slot]
 
 
 def demonstrate(settings: DemonstrationSettings) -> int:

@@ -28,7 +28,8 @@ from twin import tasks
 log = logging.getLogger(__name__)
 
 WINDOW_EPISODES = 20
-ROUND_S = 0.5
+ROUND_S, ROUND_PER_ACTOR_S = 0.5, 0.01
+"""Between two rounds: asking hundreds of actors costs as much as their steps."""
 ANSWER_TIMEOUT_S = 1.0
 """Of one round: who answers later is heard in the next one."""
 TROUBLES = ("bad_observations", "quarantined_slots", "stalls", "restarts")
@@ -58,7 +59,7 @@ class Fleet:
         instruction = tasks.get(self.settings.world.task).instruction
         server = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=1000)(PolicyServer)
         self.server = server.options(name=POLICY_SERVER).remote(self.settings, instruction)
-        options: dict[str, Any] = {"num_cpus": self._cpus(), "max_restarts": -1, "max_concurrency": 4}
+        options: dict[str, Any] = {"num_cpus": self.settings.actor_cpus, "max_restarts": -1, "max_concurrency": 4}
         if self.settings.warm_start:
             options["runtime_env"] = warm_environment(self.settings.world)
         twin_actor = ray.remote(**options)(TwinActor)
@@ -82,7 +83,7 @@ class Fleet:
             totals = self.supervise()
             if 0 < self.settings.env_steps <= totals.get("steps", 0):
                 return
-            time.sleep(ROUND_S)
+            time.sleep(ROUND_S + ROUND_PER_ACTOR_S * self.settings.actors)
 
     def supervise(self) -> dict[str, float]:
         """One round: collect counters, probe who was away, begin and end lives of actors."""
@@ -151,11 +152,6 @@ class Fleet:
         if paused := self._watch.paused():
             waiting.append(_first_of(paused))
         return "; ".join(waiting)
-
-    def _cpus(self) -> float:
-        """What an actor asks of Ray; on a Ray of our own never so much that some would not be started."""
-        wanted = self.settings.cpus_per_actor
-        return min(wanted, 1 / self.settings.actors) if self.settings.ray_address == "local" else wanted
 
     def _weights(self) -> dict[str, float]:
         """What the policy server acts with; empty while it is away."""

@@ -20,7 +20,10 @@ THIN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX":
 
 
 def start_ray(address: str) -> None:
-    """Joins or starts Ray. A Ray of our own gets its own folder, so that several runs share a machine in peace."""
+    """Joins or starts Ray. A Ray of our own gets its own folder, so that several runs share a machine in peace.
+
+    Nobody may import ray before: it reads its environment then.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

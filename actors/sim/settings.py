@@ -69,6 +69,11 @@ class FleetSettings:
         if not 0 <= self.explore <= 1:
             raise InputError(f"explore={self.explore}: a standard deviation in action units, 0 to 1")
 
+    @property
+    def actor_cpus(self) -> float:
+        """What an actor asks of Ray; on a Ray of our own never so much that some would not be started."""
+        return min(self.cpus_per_actor, 1 / self.actors) if self.ray_address == "local" else self.cpus_per_actor
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
@@ -83,6 +88,39 @@ class EvaluationSettings:
     """Per region, spread over its cells."""
     twins: int = 20
     threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """A policy, or the task's expert, tried from every cell by many workers."""
+
+    world: TwinWorld
+    policy: Path | None
+    """Folder written by the learner; None tries the expert."""
+    out: Path
+    """One JSON line per episode."""
+    rollouts_per_cell: int = 5
+    workers: int = 2
+    cells: tuple[int, ...] = ()
+    """Only these; all of them when empty."""
+    cell_timeout_s: float = 600.0
+    """A worker that has no result for a cell by then is started anew, and the cell tried again."""
+    cpus_per_worker: float = 1.0
+    """What Ray reserves of a node's cores for a worker."""
+    ray_address: str = "local"
+    """"local" starts a Ray of its own; "auto" or host:port joins a running cluster."""
+
+    def __post_init__(self) -> None:
+        for name in ("rollouts_per_cell", "workers"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: at least 1")
+        if not self.cell_timeout_s > 0:
+            raise InputError(f"cell_timeout_s={self.cell_timeout_s}: must be above 0")
+
+    @property
+    def worker_cpus(self) -> float:
+        """What a worker asks of Ray; on a Ray of our own never so much that some would not be started."""
+        return min(self.cpus_per_worker, 1 / self.workers) if self.ray_address == "local" else self.cpus_per_worker
 
 
 @dataclass(frozen=True, kw_only=True)

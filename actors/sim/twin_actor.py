@@ -7,6 +7,7 @@ incarnation, which keeps them apart from the ones before.
 """
 
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ class TwinActor:
         """Counters and seconds of the loops; `error` is empty while they run."""
         counters = self._group.stats() if self._group is not None else {}
         return {
+            "pid": os.getpid(),
             "incarnation": self._incarnation,
             "began": self._thread is not None,
             "error": self._error,
@@ -97,7 +99,8 @@ class TwinActor:
         try:
             self._loop_until_stopped(avoid)
         except Exception as error:  # the root of this thread: reported by stats(), the fleet restarts the actor
-            self._error = f"{type(error).__name__}: {error}"
+            last_words = str(error).strip().splitlines()[-1:]  # an error of the policy server is a whole traceback
+            self._error = ": ".join([type(error).__name__, *last_words])
             log.exception("twin actor %d stopped", self._index)
 
     def _loop_until_stopped(self, avoid: Sequence[str]) -> None:

@@ -19,8 +19,8 @@ PAUSE_S = (1.0, 60.0)
 """Before the second life after a failure, and the longest; it doubles in between."""
 HEALTHY_S = 60.0
 """So long a life without a failure lets the ones before be forgotten."""
-START_S = 300.0
-"""Longest wait for an actor's first answer and for its first progress: hundreds of them may share two cores."""
+START_S, START_PER_ACTOR_S = 300.0, 10.0
+"""Longest wait for an actor's first answer, and for its first progress: Ray starts them one after the other."""
 
 
 def pause_s(failures: int) -> float:
@@ -48,7 +48,7 @@ class FleetWatch:
     """Judges actors 0 to n - 1. Knows nothing of Ray and of time but what it is told."""
 
     def __init__(self, actors: int, *, stall_s: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._stall_s, self._now = stall_s, now
+        self._stall_s, self._start_s, self._now = stall_s, START_S + START_PER_ACTOR_S * actors, now
         self._actors = [_Actor(heard=now(), moved=now()) for _ in range(actors)]
         self.restarts = 0
         self.stalls = 0
@@ -69,7 +69,7 @@ class FleetWatch:
     def silent(self, index: int) -> Verdict:
         """Judges an actor that did not answer in this round."""
         actor = self._actors[index]
-        limit = self._stall_s if actor.incarnation else START_S
+        limit = self._stall_s if actor.incarnation else self._start_s
         if actor.condemned or self._now() - actor.heard < limit:
             return ""
         self.stalls += 1
@@ -108,7 +108,7 @@ class FleetWatch:
         waits = bool(stats.get("waits_for") or stats.get("throttled"))
         if waits or len(turns) != len(actor.turns) or all(a > b for a, b in zip(turns, actor.turns, strict=True)):
             actor.turns, actor.moved = turns, now
-        limit = self._stall_s if actor.turns and min(actor.turns) > 1 else START_S
+        limit = self._stall_s if actor.turns and min(actor.turns) > 1 else self._start_s
         if now - actor.moved >= limit:
             self.stalls += 1
             stuck = [group for group, (a, b) in enumerate(zip(turns, actor.turns, strict=True)) if a == b]

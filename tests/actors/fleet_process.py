@@ -40,6 +40,29 @@ def tiny_policy() -> Policy:
     return policy
 
 
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process's children, and what the fork server of its Ray forked."""
+    found = psutil.Process(pid).children(recursive=True)
+    raylets = {process.pid for process in found if process.name() == "raylet"}
+    for server in psutil.process_iter(["cmdline"]):
+        command = " ".join(server.info["cmdline"] or [])
+        if "actors.sim.fork_server" in command and any(f"/{raylet}-" in command for raylet in raylets):
+            found += [server, *server.children(recursive=True)]
+    return found
+
+
+def workers_of(pid: int, name: str) -> list[int]:
+    """Process ids of Ray workers with an actor of that name, by the title that Ray gives them."""
+    found = []
+    for process in family_of(pid):
+        try:
+            if f"ray::{name}" in " ".join(process.cmdline()):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
 class FleetProcess:
     """A running fleet."""
 
@@ -55,25 +78,10 @@ class FleetProcess:
         return "" if self.status is None else self.status.waiting_for
 
     def family(self) -> list[psutil.Process]:
-        """Its children, and what the fork server of its Ray forked."""
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        raylets = {process.pid for process in found if process.name() == "raylet"}
-        for server in psutil.process_iter(["cmdline"]):
-            command = " ".join(server.info["cmdline"] or [])
-            if "actors.sim.fork_server" in command and any(f"/{raylet}-" in command for raylet in raylets):
-                found += [server, *server.children(recursive=True)]
-        return found
+        return family_of(self.process.pid)
 
     def workers(self, name: str) -> list[int]:
-        """Process ids of Ray workers with an actor of that name, by the title that Ray gives them."""
-        found = []
-        for process in self.family():
-            try:
-                if f"ray::{name}" in " ".join(process.cmdline()):
-                    found.append(process.pid)
-            except psutil.Error:
-                continue
-        return found
+        return workers_of(self.process.pid, name)
 
     def end(self) -> None:
         family = self.family() if self.process.poll() is None else []

@@ -6,9 +6,10 @@ import pytest
 
 from actors.sim.fault_log import FaultLog
 from actors.sim.groups import shares
-from actors.sim.watch import HEALTHY_S, PAUSE_S, START_S, FleetWatch, pause_s
+from actors.sim.watch import HEALTHY_S, PAUSE_S, START_PER_ACTOR_S, START_S, FleetWatch, pause_s
 
 STALL_S = 60.0
+FIRST_S = START_S + START_PER_ACTOR_S
 
 
 class Clock:
@@ -71,15 +72,15 @@ def test_one_that_waits_for_somebody_is_not_stalled(stepping, who):
 def test_a_first_step_may_take_long():
     actor = Actor()
     actor.say()
-    assert actor.say(START_S - 1, began=True, turns=[1]) == ""
-    assert actor.say(START_S) == "kill"
+    assert actor.say(FIRST_S - 1, began=True, turns=[1]) == ""
+    assert actor.say(FIRST_S) == "kill"
 
 
 def test_one_that_does_not_answer_is_killed(stepping):
     assert stepping.silent(STALL_S - 1) == "" and stepping.silent(1.0) == "kill"
     assert "no answer for 60 s" in stepping.watch.reason(0)
     fresh = Actor()
-    assert fresh.silent(START_S - 1) == "" and fresh.silent(1.0) == "kill"
+    assert fresh.silent(FIRST_S - 1) == "" and fresh.silent(1.0) == "kill"
 
 
 def test_failures_in_a_row_are_paused_longer_and_longer(stepping):

@@ -31,6 +31,7 @@ PINS: Mapping[str, tuple[str, ...]] = {
     "reverb": ("dm-reverb==0.14.0", "tensorflow==2.15.1", "numpy==1.26.4"),
     "torchrl": ("torchrl==0.14.1", "tensordict==0.14.3", "torch==2.13.0", "numpy==2.4.6"),
     "ray": ("ray==2.60.0", "numpy==2.4.6"),
+    "robosuite": ("robosuite==1.5.2", "mujoco==3.3.7"),
 }
 """An environment each: dm-reverb needs an older numpy than the others."""
 REUSE_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 36)}

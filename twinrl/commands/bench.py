@@ -1,4 +1,4 @@
-"""`twinrl bench replay|weights|faults|joins|policy|learner|learning`: measures, and prints tables as markdown."""
+"""`twinrl bench replay|weights|faults|joins|policy|learner|learning|twin`: measures, and prints tables as markdown."""
 
 import sys
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ BENCHES = {
     "policy": "time and memory of forward passes, beside the arithmetic floor, and what shortens them",
     "learner": "time and memory of updates, inside RLlib and outside, beside a plain one and the floor",
     "learning": "does it learn: SFT and twin RL over seeds, with and without parts of the RL stage",
+    "twin": "twin steps by stage and beside other simulators; fleets of twin actors, some of them killed",
 }
 
 

@@ -1,0 +1,153 @@
+"""`twinrl probe`: how often a policy succeeds from every cell of the grid, in the twin, on many workers.
+
+twinrl probe runs/demo --rollouts-per-cell 5 --workers 8
+twinrl probe sft/policy --scene scene --task insert_hexagon_block
+twinrl probe expert --scene scene
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from actors.sim.settings import ProbeSettings, TwinWorld
+from protos.errors import InputError
+from protos.schema import Outcome, Schema
+from protos.status import StatusFile
+from twinrl.progress import Progress
+
+if TYPE_CHECKING:
+    from actors.sim.probe import Findings
+    from protos.space import ConfigurationSpace
+
+EXPERT = "expert"
+NEWEST_FIRST = ("real_rl", "twin_rl", "sft_ab", "sft_a")
+"""Stages of a run that leave a policy."""
+BLIND_PX = 16
+"""The expert looks at no picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Try a policy (or the task's expert) in the twin from every cell, and say how often it succeeds in each."""
+
+    what: tyro.conf.Positional[str]
+    """Folder of a policy, of a run (its newest policy is tried), or the word "expert"."""
+    scene: Path | None = None
+    """Scene folder of the twin; a run's own by default."""
+    task: str = "pick_and_place"
+    domain: str = "twin"
+    """Dynamics and looks of the twin."""
+    seed: int = 0
+    """Decides the starts of every cell."""
+    rollouts_per_cell: int = 5
+    workers: int = 2
+    """Processes that try cells; the results do not depend on their number."""
+    cells: Annotated[tuple[int, ...], tyro.conf.arg(metavar="CELL …")] = ()
+    """Only these cells."""
+    cell_timeout_s: float = 600.0
+    """A cell without results by then is tried again by a new process."""
+    ray: str = "local"
+    """"local", or "auto" or host:port of a cluster."""
+    out: Path | None = None
+    """File for one JSON line per episode; beside the policy by default."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    command = tyro.cli(Probe, prog="twinrl probe", args=arguments)
+    settings = settings_of(command)
+    from actors.sim.probe import probe
+    from twin import tasks
+
+    space = tasks.get(command.task).space
+    wanted = len(settings.cells) or space.cells
+    stop, status = _stopped_by_signals(), StatusFile()
+    with Progress(["probe"]) as progress, progress.stage("probe", total=wanted, unit="cells") as stage:
+
+        def show(findings: "Findings") -> None:
+            done, episodes = len(findings.results), findings.episodes()
+            success = sum(one.outcome is Outcome.SUCCESS for one in episodes) / max(len(episodes), 1)
+            stage.update(done, success=success, again=sum(findings.failures.values()))
+            status.write(doing="probe", cells=done, episodes=len(episodes), success=success)
+
+        findings = probe(settings, stop=stop.is_set, show=show)
+    sys.stdout.write(table_of(findings, space, wanted) + f"\n{settings.out}\n")
+    return 0 if len(findings.results) == wanted else 2
+
+
+def settings_of(command: Probe) -> ProbeSettings:
+    """What the workers do; InputError when policy or scene is not to be found."""
+    folder = None if command.what == EXPERT else _policy_in(Path(command.what))
+    scene = command.scene or Path(command.what) / "scene"
+    if not (scene / "scene.toml").is_file():
+        raise InputError(f"{scene}: no scene folder; name one with --scene")
+    world = TwinWorld(
+        scene=scene.absolute(), task=command.task, domain=command.domain, seed=command.seed, schema=_schema_of(folder)
+    )
+    out = command.out or (folder.parent if folder else Path()) / f"probe_{folder.name if folder else EXPERT}.jsonl"
+    return ProbeSettings(
+        world=world,
+        policy=folder and folder.absolute(),
+        out=out,
+        rollouts_per_cell=command.rollouts_per_cell,
+        workers=command.workers,
+        cells=command.cells,
+        cell_timeout_s=command.cell_timeout_s,
+        ray_address=command.ray,
+    )
+
+
+def _policy_in(folder: Path) -> Path:
+    """The folder itself when it is a policy's, else the newest policy of the run in it."""
+    choices = [folder, folder / "policy", *(folder / stage / "policy" for stage in NEWEST_FIRST)]
+    for choice in choices:
+        if (choice / "manifest.json").is_file():
+            return choice
+    raise InputError(f"{folder}: neither a policy folder nor a run with a policy, nor the word {EXPERT!r}")
+
+
+def _schema_of(policy: Path | None) -> Schema:
+    if policy is None:
+        return Schema(side_px=BLIND_PX, wrist_px=BLIND_PX)
+    from policy.checkpoint import policy_settings
+
+    octo = policy_settings(policy).octo
+    return replace(Schema(), side_px=octo.side_px, wrist_px=octo.wrist_px)
+
+
+def _stopped_by_signals() -> threading.Event:
+    """Set by Ctrl-C and by a supervisor; what is done by then is written."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def table_of(findings: "Findings", space: "ConfigurationSpace", wanted: int) -> str:
+    """Successes of every cell, laid out as the grid lies: rows along x, columns along y."""
+    lines: list[str] = []
+    per_region = space.rows * space.columns
+    for number, region in enumerate(space.regions):
+        lines += ["", f"region {region}"]
+        for row in range(space.rows):
+            first = number * per_region + row * space.columns
+            lines.append(" ".join(f"{_cell(findings, first + column):>7}" for column in range(space.columns)))
+        results = [one for cell, some in findings.results.items() if cell // per_region == number for one in some]
+        successes = sum(one.outcome is Outcome.SUCCESS for one in results)
+        lines.append(f"{successes} of {len(results)} succeeded")
+    lines += [f"cell {cell} was given up: {reason}" for cell, reason in sorted(findings.given_up.items())]
+    if len(findings.results) + len(findings.given_up) < wanted:
+        lines.append(f"stopped with {len(findings.results)} of {wanted} cells done")
+    return "\n".join(lines)
+
+
+def _cell(findings: "Findings", cell: int) -> str:
+    results = findings.results.get(cell)
+    if results is None:
+        return "-"
+    return f"{sum(one.outcome is Outcome.SUCCESS for one in results)}/{len(results)}"
