@@ -97,9 +97,10 @@ def usable(task: Task, recorded: Iterable[Recorded], plan: ExpansionPlan) -> lis
             refused.append(error)
         else:
             kept.append(made)
+    if not refused and not kept:
+        raise InputError(f"no successful episode of {task.name} to expand")
     if not kept:
-        reason = f"; the first: {refused[0]}" if refused else ""
-        raise InputError(f"none of {len(refused)} successful episodes can be expanded{reason}")
+        raise InputError(f"none of {len(refused)} successful episodes can be expanded; the first: {refused[0]}")
     return kept
 
 

@@ -25,7 +25,7 @@ LINGER_STEPS = 12
 Deliver = Callable[[list[Segment]], None]
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Attempt:
     """A plan that is being driven."""
 
@@ -61,7 +61,7 @@ class PlanQueue:
         """A configuration with a plan, in the region that lacks most and the cell that was tried least."""
         while (region := self._region()) is not None:
             configuration = self._task.space.sample(self._rng, cell=self._cell(region))
-            for attempt in range(self._attempts):
+            for attempt in range(min(self._attempts, self._expander.choices)):
                 plan = self._expander.plan(configuration, attempt)
                 if isinstance(plan, Plan):
                     self._open.append(Attempt(plan=plan, tracker=Tracker(self._task, plan)))

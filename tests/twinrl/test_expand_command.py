@@ -89,7 +89,7 @@ def test_too_few_is_an_error_that_says_why_and_keeps_what_there_is(demos, tmp_pa
     [
         ((), "--out FOLDER for a dataset, or --to URL"),
         (("--out", "x", "--accept", "C", "1"), "region 'C'"),
-        (("--out", "x", "--region", "B"), "none of 0 successful episodes"),
+        (("--out", "x", "--region", "B"), "no successful episode of pick_and_place"),
         (("--out", "x", "--task", "juggle"), "task 'juggle'"),
     ],
 )

@@ -73,7 +73,7 @@ class Expander:
         """From the demonstration that is `attempt`-nearest to the configuration, 0 the nearest."""
         names = (*self._task.bodies, TOOL)
         order = sorted(range(len(self._known)), key=lambda k: cost(self._known[k][0], configuration, names))
-        demonstration, found = self._known[order[attempt % len(order)]]
+        demonstration, found = self._known[order[attempt]]
         moves = anchor_moves(demonstration, found, self._task, configuration)
         moved = _allowed(bent(demonstration.path, found, moves), self._task)
         if moved is None:
@@ -86,6 +86,11 @@ class Expander:
         if reason is not None:
             return Refused(reason)
         return Plan(configuration=configuration, path=path, demonstration=demonstration.name, planned=planned)
+
+    @property
+    def choices(self) -> int:
+        """How many demonstrations there are to plan from."""
+        return len(self._known)
 
     @property
     def checks(self) -> PathChecks:
