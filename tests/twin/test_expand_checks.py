@@ -66,6 +66,7 @@ def test_a_free_motion_keeps_its_distance_from_the_cube_and_the_table():
     low = straight((x, y - 0.25, 0.014), (x, y - 0.15, 0.014))
     assert checks(clearance_m=0.001).is_free(low, POSES, {})
     assert not checks(clearance_m=0.02).is_free(low, POSES, {})
+    assert not checks().is_free(straight((x, y - 0.15, 0.03), (x, y + 0.15, 0.03), count=2), POSES, {})
     away = POSES | {"cube": pose_of((x, y - 0.6, 0.018), np.eye(3))}
     assert checks().is_free(through, away, {})
     carried = {"cube": pose_of((0, 0, 0.06), np.eye(3))}  # 6 cm below the tool: it would be dragged over the table

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from twin.camera import pose_of
 from twin.expand.clearance import Clearance
 from twin.expand.path import ToolPath, angle_between
-from twin.expand.planner import Check
+from twin.expand.planner import METRES_PER_RAD, RESOLUTION_M, Check
 from twin.expand.reasons import Reason
 from twin.expand.settings import ExpansionSettings
+from twin.expand.timing import evenly
 from twin.kinematics import Kinematics
 from twin.randomize import Domain
 from twin.robots.base import Robot
@@ -68,7 +70,8 @@ class PathChecks:
         """Whether a free motion keeps its distance. `carried` maps the body that is held to tcp_from_body (4, 4)."""
         check = self.pose_check(poses, carried)
         near: F64 | None = self.joints(path.pose(0))
-        for position, rotation in zip(path.positions, path.rotations, strict=True):
+        dense = evenly(path, (RESOLUTION_M, RESOLUTION_M / METRES_PER_RAD), 1.0)
+        for position, rotation in zip(dense.positions, dense.rotations, strict=True):
             near = check(position, rotation, near) if near is not None else None
         return near is not None
 
@@ -82,7 +85,7 @@ class PathChecks:
             if not reached:
                 return None
             for name, tcp_from_body in carried.items():
-                self._world.place({name: _pose(position, rotation) @ tcp_from_body})
+                self._world.place({name: pose_of(position, rotation) @ tcp_from_body})
             self._world.move(joints, 0.5 if carried else 1.0)
             gaps = [self._world.of_arm(bodies, margin), self._world.of_fingers(bodies, margin)]
             gaps += [self._world.of_held(name, bodies, margin) for name in carried]
@@ -104,9 +107,3 @@ class PathChecks:
 
     def _at_limit(self, joints: F64) -> bool:
         return bool((np.abs(self._range - joints[:, None]) < LIMIT_RAD).any())
-
-
-def _pose(position: F64, rotation: F64) -> F64:
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation, position
-    return pose

@@ -1,0 +1,57 @@
+"""Every task's demonstrations can be expanded: from the expert's in region A to both regions."""
+
+from contextlib import closing
+
+import pytest
+
+from actors.loop import EpisodeLoop
+from actors.policies import NoPolicy
+from actors.recorder import EpisodeRecorder, EpisodeTags
+from actors.sim.demonstrate import DemonstrationQuota, TwinExpert
+from actors.sim.expand import check_complete, expand_in_twin, usable
+from actors.sim.settings import ExpansionPlan, TwinWorld
+from protos.schema import Outcome, Schema, Source
+from twin import tasks
+from twin.env import VectorTwin
+from twin.expand import ExpansionSettings
+from twin.randomize import DOMAINS
+from twin.scene import Scene, synthetic_scene
+from twinrl.expansion import episode_of
+
+SMALL = Schema(side_px=16, wrist_px=16)
+SHOWN = 3
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene")
+    synthetic_scene(0.03).save(folder)
+    return folder
+
+
+def shown_by_the_expert(scene, task):
+    twin = VectorTwin(Scene.load(scene), task, n=SHOWN, domain=DOMAINS["twin"], seed=0, schema=SMALL)
+    quota = DemonstrationQuota(task.space, {"A": SHOWN}, seed=0)
+    tags = EpisodeTags(actor="e", incarnation="0", task=task.name, scene="s", instruction="", source=Source.TWIN)
+    with closing(twin):
+        EpisodeLoop(twin, NoPolicy(), quota, EpisodeRecorder(tags), quota, TwinExpert(twin)).run(lambda: False)
+    episodes = {}
+    for segment in quota.accepted:
+        episodes.setdefault(segment.episode, []).append(segment)
+    return [episode_of(segments) for segments in episodes.values()]
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_a_task_shown_in_a_is_done_in_both_regions(scene, name):
+    task = tasks.get(name)
+    plan = ExpansionPlan(
+        episodes={"A": 2, "B": 3}, disturbance=0.0, twins=5, how=ExpansionSettings(planned=0.5, tries_per_episode=3)
+    )
+    demonstrations = usable(task, shown_by_the_expert(scene, task), plan)
+    assert len(demonstrations) == SHOWN
+    episodes = []
+    coverage = expand_in_twin(TwinWorld(scene=scene, task=name, schema=SMALL), demonstrations, plan, episodes.append)
+    check_complete(coverage, plan)
+    assert coverage.rate > 0.6
+    assert all(segments[-1].outcome is Outcome.SUCCESS for segments in episodes)
+    assert all(segments[0].instruction == task.instruction for segments in episodes)
