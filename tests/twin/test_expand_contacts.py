@@ -125,5 +125,16 @@ def test_a_path_without_a_grasp_or_with_one_in_the_air_is_refused(task):
     with pytest.raises(InputError, match="never closes"):
         contacts(replace(shown, path=open_path), task, RADIUS_M)
     elsewhere = replace(shown, configuration=configuration(cube=(-0.55, -0.19, 0.018, 0.0)))
-    with pytest.raises(InputError, match="farther than"):
+    with pytest.raises(InputError, match=r"grasps at step \d+, farther than 0.12 m from cube"):
         contacts(elsewhere, task, RADIUS_M)
+
+
+def test_a_grasp_that_slips_on_the_way_is_refused(task):
+    """The object then lies where nobody has seen it."""
+    shown = demonstration()
+    closed = shown.path.closed.copy()
+    slip = int(np.flatnonzero(closed)[0]) + 4
+    closed[slip : slip + 3] = False
+    slipped = replace(shown, path=replace(shown.path, closed=closed))
+    with pytest.raises(InputError, match=rf"lets go at step {slip}, farther than 0.12 m from target"):
+        contacts(slipped, task, RADIUS_M)

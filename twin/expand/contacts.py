@@ -10,8 +10,9 @@ mark to be wiped away; several that lie together are one). The tool keeps its pa
 lies between contacts is free.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -24,8 +25,9 @@ from twin.rotations import F64
 from twin.tasks.base import TOOL, Task
 
 Kind = Literal["start", "grasp", "visit", "release"]
-GRASP_REACH_M = 0.12
-"""A gripper that closes farther than this from every object grasps nothing."""
+MEETING_M = 0.12
+"""A gripper that closes farther than this from every object grasps nothing; what it lets go of farther than this from
+every other body slipped away."""
 VISIT_M = 0.04
 """What is held comes to a fixed body when their origins are this near, seen from above."""
 
@@ -54,8 +56,8 @@ def contacts(demonstration: Demonstration, task: Task, radius_m: float) -> list[
     """The contacts of a demonstration, in order and apart from each other; the first is the start of the tool.
 
     A contact reaches `radius_m` of tool travel to either side of its events; the last one reaches to the path's end.
-    Visits that are within this distance of each other are one contact. Raises InputError when the gripper closes away
-    from every object, or nothing is ever done.
+    Visits that are within this distance of each other are one contact. Raises InputError when the gripper closes or
+    opens away from every body, or nothing is ever done.
     """
     path = demonstration.path
     found = _grouped(_events(demonstration, task), path, radius_m)
@@ -101,48 +103,41 @@ def _events(demonstration: Demonstration, task: Task) -> list[Contact]:
     path, poses = demonstration.path, body_poses(task, demonstration.configuration)
     changes = [int(step) for step in np.flatnonzero(np.diff(path.closed.astype(int))) + 1]
     found: list[Contact] = []
-    for number, step in enumerate(changes):
-        if not path.closed[step]:
-            continue
-        held = _nearest(poses, task.free_bodies, path.positions[step])
-        if held is None or np.linalg.norm(poses[held][:3, 3] - path.positions[step]) > GRASP_REACH_M:
-            raise InputError(
-                f"demonstration {demonstration.name}: the gripper closes at step {step}, "
-                f"farther than {GRASP_REACH_M} m from every object ({', '.join(task.free_bodies)})"
-            )
-        found.append(_contact("grasp", held, poses[held], step))
-        until = changes[number + 1] if number + 1 < len(changes) else len(path) - 1
-        released = number + 1 < len(changes)
-        tcp_from_held = invert(path.pose(step)) @ poses[held]
-        carried = np.stack([path.pose(at) @ tcp_from_held for at in range(step, until + 1)])
-        found += _while_held(carried, step, poses, task, held=held, released=released)
+    for close, release in zip_longest(changes[::2], changes[1::2]):
+        end = len(path) - 1 if release is None else release
+        held = _nearest(poses, task.free_bodies, path.positions[close], f"{demonstration.name} grasps at step {close}")
+        tcp_from_held = invert(path.pose(close)) @ poses[held]
+        carried = np.stack([path.pose(at) @ tcp_from_held for at in range(close, end + 1)])
+        others = [name for name in task.bodies if name != held]
+        what = f"{demonstration.name} lets go at step {end}"
+        goal = None if release is None else _nearest(poses, others, carried[-1][:3, 3], what)
+        found.append(_contact("grasp", held, poses[held], close))
+        fixed = {name: poses[name] for name in task.fixed_bodies if name != goal}
+        found += _visits(carried if goal is None else carried[:-1], close, fixed)
+        if goal is not None:
+            found.append(_contact("release", goal, poses[goal], end))
         poses[held] = carried[-1]
     return found
 
 
-def _while_held(
-    carried: F64, grasped: int, poses: Mapping[str, F64], task: Task, *, held: str, released: bool
-) -> list[Contact]:
-    """Fixed bodies that a held one (poses (k, 4, 4) from step `grasped` on) comes to, and where it is let go."""
-    places = carried[:, :3, 3]
-    end, others = grasped + len(carried) - 1, [name for name in task.bodies if name != held]
-    goal = _nearest(poses, others, places[-1]) if released else None
-    visits = []
-    for name in task.fixed_bodies:
-        apart = np.linalg.norm(places[:, :2] - poses[name][:2, 3], axis=1)
-        step = grasped + int(np.argmin(apart))
-        if name != goal and apart.min() <= VISIT_M and grasped < step:
-            visits.append(_contact("visit", name, poses[name], step))
-    visits.sort(key=lambda visit: visit.event)
-    if not released:
-        return visits
-    anchor, pose = (held, carried[-1]) if goal is None else (goal, poses[goal])
-    return [visit for visit in visits if visit.event < end] + [_contact("release", anchor, pose, end)]
+def _visits(carried: F64, grasped: int, fixed: Mapping[str, F64]) -> list[Contact]:
+    """Fixed bodies that a held one, at poses (k, 4, 4) from step `grasped` on, comes to; in the order of the steps."""
+    found = []
+    for name, pose in fixed.items():
+        apart = np.linalg.norm(carried[:, :2, 3] - pose[:2, 3], axis=1)
+        step = int(np.argmin(apart))
+        if apart[step] <= VISIT_M and step > 0:
+            found.append(_contact("visit", name, pose, grasped + step))
+    return sorted(found, key=lambda visit: visit.event)
 
 
-def _nearest(poses: Mapping[str, F64], names: tuple[str, ...] | list[str], place: F64) -> str | None:
-    """The body whose origin is nearest to a place (3,)."""
-    return min(names, key=lambda name: float(np.linalg.norm(poses[name][:3, 3] - place)), default=None)
+def _nearest(poses: Mapping[str, F64], names: Sequence[str], place: F64, what: str) -> str:
+    """The body whose origin is nearest to a place (3,). Raises InputError when none is near."""
+    apart = {name: float(np.linalg.norm(poses[name][:3, 3] - place)) for name in names}
+    best = min(apart, key=lambda name: apart[name], default=None)
+    if best is None or apart[best] > MEETING_M:
+        raise InputError(f"demonstration {what}, farther than {MEETING_M} m from {', '.join(names) or 'any body'}")
+    return best
 
 
 def _contact(kind: Kind, anchor: str, pose: F64, step: int) -> Contact:

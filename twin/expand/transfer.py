@@ -41,9 +41,7 @@ def anchor_moves(
     held, tcp_from_held = "", np.eye(4)
     for contact in found[1:]:
         event = path.pose(contact.event)
-        if contact.anchor == held:  # put down where nothing else is
-            moves.append(moves[-1])
-        elif len(contact.anchors) > 1:
+        if len(contact.anchors) > 1:
             moves.append(group_move(contact.anchors, poses))
         else:
             ways = _ways(poses[contact.anchor], contact.anchors[contact.anchor], task.symmetries.get(contact.anchor, 1))
