@@ -8,7 +8,7 @@ Episodes go through one at a time, so neither side need fit into memory.
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,10 +130,13 @@ def recorded(episode: Episode) -> RecordedEpisode:
     )
 
 
-def replay_episodes(settings: ReplaySettings, schema: Schema, buffers: Sequence[Buffer]) -> Iterator[Episode]:
+def replay_episodes(
+    settings: ReplaySettings, schema: Schema, buffers: Sequence[Buffer]
+) -> Generator[Episode, None, None]:
     """The episodes that are in some buffers now, with their frames; those still under way are left out.
 
-    One is decoded at a time. Raises Unreachable, also when one of several shards does not answer, and SchemaMismatch.
+    One is decoded at a time; close it when not all are read. Raises Unreachable, also when one of several shards does
+    not answer, and SchemaMismatch.
     """
     arrived = deque[Track]()
     shards = Shards(

@@ -20,7 +20,7 @@ from twin.randomize import DOMAINS
 from twin.scene import synthetic_scene
 from twinrl.commands import fidelity as command
 from twinrl.expansion import episode_of
-from twinrl.fidelity.measure import of_domains, of_recorded
+from twinrl.fidelity.measure import motions_of_recorded, of_domains, pictures_of_recorded
 from twinrl.fidelity.probes import World, before_grasp, pulses, recorded_situations, situations
 from twinrl.report import write_report
 from twinrl.settings import RunSettings
@@ -94,7 +94,8 @@ def test_recorded_episodes_are_set_up_again_up_to_their_grasp(recorded):
 
 
 def test_recorded_episodes_tell_the_same_as_the_domains(recorded):
-    images, response = of_recorded(world("twin"), [episode_of(segments) for segments in recorded])
+    episodes = [episode_of(segments) for segments in recorded]
+    images, response = pictures_of_recorded(world("twin"), episodes), motions_of_recorded(world("twin"), episodes)
     assert response.axes["y"].gain == pytest.approx(0.85, abs=0.06)
     assert 30 < response.axes["y"].delay_ms < 200
     assert 25 < images["side"].psnr_db < 40
@@ -109,7 +110,7 @@ def test_a_finished_run_is_measured_and_its_report_shows_it(recorded, tmp_path, 
         with ReplayWriter(settings, SMALL, actor="arm", spool=None) as writer:
             for segments in recorded:
                 for segment in segments:
-                    writer.add(segment, ("demo",))
+                    writer.add(segment, ("demo", "real"))
             assert writer.flush(20) == 0
     (folder / "eval").mkdir()
     for name, shift in (("twin_rl_twin", 0), ("before_standin", 1)):
@@ -127,6 +128,7 @@ def test_a_finished_run_is_measured_and_its_report_shows_it(recorded, tmp_path, 
     assert told == json.loads((folder / "fidelity.json").read_text())
     assert told["success"]["spearman"] > 0.9
     assert set(told["images"]) == {"side", "wrist"}
+    assert told["response"]["sequences"] == 6
     page = write_report(folder).read_text()
     assert "Fidelity of the twin" in page and "Success by cell, Spearman" in page
 

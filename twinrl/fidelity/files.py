@@ -8,16 +8,18 @@ import json
 import math
 from contextlib import closing
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from learner.datasets.export import replay_episodes
 from protos.durable import write_durably
 from protos.errors import InputError
-from protos.schema import Schema, Source
-from services.replay import Episode, ReplayReader, ReplaySettings
+from protos.schema import Buffer, Schema, Source
+from services.replay import Episode, ReplaySettings
 from twin import tasks
 from twin.scene import Scene
-from twinrl.fidelity.measure import Fidelity, of_recorded, of_success
+from twinrl.fidelity.measure import Fidelity, motions_of_recorded, of_success, pictures_of_recorded
 from twinrl.fidelity.probes import World
 from twinrl.fidelity.verdict import rows
 from twinrl.report.inputs import EVALUATIONS, read_run_files
@@ -27,7 +29,7 @@ PAIRS = (("twin_rl_twin", "before_standin"),)
 """Evaluations of one policy in the twin and in the other world, the first that is there counts."""
 TWIN, OTHER = "twin", "arm"
 EPISODES = 40
-"""Of the arm, the first ones: demonstrations, which are the same in every run of a setting."""
+"""Of the arm and a buffer, at most; the first ones."""
 
 
 def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: int) -> Fidelity:
@@ -35,14 +37,15 @@ def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: i
     run = read_run_files(folder)
     pair = next((pair for pair in PAIRS if all(run.evaluations[name] for name in pair)), None)
     success = None if pair is None else of_success(*(run.evaluations[name] for name in pair))
-    recorded = _of_arm(replay, schema)
-    if success is None and not recorded:
+    shown, acted = (_of_arm(replay, schema, buffer) for buffer in ("demo", "real"))
+    if success is None and not shown:
         raise InputError(f"{folder}: no policy was tried in both worlds, and no episode of the arm was kept")
     images, response = None, None
-    if recorded:
-        scene, task = Scene.load(folder / "scene"), tasks.get(recorded[0].task)
+    if shown:
+        scene, task = Scene.load(folder / "scene"), tasks.get(shown[0].task)
         twin = World(scene=scene, task=task, domain="twin", schema=schema, seed=seed)
-        images, response = of_recorded(twin, recorded)
+        images = pictures_of_recorded(twin, shown)
+        response = motions_of_recorded(twin, acted)
     policy = "" if pair is None else EVALUATIONS[pair[0]][0]
     return Fidelity(first=TWIN, second=OTHER, policy=policy, success=success, images=images, response=response)
 
@@ -65,13 +68,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _of_arm(replay: ReplaySettings, schema: Schema) -> list[Episode]:
-    """Episodes of the arm in the buffer "demo"; those in which the operator showed the task."""
-    reader = ReplayReader(
-        replay, schema, buffers=("demo",), gamma=1.0, n_step=1, capacity={}, keep_frames=("demo",), name="fidelity"
-    )
-    with closing(reader):
-        while reader.poll():
-            pass
-        found = reader.episodes("demo", lambda each: each.source is Source.REAL and bool(each.configuration.poses))
-    return found[:EPISODES]
+def _of_arm(replay: ReplaySettings, schema: Schema, buffer: Buffer) -> list[Episode]:
+    """The arm's first episodes in a buffer: in "demo" those of the operator, in "real" those of policies."""
+    with closing(replay_episodes(replay, schema, (buffer,))) as episodes:
+        of_arm = (each for each in episodes if each.source is Source.REAL and each.configuration.poses)
+        return list(islice(of_arm, EPISODES))

@@ -53,12 +53,19 @@ def of_domains(first: World, second: World) -> tuple[dict[str, ImageDistance], S
     return images, step_response(first.paths(starts, actions), second.paths(starts, actions))
 
 
-def of_recorded(twin: World, episodes: Sequence[Recorded]) -> tuple[dict[str, ImageDistance], StepResponse | None]:
-    """Looks and motions of the twin against recorded episodes, of which there is at least one."""
+def pictures_of_recorded(twin: World, episodes: Sequence[Recorded]) -> dict[str, ImageDistance]:
+    """Looks of the twin against recorded episodes, of which there is at least one."""
     starts, seen = recorded_situations(episodes)
-    images = _images(twin.pictures(starts), seen)
+    return _images(twin.pictures(starts), seen)
+
+
+def motions_of_recorded(twin: World, episodes: Sequence[Recorded]) -> StepResponse | None:
+    """Motions of the twin under the actions of recorded episodes; None when every one of them grasps at once.
+
+    The actions must be all that moved the tool: not those of demonstrations that were disturbed on purpose.
+    """
     starts, actions, measured = recorded_motions(episodes)
-    return images, step_response(twin.paths(starts, actions), measured) if actions else None
+    return step_response(twin.paths(starts, actions), measured) if actions else None
 
 
 def _images(first: Observation, second: Observation) -> dict[str, ImageDistance]:
