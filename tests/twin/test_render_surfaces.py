@@ -1,4 +1,6 @@
-"""Splats on meshes: convex hulls of scanned objects are drawn like the simple shapes."""
+"""Splats on meshes and of scans: convex hulls are drawn like the simple shapes, scans as they are or thinned."""
+
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from protos.errors import SceneError
 from twin import surfaces
-from twin.render.moving import moving_splats
+from twin.render.moving import SCANNED_SPLATS, moving_splats
 from twin.robots.ur5e import UR5E
 from twin.rotations import about_z, quaternion_from_matrix
 
@@ -62,3 +64,17 @@ def test_a_mesh_geom_is_covered_where_mujoco_puts_it(task):
 def test_a_shape_that_cannot_be_drawn_is_named(task):
     with pytest.raises(SceneError, match="mjGEOM_ELLIPSOID"):
         moving_splats(model_with('<geom type="ellipsoid" size=".01 .02 .03"/>'), UR5E, task)
+
+
+def test_a_scanned_body_is_thinned_where_pictures_must_be_cheap(task):
+    points, normals = surfaces.box([0.03, 0.03, 0.03], 0.0007)
+    scan = surfaces.surface_splats((points, normals), 0.0007, (0.9, 0.1, 0.1))
+    scanned = replace(task, splats={"cube": scan})
+    model = model_with('<geom type="box" size=".03 .03 .03"/>')
+    body = model.body("cube").id
+    whole, thin = (moving_splats(model, UR5E, scanned, thin=thin) for thin in (False, True))
+    assert (whole.body == body).sum() == len(scan) > 2 * SCANNED_SPLATS
+    few = thin.splats[thin.body == body]
+    assert SCANNED_SPLATS / 3 < len(few) <= SCANNED_SPLATS
+    np.testing.assert_allclose(np.abs(few.means).max(1), 0.03, atol=0.002)
+    assert (thin.body != body).sum() == (whole.body != body).sum()

@@ -3,8 +3,8 @@
     physics ─► poses ─► moving splats ─┬─► side: background drawn once per camera pose ─┐
                                        └─► wrist: small static layer ───────────────────┴─► sensor ─► images
 
-By default the cost of a picture does not depend on the size of the scan; with `exact` the pictures are those of a full
-render of all splats, for evaluation and as the yardstick of the fast ones.
+By default the cost of a picture does not depend on the size of the scan or of scanned objects, which are merged; with
+`exact` the pictures are those of a full render of all splats, for evaluation and as the yardstick of the fast ones.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +62,7 @@ class TwinRenderer:
         self._camera_from_gripper = invert(gripper_from_tcp @ scene.wrist.tcp_from_camera)
         self.side: U8 = np.zeros((physics.n, schema.side_px, schema.side_px, 3), np.uint8)
         self.wrist: U8 = np.zeros((physics.n, schema.wrist_px, schema.wrist_px, 3), np.uint8)
-        moving = moving_splats(physics.model, physics.robot, physics.task)
+        moving = moving_splats(physics.model, physics.robot, physics.task, thin=not exact)
         self._buffers = [self._make_buffers(PosedSplats(moving)) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="splats") if threads > 1 else None
         self.seed(seed)

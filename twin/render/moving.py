@@ -11,7 +11,7 @@ from twin import surfaces
 from twin.kinematics import Kinematics
 from twin.robots.base import FINGERS, Robot
 from twin.rotations import F64, matrix_from_quaternion
-from twin.splats import Splats, concatenate
+from twin.splats import Splats, concatenate, merge_to
 from twin.tasks.base import Task
 
 SPACING_M = {"base": 0.05, "gripper": 0.016} | dict.fromkeys(FINGERS, 0.012)
@@ -21,6 +21,8 @@ SHADED_AT_M = (-0.54, 0.0, 0.16)
 """Light and shade of the moving splats are fixed; they are right for this tool position."""
 _THIN_M = 0.003
 """A cylinder lower than this lies on the table: only its top is drawn."""
+SCANNED_SPLATS, SCANNED_VOXEL_M = 4000, 0.001
+"""Most splats of a scanned body where pictures must be cheap, and the smallest voxels in which they are merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +35,12 @@ class MovingSplats:
     """The wrist camera draws the splats from here on."""
 
 
-def moving_splats(model: mujoco.MjModel, robot: Robot, task: Task) -> MovingSplats:
+def moving_splats(model: mujoco.MjModel, robot: Robot, task: Task, *, thin: bool = False) -> MovingSplats:
     """Splats on every geom of every body, shaded as they are lit with the tool at `SHADED_AT_M`.
 
-    A body that the task has scanned splats of is drawn with these instead. The wrist camera draws only the fingers and
-    the task's bodies: the palm is centimetres from the lens, where a projected Gaussian smears over the whole image.
+    A body that the task has scanned splats of is drawn with these instead, `thin` with at most `SCANNED_SPLATS`. The
+    wrist camera draws only the fingers and the task's bodies: the palm is centimetres from the lens, where a projected
+    Gaussian smears over the whole image.
     """
     rotations = _shading_rotations(model, robot)
     near = (*FINGERS, *task.bodies)
@@ -51,12 +54,19 @@ def moving_splats(model: mujoco.MjModel, robot: Robot, task: Task) -> MovingSpla
         spacing = task.splat_spacing(name) if name in task.bodies else SPACING_M.get(name, ARM_SPACING_M)
         rotation = rotations[body.id].reshape(3, 3)
         geoms = range(body.geomadr[0], body.geomadr[0] + body.geomnum[0])
-        drawn = task.splats.get(name)
-        for part in [drawn] if drawn else [_geom_splats(model, geom, spacing, rotation) for geom in geoms]:
+        if name in task.splats:
+            drawn = [_thinned(task.splats[name]) if thin else task.splats[name]]
+        else:
+            drawn = [_geom_splats(model, geom, spacing, rotation) for geom in geoms]
+        for part in drawn:
             parts.append(part)
             owners.append(np.full(len(part), body.id, np.int32))
             first_wrist += 0 if name in near else len(part)
     return MovingSplats(splats=concatenate(parts), body=np.concatenate(owners), first_wrist=first_wrist)
+
+
+def _thinned(splats: Splats) -> Splats:
+    return merge_to(splats, SCANNED_SPLATS, SCANNED_VOXEL_M) if len(splats) > SCANNED_SPLATS else splats
 
 
 def _shading_rotations(model: mujoco.MjModel, robot: Robot) -> F64:

@@ -13,7 +13,7 @@ from twin.render.posed import PosedSplats
 from twin.render.rasterizer import append, layer_of, workspace_for
 from twin.render.side import STOP
 from twin.scene import Scene
-from twin.splats import Splats, merge_voxels
+from twin.splats import Splats, merge_to
 
 BIAS_M = 0.02
 """The static layer is sorted this much farther away: what moves is above the table."""
@@ -54,10 +54,4 @@ def wrist_static(static: Splats, scene: Scene) -> Splats:
     low = np.array([space.x[0], space.y[0], space.z[0]]) - MARGIN_M
     high = np.array([space.x[1], space.y[1], space.z[1]]) + MARGIN_M
     inside = ((static.means >= low) & (static.means <= high)).all(axis=1)
-    near = static[np.flatnonzero(inside)]
-    size = VOXEL_M
-    merged = merge_voxels(near, size)
-    while len(merged) > SPLATS:
-        size *= 1.15
-        merged = merge_voxels(near, size)
-    return merged
+    return merge_to(static[np.flatnonzero(inside)], SPLATS, VOXEL_M)

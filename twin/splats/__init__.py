@@ -7,7 +7,7 @@ SPZ ──────────────┘     (z up)        └─ write
 
 from twin.splats.cloud import SH_DEGREE_0, SPREAD, Splats, concatenate
 from twin.splats.files import UP_AXES, UpAxis, read_splats
-from twin.splats.merge import merge_voxels
+from twin.splats.merge import merge_to, merge_voxels
 from twin.splats.ply import read_ply, write_ply
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Splats",
     "UpAxis",
     "concatenate",
+    "merge_to",
     "merge_voxels",
     "read_ply",
     "read_splats",

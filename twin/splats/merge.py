@@ -51,3 +51,12 @@ def merge_voxels(splats: Splats, size_m: float) -> Splats:
         colours=mean_of(splats.colours),
         sh=mean_of(splats.sh),
     )
+
+
+def merge_to(splats: Splats, most: int, size_m: float) -> Splats:
+    """At most `most` splats: merged in voxels of `size_m`, or the first larger ones, in steps of 15 %, that suffice."""
+    merged = merge_voxels(splats, size_m)
+    while len(merged) > most:
+        size_m *= 1.15
+        merged = merge_voxels(splats, size_m)
+    return merged
