@@ -25,6 +25,7 @@ COMMANDS = {
     "scan": "turn photos or a video of a workspace into a scene folder with a report",
     "align": "find the base frame of a scene from the robot in its photos: coarse ICP, then its masks",
     "cut": "cut an object out of a scene: movable splats with a collision shape, the table closed behind it",
+    "view": "show a scene, its robot, cameras, regions and objects in the browser",
     "doctor": "try what this machine needs for its part, and say what is missing and what to do",
     "probe": "try a policy in the twin from every cell of the grid, on many workers",
     "status": "say what the processes of a run or a cluster do, and who waits on whom",
