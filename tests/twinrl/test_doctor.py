@@ -42,7 +42,8 @@ def _children_find_the_project(monkeypatch):
 
 
 def test_the_renderer_is_compiled_and_held_against_the_reference():
-    findings = run_probes(["numba", "mujoco"])
+    findings = dict(run_probes(["numba", "mujoco"]))
+    assert list(findings) == ["numba", "mujoco"]
     assert all(finding.ok for finding in findings.values()), findings
     assert "torch reference" in findings["numba"].found
     assert findings["mujoco"].found.startswith("4.")

@@ -25,13 +25,18 @@ class Doctor:
 
 def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Doctor, prog="twinrl doctor", args=arguments, config=(tyro.conf.UseAppendAction,))
-    results = examine(command.asked)
+    results = []
+    for result in examine(command.asked):
+        results.append(result)
+        if not command.json:
+            sys.stdout.write(line(result))
+            sys.stdout.flush()
     missing = [result for result in results if result.needed and not result.finding.ok]
     if command.json:
         checks = [{"check": r.check, "needed": r.needed, **asdict(r.finding)} for r in results]
         sys.stdout.write(json.dumps({"role": command.asked.role, "ok": not missing, "checks": checks}, indent=1) + "\n")
     else:
-        sys.stdout.write("".join(line(result) for result in results) + f"\n{verdict(command.asked.role, missing)}\n")
+        sys.stdout.write(f"\n{verdict(command.asked.role, missing)}\n")
     return 1 if missing else 0
 
 

@@ -1,6 +1,6 @@
 """Which checks a machine of each role gets, and which of them it cannot do without."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,8 +63,8 @@ class Result:
     finding: Finding
 
 
-def examine(asked: Asked) -> list[Result]:
-    """Every check of the role, the machine first. Takes some seconds, a first time longer: kernels are compiled."""
+def examine(asked: Asked) -> Iterator[Result]:
+    """Every check of the role as it is done, the machine first; seconds, a first time longer: kernels are compiled."""
     inline: dict[str, Callable[[], Finding]] = {
         "memory": machine.memory,
         "disk": partial(machine.disk, asked.runs),
@@ -73,15 +73,16 @@ def examine(asked: Asked) -> list[Result]:
         "robot ports": machine.robot_ports,
         "service ports": machine.service_ports,
     }
-    results = [_result(name, roles, asked.role, inline[name]()) for name, roles in chosen(MACHINE_CHECKS, asked.role)]
+    for name, roles in chosen(MACHINE_CHECKS, asked.role):
+        yield _result(name, roles, asked.role, inline[name]())
     for url in asked.replay:
         finding = neighbours.replay(url, asked.credentials, asked.timeout_s)
-        results.append(Result(check="replay", needed=True, finding=finding))
+        yield Result(check="replay", needed=True, finding=finding)
     if asked.robot is not None:
-        results.append(Result(check="robot", needed=True, finding=machine.robot(asked.robot, asked.timeout_s)))
-    probes = chosen(PROBE_CHECKS, asked.role)
-    findings = run_probes([name for name, _ in probes])
-    return results + [_result(name, roles, asked.role, findings[name]) for name, roles in probes]
+        yield Result(check="robot", needed=True, finding=machine.robot(asked.robot, asked.timeout_s))
+    probes = dict(chosen(PROBE_CHECKS, asked.role))
+    for name, finding in run_probes(list(probes)):
+        yield _result(name, probes[name], asked.role, finding)
 
 
 def chosen(checks: Mapping[str, tuple[str, str]], role: Role) -> list[tuple[str, tuple[str, str]]]:

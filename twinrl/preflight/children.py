@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from twinrl.preflight.finding import Finding, wanting
@@ -14,10 +14,10 @@ DEADLINE_S = 180.0
 """Long enough to compile gsplat on a slow machine; every other probe takes seconds."""
 
 
-def run_probes(names: Sequence[str], deadline_s: float = DEADLINE_S) -> dict[str, Finding]:
-    """Name -> finding; as many at a time as there are cores."""
-    with ThreadPoolExecutor(max(1, min(4, len(os.sched_getaffinity(0))))) as pool:
-        return dict(zip(names, pool.map(lambda name: run_probe(name, deadline_s), names), strict=True))
+def run_probes(names: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[tuple[str, Finding]]:
+    """Each name and its finding, in their order, as soon as it is known; as many run at a time as there are cores."""
+    with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as pool:
+        yield from zip(names, pool.map(lambda name: run_probe(name, deadline_s), names), strict=True)
 
 
 def run_probe(name: str, deadline_s: float) -> Finding:
