@@ -29,7 +29,7 @@ from twin.expand.transfer import anchor_moves, bent, cost
 from twin.randomize import Domain
 from twin.robots.base import Robot
 from twin.rotations import F64, upright
-from twin.tasks.base import TOOL, Task
+from twin.tasks.base import Task
 
 LOCKED_RAD = 0.15
 """A tool that does not turn is still measured as turned by a few degrees while it moves."""
@@ -71,9 +71,8 @@ class Expander:
 
     def plan(self, configuration: Configuration, attempt: int = 0) -> Plan | Refused:
         """From the demonstration that is `attempt`-nearest to the configuration, 0 the nearest."""
-        names = (*self._task.bodies, TOOL)
-        order = sorted(range(len(self._known)), key=lambda k: cost(self._known[k][0], configuration, names))
-        demonstration, found = self._known[order[attempt]]
+        order = sorted(self._known, key=lambda known: cost(known[0], configuration, self._task.bodies))
+        demonstration, found = order[attempt]
         moves = anchor_moves(demonstration, found, self._task, configuration)
         moved = _allowed(bent(demonstration.path, found, moves), self._task)
         if moved is None:
