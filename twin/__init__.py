@@ -15,7 +15,7 @@ rasterizers "torch" and "gsplat" need torch. The doors:
     twin.objects    cut(scene folder, name, settings) -> ScannedObject: movable splats with convex parts
     twin.render     get("numba" | "gsplat" | "torch").render(splats, cameras) -> [Picture], available();
                     rasterize(splats, camera) -> Picture (numba); compositor.TwinRenderer
-    twin.tasks      get(name) -> Task, names()
+    twin.tasks      get(name) -> Task, names(), register(make); TWINRL_TASKS names modules with more of them
     twin.randomize  Domain, DOMAINS
     twin.env        VectorTwin(scene, task, n=, domain=, seed=, schema=, threads=1, physics="mujoco",
                                exact=False)

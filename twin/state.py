@@ -9,9 +9,7 @@ import numpy as np
 from protos.schema import Bools
 from twin.physics import Physics
 from twin.rotations import F64
-from twin.tasks.base import TaskState
-
-PARKED_Z_M = -0.5
+from twin.tasks.base import PARKED_Z_M, TaskState
 
 
 def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closing: Bools, told: Bools) -> TaskState:
@@ -35,7 +33,7 @@ def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closi
 def retire(physics: Physics, state: TaskState) -> None:
     """Takes away what the task says has vanished in `state`."""
     for name, gone in physics.task.retired(state).items():
-        slots = np.flatnonzero(gone & (state.bodies[name][:, 2] > PARKED_Z_M / 2))
+        slots = np.flatnonzero(gone & state.has(name))
         if len(slots):
             x, y, _ = state.bodies[name][slots].T
             physics.place(slots, {name: np.column_stack([x, y, np.full(len(slots), PARKED_Z_M), 0 * x])})

@@ -102,7 +102,8 @@ class ScriptedOperator:
         """Whether time is getting short, or the tool and the objects have stopped getting anywhere."""
         thing = state.bodies[self._task.space.manipulated]
         ways = [np.linalg.norm(state.tool - thing)]
-        ways += [np.linalg.norm(thing - state.bodies[name]) for name in self._task.fixed_bodies]
+        # a mark that has vanished is progress: one way less
+        ways += [np.linalg.norm(thing - state.bodies[name]) for name in self._task.fixed_bodies if state.has(name)[0]]
         if (left := float(sum(ways))) < self._nearest - self.settings.progress_m:
             self._nearest, self._progressed_at = left, step
         is_late = step >= self.settings.takeover_at * self._task.max_steps

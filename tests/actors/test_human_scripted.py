@@ -8,6 +8,7 @@ from protos.errors import InputError
 from protos.schema import Observation
 from twin import tasks
 from twin.rotations import TOOL_DOWN
+from twin.tasks.base import PARKED_Z_M
 
 TASK = tasks.get("pick_and_place")
 TABLE = {"cube": (-0.55, 0.10, 0.018, 0.0), "target": (-0.39, 0.0, 0.001, 0.0)}
@@ -40,9 +41,9 @@ class Arm:
         return Observation(side=frame, wrist=frame, proprio=proprio)
 
 
-def make(**settings):
+def make(task=TASK, **settings):
     table, arm = Table(), Arm()
-    return table, arm, ScriptedOperator(TASK, arm, table, TakeoverSettings(**settings))
+    return table, arm, ScriptedOperator(task, arm, table, TakeoverSettings(**settings))
 
 
 def first_takeover(operator, arm, steps=60, move=lambda step: None):
@@ -73,6 +74,18 @@ def test_progress_keeps_it_waiting_until_time_gets_short():
     assert first_takeover(operator, arm, move=lambda step: approach(step) if step < 10 else None) == 14
     _, arm, operator = make(patience_steps=60, takeover_at=0.45)
     assert first_takeover(operator, arm) == 27
+
+
+def test_marks_that_vanish_are_progress():
+    table, arm, operator = make(tasks.get("erase_whiteboard"), patience_steps=5, takeover_at=1.0)
+    marks = {f"mark_{k}": (-0.39, 0.017 * (k - 2.5), 0.007, 0.0) for k in range(6)}
+    table.poses = {"eraser": (-0.54, 0.0, 0.006, 0.0), "board": (-0.395, 0.0, 0.003, 0.0)} | marks
+
+    def wipe(step):
+        if step % 4 == 0 and step // 4 < 6:
+            table.poses[f"mark_{step // 4}"] = (-0.39, 0.0, PARKED_Z_M, 0.0)
+
+    assert first_takeover(operator, arm, move=wipe) == 25
 
 
 def test_once_it_has_taken_over_it_stays_until_the_next_episode():

@@ -7,13 +7,16 @@ import pytest
 
 from learner.labels import LabelSettings, hindsight_labels, object_path
 from policy.settings import PolicySettings
+from protos.errors import InputError
 from protos.schema import Schema
 from twin import tasks
 from twin.env import VectorTwin
 from twin.randomize import DOMAINS
 from twin.rotations import TOOL_DOWN, yaw_of
 from twin.scene import synthetic_scene
+from twinrl.bench.learning import LearningBench, plan
 from twinrl.for_task import labels_for, policy_for
+from twinrl.settings import RunSettings
 
 
 def test_a_tool_that_does_not_turn_gets_the_tiny_policy():
@@ -27,6 +30,18 @@ def test_a_tool_that_turns_is_felt_and_commanded(name):
     assert policy.active_action_dims == (0, 1, 2, 5, 6)
     assert {3, 4} <= set(policy.proprio_indices)
     assert policy.auxiliary_labels == labels.count == 11
+
+
+def test_a_run_of_a_task_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="juggle"):
+        RunSettings(task="juggle")
+    with pytest.raises(InputError, match="juggle"):
+        LearningBench(task="juggle")
+
+
+def test_each_task_is_measured_in_a_folder_of_its_own():
+    folders = {name: plan(LearningBench(task=name), 0).folder for name in tasks.names()}
+    assert len(set(folders.values())) == len(folders)
 
 
 @pytest.mark.parametrize("name", tasks.names())

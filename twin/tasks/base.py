@@ -16,6 +16,8 @@ from twin.splats import Splats
 
 TOOL = "tool"
 """Name of the tool's start pose in a configuration."""
+PARKED_Z_M = -0.5
+"""Where retired bodies are: below the table, out of every camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,10 @@ class TaskState:
     def grasp_width(self) -> F64:
         """(n,) gap between the fingers [m]."""
         return self.opening * self.stroke_m
+
+    def has(self, body: str) -> Bools:
+        """(n,) whether a body is still there; retired ones are not."""
+        return np.asarray(self.bodies[body][:, 2] > PARKED_Z_M / 2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ class EraseWhiteboard(Task):
 
     def succeeded(self, state: TaskState) -> Bools:
         """Every mark is gone."""
-        return np.all(_marks(state)[:, :, 2] < 0, axis=1)
+        return ~np.any([state.has(name) for name in MARKS], axis=0)
 
     def expert(self, state: TaskState) -> F32:
         """Grasps the eraser, comes down beside the marks that are left and wipes along them, to the far end."""
@@ -111,7 +111,7 @@ class EraseWhiteboard(Task):
 
 
 def _marks(state: TaskState) -> F64:
-    """Positions (n, 6, 3); a mark that is gone lies below the table."""
+    """Positions (n, 6, 3)."""
     return np.stack([state.bodies[name] for name in MARKS], 1)
 
 
@@ -119,7 +119,8 @@ def _wipe(state: TaskState) -> expert.Aim:
     """Beside the nearest mark that is left; once down, over it and a little beyond."""
     eraser, marks, board = state.bodies[ERASER], _marks(state), state.bodies[BOARD]
     x, y = eraser[:, 0] - board[:, 0], eraser[:, 1]
-    away = np.where(marks[:, :, 2] > 0, np.abs(y[:, None] - marks[:, :, 1]), np.inf)
+    left = np.stack([state.has(name) for name in MARKS], 1)
+    away = np.where(left, np.abs(y[:, None] - marks[:, :, 1]), np.inf)
     mark = np.take_along_axis(marks[:, :, 1], away.argmin(1)[:, None], 1)[:, 0]
     off = np.hypot(np.maximum(np.abs(x) - 0.01, 0), np.maximum(np.abs(y - mark) - BESIDE_M - 0.01, 0))
     down = 1 - expert.ramp(eraser[:, 2] - TOP_M, 0.001, 0.006)
