@@ -23,6 +23,11 @@ START_S, START_PER_ACTOR_S = 300.0, 10.0
 """Longest wait for an actor's first answer, and for its first progress: Ray starts them one after the other."""
 
 
+GATHER_S = 20.0
+"""The first actors wait for the others to come up, whose time they would take by stepping; no longer than this after
+the latest arrival."""
+
+
 def pause_s(failures: int) -> float:
     """Seconds to wait before the next life after so many failures in a row."""
     first, longest = PAUSE_S
@@ -50,6 +55,7 @@ class FleetWatch:
     def __init__(self, actors: int, *, stall_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._stall_s, self._start_s, self._now = stall_s, START_S + START_PER_ACTOR_S * actors, now
         self._actors = [_Actor(heard=now(), moved=now()) for _ in range(actors)]
+        self._gathering, self._arrived = True, now()
         self.restarts = 0
         self.stalls = 0
 
@@ -60,7 +66,7 @@ class FleetWatch:
         if stats["incarnation"] != actor.incarnation:
             self._new_life(actor, stats["incarnation"])
         if not stats["began"]:
-            if now < actor.next:
+            if now < actor.next or not self._gathered():
                 return ""
             actor.began = actor.moved = now
             return "begin"
@@ -88,6 +94,13 @@ class FleetWatch:
             if actor.next > now
         ]
 
+    def _gathered(self) -> bool:
+        """Whether the fleet's first lives may begin."""
+        late = self._now() - self._arrived > GATHER_S
+        if late or all(actor.incarnation for actor in self._actors):
+            self._gathering = False
+        return not self._gathering
+
     def _new_life(self, actor: _Actor, incarnation: str) -> None:
         now = self._now()
         if actor.incarnation:
@@ -95,6 +108,8 @@ class FleetWatch:
             actor.failures += 1
             actor.reason = actor.reason or "its process ended"
             actor.next = now + pause_s(actor.failures)
+        else:
+            self._arrived = now
         actor.incarnation, actor.condemned = incarnation, False
         actor.began, actor.turns, actor.moved = None, [], now
 

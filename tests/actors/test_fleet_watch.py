@@ -6,7 +6,7 @@ import pytest
 
 from actors.sim.fault_log import FaultLog
 from actors.sim.groups import shares
-from actors.sim.watch import HEALTHY_S, PAUSE_S, START_PER_ACTOR_S, START_S, FleetWatch, pause_s
+from actors.sim.watch import GATHER_S, HEALTHY_S, PAUSE_S, START_PER_ACTOR_S, START_S, FleetWatch, pause_s
 
 STALL_S = 60.0
 FIRST_S = START_S + START_PER_ACTOR_S
@@ -53,6 +53,19 @@ def stepping():
 def test_an_actor_begins_at_once_and_one_that_steps_is_left_alone(stepping):
     assert all(stepping.say(50.0, turns=[n, n]) == "" for n in range(6, 20))
     assert stepping.watch.restarts == stepping.watch.stalls == 0
+
+
+def test_actors_begin_together_but_not_later_than_a_while_after_the_latest_arrival():
+    clock = Clock()
+    watch = FleetWatch(3, stall_s=STALL_S, now=clock)
+    idle = {"incarnation": "a", "began": False, "error": "", "throttled": "", "waits_for": "", "turns": []}
+    assert watch.seen(0, idle) == ""
+    clock.now_s += GATHER_S
+    assert watch.seen(1, idle) == "", "an arrival makes the others wait on"
+    clock.now_s += GATHER_S
+    assert watch.seen(0, idle) == ""
+    clock.now_s += 1
+    assert watch.seen(0, idle) == watch.seen(1, idle) == watch.seen(2, idle) == "begin"
 
 
 def test_a_loop_that_stands_still_is_killed_once_and_named(stepping):

@@ -11,11 +11,11 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import psutil
 
@@ -38,7 +38,7 @@ COLUMNS = (
     "until all step [s]",
     "CPU to start [s/actor]",
     "PSS / USS [MB/actor]",
-    "machine [GB]",
+    "PSS of all [GB]",
     "steps/s",
     "steps/CPU s",
     "longest gap: median / worst [s]",
@@ -151,7 +151,7 @@ class Outcome:
     actor_mb: tuple[float, float]
     """Mean PSS and USS of an actor."""
     all_mb: float
-    """By which the machine's available memory fell."""
+    """PSS of everything that runs for the fleet: Ray, replay, weights, policy server, fork server, actors, driver."""
     gap_s: float
     """Longest time between two steps: median over actors, and of the worst. Killed lives are not counted."""
     longest_gap_s: float
@@ -199,7 +199,7 @@ def running_fleet(plan: FleetPlan) -> Iterator[tuple[Fleet, ReplaySettings]]:
 
 def measure(plan: FleetPlan) -> Outcome:
     """Starts the fleet, lets it step for so long, kills actors at even distances, and takes everything down again."""
-    began, available = time.monotonic(), psutil.virtual_memory().available
+    began = time.monotonic()
     with running_fleet(plan) as (fleet, replay):
         tracks = Tracks(fleet)
         _until_all_step(tracks)
@@ -208,7 +208,7 @@ def measure(plan: FleetPlan) -> Outcome:
         tracks.update()
         tracks.forget_gaps()
         steps, cpu, started = totals(replay)["twin"], cpu_seconds(tracks.pids()), time.monotonic()
-        memory = _watch(tracks, plan, started)
+        memory, all_mb = _watch(tracks, plan, started)
         passed, gaps = time.monotonic() - started, [track.longest_gap_s for track in tracks.all]
         rates = fleet.supervise()
         return Outcome(
@@ -219,7 +219,7 @@ def measure(plan: FleetPlan) -> Outcome:
             steps=totals(replay)["twin"] - steps,
             cpu_s=cpu_seconds(tracks.pids()) - cpu,
             actor_mb=memory,
-            all_mb=(available - psutil.virtual_memory().available) / 1e6,
+            all_mb=all_mb,
             gap_s=median(gaps),
             longest_gap_s=max(gaps),
             recovered_s=tuple(s for track in tracks.all for s in track.recovered_s),
@@ -228,21 +228,22 @@ def measure(plan: FleetPlan) -> Outcome:
         )
 
 
-def _watch(tracks: Tracks, plan: FleetPlan, started: float) -> tuple[float, float]:
-    """Lets the fleet step, and kills; returns mean PSS and USS of an actor, read halfway [MB]."""
+def _watch(tracks: Tracks, plan: FleetPlan, started: float) -> tuple[tuple[float, float], float]:
+    """Lets the fleet step, and kills; returns mean PSS and USS of an actor and PSS of all, read halfway [MB]."""
     victims = random.Random(0).sample(range(plan.actors), plan.kills)
     pause = plan.seconds / (plan.kills + 1)
-    memory = (0.0, 0.0)
+    memory, everything = (0.0, 0.0), 0.0
     while True:
         passed = time.monotonic() - started
         away = any(track.killed is not None for track in tracks.all)
         if passed > plan.seconds and (not away or passed > plan.seconds + RECOVERY_TIMEOUT_S):
-            return memory
+            return memory, everything
         if victims and passed > (plan.kills - len(victims) + 1) * pause:
             tracks.kill(victims.pop())
         tracks.update()
-        if not memory[0] and passed > plan.seconds / 2:
-            memory = _memory_mb([track.pid for track in tracks.all if track.killed is None])
+        if not everything and passed > plan.seconds / 2:
+            pss, uss = memory_mb([track.pid for track in tracks.all if track.killed is None])
+            memory, everything = (mean(pss), mean(uss)), sum(memory_mb(tracks.pids())[0])
         time.sleep(POLL_S)
 
 
@@ -255,10 +256,13 @@ def _until_all_step(tracks: Tracks) -> None:
         time.sleep(POLL_S)
 
 
-def _memory_mb(pids: list[int]) -> tuple[float, float]:
-    """Mean PSS and USS: shared pages divided among those who share them, and pages of one's own."""
-    found = [psutil.Process(pid).memory_full_info() for pid in pids]
-    return sum(one.pss for one in found) / len(found) / 1e6, sum(one.uss for one in found) / len(found) / 1e6
+def memory_mb(pids: Iterable[int]) -> tuple[list[float], list[float]]:
+    """PSS and USS of each: shared pages divided among those who share them, and pages of one's own."""
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid).memory_full_info())
+    return [one.pss / 1e6 for one in found], [one.uss / 1e6 for one in found]
 
 
 def fleet_table(plans: Sequence[FleetPlan]) -> str:
