@@ -91,7 +91,8 @@ def _grid(space: Box) -> F64:
 
 def _multiples(low: float, high: float) -> F64:
     """Of `CELL_M`, from `low` to `high`."""
-    return np.arange(math.ceil(low / CELL_M - 1e-6), math.floor(high / CELL_M + 1e-6) + 1) * CELL_M
+    first, last = math.ceil(low / CELL_M - 1e-6), math.floor(high / CELL_M + 1e-6)
+    return np.arange(first, last + 1, dtype=float) * CELL_M
 
 
 def _edges(box: Box) -> F64:
