@@ -1,8 +1,11 @@
 """Objects cut out of scenes whose truth is known: shape, mass, the table behind them, and how they fall."""
 
 import math
+import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -10,7 +13,7 @@ from protos.errors import SceneError, SchemaMismatch
 from protos.schema import Configuration, Schema
 from protos.space import Box
 from twin import surfaces, tasks
-from twin.camera import look_at
+from twin.camera import look_at, pose_of
 from twin.objects import ScannedObject
 from twin.objects.cut import FOLDER, CutSettings, cut
 from twin.objects.hull import HullSettings, convex_parts, hull, mass_properties
@@ -18,11 +21,13 @@ from twin.objects.select import OrientedBox
 from twin.randomize import DOMAINS
 from twin.render import rasterize
 from twin.scene import Scene, synthetic_scene
-from twin.splats import concatenate
+from twin.splats import concatenate, read_splats
 from twin.tasks.pick_and_place import PickAndPlace
 from twin.world import ArmWorld
 from twinrl.commands import cut as command
 
+SHARED = Path(os.environ.get("TWINRL_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DOG = SHARED / "splats" / "plush_dog.ply"
 RADIUS, HEIGHT, PLACE = 0.042, 0.10, (-0.55, 0.12)
 GREEN = (0.15, 0.6, 0.2)
 BOX = CutSettings(centre=(*PLACE, 0.06), size=(0.13, 0.13, 0.13))
@@ -163,6 +168,14 @@ def test_hulls_are_convex_closed_and_small():
     assert np.linalg.norm(centre) < 0.003
 
 
+def test_splats_that_reach_into_the_table_do_not_tilt_the_object():
+    points = surfaces.box((0.05, 0.03, 0.02), 0.004)[0] + [0, 0, 0.02]
+    points[:40, 2] -= 0.015
+    part = convex_parts(points, HullSettings())[0]
+    assert part.vertices[:, 2].min() == 0
+    assert (part.vertices[:, 2] == 0).sum() >= 4
+
+
 def test_a_hollow_object_can_be_decomposed():
     """An L of two slabs: its convex hull is half air, its parts are not."""
     slabs = [surfaces.box((0.06, 0.03, 0.01), 0.004), surfaces.box((0.01, 0.03, 0.05), 0.004)]
@@ -216,3 +229,28 @@ def test_it_falls_comes_to_rest_and_its_splats_follow(folder):
     assert len(rows) > 40
     assert columns.mean() + 0.5 == pytest.approx(u, abs=2.5)
     assert rows.mean() + 0.5 == pytest.approx(v, abs=3.5)
+
+
+@pytest.mark.skipif(not DOG.is_file(), reason="needs the splat files in TWINRL_SHARED_DATA")
+def test_a_photographed_toy_stands_where_it_is_dropped(tmp_path):
+    """A real splat file, made 15 cm tall, on a made-up table: cut out, dropped, and still on its feet."""
+    dog = read_splats(DOG)
+    dog = dog[np.flatnonzero(dog.opacities > 0.1)]
+    low, high = np.percentile(dog.means, [1, 99], axis=0)
+    scale = 0.15 / (high[2] - low[2])
+    stand = pose_of([*(np.array([-0.5, 0.0]) - scale * (low + high)[:2] / 2), -scale * low[2]], np.eye(3))
+    scene = synthetic_scene(0.02)
+    replace(scene, static=concatenate([scene.static, dog.transformed(stand, scale)])).save(tmp_path)
+    box = CutSettings(centre=(-0.5, 0, 0.1), size=(0.4, 0.4, 0.22), hull=HullSettings(upright=False))
+    found = cut(tmp_path, "dog", box)
+    assert found.size_m[2] == pytest.approx(0.15, abs=0.02)
+    model = mujoco.MjModel.from_xml_string(
+        f'<mujoco><asset>{found.assets()}</asset><worldbody><geom type="plane" size="1 1 .1"/>'
+        f"{found.mjcf(0.8)}</worldbody></mujoco>"
+    )
+    data = mujoco.MjData(model)
+    data.qpos[:3] = -0.5, 0, 0.03
+    mujoco.mj_step(model, data, nstep=1000)
+    assert np.abs(data.qvel).max() < 0.02
+    assert data.qpos[2] == pytest.approx(0, abs=0.01)
+    assert data.xmat[1].reshape(3, 3)[2, 2] > 0.97, "it fell over"

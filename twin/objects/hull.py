@@ -101,7 +101,8 @@ def mass_properties(parts: tuple[Part, ...]) -> MassProperties:
 
 
 def _grounded(points: F64, upright: bool) -> F64:
-    """The points, and all of them, or those near the table, once more on the table."""
+    """The points, and all of them, or those near the table, once more on the table; none below it."""
+    points = np.maximum(points, [-np.inf, -np.inf, 0])
     low = points if upright else points[points[:, 2] < np.percentile(points[:, 2], 15)]
     return np.concatenate([points, low * [1, 1, 0]])
 
