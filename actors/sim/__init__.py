@@ -10,5 +10,6 @@
          │ segments                                                  │ segments
          └───────────────────────► replay (buffer "twin") ◄──────────┘
 
-Doors: `Fleet(settings)` (or `python -m actors.sim`), `evaluate` and `demonstrate` as processes of their own.
+Doors: `Fleet` (or `python -m actors.sim`); `evaluate` and `demonstrate` as processes of their own; `probe` for
+success per cell on many workers. On each node a fork server starts the workers warm.
 """

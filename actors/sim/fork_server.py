@@ -3,7 +3,7 @@
     fork_launcher ──request──► fork server ──fork──► Ray worker: runs Ray's own worker script
                                numba's kernels compiled, MuJoCo, the scene: read-only pages that all of them share
 
-A twin actor that starts by itself takes 3 CPU seconds and 160 MB; a forked one 0.3 CPU seconds and 40 MB of its own.
+A twin actor that starts by itself takes 3 CPU seconds and 150 MB; a forked one 0.4 CPU seconds and 50 MB of its own.
 The server has one thread, opens no connection and ends with its raylet. It serves the user who started it alone: the
 socket lies in a folder of mode 0700.
 """

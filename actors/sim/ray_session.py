@@ -13,7 +13,6 @@ from actors.sim.settings import TwinWorld
 from protos.errors import Unreachable
 from protos.settings import to_json
 
-RAY_CONNECT_TIMEOUT_S = 60.0
 OBJECT_STORE_BYTES = 256 << 20
 THIN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Environment of workers that each have a fraction of a core."""
@@ -43,11 +42,9 @@ def start_ray(address: str) -> None:
     started = time.monotonic()
     try:
         ray.init(address=address, **options)
-    except ConnectionError as error:
-        waited = time.monotonic() - started
-        raise Unreachable(
-            f"Ray at {address}: no answer within {waited:.0f} s (limit {RAY_CONNECT_TIMEOUT_S:.0f} s)"
-        ) from error
+    except (ConnectionError, RuntimeError) as error:
+        waited, what = time.monotonic() - started, (str(error).splitlines() or [""])[0]
+        raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {what}") from error
 
 
 def warm_environment(world: TwinWorld) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class FleetSettings:
     stall_s: float = 60.0
     """An actor whose loops have not moved for so long, and do not wait for anybody, is killed and restarted."""
     warm_start: bool = True
-    """Fork actors from a process that has everything loaded: a quarter of the memory, a tenth of the time to start."""
+    """Fork actors from a process that has everything loaded: a third of the memory, a fraction of the time to start."""
 
     def __post_init__(self) -> None:
         for name in ("actors", "twins_per_actor", "groups", "threads"):
