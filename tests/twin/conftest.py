@@ -5,8 +5,10 @@ import pytest
 
 from protos.schema import Configuration, Schema
 from twin import tasks
+from twin.camera import look_at
 from twin.env import VectorTwin
 from twin.randomize import DOMAINS, Domain
+from twin.render import rasterize
 from twin.scene import Scene, synthetic_scene
 from twin.tasks.base import Task
 
@@ -47,3 +49,29 @@ def configurations(task):
         return [task.space.sample(rng, region=region) for _ in range(count)]
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def photographed():
+    """Pictures of a splat table from an arc, and points on it."""
+    from twin.scan.lens import Lens
+    from twin.scan.sfm import Reconstruction, View
+
+    truth = synthetic_scene(0.02).static
+    views = []
+    for index, angle in enumerate(np.radians(np.linspace(-40, 40, 9))):
+        eye = (-0.45 - 0.7 * np.cos(angle), 0.7 * np.sin(angle), 0.5)
+        camera = look_at(eye, at=(-0.4, 0, 0), fovy_deg=55, px=96)
+        picture = (np.clip(rasterize(truth, camera).over(), 0, 1) * 255).astype(np.uint8)
+        views.append(
+            View(name=str(index), camera=camera, picture=picture, valid=np.ones((96, 96), bool), seen=np.arange(300))
+        )
+    chosen = np.random.default_rng(0).choice(len(truth), 300, replace=False)
+    return Reconstruction(
+        views=tuple(views),
+        pictures=9,
+        points=truth.means[chosen].astype(float),
+        colours=(truth.colours[chosen] * 255).astype(np.uint8),
+        reprojection_px=0.0,
+        lens=Lens(fx=views[0].camera.fx, fy=views[0].camera.fy, cx=48, cy=48),
+    )

@@ -1,20 +1,14 @@
 """The training rasterizer against plain torch, and training itself on a scene made of splats."""
 
 import numpy as np
-import pytest
 import torch
 from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci
 
-from protos.errors import SceneError
 from twin.camera import look_at
 from twin.render import rasterize
-from twin.scan.clean import CleanSettings, clean
-from twin.scan.lens import Lens
 from twin.scan.rasterize import render
 from twin.scan.seed import SeedSettings, start
-from twin.scan.sfm import Reconstruction, View
 from twin.scan.train import TrainSettings, train
-from twin.scene import synthetic_scene
 from twin.splats import Splats
 
 WIDTH, HEIGHT = 64, 48
@@ -65,7 +59,7 @@ def test_gradients_match_torch_autograd():
     _, pose, matrix = view()
     target = torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))
     results = []
-    for function in (dense, render):
+    for function in (dense, lambda *arguments: render(*arguments).picture):
         parameters = tensors(random_splats())
         picture = function(*parameters, pose, matrix, WIDTH, HEIGHT)
         gradients = torch.autograd.grad(((picture - target) ** 2).mean(), parameters)
@@ -78,33 +72,10 @@ def test_training_and_twin_draw_the_same_picture():
     camera, pose, matrix = view()
     splats = random_splats()
     with torch.no_grad():
-        trained = render(*tensors(splats), pose, matrix, WIDTH, HEIGHT).numpy()
+        trained = render(*tensors(splats), pose, matrix, WIDTH, HEIGHT).picture.numpy()
     difference = np.abs(trained - rasterize(splats, camera).over())
     assert difference.max() < 5e-3
     assert difference.mean() < 1e-4
-
-
-@pytest.fixture(scope="module")
-def photographed():
-    """Pictures of a splat table from an arc, and points on it."""
-    truth = synthetic_scene(0.02).static
-    views = []
-    for index, angle in enumerate(np.radians(np.linspace(-40, 40, 9))):
-        eye = (-0.45 - 0.7 * np.cos(angle), 0.7 * np.sin(angle), 0.5)
-        camera = look_at(eye, at=(-0.4, 0, 0), fovy_deg=55, px=96)
-        picture = (np.clip(rasterize(truth, camera).over(), 0, 1) * 255).astype(np.uint8)
-        views.append(
-            View(name=str(index), camera=camera, picture=picture, valid=np.ones((96, 96), bool), seen=np.arange(300))
-        )
-    chosen = np.random.default_rng(0).choice(len(truth), 300, replace=False)
-    return Reconstruction(
-        views=tuple(views),
-        pictures=9,
-        points=truth.means[chosen].astype(float),
-        colours=(truth.colours[chosen] * 255).astype(np.uint8),
-        reprojection_px=0.0,
-        lens=Lens(fx=views[0].camera.fx, fy=views[0].camera.fy, cx=48, cy=48),
-    )
 
 
 def test_training_improves_views_it_has_not_seen(photographed):
@@ -127,27 +98,3 @@ def test_seeds_fill_what_the_points_left_empty(photographed):
         inside = (z > 0) & (u >= 0) & (v >= 0) & (u < 96) & (v < 96)
         counts, _, _ = np.histogram2d(u[inside], v[inside], bins=8, range=((0, 96), (0, 96)))
         assert counts.min() > 0
-
-
-def test_cleaning_drops_ghosts_giants_and_floaters(photographed):
-    good = Splats.of(
-        means=photographed.points[:50],
-        quaternions=np.tile([1.0, 0, 0, 0], (50, 1)),
-        scales=np.full((50, 3), 0.01),
-        opacities=np.full(50, 0.9),
-        colours=np.full((50, 3), 0.5),
-    )
-    bad = Splats.of(
-        means=np.array(
-            [good.means[0], good.means[1], photographed.views[0].camera.base_from_camera[:3, 3], (-0.4, 0, 0.4)]
-        ),
-        quaternions=np.tile([1.0, 0, 0, 0], (4, 1)),
-        scales=np.array([[0.01] * 3, [3.0] * 3, [0.01] * 3, [0.01] * 3]),
-        opacities=np.array([0.001, 0.9, 0.9, 0.9]),
-        colours=np.full((4, 3), 0.5),
-    )
-    both = Splats.of(**{name: np.concatenate([getattr(good, name), getattr(bad, name)]) for name in vars(good)})
-    assert np.array_equal(clean(both, photographed, CleanSettings()).means, good.means)
-    assert len(clean(both, photographed, CleanSettings(most=20))) == 20
-    with pytest.raises(SceneError, match="no splat survived"):
-        clean(bad, photographed, CleanSettings())

@@ -1,13 +1,26 @@
-"""What training leaves behind and a twin does not need: ghosts, giants, splats in front of the lens, far floaters."""
+"""What training leaves behind and a twin does not need.
+
+ghosts       fainter than `faintest`
+giants       longer than `largest_m`
+lens         closer to a camera of the capture than `lens_m`
+strays       farther than `floater_m` from every sparse point, in the air that the cameras looked through
+floaters     in front of the sparse surface for most cameras that see past them   (visibility)
+loners       much farther from their neighbours than usual                         (statistics)
+outside      outside `box`, if one is given
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from protos.errors import SceneError
+from twin.rotations import F64
 from twin.scan.sfm import Reconstruction
 from twin.splats import Splats
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +35,100 @@ class CleanSettings:
     """Nothing that close to a camera of the capture was really there."""
     floater_m: float = 0.2
     """Largest distance from the nearest sparse point in the air that the cameras looked through."""
+    seen_past: float = 0.7
+    """A splat is a floater when this share of the cameras that can tell see the surface behind it; 1 keeps all."""
+    clearance: float = 0.15
+    """It is in front of a surface when closer to the camera by this share of the surface's distance."""
+    lone: float = 8.0
+    """Distance to the neighbours, in medians over all splats, above which a splat over the table goes; 0 keeps all."""
+    box: tuple[float, float, float, float, float, float] | None = None
+    """Keep what lies in x low, y low, z low, x high, y high, z high [m]; default: everything."""
     most: int = 30_000
     """Budget; the splats that cover most are kept."""
 
+    def __post_init__(self) -> None:
+        if self.box is not None and not (np.array(self.box[:3]) < self.box[3:]).all():
+            raise SceneError(f"clean.box {self.box}: three low limits, then three high ones above them [m]")
 
-def clean(splats: Splats, scene: Reconstruction, settings: CleanSettings) -> Splats:
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """The splats worth keeping, and how many were dropped for which reason (the first that applied)."""
+
+    splats: Splats
+    dropped: dict[str, int]
+
+
+def clean(splats: Splats, scene: Reconstruction, settings: CleanSettings) -> Cleaned:
     """The splats worth keeping, in their order. Raises `SceneError` when nothing is left."""
     eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
-    middle = np.median(scene.points, axis=0)
-    reach = np.median(np.linalg.norm(eyes - middle, axis=1))
-    near = (np.linalg.norm(splats.means - middle, axis=1) < reach) & (splats.means[:, 2] > 0)
-    stray = cKDTree(scene.points).query(splats.means)[0]
-    keep = splats.opacities >= settings.faintest
-    keep &= splats.scales.max(axis=1) <= settings.largest_m
-    keep &= cKDTree(eyes).query(splats.means)[0] >= settings.lens_m
-    keep &= (stray <= settings.floater_m) | ~near
-    keep &= np.isfinite(splats.means).all(axis=1)
+    means = np.nan_to_num(splats.means)
+    near = _near(means, scene.points, eyes)
+    stray = cKDTree(scene.points).query(means)[0]
+    reasons: dict[str, Flags] = {
+        "not finite": ~np.isfinite(splats.means).all(axis=1),
+        "ghosts": splats.opacities < settings.faintest,
+        "giants": splats.scales.max(axis=1) > settings.largest_m,
+        "lens": cKDTree(eyes).query(means)[0] < settings.lens_m,
+        "strays": (stray > settings.floater_m) & near,
+        "floaters": near & _seen_past(means, scene, settings),
+        "loners": near & _lone(means, settings.lone),
+        "outside": _outside(means, settings.box),
+    }
+    keep, dropped = np.ones(len(splats), bool), {}
+    for reason, flags in reasons.items():
+        dropped[reason] = int((keep & flags).sum())
+        keep &= ~flags
     if not keep.any():
-        raise SceneError("no splat survived cleaning; the photos hardly overlap, or the known length is far off")
+        why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+        raise SceneError(
+            f"no splat survived cleaning ({why}); the photos hardly overlap, the known length is far off, or clean.box "
+            "lies elsewhere"
+        )
     kept = splats[keep]
     if len(kept) > settings.most:
         cover = kept.opacities * np.sort(kept.scales, axis=1)[:, 1:].prod(axis=1)
+        dropped["over budget"] = len(kept) - settings.most
         kept = kept[np.sort(np.argsort(-cover)[: settings.most])]
-    return kept
+    return Cleaned(splats=kept, dropped={reason: count for reason, count in dropped.items() if count})
+
+
+def _near(means: F64, points: F64, eyes: F64) -> Flags:
+    """Whether a splat hangs over the table, nearer to its middle than the cameras stood."""
+    middle = np.median(points, axis=0)
+    reach = np.median(np.linalg.norm(eyes - middle, axis=1))
+    return (np.linalg.norm(means - middle, axis=1) < reach) & (means[:, 2] > 0)
+
+
+def _seen_past(means: F64, scene: Reconstruction, settings: CleanSettings) -> Flags:
+    """Whether most cameras see a sparse point right behind a splat, clearly farther away than the splat is.
+
+    A camera can tell when one of the points matched in it lies within 2 % of the picture's width of the splat.
+    """
+    past, able = np.zeros(len(means)), np.zeros(len(means))
+    for view in scene.views:
+        camera = view.camera
+        known = camera.project(scene.points[view.seen])
+        u, v, z = camera.project(means).T
+        inside = (z > 0) & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
+        if not inside.any() or not len(known):
+            continue
+        distance, index = cKDTree(known[:, :2]).query(np.stack([u[inside], v[inside]], 1))
+        tells = distance < 0.02 * camera.width
+        able[inside] += tells
+        past[inside] += tells & (z[inside] < (1 - settings.clearance) * known[index, 2])
+    return (able >= 3) & (past >= settings.seen_past * able) & (settings.seen_past < 1)
+
+
+def _lone(means: F64, limit: float) -> Flags:
+    """Mean distance to the eight nearest splats above `limit` medians (statistical outlier removal)."""
+    if limit <= 0 or len(means) < 9:
+        return np.zeros(len(means), bool)
+    gaps = cKDTree(means).query(means, 9)[0][:, 1:].mean(axis=1)
+    return gaps > limit * np.median(gaps)
+
+
+def _outside(means: F64, box: tuple[float, ...] | None) -> Flags:
+    if box is None:
+        return np.zeros(len(means), bool)
+    return ((means < box[:3]) | (means > box[3:])).any(axis=1)

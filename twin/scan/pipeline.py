@@ -76,7 +76,8 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
     clock.stage("splats")
     trained = train(scene, settings.train, on_progress)
     clock.stage("report")
-    static = clean(trained.splats, scene, settings.clean)
+    cleaned = clean(trained.splats, scene, settings.clean)
+    static = cleaned.splats
     twin = Scene(name=settings.name or source.stem, static=static, scale_provenance=scale.provenance)
     side = twin.side.camera(reporting.SIDE_PX)
     pictures = reporting.draw(static, scene.views, trained.held_out, side, settings.train.width)
@@ -101,6 +102,7 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
         table_points=table.support,
         table_spread_mm=table.spread * scale.metres_per_unit * 1e3,
         splats=len(static),
+        cleaned=cleaned.dropped,
         held_out=trained.held_out,
         held_out_size=(pictures.pairs[0].photo.shape[1], pictures.pairs[0].photo.shape[0]),
         held_out_psnr_db=pictures.psnr_db(),

@@ -1,6 +1,6 @@
 """A splat rasterizer with gradients, for training.
 
-means, quaternions, scales ──gsplat projection (torch)──► centres, conics, depth ─► sort ─► packed (M, 9)
+means, quaternions, scales ──`projection`──► centres, conics, depth ─► sort ─► packed (M, 9)
 packed ──numba, front to back──► canvas (H, W, 4)        gradients come back by replaying the same order
 
 Colour of a pixel: C = Σ_i c_i α_i T_i with T_i = Π_{j<i} (1 - α_j) and α_i = o_i exp(-½ dᵀ Σ'⁻¹ d) (Kerbl et al. 2023,
@@ -9,23 +9,36 @@ On a CUDA machine gsplat's own `rasterization` takes the place of all this.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numba
 import numpy as np
 import torch
-from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci
 from torch import Tensor
 
 from protos.schema import F32
+from twin.scan.projection import FAINTEST, NEAR_M, project, unproject
 
-NEAR_M = 0.015
-FAINTEST = np.float32(1 / 255)
-"""A splat's ellipse ends where its opacity falls below this."""
 DENSEST = np.float32(0.999)
 OPAQUE = np.float32(1e-4)
 """Transmittance below which a pixel is finished."""
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 _OPTIONS = {"fastmath": True, "nogil": True, "cache": True, "error_model": "numpy"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A picture under training."""
+
+    picture: Tensor
+    """(height, width, 3) over black, differentiable."""
+    motion: Callable[[], Tensor]
+    """After the backward pass: Σ over pixels of |dL / d centre| (N, 2) [1/px] of every splat, 0 of unseen ones.
+
+    Absolute values, because gradients of opposite direction on two sides of a splat that is too large would cancel (Ye
+    et al., AbsGS, 2024).
+    """
 
 
 def render(
@@ -38,46 +51,64 @@ def render(
     intrinsics: Tensor,
     width: int,
     height: int,
-) -> Tensor:
-    """The picture (height, width, 3) over black, differentiable in the first five arguments."""
+) -> Drawn:
+    """The splats seen by a camera, differentiable in the first five arguments."""
+    splats = (means, quaternions, scales, opacities, colours)
     if means.is_cuda:
         import gsplat
 
         views, matrices = camera_from_base[None], intrinsics[None]
-        images, _, _ = gsplat.rasterization(
-            means, quaternions, scales, opacities, colours, views, matrices, width, height, near_plane=NEAR_M
+        images, _, details = gsplat.rasterization(
+            *splats, views, matrices, width, height, near_plane=NEAR_M, packed=False, absgrad=True
         )
-        return images[0]
-    covariances, _ = _quat_scale_to_covar_preci(quaternions, scales, compute_preci=False)
-    radii, centres, depths, conics, _ = _fully_fused_projection(
-        means, covariances, camera_from_base[None], intrinsics[None], width, height, near_plane=NEAR_M
-    )
-    seen = torch.where((radii[0] > 0).all(-1) & (opacities.detach() > float(FAINTEST)))[0]
-    seen = seen[torch.argsort(depths[0, seen].detach())]
-    packed = torch.cat([centres[0, seen], conics[0, seen], opacities[seen, None], colours[seen]], 1)
-    return Rasterize.apply(packed, width, height)[..., :3]
+        return Drawn(picture=images[0], motion=lambda: details["means2d"].absgrad[0])
+    motion = torch.zeros(len(means), 2)
+    picture = Rasterize.apply(*splats, motion, camera_from_base, intrinsics, width, height)
+    return Drawn(picture=picture[..., :3], motion=lambda: motion)
 
 
 class Rasterize(torch.autograd.Function):
-    """Packed splats (M, 9), nearest first: centre x, y [px], conic a, b, c, opacity, colour; to (H, W, 4)."""
+    """Splats to a canvas (H, W, 4) of colour and transmittance."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, packed: Tensor, width: int, height: int) -> Tensor:
-        splats = packed.detach().contiguous().numpy()
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        means: Tensor,
+        quaternions: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colours: Tensor,
+        motion: Tensor,
+        camera_from_base: Tensor,
+        intrinsics: Tensor,
+        width: int,
+        height: int,
+    ) -> Tensor:
+        shapes = (means, quaternions, scales)
+        arrays = [t.detach().contiguous().numpy() for t in (*shapes, opacities, colours, camera_from_base, intrinsics)]
+        packed = np.empty((len(means), 9), np.float32)
+        depths, index = np.empty(len(means), np.float32), np.empty(len(means), np.int64)
+        count = project(*arrays, width, height, packed, depths, index)
+        order = np.argsort(depths[:count])
+        packed, index = packed[order], index[order]
         canvas = _empty_canvas(width, height)
-        _blend(splats, canvas)
-        result = torch.from_numpy(canvas)
-        ctx.save_for_backward(packed, result)
-        return result
+        _blend(packed, canvas)
+        ctx.arrays, ctx.packed, ctx.index, ctx.canvas, ctx.motion = arrays, packed, index, canvas, motion
+        return torch.from_numpy(canvas)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        packed, canvas = ctx.saved_tensors
-        splats = packed.detach().contiguous().numpy()
-        height, width = canvas.shape[:2]
-        result = np.zeros_like(splats)
-        _replay(splats, canvas.numpy(), gradient.contiguous().numpy(), _empty_canvas(width, height), result)
-        return torch.from_numpy(result), None, None
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        means, quaternions, scales, opacities, colours, pose, intrinsics = ctx.arrays
+        height, width = ctx.canvas.shape[:2]
+        result, motion = np.zeros_like(ctx.packed), np.zeros((len(ctx.packed), 2), np.float32)
+        canvas = _empty_canvas(width, height)
+        _replay(ctx.packed, ctx.canvas, gradient.contiguous().numpy(), canvas, result, motion)
+        found = [np.zeros_like(array) for array in (means, quaternions, scales, opacities, colours)]
+        shapes = (means, quaternions, scales, pose, intrinsics, width, height)
+        unproject(*shapes, ctx.packed, result, ctx.index, *found[:3])
+        found[3][ctx.index], found[4][ctx.index] = result[:, 5], result[:, 6:]
+        ctx.motion.numpy()[ctx.index] = motion
+        return *(torch.from_numpy(array) for array in found), None, None, None, None, None
 
 
 def _empty_canvas(width: int, height: int) -> F32:
@@ -135,7 +166,7 @@ def _blend(splats: F32, canvas: F32) -> None:
 
 
 @numba.njit(**_OPTIONS)
-def _replay(splats: F32, final: F32, gradient: F32, canvas: F32, result: F32) -> None:
+def _replay(splats: F32, final: F32, gradient: F32, canvas: F32, result: F32, motion: F32) -> None:
     """dL/dα_i = T_i (c_i · g) - (R_i · g + T_end g_T) / (1 - α_i), where R_i is the colour still to come behind i."""
     height, width = canvas.shape[0], canvas.shape[1]
     for i in range(splats.shape[0]):
@@ -146,6 +177,7 @@ def _replay(splats: F32, final: F32, gradient: F32, canvas: F32, result: F32) ->
         shrink = math.exp(-a)
         zero = np.float32(0)
         g_x, g_y, g_a, g_b, g_c, g_o, g_red, g_green, g_blue = zero, zero, zero, zero, zero, zero, zero, zero, zero
+        across, down = zero, zero
         for y in range(first_row, last_row + 1):
             dy = np.float32(y) + _HALF - splat[1]
             first, last = _columns(splat, dy, cut, width)
@@ -175,10 +207,14 @@ def _replay(splats: F32, final: F32, gradient: F32, canvas: F32, result: F32) ->
                         g_a += _HALF * dx * dx * slope
                         g_b += dx * dy * slope
                         g_c += _HALF * dy * dy * slope
-                        g_x -= (a * dx + b * dy) * slope
-                        g_y -= (c * dy + b * dx) * slope
+                        pull_x, pull_y = (a * dx + b * dy) * slope, (c * dy + b * dx) * slope
+                        g_x -= pull_x
+                        g_y -= pull_y
+                        across += abs(pull_x)
+                        down += abs(pull_y)
                 alpha *= step
                 step *= shrink
         out = result[i]
         out[0], out[1], out[2], out[3], out[4] = g_x, g_y, g_a, g_b, g_c
         out[5], out[6], out[7], out[8] = g_o / opacity, g_red, g_green, g_blue
+        motion[i, 0], motion[i, 1] = across, down

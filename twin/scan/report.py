@@ -57,6 +57,8 @@ class ScanReport:
     table_spread_mm: float
     """RMS distance of the table's points from its plane."""
     splats: int
+    cleaned: dict[str, int]
+    """Splats taken away after training, by reason."""
     held_out: tuple[str, ...]
     held_out_size: tuple[int, int]
     """Width and height [px] at which the held-out views are compared."""
@@ -143,11 +145,15 @@ def _rows(report: ScanReport) -> list[tuple[str, str]]:
         ("scale certainty", _certainty(report)),
         ("placement", report.placement),
         ("table", f"{report.table_points} points within {report.table_spread_mm:.1f} mm (RMS) of a plane"),
-        ("splats", str(report.splats)),
+        ("splats", f"{report.splats} after taking away {_listed(report.cleaned)}"),
         ("held-out PSNR", f"{report.held_out_psnr_db:.1f} dB over {views}"),
         ("held-out SSIM", f"{report.held_out_ssim:.3f}"),
         ("wall time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())),
     ]
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
 
 
 def _certainty(report: ScanReport) -> str:

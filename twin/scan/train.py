@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twin.camera import Camera
+from twin.scan.density import Density, DensitySettings
 from twin.scan.frames import U8
-from twin.scan.rasterize import render
+from twin.scan.rasterize import Drawn, render
 from twin.scan.seed import SeedSettings, start
 from twin.scan.sfm import Reconstruction, View
 from twin.splats import Splats
@@ -34,8 +36,12 @@ class TrainSettings:
     """Views per step, rendered side by side in threads."""
     width: int = 240
     """Training resolution [px]; the height follows the pictures' shape."""
+    coarse: float = 0.3
+    """Share of the steps that are done first, at half the resolution and a quarter of the cost."""
     seeds: SeedSettings = field(default_factory=SeedSettings)
+    density: DensitySettings = field(default_factory=DensitySettings)
     hold_out: int = 8
+    """Every so many views one is kept out of training."""
     mse_share: float = 0.2
     learning_rates: tuple[float, float, float, float, float] = (3e-3, 8e-3, 4e-2, 0.15, 0.06)
     """Means (times the scene's size), quaternions, log scales, opacity logits, colour logits."""
@@ -63,9 +69,11 @@ class _Target:
 def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[[str, float], None]) -> Trained:
     """Splats from a reconstruction already placed in the base frame."""
     torch.set_num_threads(1)  # the views of a step already fill the cores
+    torch.manual_seed(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = [view.name for view in scene.views]
     targets = [_target(view, settings.width, device) for view in scene.views]
+    coarse = [_target(view, settings.width // 2, device) for view in scene.views]
     held = list(range(min(settings.hold_out // 2, len(names) - 1), len(names), settings.hold_out))
     rest = [i for i in range(len(names)) if i not in held]
     parameters = [
@@ -75,21 +83,33 @@ def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[
     rates = (settings.learning_rates[0] * size, *settings.learning_rates[1:])
     optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(parameters, rates, strict=True)], fused=True)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1 ** (1 / settings.steps))
+    density = _density(scene, settings, device)
     rng = np.random.default_rng(settings.seed)
     order = np.concatenate([rng.permutation(rest) for _ in range(settings.steps * settings.batch // len(rest) + 1)])
     with ThreadPoolExecutor(settings.batch) as pool:
         for step in range(settings.steps):
-            chosen = order[step * settings.batch : (step + 1) * settings.batch]
-            parts = list(pool.map(lambda i: _gradients(parameters, targets[i], settings.mse_share), chosen))
-            for parameter, *gradients in zip(parameters, *parts, strict=True):
+            shown = coarse if step < settings.coarse * settings.steps else targets
+            batch = [shown[i] for i in order[step * settings.batch : (step + 1) * settings.batch]]
+            parts = list(pool.map(partial(_gradients, parameters, settings.mse_share), batch))
+            for parameter, *gradients in zip(parameters, *(part for part, _ in parts), strict=True):
                 parameter.grad = torch.stack(gradients).mean(0)
+            for _, motion in parts:
+                density.seen(motion, batch[0].picture.shape[1])
             optimizer.step()
             schedule.step()
+            parameters = density.control(parameters, optimizer, step + 1)
             if step % 10 == 0:
                 on_progress("training", step / settings.steps)
     with torch.no_grad():
-        psnr = float(np.mean([_psnr(_picture(parameters, targets[i]), targets[i]) for i in held]))
+        psnr = float(np.mean([_psnr(_picture(parameters, targets[i]).picture, targets[i]) for i in held]))
     return Trained(splats=_splats(parameters), psnr_db=psnr, held_out=tuple(names[i] for i in held))
+
+
+def _density(scene: Reconstruction, settings: TrainSettings, device: torch.device) -> Density:
+    camera = small(scene.views[0].camera, settings.width)
+    eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
+    where = torch.tensor(eyes, dtype=torch.float32, device=device)
+    return Density(settings.density, settings.steps, camera.fx, camera.width, where)
 
 
 def small(camera: Camera, width: int) -> Camera:
@@ -112,17 +132,19 @@ def _target(view: View, width: int, device: torch.device) -> _Target:
     return _Target(camera_from_base=pose, intrinsics=matrix, picture=image, weight=weight)
 
 
-def _picture(parameters: list[Tensor], target: _Target) -> Tensor:
+def _picture(parameters: list[Tensor], target: _Target) -> Drawn:
     means, quaternions, scales, opacities, colours = parameters
     height, width = target.picture.shape[:2]
     activated = (means, quaternions, scales.exp(), opacities.sigmoid(), colours.sigmoid())
     return render(*activated, target.camera_from_base, target.intrinsics, width, height)
 
 
-def _gradients(parameters: list[Tensor], target: _Target, mse_share: float) -> tuple[Tensor, ...]:
-    error = (_picture(parameters, target) - target.picture) * target.weight
+def _gradients(parameters: list[Tensor], mse_share: float, target: _Target) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Of the loss by each parameter, and by the splats' places in the picture (`Drawn.motion`)."""
+    drawn = _picture(parameters, target)
+    error = (drawn.picture - target.picture) * target.weight
     loss = ((1 - mse_share) * error.abs() + mse_share * error**2).mean()
-    return torch.autograd.grad(loss, parameters)
+    return torch.autograd.grad(loss, parameters), drawn.motion()
 
 
 def _psnr(picture: Tensor, target: _Target) -> float:
