@@ -62,7 +62,7 @@ class Cleaned:
 def clean(splats: Splats, scene: Reconstruction, settings: CleanSettings) -> Cleaned:
     """The splats worth keeping, in their order. Raises `SceneError` when nothing is left."""
     eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
-    means = np.nan_to_num(splats.means)
+    means = np.nan_to_num(splats.means.astype(float))
     near = _near(means, scene.points, eyes)
     stray = cKDTree(scene.points).query(means)[0]
     reasons: dict[str, Flags] = {
@@ -71,7 +71,7 @@ def clean(splats: Splats, scene: Reconstruction, settings: CleanSettings) -> Cle
         "giants": splats.scales.max(axis=1) > settings.largest_m,
         "lens": cKDTree(eyes).query(means)[0] < settings.lens_m,
         "strays": (stray > settings.floater_m) & near,
-        "floaters": near & _seen_past(means, scene, settings),
+        "floaters": near & (_seen_past(means, scene, settings) if settings.seen_past < 1 else False),
         "loners": near & _lone(means, settings.lone),
         "outside": _outside(means, settings.box),
     }
@@ -117,7 +117,8 @@ def _seen_past(means: F64, scene: Reconstruction, settings: CleanSettings) -> Fl
         tells = distance < 0.02 * camera.width
         able[inside] += tells
         past[inside] += tells & (z[inside] < (1 - settings.clearance) * known[index, 2])
-    return (able >= 3) & (past >= settings.seen_past * able) & (settings.seen_past < 1)
+    floats: Flags = (able >= 3) & (past >= settings.seen_past * able)
+    return floats
 
 
 def _lone(means: F64, limit: float) -> Flags:
