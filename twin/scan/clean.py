@@ -66,7 +66,7 @@ def clean(splats: Splats, scene: Reconstruction, settings: CleanSettings) -> Cle
     near = _near(means, scene.points, eyes)
     stray = cKDTree(scene.points).query(means)[0]
     reasons: dict[str, Flags] = {
-        "not finite": ~np.isfinite(splats.means).all(axis=1),
+        "not finite": np.logical_not(np.isfinite(splats.means).all(axis=1)),
         "ghosts": splats.opacities < settings.faintest,
         "giants": splats.scales.max(axis=1) > settings.largest_m,
         "lens": cKDTree(eyes).query(means)[0] < settings.lens_m,
@@ -117,8 +117,7 @@ def _seen_past(means: F64, scene: Reconstruction, settings: CleanSettings) -> Fl
         tells = distance < 0.02 * camera.width
         able[inside] += tells
         past[inside] += tells & (z[inside] < (1 - settings.clearance) * known[index, 2])
-    floats: Flags = (able >= 3) & (past >= settings.seen_past * able)
-    return floats
+    return np.logical_and(able >= 3, past >= settings.seen_past * able)
 
 
 def _lone(means: F64, limit: float) -> Flags:
@@ -132,4 +131,4 @@ def _lone(means: F64, limit: float) -> Flags:
 def _outside(means: F64, box: tuple[float, ...] | None) -> Flags:
     if box is None:
         return np.zeros(len(means), bool)
-    return ((means < box[:3]) | (means > box[3:])).any(axis=1)
+    return np.any((means < box[:3]) | (means > box[3:]), axis=1)
