@@ -86,7 +86,7 @@ def test_wrapped_angles_are_near_zero_and_the_same(angle, period):
 @pytest.mark.parametrize("region", ["A", "B"])
 @pytest.mark.parametrize("name", tasks.names())
 def test_experts_succeed_though_shaken_and_late(name, region):
-    """`twinrl bench twin --experts` does this with 100 starts."""
+    """`twinrl bench twin --parts experts` does it with 100 starts."""
     domain = replace(DOMAINS["twin"], disturbance=DEMONSTRATION_DISTURBANCE)
     assert trials(tasks.get(name), domain, region, 20, seed=1).successes >= 19
 

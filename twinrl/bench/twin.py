@@ -115,16 +115,22 @@ def _groups(settings: TwinBench, scene: Scene) -> str:
 
 
 def _experts(settings: TwinBench, scene: Scene) -> str:
-    from twin.randomize import DOMAINS
+    from twin.randomize import DEMONSTRATION_DISTURBANCE, DOMAINS
     from twin.trials import trials
 
+    worlds = {
+        "twin": DOMAINS["twin"],
+        "shaken": replace(DOMAINS["twin"], disturbance=DEMONSTRATION_DISTURBANCE),
+        "stand-in": DOMAINS["standin"],
+    }
     rows = []
     for name in tasks.names():
         for region in tasks.get(name).space.regions:
-            found = trials(tasks.get(name), DOMAINS["twin"], region, settings.trials, seed=0)
-            mean = found.steps[found.success].mean() if found.successes else float("nan")
-            rows.append((name, region, f"{found.successes} of {settings.trials}", f"{mean:.0f}", f"{found.cpu_s:.1f}"))
-    return table(("task", "region", "expert succeeds", "mean steps to success", "CPU [s]"), rows)
+            found = [trials(tasks.get(name), domain, region, settings.trials, seed=0) for domain in worlds.values()]
+            steps = " / ".join(f"{one.steps[one.success].mean():.0f}" if one.successes else "–" for one in found)
+            cpu_s = f"{sum(one.cpu_s for one in found):.1f}"
+            rows.append((name, region, *(f"{one.successes} of {settings.trials}" for one in found), steps, cpu_s))
+    return table(("task", "region", *worlds, "mean steps to success", "CPU [s]"), rows)
 
 
 PARTS: Mapping[Part, Callable[[TwinBench, Scene], str]] = {
