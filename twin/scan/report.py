@@ -139,7 +139,7 @@ def _rows(report: ScanReport) -> list[tuple[str, str]]:
         ("source", report.source),
         ("pictures registered", f"{report.registered} of {report.pictures}"),
         ("left out before", f"{len(report.dropped)} blurred or repeated, {report.thinned} video frames not needed"),
-        ("ignored by masks", f"{report.masked_percent:.1f} % of the pixels"),
+        ("masked, or beyond the lens", f"{report.masked_percent:.1f} % of the pixels"),
         ("sparse points", f"{report.points}, mean reprojection error {report.reprojection_px:.2f} px"),
         ("scale", report.scale_provenance),
         ("scale certainty", _certainty(report)),
