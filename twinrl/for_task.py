@@ -29,3 +29,10 @@ def policy_for(task: Task) -> PolicySettings:
     if task.action_scale[1] == 0:
         return policy
     return replace(policy, proprio_indices=tuple(sorted({*policy.proprio_indices, *ROTATION})))
+
+
+def exploration(task: Task, wanted: float) -> float:
+    """`wanted` noise on translations [action units], but no more than the task's precision: a block that is shaken by
+    more than its socket's clearance teaches that inserting fails.
+    """
+    return min(wanted, task.precision_m / task.action_scale[0])

@@ -25,7 +25,7 @@ from twin import tasks
 from twinrl import real_stages
 from twinrl.context import RunContext
 from twinrl.fidelity import files as fidelity
-from twinrl.for_task import labels_for, policy_for
+from twinrl.for_task import exploration, labels_for, policy_for
 from twinrl.pictures import take_pictures
 from twinrl.progress import Stage as View
 from twinrl.report import write_report
@@ -148,7 +148,7 @@ def twin_rl(context: RunContext, view: View) -> float:
         run_dir=context.folder.absolute(),
         actors=plan.actors,
         twins_per_actor=plan.twins_per_actor,
-        explore=plan.explore,
+        explore=exploration(tasks.get(settings.task), plan.explore),
     )
     context.start("fleet", "actors.sim", "fleet", settings=fleet)
     context.supervisor.wait("twin_rl", timeout_s=7200, poll=lambda: _follow_rl(context, view))

@@ -15,7 +15,7 @@ from twin.randomize import DOMAINS
 from twin.rotations import TOOL_DOWN, yaw_of
 from twin.scene import synthetic_scene
 from twinrl.bench.learning import LearningBench, plan
-from twinrl.for_task import labels_for, policy_for
+from twinrl.for_task import exploration, labels_for, policy_for
 from twinrl.settings import RunSettings
 
 
@@ -30,6 +30,13 @@ def test_a_tool_that_turns_is_felt_and_commanded(name):
     assert policy.active_action_dims == (0, 1, 2, 5, 6)
     assert {3, 4} <= set(policy.proprio_indices)
     assert policy.auxiliary_labels == labels.count == 11
+
+
+def test_exploration_is_finer_than_a_sockets_clearance():
+    task = tasks.get("insert_hexagon_block")
+    assert exploration(tasks.get("pick_and_place"), 0.1) == pytest.approx(0.1)
+    assert exploration(task, 0.1) * task.action_scale[0] == pytest.approx(0.00125)
+    assert exploration(task, 0.01) == 0.01
 
 
 def test_a_run_of_a_task_that_does_not_exist_is_refused():

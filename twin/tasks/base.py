@@ -82,6 +82,8 @@ class Task(ABC):
     """Targets that stay where the configuration puts them; the first is what the manipulated object is brought to."""
     hold: Hold
     """How the fingers take the manipulated object."""
+    precision_m: float = 0.003
+    """How exactly the tool must be led where it matters most; noise that explores is not larger."""
     success_steps: int = 2
     """Control steps in a row that `succeeded` must hold."""
     splats: Mapping[str, Splats] = field(default_factory=dict)

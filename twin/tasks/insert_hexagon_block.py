@@ -53,6 +53,7 @@ class InsertHexagonBlock(Task):
     space: ConfigurationSpace = SPACE
     action_scale: tuple[float, float] = (0.02, 0.1)
     max_steps: int = 80
+    precision_m: float = CLEARANCE_M
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (BLOCK,)
     fixed_bodies: tuple[str, ...] = (SOCKET,)
