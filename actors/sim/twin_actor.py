@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NICENESS = 10
+"""Hundreds of twins on a few cores would starve the policy server that all of them wait for, and the learner."""
+
 
 class TwinActor:
     """A Ray actor that runs its loops in threads and answers `ping` and `stats` meanwhile."""
@@ -96,6 +99,7 @@ class TwinActor:
         return self.stats()
 
     def _run(self, avoid: Sequence[str]) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # of this thread and those it starts
         try:
             self._loop_until_stopped(avoid)
         except Exception as error:  # the root of this thread: reported by stats(), the fleet restarts the actor
