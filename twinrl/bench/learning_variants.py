@@ -7,7 +7,7 @@ from typing import Any, Literal
 from learner.settings import RlSettings
 from twinrl.context import RunContext
 
-Variant = Literal["demo", "gentle", "no_bc", "no_calql", "one_step", "backbone", "few_rows", "priority", "cells"]
+Variant = Literal["demo", "strong", "no_bc", "no_calql", "one_step", "backbone", "few_rows", "priority", "cells"]
 Change = Callable[[RlSettings], RlSettings]
 
 
@@ -31,9 +31,9 @@ def _backbone(rl: RlSettings) -> RlSettings:
 
 VARIANTS: dict[Variant, tuple[str, Change]] = {
     "demo": ("as in the demo", lambda rl: rl),
-    "gentle": (
-        "a small Q loss: η from 0.05 to 0",
-        lambda rl: replace(rl, update=replace(rl.update, weights_start=(1.0, 0.05))),
+    "strong": (
+        "Q loss with η from 0.3 to 0, as for pick-and-place",
+        lambda rl: replace(rl, update=replace(rl.update, weights_start=(1.0, 0.3))),
     ),
     "no_bc": ("no behaviour cloning: β = 0, η constant", _no_bc),
     "no_calql": ("no Cal-QL: α = 0 in the warm-up", lambda rl: replace(rl, update=replace(rl.update, calql_alpha=0.0))),
