@@ -18,7 +18,12 @@ from twinrl.bench.pictures import film, make_steps
 from twinrl.bench.replay import ReplayBench
 from twinrl.bench.replay_systems import BASE, PINS, Worker, interpreter
 
-TOOLS = {"reverb_peer": ("tensorflow",), "torchrl_peer": ("torch", "tensordict")}
+TOOLS = {
+    "reverb_peer": ("tensorflow",),
+    "torchrl_peer": ("torch", "tensordict"),
+    "mujoco_steps": ("mujoco",),
+    "robosuite_steps": ("robosuite",),
+}
 """What a peer needs beside itself."""
 PEERS = sorted(Path(replay.__file__).with_name("peers").glob("*.py"))
 TINY = ReplayBench(
