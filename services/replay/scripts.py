@@ -139,6 +139,8 @@ redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 """
 
+SCRIPT_LOADS = 3
+"""How often a script is sent to a server that keeps forgetting it."""
 COMMIT_SHA = sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -148,13 +150,17 @@ def load_commit(client: Commands) -> None:
 
 
 def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
-    """Runs a script, which is sent only to a server that does not know it yet."""
+    """Runs a script, which is sent only to a server that does not know it yet.
+
+    A server may forget it again at any moment, between loading and running too, so that is tried a few times.
+    """
     sha = sha1(script.encode(), usedforsecurity=False).hexdigest()
-    try:
-        return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
-    except redis.exceptions.NoScriptError:
-        client.execute_command("SCRIPT LOAD", script)
-        return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
+    for _ in range(SCRIPT_LOADS):
+        try:
+            return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
+        except redis.exceptions.NoScriptError:
+            client.execute_command("SCRIPT LOAD", script)
+    return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
 
 
 def parse_commit(reply: Sequence[int]) -> CommitReply:
