@@ -127,3 +127,21 @@ def carry_in(state: TaskState, body: str, socket: str, seat: Seat, hold: Hold) -
     z = np.maximum(z, state.tool[:, 2] - 0.008 - fast)
     sideways = over(state, body, state.bodies[socket][:, :2], np.maximum(lifted, 1 - ramp(off, 0.02, 0.04)))
     return Aim(position=np.column_stack([sideways, z]), yaw=yaw_of(state.tool_rotation @ TOOL_DOWN.T) + turn)
+
+
+def insert(
+    state: TaskState,
+    body: str,
+    socket: str,
+    seat: Seat,
+    hold: Hold,
+    inside_m: tuple[float, float],
+    action_scale: tuple[float, float],
+) -> F32:
+    """Actions (n, 7) that grasp a body and bring it into a socket.
+
+    It is let go once it is this near the socket's axis and this little above its seat.
+    """
+    off, high, _ = misfit(state, body, socket, seat)
+    inside = (off < inside_m[0]) & (high < inside_m[1])
+    return act(state, reach(state, body, hold), carry_in(state, body, socket, seat, hold), inside, action_scale)

@@ -23,6 +23,8 @@ CHAMFER = (0.006, 0.007)
 """Outwards and upwards, above a straight hole of `DEPTH_M`."""
 DEPTH_M, FLOOR_M, WALL_M = 0.008, 0.002, 0.012
 SYMMETRY_RAD = math.pi / 3
+INSIDE_M = (0.003, 0.007)
+"""The expert lets go this near the axis and this little above the seat."""
 SEATED_OFF_M, SEATED_HIGH_M, SEATED_RAD = 0.003, 0.004, math.radians(8)
 """The block's centre is this near the socket's axis, this little above its seat, and turned this little."""
 BLOCK_COLOUR, SOCKET_COLOUR, FLOOR_COLOUR = (0.95, 0.62, 0.08), (0.10, 0.45, 0.35), (0.10, 0.10, 0.12)
@@ -92,7 +94,4 @@ class InsertHexagonBlock(Task):
 
     def expert(self, state: TaskState) -> F32:
         """Grasps across two flats, turns the block while it carries it, lets go when it is in the straight hole."""
-        off, high, _ = expert.misfit(state, BLOCK, SOCKET, SEAT)
-        inside = (off < 0.003) & (high < 0.007)
-        carry = expert.carry_in(state, BLOCK, SOCKET, SEAT, HOLD)
-        return expert.act(state, expert.reach(state, BLOCK, HOLD), carry, inside, self.action_scale)
+        return expert.insert(state, BLOCK, SOCKET, SEAT, HOLD, INSIDE_M, self.action_scale)

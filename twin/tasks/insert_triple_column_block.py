@@ -24,6 +24,8 @@ HUB_RADIUS_M, HUB_M, KNOB_APOTHEM_M, KNOB_M = 0.029, 0.008, 0.015, 0.030
 CLEARANCE_M = 0.0015
 """Between column and hole on every side."""
 DEPTH_M, WALL_M, FLOOR_M = 0.014, 0.005, 0.002
+INSIDE_M = (0.004, 0.007)
+"""The expert lets go this near the axis and this little above the seat."""
 SEATED_OFF_M, SEATED_HIGH_M, SEATED_RAD = 0.004, 0.004, math.radians(10)
 """The block's axis is this near the board's, its columns end this low over the floor, and it is turned this little."""
 BLOCK_COLOUR, COLUMN_COLOUR = (0.60, 0.20, 0.70), (0.92, 0.75, 0.20)
@@ -102,7 +104,4 @@ class InsertTripleColumnBlock(Task):
 
     def expert(self, state: TaskState) -> F32:
         """Grasps the knob, turns the block while it carries it, lets go when the columns are in their holes."""
-        off, high, _ = expert.misfit(state, BLOCK, BOARD, SEAT)
-        inside = (off < 0.004) & (high < 0.007)
-        carry = expert.carry_in(state, BLOCK, BOARD, SEAT, HOLD)
-        return expert.act(state, expert.reach(state, BLOCK, HOLD), carry, inside, self.action_scale)
+        return expert.insert(state, BLOCK, BOARD, SEAT, HOLD, INSIDE_M, self.action_scale)
