@@ -98,7 +98,7 @@ def become_worker(request: dict[str, Any]) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
+        os.setpgid(0, 0)  # not a session of its own: Linux shares CPU out by session before it looks at niceness
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])

@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NICENESS = 10
-"""Hundreds of twins on a few cores would starve the policy server that all of them wait for, and the learner."""
+NICENESS = 19
+"""Hundreds of twins on a few cores would starve the policy server that all of them wait for, and the learner. Ray makes
+all its workers nice, 15 by default, so anything less would need privileges."""
+
+
+def step_aside() -> None:
+    """Lowest priority for this thread and those that it starts."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 class TwinActor:
@@ -99,7 +105,7 @@ class TwinActor:
         return self.stats()
 
     def _run(self, avoid: Sequence[str]) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # of this thread and those it starts
+        step_aside()
         try:
             self._loop_until_stopped(avoid)
         except Exception as error:  # the root of this thread: reported by stats(), the fleet restarts the actor

@@ -14,6 +14,8 @@ import redis
 from services.replay.connection import Keys, ReplaySettings, connect
 
 PROBE_INTERVAL_S = 0.5
+PROBE_POLL_S = 0.25
+"""Between two looks for its answer: hundreds of writers look for theirs."""
 ASSUMED_DURABLE_S = 5.0
 _WAIT_MS = 4000
 

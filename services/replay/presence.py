@@ -59,6 +59,10 @@ class Beacon:
         text = json.dumps(who | {name: _finite(value) for name, value in stats().items()})
         run_script(client, ANNOUNCE, (self._names, self._key), self._member, text, LIFETIME_S)
 
+    def due_s(self) -> float:
+        """Seconds until the next word."""
+        return max(0.0, self._next_s - time.monotonic())
+
     def leave(self, client: Client) -> None:
         """Takes the name back at once. Raises redis errors."""
         client.execute_command("UNLINK", self._key)

@@ -20,7 +20,7 @@ from protos.errors import InputError, Unreachable
 from protos.schema import BUFFERS, Buffer, Schema
 from services.replay.commits import Commits
 from services.replay.connection import Client, Keys, ReplaySettings, connect, masked, reaching
-from services.replay.durability import DurabilityProbe
+from services.replay.durability import PROBE_POLL_S, DurabilityProbe
 from services.replay.handshake import greet
 from services.replay.presence import Beacon
 from services.replay.scripts import CommitReply, Verdict, load_commit, shrink
@@ -92,6 +92,11 @@ class Sender:
         except (Unreachable, InputError):
             self.close()
             raise
+
+    def rest_s(self) -> float:
+        """How long there is nothing to do after a step that sent all, unless a record comes."""
+        due_s = self._beacon.due_s()
+        return due_s if self.spool.first == self.acknowledged else min(due_s, PROBE_POLL_S)
 
     def leave(self) -> None:
         """Ends the connection, and tells the server so if it still answers."""

@@ -26,7 +26,6 @@ from services.replay.spool import Spool
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 0.05
 RETRY_S = (0.05, 1.0)
 """First and longest pause after a failure; it doubles in between."""
 ALLOWANCE_POLL_S = 0.02
@@ -252,4 +251,4 @@ class ReplayWriter:
                 if pause_s:
                     log.info("%s has sent what it kept on disk", self.actor)
                 pause_s = 0.0
-                self._wake.wait(IDLE_S)
+                self._wake.wait(self._sender.rest_s())

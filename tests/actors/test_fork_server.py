@@ -26,7 +26,7 @@ import json, os, sys, threading
 from pathlib import Path
 Path(sys.argv[1]).write_text(json.dumps({
     "argv": sys.argv[1:], "warm": "numba" in sys.modules, "folder": str(Path.cwd()), "mark": os.environ.get("MARK"),
-    "name": __name__, "leads": os.getsid(0) == os.getpid(), "server": os.getppid(), "threads": threading.active_count(),
+    "name": __name__, "leads": os.getpgid(0) == os.getpid(), "session": os.getsid(0), "server": os.getppid(), "threads": threading.active_count(),
     "world": os.environ.get("TWINRL_FORK_WORLD", "")}))
 """
 
@@ -84,8 +84,9 @@ def test_workers_are_forked_warm_with_their_own_arguments_and_environment(place,
     assert one["warm"] and two["warm"] and one["threads"] == 1
     assert (one["name"], one["argv"][1:], one["folder"]) == ("__main__", ["--flag"], str(place))
     assert (one["mark"], two["mark"]) == ("1", "2")
-    assert one["leads"], "a worker leads a session of its own"
+    assert one["leads"], "a worker leads a process group of its own"
     assert one["server"] == two["server"], "one server forks them all"
+    assert one["session"] == two["session"] == os.getsid(one["server"]), "a session each would make niceness void"
     server = psutil.Process(one["server"])
     assert "actors.sim.fork_server" in server.cmdline()
     (folder,) = place.glob("twinrl-fork-*")

@@ -17,6 +17,7 @@ from replay_samples import SCHEMA, make_segment, send, wait_until
 from protos.errors import InputError, Unreachable
 from protos.schema import Segment
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, shard_of, totals
+from services.replay.scripts import run_script
 from services.replay.server_config import memory_for
 
 
@@ -111,6 +112,29 @@ def test_a_flushed_script_cache_stops_nobody(servers):
         assert writer.flush(20) == 0
         assert (writer.stats()["failures"], writer.stats()["resyncs"]) == (0, 1)
     assert names_held(settings) == names_held(settings, "human") == {("arm", "life", i): 1 for i in range(20)}
+
+
+class Forgetful:
+    """A client of a server that somebody makes forget its scripts, right after each of the next `times` loads."""
+
+    def __init__(self, client: redis.Redis, times: int) -> None:
+        self._client, self.left = client, times
+
+    def execute_command(self, *command):
+        answer = self._client.execute_command(*command)
+        if command[0] == "SCRIPT LOAD" and self.left:
+            self.left -= 1
+            self._client.script_flush()
+        return answer
+
+
+def test_a_script_that_is_forgotten_before_it_runs_is_loaded_again(servers):
+    with redis.Redis.from_url(servers[0].url) as client:
+        forgetful = Forgetful(client, times=2)
+        assert run_script(forgetful, "return ARGV[1] .. KEYS[1]", ["key"], "said to ") == b"said to key"
+        assert forgetful.left == 0
+        with pytest.raises(redis.exceptions.NoScriptError):
+            run_script(Forgetful(client, times=9), "return 2", [])
 
 
 class TestBudgets:

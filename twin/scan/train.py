@@ -7,7 +7,7 @@ Everything is in the base frame, in metres. Every `hold_out`-th view is kept out
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,38 +71,59 @@ def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[
     torch.set_num_threads(1)  # the views of a step already fill the cores
     torch.manual_seed(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    names = [view.name for view in scene.views]
-    targets = [_target(view, settings.width, device) for view in scene.views]
-    coarse = [_target(view, settings.width // 2, device) for view in scene.views]
-    held = list(range(min(settings.hold_out // 2, len(names) - 1), len(names), settings.hold_out))
-    rest = [i for i in range(len(names)) if i not in held]
-    parameters = [
-        torch.tensor(p, dtype=torch.float32, device=device, requires_grad=True) for p in start(scene, settings.seeds)
-    ]
-    size = float(np.std(scene.points, axis=0).mean())
-    rates = (settings.learning_rates[0] * size, *settings.learning_rates[1:])
-    optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(parameters, rates, strict=True)], fused=True)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1 ** (1 / settings.steps))
-    density = _density(scene, settings, device)
-    rng = np.random.default_rng(settings.seed)
-    order = np.concatenate([rng.permutation(rest) for _ in range(settings.steps * settings.batch // len(rest) + 1)])
+    held = list(range(min(settings.hold_out // 2, len(scene.views) - 1), len(scene.views), settings.hold_out))
+    descent = _Descent(scene, settings, device)
     with ThreadPoolExecutor(settings.batch) as pool:
-        for step in range(settings.steps):
-            shown = coarse if step < settings.coarse * settings.steps else targets
-            batch = [shown[i] for i in order[step * settings.batch : (step + 1) * settings.batch]]
-            parts = list(pool.map(partial(_gradients, parameters, settings.mse_share), batch))
-            for parameter, *gradients in zip(parameters, *(part for part, _ in parts), strict=True):
-                parameter.grad = torch.stack(gradients).mean(0)
-            for _, motion in parts:
-                density.seen(motion, batch[0].picture.shape[1])
-            optimizer.step()
-            schedule.step()
-            parameters = density.control(parameters, optimizer, step + 1)
+        for step, batch in enumerate(_batches(scene.views, held, settings, device)):
+            descent.step(batch, pool)
             if step % 10 == 0:
                 on_progress("training", step / settings.steps)
+    unseen = [_target(scene.views[i], settings.width, device) for i in held]
     with torch.no_grad():
-        psnr = float(np.mean([_psnr(_picture(parameters, targets[i]).picture, targets[i]) for i in held]))
-    return Trained(splats=_splats(parameters), psnr_db=psnr, held_out=tuple(names[i] for i in held))
+        psnr = float(np.mean([_psnr(_picture(descent.parameters, one).picture, one) for one in unseen]))
+    names = tuple(scene.views[i].name for i in held)
+    return Trained(splats=_splats(descent.parameters), psnr_db=psnr, held_out=names)
+
+
+class _Descent:
+    """Splats as they become, with what moves them: Adam, its falling rates, and splats that come and go."""
+
+    def __init__(self, scene: Reconstruction, settings: TrainSettings, device: torch.device) -> None:
+        first = start(scene, settings.seeds)
+        self.parameters = [torch.tensor(p, dtype=torch.float32, device=device, requires_grad=True) for p in first]
+        self._mse_share, self._steps = settings.mse_share, 0
+        size = float(np.std(scene.points, axis=0).mean())
+        rates = (settings.learning_rates[0] * size, *settings.learning_rates[1:])
+        groups = [{"params": [p], "lr": rate} for p, rate in zip(self.parameters, rates, strict=True)]
+        self._optimizer = torch.optim.Adam(groups, fused=True)
+        self._schedule = torch.optim.lr_scheduler.ExponentialLR(self._optimizer, 0.1 ** (1 / settings.steps))
+        self._density = _density(scene, settings, device)
+
+    def step(self, batch: list[_Target], pool: ThreadPoolExecutor) -> None:
+        """One step down the mean loss of the views of `batch`."""
+        parts = list(pool.map(partial(_gradients, self.parameters, self._mse_share), batch))
+        for parameter, *gradients in zip(self.parameters, *(part for part, _ in parts), strict=True):
+            parameter.grad = torch.stack(gradients).mean(0)
+        for _, motion in parts:
+            self._density.seen(motion, batch[0].picture.shape[1])
+        self._optimizer.step()
+        self._schedule.step()
+        self._steps += 1
+        self.parameters = self._density.control(self.parameters, self._optimizer, self._steps)
+
+
+def _batches(
+    views: Sequence[View], held: list[int], settings: TrainSettings, device: torch.device
+) -> Iterator[list[_Target]]:
+    """Of every step its views, in random order but each as often as any other; small pictures first."""
+    rest = [i for i in range(len(views)) if i not in held]
+    rng, wanted = np.random.default_rng(settings.seed), settings.steps * settings.batch
+    order = np.concatenate([rng.permutation(rest) for _ in range(wanted // len(rest) + 1)])[:wanted]
+    first = math.ceil(settings.coarse * settings.steps)
+    for steps, width in ((range(first), settings.width // 2), (range(first, settings.steps), settings.width)):
+        shown = {i: _target(views[i], width, device) for i in rest}
+        for step in steps:
+            yield [shown[i] for i in order[step * settings.batch : (step + 1) * settings.batch]]
 
 
 def _density(scene: Reconstruction, settings: TrainSettings, device: torch.device) -> Density:

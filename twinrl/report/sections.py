@@ -151,10 +151,10 @@ def throughput_rows(run: RunFiles) -> list[dict[str, str | float]]:
 
 
 def scan_rows(scan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The scan's own report as label and value; lists of more than four numbers are left to the scan's page."""
+    """The scan's own report as label and value; matrices and lists of more than four are left to the scan's page."""
     rows = []
     for key, value in flatten(scan).items():
-        if not (isinstance(value, list) and len(value) > 4):
+        if not (isinstance(value, list) and (len(value) > 4 or any(isinstance(one, list) for one in value))):
             rows.append((SCAN_LABELS.get(key, key.replace("_", " ")), show(value)))
     return rows
 

@@ -1,0 +1,34 @@
+"""Twin actors leave the processor to those whom they wait for."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import os, threading
+from actors.sim.twin_actor import step_aside
+
+if os.geteuid() == 0:
+    os.seteuid(65534)
+os.nice(15)
+seen = {}
+
+def episodes():
+    step_aside()
+    started = threading.Thread(target=lambda: seen.update(child=priority()))
+    started.start()
+    started.join()
+    seen.update(own=priority())
+
+def priority():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+thread = threading.Thread(target=episodes)
+thread.start()
+thread.join()
+print(seen["own"], seen["child"], priority())
+"""
+
+
+def test_episodes_run_at_the_lowest_priority_without_privileges_in_a_worker_that_ray_made_nice():
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+    assert ran.stdout.split() == ["19", "19", "15"], ran.stderr

@@ -1,0 +1,91 @@
+"""The scan's splats beside gsplat's own recipe, from the same photos: `python -m twinrl.bench.scan_gpu PHOTOS`.
+
+    photos ─► poses, sparse points ─┬─► twin.scan.train ─┬─► Splats ─► PSNR, SSIM on views that neither has seen
+                                    └─► `Recipe` ────────┘
+
+One line where there is no GPU. Both train at the same width and hold out the same photos; both are drawn by the same
+renderer for the comparison. A scan is made for small policy cameras in seconds, the recipe for the best picture.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from protos.errors import InputError, TwinRLError
+from twin import render
+from twin.scan import report
+from twin.scan.frames import FrameSettings, collect
+from twin.scan.sfm import Reconstruction, SfmSettings, reconstruct
+from twin.scan.train import TrainSettings, train
+from twin.splats import Splats
+from twinrl.bench.gsplat_recipe import Recipe, train_by
+from twinrl.bench.measure import hardware, table
+
+COLUMNS = ("training", "steps", "splats", "seconds", "PSNR [dB]", "SSIM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanGpuSettings:
+    """What is compared."""
+
+    photos: Annotated[Path, tyro.conf.Positional]
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(hold_out=5, width=480))
+    recipe_steps: tuple[int, ...] = (7_000, 30_000)
+    """The recipe's trainer reports after both."""
+
+
+def scan_table(settings: ScanGpuSettings) -> str:
+    """The figures as markdown. Raises `InputError` in one line on a machine where gsplat cannot draw."""
+    obstacle = render.get("gsplat").obstacle()
+    if obstacle is not None:
+        raise InputError(obstacle)
+    import gsplat
+
+    with tempfile.TemporaryDirectory(prefix="twinrl-bench-") as work:
+        frames = collect(settings.photos, Path(work) / "frames", FrameSettings())
+        scene = reconstruct(frames, Path(work) / "sfm", SfmSettings(), lambda *_: None)
+    ours = train(scene, settings.train, lambda *_: None)
+    rows = [_row("twin.scan", settings.train.steps, scene, ours.held_out, settings, lambda: ours.splats)]
+    for steps in settings.recipe_steps:
+        recipe = replace(Recipe(), steps=steps)
+
+        def by_recipe(recipe: Recipe = recipe) -> Splats:
+            return train_by(recipe, scene, ours.held_out, settings.train.width, gsplat.rasterization)
+
+        rows.append(_row("gsplat's recipe", steps, scene, ours.held_out, settings, by_recipe))
+    return f"{hardware()}\n\n{table(COLUMNS, rows)}"
+
+
+def _row(
+    name: str,
+    steps: int,
+    scene: Reconstruction,
+    held_out: tuple[str, ...],
+    settings: ScanGpuSettings,
+    make: Callable[[], Splats],
+) -> tuple[object, ...]:
+    started = time.perf_counter()
+    splats = make()
+    seconds = time.perf_counter() - started
+    shown = report.draw(splats, scene.views, held_out, scene.views[0].camera, settings.train.width)
+    return name, steps, len(splats), f"{seconds:.0f}", f"{shown.psnr_db():.1f}", f"{shown.ssim():.3f}"
+
+
+def main() -> int:
+    """Prints the figures, or why there are none."""
+    try:
+        sys.stdout.write(scan_table(tyro.cli(ScanGpuSettings, description=__doc__)) + "\n")
+    except TwinRLError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
