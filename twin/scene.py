@@ -6,7 +6,6 @@ scene/
 """
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from protos.errors import SceneError, SchemaMismatch
+from protos.errors import SceneError
 from protos.space import Box
 from twin import robots
 from twin.camera import Camera, look_at, pose_looking, square_camera
@@ -23,6 +22,7 @@ from twin.robots.ur5e import UR5E
 from twin.rotations import F64
 from twin.splats import Splats, concatenate, read_ply, write_ply
 from twin.surfaces import grid, surface_splats
+from twin.toml_file import read_versioned
 
 FORMAT = 1
 """Version of scene.toml."""
@@ -105,14 +105,7 @@ class Scene:
     def load(folder: Path | str) -> "Scene":
         """Reads a scene folder. Raises `SceneError`, or `SchemaMismatch` for another format."""
         path = Path(folder) / "scene.toml"
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SceneError(f"{folder}: no readable scene.toml; `twinrl scan` makes scene folders") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SceneError(f"{path}: not valid TOML: {error}") from error
-        if table.get("format") != FORMAT:
-            raise SchemaMismatch(f"{path}: scene format {table.get('format')}, this version reads format {FORMAT}")
+        table = read_versioned(path, version=FORMAT, made_by="`twinrl scan` makes scene folders")
         static = read_ply(Path(folder) / "static.ply")
         try:
             return Scene(

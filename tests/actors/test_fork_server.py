@@ -26,7 +26,8 @@ import json, os, sys, threading
 from pathlib import Path
 Path(sys.argv[1]).write_text(json.dumps({
     "argv": sys.argv[1:], "warm": "numba" in sys.modules, "folder": str(Path.cwd()), "mark": os.environ.get("MARK"),
-    "name": __name__, "leads": os.getpgid(0) == os.getpid(), "session": os.getsid(0), "server": os.getppid(), "threads": threading.active_count(),
+    "name": __name__, "leads": os.getpgid(0) == os.getpid(), "session": os.getsid(0),
+    "server": os.getppid(), "threads": threading.active_count(),
     "world": os.environ.get("TWINRL_FORK_WORLD", "")}))
 """
 

@@ -30,5 +30,5 @@ print(seen["own"], seen["child"], priority())
 
 
 def test_episodes_run_at_the_lowest_priority_without_privileges_in_a_worker_that_ray_made_nice():
-    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=120)
     assert ran.stdout.split() == ["19", "19", "15"], ran.stderr

@@ -11,19 +11,19 @@ turned by `yaw` about z against the base frame.
 
 import json
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from protos.errors import SceneError, SchemaMismatch
+from protos.errors import SceneError
 from twin.camera import pose_of
 from twin.objects.hull import MassProperties, Part, mass_properties
 from twin.robots.mjcf import numbers
 from twin.rotations import F64, about_z
 from twin.splats import Splats, read_ply, write_ply
+from twin.toml_file import read_versioned
 
 FORMAT = 1
 """Version of object.toml."""
@@ -104,14 +104,7 @@ class ScannedObject:
     def load(folder: Path | str) -> "ScannedObject":
         """Reads an object's folder. Raises `SceneError`, or `SchemaMismatch` for another format."""
         path = Path(folder) / "object.toml"
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SceneError(f"{folder}: no readable object.toml; `twinrl cut` makes object folders") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SceneError(f"{path}: not valid TOML: {error}") from error
-        if table.get("format") != FORMAT:
-            raise SchemaMismatch(f"{path}: object format {table.get('format')}, this version reads format {FORMAT}")
+        table = read_versioned(path, version=FORMAT, made_by="`twinrl cut` makes object folders")
         try:
             return _object(table, Path(folder))
         except KeyError as error:

@@ -18,7 +18,6 @@ pixel = [120, 340]                 column and row in the photo's file, as any pi
 base_m = [-0.5, 0.2, 0.0]          where it is in the robot's base frame [m]; touch it with the tool to find out
 """
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import numpy as np
 
 from protos.errors import SceneError
 from twin.rotations import F64
+from twin.toml_file import read_toml
 
 FILE = "capture.toml"
 KINDS = ("aruco", "charuco")
@@ -132,12 +132,7 @@ def dictionaries() -> list[str]:
 
 def read_capture(path: Path) -> Board | tuple[KnownPoint, ...]:
     """The board or the points of a capture.toml. Raises `SceneError` naming the entry that is missing or wrong."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SceneError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SceneError(f"{path}: not valid TOML: {error}") from error
+    table = read_toml(path, unreadable=f"{path}: cannot be read; examples/capture/{FILE} shows what one looks like")
     if "board" in table and "points" in table:
         raise SceneError(f"{path}: [board] and [[points]] both fix the scale; keep one of them")
     try:

@@ -86,7 +86,7 @@ def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
         raise SceneError(f"{source}: no such file or folder; give a folder of photos or a video file")
     folder.mkdir(parents=True, exist_ok=True)
     masks = Masks.find(source, settings.masks)
-    pictures, thinned = (_photos(source), 0) if source.is_dir() else _video(source, settings.most)
+    pictures, thinned = _photos(source) if source.is_dir() else _video(source, settings.most)
     small: dict[str, U8] = {}
     size, shrink = (0, 0), 1.0
     for name, picture in pictures:
@@ -120,11 +120,16 @@ def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
     )
 
 
-def _photos(source: Path) -> Iterator[tuple[str, U8]]:
+def photo_paths(source: Path) -> list[Path]:
+    """Photos in a folder by name, which is the order they were taken in. Raises `SceneError` where there is none."""
     paths = sorted(p for p in source.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
         raise SceneError(f"{source} holds no photos ({', '.join(PHOTO_SUFFIXES)}); {_HINT}")
-    return ((path.name, _read(path)) for path in paths)
+    return paths
+
+
+def _photos(source: Path) -> tuple[Iterator[tuple[str, U8]], int]:
+    return ((path.name, _read(path)) for path in photo_paths(source)), 0
 
 
 def _read(path: Path) -> U8:

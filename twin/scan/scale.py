@@ -14,10 +14,10 @@ from twin.rotations import F64
 from twin.scan.sfm import Reconstruction
 
 NEEDED = (
-    "nothing gives the scan its size. Either put a printed ArUco board on the table and describe it in capture.toml "
-    "beside the photos (examples/capture/capture.toml), or name three or more points of known place: "
-    "--points 00.png:120,340=-0.5,0.2,0 ..., or a known length between two points of the table top: "
-    "--length 0.30 --photo 00.png --from 120,340 --to 410,355"
+    "nothing gives the scan its size. Put a printed ArUco board on the table and describe it in capture.toml beside "
+    "the photos (examples/capture/capture.toml); or click three or more points of known place (twinrl points PHOTOS), "
+    "or type them: --points 00.png:120,340=-0.5,0.2,0 ...; or give a known length between two points of the table "
+    "top: --length 0.30 --photo 00.png --from 120,340 --to 410,355"
 )
 
 
