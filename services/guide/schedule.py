@@ -1,12 +1,14 @@
 """The choice itself, without a network: success map, S_target, draw.
 
-    SR(cell) = (k · SR_twin + real successes) / (k + real episodes)
+    SR(cell) = (k · gap · SR_twin + real successes) / (k + real episodes)
+    gap      = min(1, (g + real successes elsewhere) / (g + the successes that the twin promises for those episodes))
 
-is the mean of a Beta distribution whose prior is the twin scan, worth k real episodes. Without real episodes it is
-SR_twin, as in the paper; a cell the twin never tried counts as 0.5. Real outcomes older than the last `real_window` of
-a cell are forgotten, because the policy that made them is gone. A draw is uniform over all cells with probability
-`explore`; otherwise it takes a cell of S_target = {cells with SR < tau} with probability proportional to 1 − SR
-(arXiv 2602.09023 gives the set and not the weights).
+is the mean of a Beta distribution whose prior is the twin scan, worth k real episodes. The twin is believed as far as
+the arm bears it out: where other cells disappoint, no cell that the arm has not tried passes as mastered. Without real
+episodes it is SR_twin, as in the paper; a cell the twin never tried counts as 0.5. Real outcomes older than the last
+`real_window` of a cell are forgotten, because the policy that made them is gone. A draw is uniform over all cells with
+probability `explore`; otherwise it takes a cell of S_target = {cells with SR < tau} with probability proportional to
+1 − SR (arXiv 2602.09023 gives the set and not the weights).
 
 A report has an id; the newest `REMEMBERED_REPORTS` ids are part of the state, so that a report repeated because its
 answer was lost counts once, also across a restart.
@@ -39,6 +41,8 @@ class GuideSettings:
     """Share of draws that are uniform over all cells."""
     twin_weight: float = 4.0
     """How many real episodes the twin scan of a cell counts for."""
+    gap_weight: float = 4.0
+    """g above: so many of the arm's episodes must disappoint to halve what the twin promises for other cells."""
     real_window: int = 8
     """Real outcomes remembered per cell."""
     seed: int = 0
@@ -49,8 +53,9 @@ class GuideSettings:
         for name, value in (("tau", self.tau), ("explore", self.explore)):
             if not 0.0 <= value <= 1.0:
                 raise InputError(f"{name}={value}: choose a number from 0 to 1")
-        if not self.twin_weight > 0.0:
-            raise InputError(f"twin_weight={self.twin_weight}: choose a number above 0")
+        for name in ("twin_weight", "gap_weight"):
+            if not getattr(self, name) > 0.0:
+                raise InputError(f"{name}={getattr(self, name)}: choose a number above 0")
         if self.real_window < 1:
             raise InputError(f"real_window={self.real_window}: choose 1 or more episodes")
 
@@ -166,9 +171,9 @@ class Schedule:
     def _success(self, cell: int) -> CellSuccess:
         record = self._records[cell]
         successes, rollouts = record.twin
-        prior = successes / rollouts if rollouts else 0.5
         weight = self.settings.twin_weight
         region, box = self.settings.space.cell_box(cell)
+        prior = self._gap(without=record) * successes / rollouts if rollouts else 0.5
         rate = (weight * prior + sum(record.real)) / (weight + len(record.real))
         return CellSuccess(
             cell=cell,
@@ -184,6 +189,16 @@ class Schedule:
             y_min=box.y[0],
             y_max=box.y[1],
         )
+
+    def _gap(self, *, without: _Record) -> float:
+        """How far the arm bears out what the twin promises for all cells but one, 0..1."""
+        real = promised = self.settings.gap_weight
+        for record in self._records:
+            successes, rollouts = record.twin
+            if rollouts and record is not without:
+                real += sum(record.real)
+                promised += len(record.real) * successes / rollouts
+        return min(1.0, real / promised)
 
 
 def _describe(cell: CellSuccess) -> str:

@@ -92,6 +92,30 @@ def test_real_outcomes_move_the_estimate_and_takeovers_are_failures():
     assert guide.success_map()[1].rate == 0.5  # nobody has been there
 
 
+def test_where_the_arm_disappoints_the_twins_promises_for_other_cells_are_believed_less():
+    guide = schedule(explore=0.0, tau=0.8, gap_weight=4.0)
+    guide.set_success(dict.fromkeys(range(8), (4, 4)) | {5: (2, 4)})
+    for outcome in [Outcome.TIMEOUT] * 3 + [Outcome.SUCCESS]:
+        report(guide, start_in(5), outcome, 0)
+    cells = guide.success_map()
+    assert cells[5].rate == pytest.approx((4 * 0.5 + 1) / 8), "by its own episodes, which count once"
+    assert [cell.rate for cell in cells if cell.cell != 5] == [pytest.approx((4 + 1) / (4 + 4 * 0.5))] * 7
+    assert not any(cell.target for cell in cells if cell.cell != 5)
+    report(guide, start_in(4), Outcome.TIMEOUT, 0)
+    report(guide, start_in(4), Outcome.TIMEOUT, 0)
+    assert guide.success_map()[0].rate == pytest.approx((4 + 1) / (4 + 4 * 0.5 + 2))
+    assert {guide.draw()[0].cell for _ in range(400)} == set(range(8)), "all of them have to be shown anew"
+
+
+def test_where_the_arm_does_better_than_the_twin_its_other_cells_stay_targets():
+    guide = schedule(tau=0.8)
+    guide.set_success(SCAN)
+    for _ in range(8):
+        report(guide, start_in(4), Outcome.SUCCESS, 0)
+    rates = {cell.cell: cell.rate for cell in guide.success_map()}
+    assert (rates[5], rates[6], rates[0]) == (0.25, 0.5, 1.0)
+
+
 def test_old_real_outcomes_are_forgotten():
     guide = schedule(real_window=3)
     for outcome in [Outcome.FAILURE] * 5 + [Outcome.SUCCESS] * 3:
@@ -164,6 +188,7 @@ def test_settings_go_through_json():
         ({"tau": 1.5}, "tau=1.5"),
         ({"explore": -0.1}, "explore=-0.1"),
         ({"twin_weight": 0.0}, "twin_weight=0.0"),
+        ({"gap_weight": 0.0}, "gap_weight=0.0"),
         ({"real_window": 0}, "real_window=0"),
     ],
 )
