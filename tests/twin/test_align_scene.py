@@ -110,7 +110,7 @@ def test_masks_are_looked_for_by_the_photos_names(folder, tmp_path):
     assert (camera.width, mask.shape) == (120, (120, 120))
     (tmp_path / "black").mkdir()
     cv2.imwrite(str(tmp_path / "black" / "00.jpg.png"), np.zeros((240, 240), np.uint8))
-    with pytest.raises(SceneError, match="no mask shows the robot in any of 6 views"):
+    with pytest.raises(SceneError, match="no mask is white anywhere in any of 6 views"):
         read_masks(tmp_path / "black", capture, 120)
     cv2.imwrite(str(tmp_path / "black" / "00.jpg.png"), np.full((240, 300), 255, np.uint8))
     with pytest.raises(SceneError, match="300 x 240 px, its photo 240 x 240"):

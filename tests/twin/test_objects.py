@@ -1,10 +1,12 @@
 """Objects cut out of scenes whose truth is known: shape, mass, the table behind them, and how they fall."""
 
+import json
 import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
 import mujoco
 import numpy as np
 import pytest
@@ -68,6 +70,44 @@ def test_the_object_has_the_size_and_place_of_the_truth(folder):
     wide = RADIUS**2 / 4 + HEIGHT**2 / 12
     assert mug.mass_properties.inertia == pytest.approx(np.diag([wide, wide, RADIUS**2 / 2]), rel=0.15, abs=3e-5)
     assert len(mug.parts[0].vertices) <= HullSettings().corners
+
+
+def photographed_with_masks(folder, radius, height, blind=()):
+    """Cameras around the object in the scene's report, and a mask for each, cast from the true solid."""
+    angles = np.linspace(0, 2 * math.pi, 40)
+    rims = [np.c_[radius * np.cos(angles), radius * np.sin(angles), np.full(40, z)] for z in (0, height)]
+    solid = np.concatenate(rims) + np.array([*PLACE, 0])
+    (folder / "masks").mkdir()
+    cameras = {}
+    for number, angle in enumerate(np.linspace(0, 2 * math.pi, 12, endpoint=False)):
+        up = (0.35, 0.6, 0.9)[number % 3]
+        eye = (PLACE[0] + 0.6 * math.cos(angle), PLACE[1] + 0.6 * math.sin(angle), up)
+        camera = look_at(eye, at=(*PLACE, 0.04), fovy_deg=45, px=400)
+        mask = np.zeros((400, 400), np.uint8)
+        if number in blind:
+            mask[:4, :4] = 255
+        else:
+            cv2.fillConvexPoly(mask, cv2.convexHull(camera.project(solid)[:, :2].astype(np.int32)), 255)
+        cv2.imwrite(str(folder / "masks" / f"{number:02d}.png"), mask)
+        cameras[f"{number:02d}.jpg"] = camera.base_from_camera.tolist()
+    lens = {name: getattr(camera, name) for name in ("width", "height", "fx", "fy", "cx", "cy")}
+    report = {"cameras": cameras, "lens": lens | {"distortion": [0, 0, 0, 0]}}
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+@pytest.mark.parametrize("blind", [(), (4,)])
+def test_masks_cut_back_what_coarse_splats_make_too_large(tmp_path, blind):
+    """Splats 10 mm too far out, as a quick scan has them; one mask of twelve may be wrong."""
+    scene = synthetic_scene(0.01)
+    fat = cylinder()
+    away = fat.means - np.float32([*PLACE, HEIGHT / 2])
+    fat = replace(fat, means=fat.means + np.float32(0.010) * away / np.linalg.norm(away, axis=1, keepdims=True))
+    replace(scene, static=concatenate([scene.static, fat])).save(tmp_path)
+    photographed_with_masks(tmp_path, RADIUS, HEIGHT, blind)
+    mug = cut(tmp_path, "mug", CutSettings(masks=tmp_path / "masks", yaw_deg=30))
+    assert mug.stood_at[:2] == pytest.approx(PLACE, abs=0.003)
+    assert mug.size_m[:2] == pytest.approx([2 * RADIUS] * 2, abs=0.006)
+    assert mug.size_m[2] == pytest.approx(HEIGHT, abs=0.012)
 
 
 def test_the_table_is_closed_behind_it(folder):

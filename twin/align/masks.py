@@ -1,4 +1,4 @@
-"""Robot masks of photos, and what they say about points: white where the robot is.
+"""Masks of a robot or an object in photos, and what they say about points: white where it is.
 
 folder of masks ─► one per view, cleaned ──────────────┐
 points (splats, sparse points) ─► seen in which views ─┴─► share of them in which the point is on the mask
@@ -31,7 +31,7 @@ def read_masks(folder: Path, capture: CaptureCameras, longest_px: int) -> dict[s
     left out. The lens's distortion is taken out. Raises `SceneError` naming the file.
     """
     if not folder.is_dir():
-        raise SceneError(f"{folder}: no such folder; give one with a mask per photo, white where the robot is")
+        raise SceneError(f"{folder}: no such folder; give one with a mask per photo, white where robot or object is")
     found = {}
     for name, camera in capture.cameras.items():
         path = _mask_file(folder, name)
@@ -49,7 +49,7 @@ def read_masks(folder: Path, capture: CaptureCameras, longest_px: int) -> dict[s
             found[name] = _at_most(longest_px, camera, cleaned(capture.undistorted(mask, name) > 127))
     if not found:
         names = ", ".join(list(capture.cameras)[:3])
-        raise SceneError(f"{folder}: no mask shows the robot in any of {len(capture.cameras)} views ({names}, …)")
+        raise SceneError(f"{folder}: no mask is white anywhere in any of {len(capture.cameras)} views ({names}, …)")
     return found
 
 

@@ -1,10 +1,11 @@
 """One object out of a scene: selected, put into its own frame, shaped, weighed; the scene's table closed behind it.
 
-scene/ ─► select (box or masks) ─► object frame ─► convex parts, mass ─► scene/objects/NAME/
+scene/ ─► select (box or masks) ─► surface, confirmed by masks ─► object frame ─► convex parts, mass ─► objects/NAME/
    └────► hole covered with table ─► scene/static.ply
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,19 +14,22 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from protos.errors import InputError
+from protos.schema import F32
 from twin.align.cameras import read_cameras
 from twin.align.masks import read_masks
-from twin.camera import pose_of
+from twin.camera import Camera, pose_of
 from twin.objects.fill import FillSettings, without_object
 from twin.objects.folder import ScannedObject, checked_name
 from twin.objects.hull import HullSettings, convex_parts, mass_properties
 from twin.objects.select import OrientedBox, SelectSettings, in_box, on_object_masks
+from twin.objects.silhouette import confirmed
 from twin.objects.surface import SurfaceSettings, surface_points
 from twin.rotations import about_z
 from twin.scene import Scene
 from twin.splats import Splats
 
 FOLDER = "objects"
+MaskedView = tuple[Camera, F32]
 STRAY_M = 0.01
 """Splats farther from the object's surface, and than twice their own size, are not taken along."""
 
@@ -47,6 +51,8 @@ class CutSettings:
     mass: float | None = None
     """kg, if it was weighed."""
     mask_px: int = 480
+    confirmed: float = 0.9
+    """With masks: share of those that see a point on which it must lie to belong to the shape."""
     select: SelectSettings = field(default_factory=SelectSettings)
     surface: SurfaceSettings = field(default_factory=SurfaceSettings)
     hull: HullSettings = field(default_factory=HullSettings)
@@ -56,19 +62,22 @@ class CutSettings:
 def cut(folder: Path, name: str, settings: CutSettings) -> ScannedObject:
     """Cuts `name` out of the scene in `folder`: writes objects/NAME in it and closes the table. Raises `SceneError`."""
     scene = Scene.load(folder)
-    found, rest = cut_splats(scene.static, _rows(scene.static, folder, settings), name, settings)
+    views = _views(folder, settings)
+    found, rest = cut_splats(scene.static, _rows(scene.static, views, settings), name, settings, views)
     found.save(folder / FOLDER / name)
     replace(scene, static=rest).save(folder)
     return found
 
 
 def cut_splats(
-    static: Splats, rows: NDArray[np.intp], name: str, settings: CutSettings
+    static: Splats, rows: NDArray[np.intp], name: str, settings: CutSettings, views: Sequence[MaskedView] = ()
 ) -> tuple[ScannedObject, Splats]:
     """The object made of the splats `rows`, and the scene without it."""
     turn = about_z(math.radians(settings.yaw_deg))
     turned = static[rows].transformed(pose_of((0, 0, 0), turn.T))
     surface = surface_points(turned, settings.surface)
+    if views:
+        surface = confirmed(surface @ turn.T, views, settings.confirmed) @ turn
     middle = (surface.min(axis=0) + surface.max(axis=0)) / 2 * [1, 1, 0]
     parts = convex_parts(surface - middle, settings.hull)
     near = cKDTree(surface).query(turned.means)[0] < np.maximum(STRAY_M, 2 * turned.scales.max(axis=1))
@@ -89,10 +98,15 @@ def cut_splats(
     return made, without_object(static, rows, settings.fill)
 
 
-def _rows(static: Splats, folder: Path, settings: CutSettings) -> NDArray[np.intp]:
-    if settings.masks is not None:
-        views = read_masks(settings.masks, read_cameras(folder), settings.mask_px)
-        return on_object_masks(static, list(views.values()), settings.select)
+def _views(folder: Path, settings: CutSettings) -> list[MaskedView]:
+    if settings.masks is None:
+        return []
+    return list(read_masks(settings.masks, read_cameras(folder), settings.mask_px).values())
+
+
+def _rows(static: Splats, views: Sequence[MaskedView], settings: CutSettings) -> NDArray[np.intp]:
+    if views:
+        return on_object_masks(static, views, settings.select)
     if settings.centre is None or settings.size is None:
         raise InputError("name the object by --centre X Y Z --size X Y Z [m] of a box around it, or by --masks FOLDER")
     box = OrientedBox(centre=settings.centre, size=settings.size, yaw_deg=settings.yaw_deg)

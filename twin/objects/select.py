@@ -57,8 +57,8 @@ class SelectSettings:
     """Opacity of the faintest splat that counts."""
     largest: float = 0.35
     """Longest axis (standard deviation) of a splat, as a share of the object's median extent."""
-    share: float = 0.75
-    """Share of the views in which a splat must lie on the object's mask."""
+    share: float = 0.5
+    """Share of the views in which a splat must lie on the object's mask; those at its rim reach beyond in many."""
     gap_m: float = 0.008
     """Splats with a wider gap between them belong to different pieces; only the largest piece is kept."""
     neighbours: int = 6
