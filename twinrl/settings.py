@@ -45,6 +45,8 @@ class TwinRlPlan:
     env_steps: int = 24_000
     actors: int = 2
     twins_per_actor: int = 8
+    groups: int = 1
+    """Of an actor's twins: one steps while the policy server computes for another."""
     explore: float = 0.1
     publish_every: int = 50
     """Learner updates between two weight versions."""

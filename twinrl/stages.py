@@ -149,6 +149,7 @@ def twin_rl(context: RunContext, view: View) -> float:
         run_dir=context.folder.absolute(),
         actors=plan.actors,
         twins_per_actor=plan.twins_per_actor,
+        groups=plan.groups,
         explore=exploration(tasks.get(settings.task), plan.explore),
     )
     context.start("fleet", "actors.sim", "fleet", settings=fleet)
