@@ -1,7 +1,7 @@
 """Curves of `twinrl bench learning`, a panel per task: `python scripts/learning_curves.py runs/bench-learning PICTURE`.
 
-A line per seed: success while exploring, over the transitions of twin RL. The marks at its ends are the evaluations
-before and after, both regions together.
+Tasks that were measured, a line per seed: success while exploring, over the transitions of twin RL. The marks at its
+ends are the evaluations before and after, both regions together.
 """
 
 import json
@@ -45,30 +45,37 @@ def evaluated(seed: Path) -> float:
     return float(100 * sum(successes) / (result["rollouts"] * len(successes)))
 
 
+def seeds_of(curves: Curves, task: str) -> list[Path]:
+    """Folders of a task's finished RL stages."""
+    folder = curves.folder if task == "pick_and_place" else curves.folder / task
+    return sorted(path.parent for path in (folder / f"{curves.start}-{curves.variant}").glob("seed*/result.json"))
+
+
 def draw_task(axes: Axes, curves: Curves, task: str) -> None:
     """All seeds of one task."""
-    folder = curves.folder if task == "pick_and_place" else curves.folder / task
-    for seed, colour in zip(sorted((folder / f"{curves.start}-{curves.variant}").glob("seed*")), COLOURS, strict=False):
+    for seed, colour in zip(seeds_of(curves, task), COLOURS, strict=False):
         logged = [one for one in lines_of(seed / "metrics.jsonl") if "success" in one]
-        steps = [one["step"] for one in logged]
-        means = [sum(o["success"] for o in logged[max(0, i - WINDOW + 1) : i + 1]) for i in range(len(logged))]
-        shares = [100 * total / min(i + 1, WINDOW) for i, total in enumerate(means)]
-        axes.plot(steps, shares, color=colour, lw=1.5, label=seed.name.replace("seed", "seed "))
-        ends = [evaluated(folder / curves.start / seed.name), evaluated(seed)]
+        steps, shares = [one["step"] for one in logged], [100 * one["success"] for one in logged]
+        windows = [shares[max(0, i - WINDOW + 1) : i + 1] for i in range(len(shares))]
+        means = [sum(window) / len(window) for window in windows]
+        axes.plot(steps, means, color=colour, lw=1.5, label=seed.name.replace("seed", "seed "))
+        ends = [evaluated(seed.parents[1] / curves.start / seed.name), evaluated(seed)]
         axes.plot([0, max(steps)], ends, "o", color=colour, ms=6, mec="white")
     axes.set(title=task.replace("_", " "), ylim=(0, 103), xlabel="transitions of twin RL")
+    axes.locator_params(axis="x", nbins=4)
     axes.grid(color="#dcdcd6")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> None:
     curves = tyro.cli(Curves, description=__doc__)
-    figure = Figure(figsize=(13, 3.4), dpi=110, layout="constrained")
-    panels = figure.subplots(1, 4, sharey=True)
-    for axes, task in zip(panels, tasks.names(), strict=True):
+    measured = [task for task in tasks.names() if seeds_of(curves, task)]
+    figure = Figure(figsize=(3.4 * len(measured), 3.4), dpi=110, layout="constrained")
+    panels = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, measured, strict=True):
         draw_task(axes, curves, task)
     panels[0].set_ylabel("success [%]")
-    panels[-1].legend(frameon=False)
+    panels[-1].legend(frameon=False, loc="lower right")
     figure.savefig(curves.picture)
 
 
