@@ -1,5 +1,7 @@
 """Alignment by robot masks against the truth: masks are cast from the model and spoilt, splats play no part in them."""
 
+import os
+
 import numpy as np
 import pytest
 from robot_photos import JOINTS, arc, displaced, error, photographed, seen_from
@@ -38,7 +40,7 @@ def scanned(photos, scan_from_base):
     return {name: (cameras[name], mask) for name, (_, mask) in photos.items()}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(10 if "TWINRL_SLOW_TESTS" in os.environ else 4))
 def test_a_start_20_mm_and_3_deg_off_comes_within_2_mm_and_a_third_of_a_degree(photos, model, seed):
     off = displaced(np.random.default_rng(seed), 20, 3)
     found = align(scanned(photos, off), np.empty((0, 3)), model, JOINTS, NEAR)
