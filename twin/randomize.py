@@ -6,8 +6,8 @@ shakes the arm while a demonstration is made, so that it shows how to come back;
 (DART, Laskey et al. 2017).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,13 @@ DOMAINS: Mapping[str, Domain] = {
 twin with light, colours, noise and cameras that vary from episode to episode."""
 TABLE_SHIFT = (-0.2, -0.1, 0.1)
 """Direction of the colour shift of everything that was scanned."""
+
+
+def domain_named(name: str, latency_steps: Sequence[int] = ()) -> Domain:
+    """One of `DOMAINS`, with the latency of the arm at hand where one is given. Raises InputError."""
+    if name not in DOMAINS:
+        raise InputError(f"domain {name!r}: choose one of {', '.join(DOMAINS)}")
+    return replace(DOMAINS[name], latency_steps=tuple(latency_steps)) if latency_steps else DOMAINS[name]
 
 
 class Disturbance:

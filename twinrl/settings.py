@@ -11,6 +11,7 @@ from protos.errors import InputError
 from protos.schema import Schema
 from services.credentials import Credentials
 from twin import tasks
+from twin.randomize import DOMAINS, domain_named
 from twin.scan import ScanSettings
 
 BUNDLED_CAPTURE = Path(__file__).resolve().parents[1] / "examples" / "capture"
@@ -99,6 +100,9 @@ class RunSettings:
     credentials: Credentials = field(default_factory=Credentials)
     """Certificates for rediss://."""
     schema: Schema = field(default_factory=Schema)
+    latency_steps: tuple[int, ...] = DOMAINS["twin"].latency_steps
+    """Control steps from an action to its effect in the twin, one of them drawn per episode; `twinrl fidelity` says
+    by how much the arm is later."""
     demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
     sft: SftPlan = field(default_factory=SftPlan)
     twin_rl: TwinRlPlan = field(default_factory=TwinRlPlan)
@@ -111,6 +115,7 @@ class RunSettings:
         if not self.name or "/" in self.name:
             raise InputError(f"name={self.name!r}: a folder name without '/'")
         tasks.get(self.task)
+        domain_named("twin", self.latency_steps)
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
 

@@ -170,7 +170,10 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
 def report(context: RunContext, view: View) -> float:
     """The twin's fidelity, pictures of both worlds, then the page."""
     run = context.settings
-    fidelity.write(run.folder, fidelity.measure_run(run.folder, context.services.replay(), run.schema, seed=run.seed))
+    measured = fidelity.measure_run(
+        run.folder, context.services.replay(), run.schema, seed=run.seed, latency_steps=run.latency_steps
+    )
+    fidelity.write(run.folder, measured)
     take_pictures(context.settings)
     write_report(context.folder)
     view.update(1)
@@ -182,6 +185,7 @@ def _world(context: RunContext, *, seed: int) -> TwinWorld:
     return TwinWorld(
         scene=(context.folder / "scene").absolute(),
         task=settings.task,
+        latency_steps=settings.latency_steps,
         schema=settings.schema,
         seed=settings.seed * 100 + seed,
     )

@@ -25,7 +25,7 @@ from protos.space import ConfigurationSpace
 from services.replay import ReplayWriter
 from twin import tasks
 from twin.env import VectorTwin
-from twin.randomize import DOMAINS
+from twin.randomize import domain_named
 from twin.scene import Scene
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def demonstrate(settings: DemonstrationSettings) -> int:
     """Collects the demonstrations and writes them to the buffer "demo"; returns the number of episodes."""
     world = settings.world
     scene, task = Scene.load(world.scene), tasks.get(world.task)
-    domain = replace(DOMAINS[world.domain], disturbance=settings.disturbance)
+    domain = replace(domain_named(world.domain, world.latency_steps), disturbance=settings.disturbance)
     twin = VectorTwin(
         scene, task, n=settings.twins, domain=domain, seed=world.seed, schema=world.schema, physics=world.physics
     )

@@ -24,7 +24,7 @@ from services.replay import Episode, ReplayReader, ReplayWriter
 from twin import tasks
 from twin.env import VectorTwin
 from twin.expand import Coverage, Demonstration, Expander, contacts
-from twin.randomize import DOMAINS
+from twin.randomize import domain_named
 from twin.scene import Scene
 from twin.tasks.base import Task
 
@@ -58,7 +58,7 @@ def expand_in_twin(
     for region in plan.episodes:
         if region not in task.space.regions:
             raise InputError(f"region {region!r}: choose one of {', '.join(task.space.regions)}")
-    domain = replace(DOMAINS[world.domain], disturbance=plan.disturbance)
+    domain = replace(domain_named(world.domain, world.latency_steps), disturbance=plan.disturbance)
     wanted = sum(plan.episodes.values())
     expander = Expander(scene.robot, task, demonstrations, domain=domain, settings=plan.how, seed=world.seed)
     queue = PlanQueue(

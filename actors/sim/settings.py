@@ -18,6 +18,8 @@ class TwinWorld:
     scene: Path
     task: str = "pick_and_place"
     domain: str = "twin"
+    latency_steps: tuple[int, ...] = ()
+    """Control steps from an action to its effect, one of them drawn per episode; empty: those of the domain."""
     physics: str = "mujoco"
     """One of `twin.physics.names()`."""
     schema: Schema = field(default_factory=Schema)

@@ -15,13 +15,13 @@ def make_twin(world: TwinWorld, *, n: int, seed: int, threads: int = 1) -> "Vect
     """n twins of one world; `threads` draw their pictures and step their physics."""
     from twin import tasks
     from twin.env import VectorTwin
-    from twin.randomize import DOMAINS
+    from twin.randomize import domain_named
 
     return VectorTwin(
         load_scene(world.scene),
         tasks.get(world.task),
         n=n,
-        domain=DOMAINS[world.domain],
+        domain=domain_named(world.domain, world.latency_steps),
         seed=seed,
         schema=world.schema,
         physics=world.physics,

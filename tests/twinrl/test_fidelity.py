@@ -12,7 +12,7 @@ from protos.errors import InputError
 from twinrl.fidelity.images import image_distance, psnr_db
 from twinrl.fidelity.measure import Fidelity, counts_by_cell
 from twinrl.fidelity.rank import _kendall, _spearman, rank_agreement
-from twinrl.fidelity.response import delay_ms, step_response
+from twinrl.fidelity.response import AxisResponse, StepResponse, delay_ms, step_response
 from twinrl.fidelity.verdict import rows
 from twinrl.report.inputs import Episode
 
@@ -158,3 +158,24 @@ def test_verdicts_follow_the_limits():
     assert told["along x"].note == "hardly moved"
     reverse = rank_agreement(counts(*range(21), rollouts=20), counts(*range(20, -1, -1), rollouts=20))
     assert rows(Fidelity(first="a", second="b", success=reverse))[0].verdict == "poor"
+
+
+@pytest.mark.parametrize(
+    ("later_ms", "steps", "setting"),
+    [(130, (0, 1), "--latency-steps 1 2"), (170, (0, 1), "--latency-steps 2 3"), (-100, (1, 2), "--latency-steps 0 1")],
+)
+def test_a_late_arm_names_the_setting_that_makes_the_twin_as_late(later_ms, steps, setting):
+    axes = {name: AxisResponse(rms_mm=9, delay_ms=later_ms + off, gain=0.9) for name, off in {"x": -9, "y": 9}.items()}
+    axes["z"] = AxisResponse(rms_mm=1, delay_ms=None, gain=None)
+    response = StepResponse(sequences=3, rms_mm=9, axes=axes)
+    told = rows(Fidelity(first="twin", second="arm", response=response, latency_steps=steps))[-1]
+    assert (told.what, told.value) == ("latency that would match", setting)
+    assert " or ".join(map(str, steps)) in told.note
+
+
+def test_an_arm_as_late_as_the_twin_needs_no_setting():
+    axis = AxisResponse(rms_mm=3, delay_ms=40.0, gain=0.95)
+    response = StepResponse(sequences=3, rms_mm=3, axes=dict.fromkeys("xyz", axis))
+    for steps in ((0, 1), ()):
+        told = rows(Fidelity(first="twin", second="arm", response=response, latency_steps=steps))
+        assert "latency that would match" not in {row.what for row in told}

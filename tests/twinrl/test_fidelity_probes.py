@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def test_the_standin_differs_by_what_its_domain_says():
         assert 60 < axis.delay_ms < 140
     assert 25 < images["side"].psnr_db < 40
     assert images["side"].ssim < images["wrist"].ssim < 1
+
+
+def test_the_settings_latency_takes_the_place_of_the_domains():
+    as_late = replace(world("twin"), latency_steps=DOMAINS["standin"].latency_steps)
+    gaps = [
+        np.mean([axis.delay_ms for axis in of_domains(twin, world("standin"))[1].axes.values()])
+        for twin in (world("twin"), as_late)
+    ]
+    assert gaps[0] - gaps[1] == pytest.approx(83, abs=25)
 
 
 def test_situations_show_the_whole_workspace_and_pulses_stay_in_it():

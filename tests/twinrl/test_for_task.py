@@ -52,6 +52,12 @@ def test_a_run_of_a_task_that_does_not_exist_is_refused():
         LearningBench(task="juggle")
 
 
+def test_a_latency_that_no_twin_has_is_refused_at_once():
+    assert RunSettings().latency_steps == DOMAINS["twin"].latency_steps
+    with pytest.raises(InputError, match=r"latency_steps=\(11,\)"):
+        RunSettings(latency_steps=(11,))
+
+
 def test_each_task_is_measured_in_a_folder_of_its_own():
     folders = {name: plan(LearningBench(task=name), 0).folder for name in tasks.names()}
     assert len(set(folders.values())) == len(folders)

@@ -16,6 +16,7 @@ import tyro
 from protos.errors import InputError
 from protos.schema import Schema
 from twin import tasks
+from twin.randomize import domain_named
 from twinrl.fidelity import files
 from twinrl.fidelity.measure import Fidelity, of_domains, of_success
 from twinrl.fidelity.probes import World
@@ -69,7 +70,7 @@ def _of_run(folder: Path) -> Fidelity:
         raise InputError(f"{folder}: no run was made there")
     run = run_settings(folder)
     with replay_of(folder) as replay:
-        found = files.measure_run(folder, replay, run.schema, seed=run.seed)
+        found = files.measure_run(folder, replay, run.schema, seed=run.seed, latency_steps=run.latency_steps)
     files.write(folder, found)
     return found
 
@@ -93,6 +94,7 @@ def _of_domains(command: MeasureFidelity) -> Fidelity:
         success=of_success(*tried),
         images=images,
         response=response,
+        latency_steps=domain_named(first.domain).latency_steps,
     )
 
 

@@ -32,7 +32,9 @@ EPISODES = 40
 """Of the arm and a buffer, at most; the first ones."""
 
 
-def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: int) -> Fidelity:
+def measure_run(
+    folder: Path, replay: ReplaySettings, schema: Schema, *, seed: int, latency_steps: tuple[int, ...]
+) -> Fidelity:
     """From the files and the replay of a run. Raises InputError when the run has neither evaluations nor episodes."""
     run = read_run_files(folder)
     pair = next((pair for pair in PAIRS if all(run.evaluations[name] for name in pair)), None)
@@ -43,11 +45,19 @@ def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: i
     images, response = None, None
     if shown:
         scene, task = Scene.load(folder / "scene"), tasks.get(shown[0].task)
-        twin = World(scene=scene, task=task, domain="twin", schema=schema, seed=seed)
+        twin = World(scene=scene, task=task, domain="twin", schema=schema, seed=seed, latency_steps=latency_steps)
         images = pictures_of_recorded(twin, shown)
         response = motions_of_recorded(twin, acted)
     policy = "" if pair is None else EVALUATIONS[pair[0]][0]
-    return Fidelity(first=TWIN, second=OTHER, policy=policy, success=success, images=images, response=response)
+    return Fidelity(
+        first=TWIN,
+        second=OTHER,
+        policy=policy,
+        success=success,
+        images=images,
+        response=response,
+        latency_steps=latency_steps,
+    )
 
 
 def write(folder: Path, fidelity: Fidelity) -> None:

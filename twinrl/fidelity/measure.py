@@ -27,6 +27,8 @@ class Fidelity:
     images: dict[str, ImageDistance] | None = None
     """By camera."""
     response: StepResponse | None = None
+    latency_steps: tuple[int, ...] = ()
+    """Of the twin, drawn per episode; empty when it is not known."""
 
 
 def counts_by_cell(episodes: Iterable[Episode]) -> Counts:

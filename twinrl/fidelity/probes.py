@@ -15,7 +15,6 @@ from typing import Protocol
 
 import numpy as np
 
-from protos.errors import InputError
 from protos.schema import (
     ACTION_DIM,
     F32,
@@ -27,7 +26,7 @@ from protos.schema import (
     Schema,
 )
 from twin.env import VectorTwin
-from twin.randomize import DOMAINS
+from twin.randomize import domain_named
 from twin.rotations import F64, TOOL_DOWN, matrix_from_vector, yaw_of
 from twin.scene import Scene
 from twin.tasks.base import TOOL, Task
@@ -63,12 +62,13 @@ class World:
     domain: str
     schema: Schema
     seed: int = 0
+    latency_steps: tuple[int, ...] = ()
+    """Instead of the domain's."""
 
     def twins(self, n: int) -> VectorTwin:
         """n of them; the caller closes them."""
-        if self.domain not in DOMAINS:
-            raise InputError(f"domain {self.domain!r}: choose one of {', '.join(DOMAINS)}")
-        return VectorTwin(self.scene, self.task, n=n, domain=DOMAINS[self.domain], seed=self.seed, schema=self.schema)
+        domain = domain_named(self.domain, self.latency_steps)
+        return VectorTwin(self.scene, self.task, n=n, domain=domain, seed=self.seed, schema=self.schema)
 
     def pictures(self, starts: Sequence[Configuration]) -> Observation:
         """What an episode that starts so shows first, one row per start."""

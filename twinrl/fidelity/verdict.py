@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from protos.schema import CONTROL_HZ
 from twinrl.fidelity.images import ImageDistance
 from twinrl.fidelity.measure import Fidelity
 from twinrl.fidelity.rank import RankAgreement
@@ -37,7 +38,9 @@ def rows(fidelity: Fidelity) -> list[Row]:
     found = [] if fidelity.success is None else _of_success(fidelity.success)
     for camera, distance in (fidelity.images or {}).items():
         found.append(_of_image(camera, distance))
-    return found + ([] if fidelity.response is None else _of_response(fidelity.response))
+    if fidelity.response is not None:
+        found += _of_response(fidelity.response) + _latency(fidelity.response, fidelity.latency_steps)
+    return found
 
 
 def _of_success(ranks: RankAgreement) -> list[Row]:
@@ -100,6 +103,23 @@ def _of_axis(name: str, axis: AxisResponse) -> Row:
         note=f"{axis.rms_mm:.1f} mm RMS",
         verdict=_worst(judged),
     )
+
+
+def _latency(response: StepResponse, steps: tuple[int, ...]) -> list[Row]:
+    """The setting with which the twin would be as late as the other world; nothing where it is already."""
+    delays = [axis.delay_ms for axis in response.axes.values() if axis.delay_ms is not None]
+    if not delays or not steps:
+        return []
+    later = round(sum(delays) / len(delays) * CONTROL_HZ / 1000)
+    matching = tuple(max(0, step + later) for step in steps)
+    if matching == steps:
+        return []
+    setting = f"--latency-steps {' '.join(map(str, matching))}"
+    return [Row(what="latency that would match", value=setting, note=f"it is {_words(steps)} steps", verdict="–")]
+
+
+def _words(steps: tuple[int, ...]) -> str:
+    return " or ".join(map(str, dict.fromkeys(steps)))
 
 
 def _at_least(value: float, limits: tuple[float, float]) -> Verdict:

@@ -1,0 +1,38 @@
+"""The twin that settings describe."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from actors.sim.settings import TwinWorld
+from actors.sim.worlds import make_twin
+from protos.errors import InputError
+from protos.schema import TCP_POSITION, Schema
+from twin.scene import synthetic_scene
+
+UP = np.array([[0, 0, 1, 0, 0, 0, 1]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene")
+    synthetic_scene(0.03).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_a_latency_of_the_settings_takes_the_place_of_the_domains(scene, steps):
+    world = TwinWorld(scene=scene, schema=Schema(side_px=16, wrist_px=16), latency_steps=(steps,))
+    with closing(make_twin(world, n=1, seed=0)) as twin:
+        twin.reset(0, twin.task.space.sample(np.random.default_rng(0)))
+        heights = [twin.observe().proprio[0, TCP_POSITION][2]]
+        for _ in range(6):
+            twin.step(UP)
+            heights.append(twin.observe().proprio[0, TCP_POSITION][2])
+    assert np.flatnonzero(np.diff(heights) > 0.005)[0] == steps, "control steps until it first rises"
+
+
+def test_an_unknown_domain_is_refused(scene):
+    with pytest.raises(InputError, match="domain 'moon': choose one of twin, standin"):
+        make_twin(TwinWorld(scene=scene, domain="moon"), n=1, seed=0)
