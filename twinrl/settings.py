@@ -1,6 +1,6 @@
 """All settings of a run, as one frozen tree. Every field is a flag: `twinrl demo --twin-rl.env-steps 8000`.
 
-The defaults are the demo: a tiny policy, 64-pixel cameras, two CPU cores, under eight minutes.
+The defaults are the demo: a tiny policy, 64-pixel cameras, two CPU cores, five to ten minutes.
 """
 
 from dataclasses import dataclass, field
