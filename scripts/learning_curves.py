@@ -5,16 +5,16 @@ ends are the evaluations before and after, both regions together.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from twin import tasks
+from twinrl.bench.learning import LearningBench, plan
+from twinrl.runfiles import read_lines
 
 COLOURS = ("#0072b2", "#c4520a", "#00785a")
 WINDOW = 3
@@ -32,12 +32,6 @@ class Curves:
     variant: str = "demo"
 
 
-def lines_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a JSON Lines file."""
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
-
-
 def evaluated(seed: Path) -> float:
     """Percentage of successes over all regions."""
     result = json.loads((seed / "result.json").read_text(encoding="utf-8"))
@@ -47,14 +41,14 @@ def evaluated(seed: Path) -> float:
 
 def seeds_of(curves: Curves, task: str) -> list[Path]:
     """Folders of a task's finished RL stages."""
-    folder = curves.folder if task == "pick_and_place" else curves.folder / task
+    folder = plan(LearningBench(task=task, folder=curves.folder), seed=0).runs
     return sorted(path.parent for path in (folder / f"{curves.start}-{curves.variant}").glob("seed*/result.json"))
 
 
 def draw_task(axes: Axes, curves: Curves, task: str) -> None:
     """All seeds of one task."""
     for seed, colour in zip(seeds_of(curves, task), COLOURS, strict=False):
-        logged = [one for one in lines_of(seed / "metrics.jsonl") if "success" in one]
+        logged = [one for one in read_lines(seed / "metrics.jsonl") if "success" in one]
         steps, shares = [one["step"] for one in logged], [100 * one["success"] for one in logged]
         windows = [shares[max(0, i - WINDOW + 1) : i + 1] for i in range(len(shares))]
         means = [sum(window) / len(window) for window in windows]

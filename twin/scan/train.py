@@ -59,7 +59,9 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Target:
+class Target:
+    """A view as training compares with it."""
+
     camera_from_base: Tensor  # (4, 4)
     intrinsics: Tensor  # (3, 3)
     picture: Tensor  # (H, W, 3) 0..1
@@ -78,7 +80,7 @@ def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[
             descent.step(batch, pool)
             if step % 10 == 0:
                 on_progress("training", step / settings.steps)
-    unseen = [_target(scene.views[i], settings.width, device) for i in held]
+    unseen = [target_of(scene.views[i], settings.width, device) for i in held]
     with torch.no_grad():
         psnr = float(np.mean([_psnr(_picture(descent.parameters, one).picture, one) for one in unseen]))
     names = tuple(scene.views[i].name for i in held)
@@ -99,7 +101,7 @@ class _Descent:
         self._schedule = torch.optim.lr_scheduler.ExponentialLR(self._optimizer, 0.1 ** (1 / settings.steps))
         self._density = _density(scene, settings, device)
 
-    def step(self, batch: list[_Target], pool: ThreadPoolExecutor) -> None:
+    def step(self, batch: list[Target], pool: ThreadPoolExecutor) -> None:
         """One step down the mean loss of the views of `batch`."""
         parts = list(pool.map(partial(_gradients, self.parameters, self._mse_share), batch))
         for parameter, *gradients in zip(self.parameters, *(part for part, _ in parts), strict=True):
@@ -114,14 +116,14 @@ class _Descent:
 
 def _batches(
     views: Sequence[View], held: list[int], settings: TrainSettings, device: torch.device
-) -> Iterator[list[_Target]]:
+) -> Iterator[list[Target]]:
     """Of every step its views, in random order but each as often as any other; small pictures first."""
     rest = [i for i in range(len(views)) if i not in held]
     rng, wanted = np.random.default_rng(settings.seed), settings.steps * settings.batch
     order = np.concatenate([rng.permutation(rest) for _ in range(wanted // len(rest) + 1)])[:wanted]
     first = math.ceil(settings.coarse * settings.steps)
     for steps, width in ((range(first), settings.width // 2), (range(first, settings.steps), settings.width)):
-        shown = {i: _target(views[i], width, device) for i in rest}
+        shown = {i: target_of(views[i], width, device) for i in rest}
         for step in steps:
             yield [shown[i] for i in order[step * settings.batch : (step + 1) * settings.batch]]
 
@@ -145,22 +147,23 @@ def shrunk(view: View, camera: Camera) -> tuple[U8, NDArray[np.bool_]]:
     return cv2.resize(view.picture, size, interpolation=cv2.INTER_AREA), share > 0.999
 
 
-def _target(view: View, width: int, device: torch.device) -> _Target:
+def target_of(view: View, width: int, device: torch.device) -> Target:
+    """A view at training resolution."""
     camera = small(view.camera, width)
     picture, valid = shrunk(view, camera)
     arrays = (camera.camera_from_base, camera.intrinsics, picture / 255, valid[..., None])
     pose, matrix, image, weight = (torch.tensor(array, dtype=torch.float32, device=device) for array in arrays)
-    return _Target(camera_from_base=pose, intrinsics=matrix, picture=image, weight=weight)
+    return Target(camera_from_base=pose, intrinsics=matrix, picture=image, weight=weight)
 
 
-def _picture(parameters: list[Tensor], target: _Target) -> Drawn:
+def _picture(parameters: list[Tensor], target: Target) -> Drawn:
     means, quaternions, scales, opacities, colours = parameters
     height, width = target.picture.shape[:2]
     activated = (means, quaternions, scales.exp(), opacities.sigmoid(), colours.sigmoid())
     return render(*activated, target.camera_from_base, target.intrinsics, width, height)
 
 
-def _gradients(parameters: list[Tensor], mse_share: float, target: _Target) -> tuple[tuple[Tensor, ...], Tensor]:
+def _gradients(parameters: list[Tensor], mse_share: float, target: Target) -> tuple[tuple[Tensor, ...], Tensor]:
     """Of the loss by each parameter, and by the splats' places in the picture (`Drawn.motion`)."""
     drawn = _picture(parameters, target)
     error = (drawn.picture - target.picture) * target.weight
@@ -168,7 +171,7 @@ def _gradients(parameters: list[Tensor], mse_share: float, target: _Target) -> t
     return torch.autograd.grad(loss, parameters), drawn.motion()
 
 
-def _psnr(picture: Tensor, target: _Target) -> float:
+def _psnr(picture: Tensor, target: Target) -> float:
     error = (picture.clamp(0, 1) - target.picture)[target.weight[..., 0] > 0]
     return -10 * math.log10(float((error**2).mean()))
 

@@ -17,13 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from twin.scan.sfm import Reconstruction, View
-from twin.scan.train import shrunk, small
+from twin.scan.train import Target, target_of
 from twin.splats import SH_DEGREE_0, Splats
 
 Rasterization = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 """`gsplat.rasterization`, or one with its arguments."""
-Target = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Picture (H, W, 3), weight (H, W, 1), camera from world (4, 4), intrinsics (3, 3)."""
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 
 
@@ -57,7 +55,7 @@ def train_by(
 
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    targets = [_target(view, width, device) for view in scene.views if view.name not in held_out]
+    targets = [target_of(view, width, device) for view in scene.views if view.name not in held_out]
     size = scene_size(scene.views)
     parameters = {name: value.to(device).requires_grad_() for name, value in _first(scene, recipe).items()}
     optimizers = _optimizers(parameters, recipe, size)
@@ -67,11 +65,11 @@ def train_by(
     state = strategy.initialize_state(scene_scale=size)
     order = _order(len(targets), recipe.steps)
     for step in range(recipe.steps):
-        picture, weight, pose, intrinsics = targets[order[step]]
+        target = targets[order[step]]
         degree = min(step // recipe.degree_every, recipe.sh_degree)
-        shown, details = _drawn(parameters, pose, intrinsics, picture, degree, recipe.near * size, rasterization)
+        shown, details = _drawn(parameters, target, degree, recipe.near * size, rasterization)
         strategy.step_pre_backward(parameters, optimizers, state, step, details)
-        _loss(shown * weight, picture * weight, recipe.ssim_share).backward()
+        _loss(shown * target.weight, target.picture * target.weight, recipe.ssim_share).backward()
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -134,32 +132,18 @@ def _order(views: int, steps: int) -> list[int]:
     return torch.cat([torch.randperm(views) for _ in range(rounds)])[:steps].tolist()
 
 
-def _target(view: View, width: int, device: torch.device) -> Target:
-    camera = small(view.camera, width)
-    picture, valid = shrunk(view, camera)
-    arrays = (picture / 255, valid[..., None], camera.camera_from_base, camera.intrinsics)
-    picture_, weight, pose, intrinsics = (torch.tensor(array, dtype=torch.float32, device=device) for array in arrays)
-    return picture_, weight, pose, intrinsics
-
-
 def _drawn(
-    parameters: dict[str, Tensor],
-    pose: Tensor,
-    intrinsics: Tensor,
-    picture: Tensor,
-    degree: int,
-    near: float,
-    rasterization: Rasterization,
+    parameters: dict[str, Tensor], target: Target, degree: int, near: float, rasterization: Rasterization
 ) -> tuple[Tensor, dict[str, Any]]:
-    height, width = picture.shape[:2]
+    height, width = target.picture.shape[:2]
     pictures, _, details = rasterization(
         means=parameters["means"],
         quats=parameters["quats"],
         scales=parameters["scales"].exp(),
         opacities=parameters["opacities"].sigmoid(),
         colors=torch.cat([parameters["sh0"], parameters["shN"]], dim=1),
-        viewmats=pose[None],
-        Ks=intrinsics[None],
+        viewmats=target.camera_from_base[None],
+        Ks=target.intrinsics[None],
         width=width,
         height=height,
         near_plane=near,

@@ -10,7 +10,6 @@ renderer for the comparison. A scan is made for small policy cameras in seconds,
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +20,8 @@ from protos.errors import InputError, TwinRLError
 from twin import render
 from twin.scan import report
 from twin.scan.frames import FrameSettings, collect
-from twin.scan.sfm import Reconstruction, SfmSettings, reconstruct
+from twin.scan.sfm import SfmSettings, reconstruct
 from twin.scan.train import TrainSettings, train
-from twin.splats import Splats
 from twinrl.bench.gsplat_recipe import Recipe, train_by
 from twinrl.bench.measure import hardware, table
 
@@ -50,31 +48,20 @@ def scan_table(settings: ScanGpuSettings) -> str:
     with tempfile.TemporaryDirectory(prefix="twinrl-bench-") as work:
         frames = collect(settings.photos, Path(work) / "frames", FrameSettings())
         scene = reconstruct(frames, Path(work) / "sfm", SfmSettings(), lambda *_: None)
-    ours = train(scene, settings.train, lambda *_: None)
-    rows = [_row("twin.scan", settings.train.steps, scene, ours.held_out, settings, lambda: ours.splats)]
-    for steps in settings.recipe_steps:
-        recipe = replace(Recipe(), steps=steps)
-
-        def by_recipe(recipe: Recipe = recipe) -> Splats:
-            return train_by(recipe, scene, ours.held_out, settings.train.width, gsplat.rasterization)
-
-        rows.append(_row("gsplat's recipe", steps, scene, ours.held_out, settings, by_recipe))
-    return f"{hardware()}\n\n{table(COLUMNS, rows)}"
-
-
-def _row(
-    name: str,
-    steps: int,
-    scene: Reconstruction,
-    held_out: tuple[str, ...],
-    settings: ScanGpuSettings,
-    make: Callable[[], Splats],
-) -> tuple[object, ...]:
     started = time.perf_counter()
-    splats = make()
-    seconds = time.perf_counter() - started
-    shown = report.draw(splats, scene.views, held_out, scene.views[0].camera, settings.train.width)
-    return name, steps, len(splats), f"{seconds:.0f}", f"{shown.psnr_db():.1f}", f"{shown.ssim():.3f}"
+    ours = train(scene, settings.train, lambda *_: None)
+    trained = {("twin.scan", settings.train.steps): (ours.splats, time.perf_counter() - started)}
+    for steps in settings.recipe_steps:
+        started = time.perf_counter()
+        recipe = replace(Recipe(), steps=steps)
+        splats = train_by(recipe, scene, ours.held_out, settings.train.width, gsplat.rasterization)
+        trained["gsplat's recipe", steps] = splats, time.perf_counter() - started
+    rows = []
+    for (name, steps), (splats, seconds) in trained.items():
+        shown = report.draw(splats, scene.views, ours.held_out, scene.views[0].camera, settings.train.width)
+        quality = f"{shown.psnr_db():.1f}", f"{shown.ssim():.3f}"
+        rows.append((name, steps, len(splats), f"{seconds:.0f}", *quality))
+    return f"{hardware()}\n\n{table(COLUMNS, rows)}"
 
 
 def main() -> int:
