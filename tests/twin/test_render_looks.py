@@ -6,6 +6,7 @@ import pytest
 from protos.errors import InputError
 from protos.schema import Schema
 from twin.randomize import DOMAINS, Domain
+from twin.render.lanes import LANES
 from twin.render.looks import Looks
 from twin.render.sensor import expose
 
@@ -67,8 +68,8 @@ def test_looks_stay_within_their_limits():
 
 
 def test_noise_is_normal_and_repeats_with_its_seed():
-    grey = np.zeros((200, 200, 4), np.float32)
-    grey[..., :3] = 0.5
+    grey = np.zeros((200, 5, 200 + LANES), np.float32)
+    grey[:, :3] = 0.5
     images = np.zeros((3, 200, 200, 3), np.uint8)
     for image, seed in zip(images, (1, 1, 2), strict=True):
         expose(grey, np.zeros((200, 200, 3), np.float32), np.ones(3, np.float32), 0.04, seed, image)
@@ -81,7 +82,7 @@ def test_noise_is_normal_and_repeats_with_its_seed():
 
 
 def test_gains_and_no_noise():
-    canvas = np.full((2, 2, 4), 0.25, np.float32)
+    canvas = np.full((2, 5, 2 + LANES), 0.25, np.float32)
     image = np.zeros((2, 2, 3), np.uint8)
     expose(canvas, np.full((2, 2, 3), 0.4, np.float32), np.array([1, 2, 4], np.float32), 0.0, 0, image)
     np.testing.assert_array_equal(image[0, 0], [89, 179, 255])  # 0.35 x gains

@@ -2,9 +2,8 @@
 
     splats ─move─► base frame ─project─► footprints ─sort_by_depth─► order ─blend─► canvas ─to_bytes─► image
 
-The mathematics stand in `twin.render.interface`. The blend walks splats front to back and each splat row by row: the
-row's span is exact, and the Gaussian along it costs two multiplications a pixel (forward differences). Counters of
-unsaturated pixels per 8 x 8 block skip splats that are hidden entirely.
+The mathematics stand in `twin.render.interface`. The blend walks splats front to back and each splat row by row, eight
+pixels at a time. Counters of unsaturated pixels per 8 x 8 block skip splats that are hidden entirely.
 
 A footprint row holds: u, v, conic a b c, opacity, r, g, b, reach (exponent at which alpha falls to 1/255), and the
 half width and half height of the ellipse at that reach [px].
@@ -19,12 +18,12 @@ from numpy.typing import NDArray
 
 from protos.schema import F32, U8
 from twin.render import interface
+from twin.render.lanes import LANES, composite
 
 f32, u64 = np.float32, np.uint64
 JIT = {"fastmath": True, "nogil": True, "cache": True}
 NEAR_M = f32(interface.NEAR_M)
 BLUR = f32(0.3)
-DENSEST = f32(interface.DENSEST)
 BLOCK = 8
 FAR = f32(interface.FAR)
 WIDEST = f32(1e12)
@@ -60,10 +59,8 @@ class Workspace(NamedTuple):
     swap: I32  # (N,)
     keys: U32  # (N,)
     swap_keys: U32  # (N,)
-    canvas: F32  # (H, W, 4) r g b transmittance
+    canvas: F32  # (H, 5, W + 8) r g b transmittance limit, with a margin where nothing is drawn
     blocks: I32  # (ceil(H / 8), ceil(W / 8)) unsaturated pixels
-    spans: I32  # (2, H) first pixel and end of one splat's rows
-    starts: F32  # (2, H) its value at the first pixel, and over that at the next
 
 
 @numba.njit(**JIT)
@@ -177,93 +174,74 @@ def _scatter(starts: I32, shift: int, count: int, keys: U32, order: I32, to_keys
 
 
 @numba.njit(**JIT)
-def clear(work: Workspace) -> None:
-    """An empty, fully transparent canvas."""
-    height, width = work.canvas.shape[0], work.canvas.shape[1]
-    for y in range(height):
-        for x in range(width):
-            for k in range(3):
-                work.canvas[y, x, k] = f32(0)
-            work.canvas[y, x, 3] = f32(1)
-    for j in range(work.blocks.shape[0]):
-        for i in range(work.blocks.shape[1]):
-            work.blocks[j, i] = min(BLOCK, height - j * BLOCK) * min(BLOCK, width - i * BLOCK)
+def clear(work: Workspace, limit: F32 | None = None) -> None:
+    """An empty, fully transparent canvas, on which only what is nearer than `limit` (H, W) will show."""
+    canvas, blocks = work.canvas, work.blocks
+    height, width = canvas.shape[0], canvas.shape[2] - LANES
+    canvas[:, :3] = f32(0)
+    canvas[:, 3] = f32(1)
+    if limit is None:
+        canvas[:, 4, :width] = FAR
+    else:
+        canvas[:, 4, :width] = limit
+    canvas[:, 4, width:] = f32(0)
+    for j in range(blocks.shape[0]):
+        for i in range(blocks.shape[1]):
+            blocks[j, i] = min(BLOCK, height - j * BLOCK) * min(BLOCK, width - i * BLOCK)
 
 
 @numba.njit(**JIT)
-def blend(work: Workspace, count: int, limit: F32, stop: float, depth: F32 | None = None) -> None:
-    """Front-to-back compositing of the first `count` footprints; a splat shows only where it is nearer than `limit`.
+def blend(work: Workspace, count: int, stop: float, depth: F32 | None = None) -> None:
+    """Front-to-back compositing of the first `count` footprints.
 
-    A pixel is finished when its transmittance falls to `stop`; `depth`, where given, gets that at which it crosses one
-    half.
-    The spans of a splat's rows come first: were each computed before its pixels, the processor would have to wait for
-    its root and exponentials after every row's end, which it cannot foresee.
+    A pixel is finished when its transmittance falls to `stop`; `depth` (H, W), where given, gets that at which it
+    crosses one half. Rows of wide splats are cut to the ellipse; for small ones a root costs more than a few pixels.
     """
-    canvas, blocks, spans, starts = work.canvas, work.blocks, work.spans, work.starts
-    height, width = canvas.shape[0], canvas.shape[1]
-    stop32, right = f32(stop), f32(width)
+    canvas, blocks = work.canvas, work.blocks
+    height, width = canvas.shape[0], canvas.shape[2] - LANES
+    half_pixel, stop32 = f32(0.5), f32(stop)
     for rank in range(count):
         i = work.order[rank]
         row = work.footprints[i]
         u, v, a, b, c = row[0], row[1], row[2], row[3], row[4]
-        x0, x1 = max(0, math.ceil(u - row[10] - f32(0.5))), min(width - 1, math.floor(u + row[10] - f32(0.5)))
-        y0, y1 = max(0, math.ceil(v - row[11] - f32(0.5))), min(height - 1, math.floor(v + row[11] - f32(0.5)))
+        x0, x1 = max(0, math.ceil(u - row[10] - half_pixel)), min(width - 1, math.floor(u + row[10] - half_pixel))
+        y0, y1 = max(0, math.ceil(v - row[11] - half_pixel)), min(height - 1, math.floor(v + row[11] - half_pixel))
         live = 0
         for j in range(y0 >> 3, (y1 >> 3) + 1):
             for k in range(x0 >> 3, (x1 >> 3) + 1):
                 live += blocks[j, k]
         if live == 0:
             continue
-        determinant, inverse, second = a * c - b * b, f32(1) / a, _exp(-a)
+        wide, determinant, inverse = x1 - x0 >= 2 * LANES, a * c - b * b, f32(1) / a
+        opacity, red, green, blue, z = row[5], row[6], row[7], row[8], work.depth[i]
+        left, right = f32(x0), f32(x1 + 1)
         for y in range(u64(y0), u64(y1 + 1)):
-            dy = f32(np.int32(y)) + f32(0.5) - v
-            half = math.sqrt(max(f32(2) * a * row[9] - dy * dy * determinant, f32(0))) * inverse
-            middle = u - b * dy * inverse - f32(0.5)
-            first, last = np.ceil(middle - half), np.floor(middle + half) + f32(1)
-            first, last = min(max(first, f32(0)), right), min(max(last, f32(0)), right)
-            dx = first + f32(0.5) - u
-            spans[0, y], spans[1, y] = np.int32(first), np.int32(last)
-            starts[0, y] = row[5] * _exp(-(f32(0.5) * (a * dx * dx + c * dy * dy) + b * dx * dy))
-            starts[1, y] = _exp(-(a * dx + f32(0.5) * a + b * dy))
-        red, green, blue, z = row[6], row[7], row[8], work.depth[i]
-        for y in range(u64(y0), u64(y1 + 1)):
-            pixels, limits, open_blocks = canvas[y], limit[y], blocks[y >> u64(3)]
-            value, ratio = starts[0, y], starts[1, y]
-            for x in range(u64(spans[0, y]), u64(spans[1, y])):
-                through = pixels[x, 3]
-                if through > stop32 and z < limits[x]:
-                    weight = min(value, DENSEST) * through
-                    left = through - weight
-                    pixels[x, 0] += weight * red
-                    pixels[x, 1] += weight * green
-                    pixels[x, 2] += weight * blue
-                    pixels[x, 3] = left
-                    if depth is not None and left <= f32(0.5) < through:
-                        depth[y, x] = z
-                    if left <= stop32:
-                        open_blocks[x >> u64(3)] -= 1
-                value *= ratio
-                ratio *= second
-
-
-@numba.njit(**JIT)
-def _exp(number: np.float32) -> np.float32:
-    """e to a number, to 5e-6 of itself from -6 to 6: a polynomial at a sixteenth of it, squared four times."""
-    t = max(number, f32(-20)) * f32(1 / 16)
-    power = f32(1 / 24) + t * (f32(1 / 120) + t * f32(1 / 720))
-    power = f32(1) + t * (f32(1) + t * (f32(0.5) + t * (f32(1 / 6) + t * power)))
-    power *= power
-    power *= power
-    power *= power
-    return power * power
+            dy = f32(np.int32(y)) + half_pixel - v
+            first, end = left, right
+            if wide:
+                half = math.sqrt(max(f32(2) * a * row[9] - dy * dy * determinant, f32(0))) * inverse
+                middle = u - b * dy * inverse - half_pixel
+                first, end = min(max(np.ceil(middle - half), left), right), min(np.floor(middle + half) + f32(1), right)
+            dx, square, slope, level = first + half_pixel - u, f32(-0.5) * a, -b * dy, f32(-0.5) * c * dy * dy
+            for x in range(u64(first), u64(max(end, f32(0))), u64(LANES)):
+                events = composite(canvas, y, x, dx, square, slope, level, opacity, z, red, green, blue, stop32)
+                dx += f32(LANES)
+                for lane in range(u64(LANES)):
+                    if events == 0:
+                        break
+                    if events & 1:
+                        blocks[y >> u64(3), (x + lane) >> u64(3)] -= 1
+                    if depth is not None and events & 256:
+                        depth[y, x + lane] = z
+                    events >>= 1
 
 
 @numba.njit(**JIT)
 def to_bytes(canvas: F32, background: F32, image: U8) -> None:
     """The canvas over `background` (H, W, 3), rounded to 0..255."""
-    for y in range(canvas.shape[0]):
-        for x in range(canvas.shape[1]):
-            through = canvas[y, x, 3]
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            through = canvas[y, 3, x]
             for k in range(3):
-                value = (canvas[y, x, k] + through * background[y, x, k]) * f32(255) + f32(0.5)
+                value = (canvas[y, k, x] + through * background[y, x, k]) * f32(255) + f32(0.5)
                 image[y, x, k] = np.uint8(min(max(value, f32(0)), f32(255)))

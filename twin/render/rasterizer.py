@@ -9,6 +9,7 @@ from twin.camera import Camera
 from twin.render import kernels
 from twin.render.interface import STOP, Picture, common_size
 from twin.render.kernels import BLOCK, FAR, Layer, View, Workspace
+from twin.render.lanes import LANES
 from twin.render.shading import eye_of, shade
 from twin.splats import Splats
 
@@ -40,9 +41,10 @@ def draw(layer: Layer, camera: Camera, work: Workspace, *, stop: float = STOP) -
     count = footprints(layer, camera, work, 0)
     kernels.sort_by_depth(work, count)
     kernels.clear(work)
-    depth, no_limit = np.full((2, camera.height, camera.width), FAR)
-    kernels.blend(work, count, no_limit, stop, depth)
-    return Picture(colour=work.canvas[..., :3].copy(), transmittance=work.canvas[..., 3].copy(), depth=depth)
+    depth = np.full((camera.height, camera.width), FAR)
+    kernels.blend(work, count, stop, depth)
+    pixels = np.moveaxis(work.canvas, 1, 2)[:, : camera.width]
+    return Picture(colour=pixels[..., :3].copy("C"), transmittance=pixels[..., 3].copy("C"), depth=depth)
 
 
 def footprints(layer: Layer, camera: Camera, work: Workspace, row: int) -> int:
@@ -81,8 +83,6 @@ def workspace_for(splats: int, width: int, height: int) -> Workspace:
         swap=np.empty(splats, np.int32),
         keys=np.empty(splats, np.uint32),
         swap_keys=np.empty(splats, np.uint32),
-        canvas=np.empty((height, width, 4), np.float32),
+        canvas=np.empty((height, 5, width + LANES), np.float32),
         blocks=np.empty(blocks, np.int32),
-        spans=np.empty((2, height), np.int32),
-        starts=np.empty((2, height), np.float32),
     )

@@ -18,12 +18,12 @@ def expose(canvas: F32, background: F32, gains: F32, noise: float, seed: int, im
     Every pixel and channel has a number of its own, a hash of the seed and its place, so equal seeds give equal noise.
     """
     strength = f32(noise) / _DEVIATION
-    for y in range(canvas.shape[0]):
-        for x in range(canvas.shape[1]):
-            through = canvas[y, x, 3]
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            through = canvas[y, 3, x]
             for k in range(3):
-                value = (canvas[y, x, k] + through * background[y, x, k]) * gains[k]
-                word = _hash(seed + 0x9E3779B9 * ((y * canvas.shape[1] + x) * 3 + k))
+                value = (canvas[y, k, x] + through * background[y, x, k]) * gains[k]
+                word = _hash(seed + 0x9E3779B9 * ((y * image.shape[1] + x) * 3 + k))
                 total = (word & 255) + (word >> 8 & 255) + (word >> 16 & 255) + (word >> 24)
                 value = (value + strength * (f32(total) - _MEAN)) * f32(255) + f32(0.5)
                 image[y, x, k] = np.uint8(min(max(value, f32(0)), f32(255)))

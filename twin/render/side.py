@@ -17,7 +17,8 @@ import numpy as np
 from protos.schema import F32
 from twin.camera import Camera
 from twin.render import interface, kernels
-from twin.render.kernels import BLOCK, FAR, I32, JIT, Layer, Workspace
+from twin.render.kernels import BLOCK, I32, JIT, Layer, Workspace
+from twin.render.lanes import LANES
 from twin.render.posed import PosedSplats
 from twin.render.rasterizer import draw, footprints, view_of, workspace_for
 
@@ -40,8 +41,8 @@ class FastSide:
         """The moving splats in front of the background, on the canvas; `work` has room for them."""
         count = moving.footprints(self._view, *self._size, work, 0)
         kernels.sort_by_depth(work, count)
-        kernels.clear(work)
-        kernels.blend(work, count, self._limit, STOP)
+        kernels.clear(work, self._limit)
+        kernels.blend(work, count, STOP)
 
 
 class ExactSide:
@@ -53,7 +54,7 @@ class ExactSide:
         self._count = footprints(static, camera, work, 0)
         kernels.sort_by_depth(work, self._count)
         kernels.clear(work)
-        kernels.blend(work, self._count, np.full((camera.height, camera.width), FAR), interface.STOP)
+        kernels.blend(work, self._count, interface.STOP)
         self._rows = work.footprints[: self._count].copy()
         self._depth = work.depth[: self._count] + np.float32(DEPTH_SLACK_M)
         self._canvas = work.canvas.copy()
@@ -66,15 +67,14 @@ class ExactSide:
         count = moving.footprints(self._view, width, height, work, static)
         kernels.sort_by_depth(work, count)
         kernels.clear(work)
-        limit = np.full((height, width), FAR)
-        restore(work, touched(work, static, count), self._canvas, limit)
-        kernels.blend(work, count, limit, interface.STOP)
+        restore(work, touched(work, static, count), self._canvas)
+        kernels.blend(work, count, interface.STOP)
 
 
 @numba.njit(**JIT)
 def touched(work: Workspace, first: int, count: int) -> I32:
     """Blocks (rows, columns) that footprints `first` to `count` may touch, as 0 or 1."""
-    height, width = work.canvas.shape[0], work.canvas.shape[1]
+    height, width = work.canvas.shape[0], work.canvas.shape[2] - LANES
     blocks = np.zeros_like(work.blocks)
     for i in range(first, count):
         row = work.footprints[i]
@@ -86,11 +86,11 @@ def touched(work: Workspace, first: int, count: int) -> I32:
 
 
 @numba.njit(**JIT)
-def restore(work: Workspace, blocks: I32, canvas: F32, limit: F32) -> None:
+def restore(work: Workspace, blocks: I32, canvas: F32) -> None:
     """Fills the untouched blocks from `canvas` and closes them: no splat is nearer than their limit of 0."""
     for y in range(canvas.shape[0]):
-        for x in range(canvas.shape[1]):
+        for x in range(canvas.shape[2] - LANES):
             if blocks[y // BLOCK, x // BLOCK] == 0:
-                work.canvas[y, x] = canvas[y, x]
+                work.canvas[y, :4, x] = canvas[y, :4, x]
+                work.canvas[y, 4, x] = 0
                 work.blocks[y // BLOCK, x // BLOCK] = 0
-                limit[y, x] = 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from protos.schema import F32
 from twin.render import interface, kernels
-from twin.render.kernels import FAR, View, Workspace
+from twin.render.kernels import View, Workspace
 from twin.render.posed import PosedSplats
 from twin.render.rasterizer import append, layer_of, workspace_for
 from twin.render.side import STOP
@@ -31,7 +31,6 @@ class WristView:
         self._stop = interface.STOP if exact else STOP
         self._intrinsics, self._px = intrinsics, px
         self.background = np.zeros((px, px, 3), np.float32)
-        self._no_limit = np.full((px, px), FAR)
 
     def workspace(self, moving: int) -> Workspace:
         """Buffers for so many moving splats and the static ones."""
@@ -45,7 +44,7 @@ class WristView:
         work.depth[near:count] += np.float32(BIAS_M)
         kernels.sort_by_depth(work, count)
         kernels.clear(work)
-        kernels.blend(work, count, self._no_limit, self._stop)
+        kernels.blend(work, count, self._stop)
 
 
 def wrist_static(static: Splats, scene: Scene) -> Splats:

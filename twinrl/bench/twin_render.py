@@ -19,7 +19,7 @@ from twin.camera import Camera
 from twin.kinematics import Kinematics
 from twin.physics import Physics, make
 from twin.randomize import Domain
-from twin.render import kernels
+from twin.render import interface, kernels
 from twin.render.compositor import TwinRenderer
 from twin.render.moving import MovingSplats, moving_splats
 from twin.render.posed import PosedSplats
@@ -89,14 +89,13 @@ def split(moving: MovingSplats) -> MovingSplats:
 
 def _full(splats: Splats, camera: Camera) -> Callable[[], None]:
     layer, work = layer_of(splats), workspace_for(len(splats), PX, PX)
-    limit, image = np.full((PX, PX), kernels.FAR), np.zeros((PX, PX, 3), np.uint8)
-    black = np.zeros((PX, PX, 3), np.float32)
+    image, black = np.zeros((PX, PX, 3), np.uint8), np.zeros((PX, PX, 3), np.float32)
 
     def draw() -> None:
         count = footprints(layer, camera, work, 0)
         kernels.sort_by_depth(work, count)
         kernels.clear(work)
-        kernels.blend(work, count, limit, 1e-4)
+        kernels.blend(work, count, interface.STOP)
         kernels.to_bytes(work.canvas, black, image)
 
     return draw
