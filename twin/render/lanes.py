@@ -50,7 +50,7 @@ def composite(
     `level`), to 1e-5. It shows where that is at least 1/255, `depth` nearer than the limit and the transmittance above
     `stop`.
 
-    Returns bits as int32: 0 to 7 tell which pixels are finished now, 8 to 15 in which the transmittance crossed one half.
+    Returns bits as int32: 0 to 7 tell which pixels are finished now, 8 to 15 where the transmittance crossed one half.
     """
     signature = types.int32(canvas, y, x, *[types.float32] * 10)
     return signature, _generate
