@@ -46,7 +46,7 @@ class UpdateSettings:
     """Train the actor on demonstrations alone too, in the updates that warm the critics up: ConRFT's first stage."""
     weights_offline: tuple[float, float] = (1.0, 0.1)
     """β and η there."""
-    weights_start: tuple[float, float] = (1.0, 0.3)
+    weights_start: tuple[float, float] = (1.0, 0.05)
     """β and η at the start of the online stage …"""
     weights_end: tuple[float, float] = (1.0, 0.0)
     """… and at its end. The Q loss first leads the policy away from what it does, at the price of a dip in success;

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from learner.labels import LabelSettings
-from learner.update_settings import UpdateSettings
 from policy.settings import PolicySettings
 from twin.robots.grippers import ROBOTIQ_2F85
 from twin.tasks.base import Task
@@ -37,13 +36,3 @@ def exploration(task: Task, wanted: float) -> float:
     more than its socket's clearance teaches that inserting fails.
     """
     return min(wanted, task.precision_m / task.action_scale[0])
-
-
-def update_for(task: Task) -> UpdateSettings:
-    """The tiny policy's update.
-
-    Where the tool turns, episodes are long and the last millimetres count: critics that know little of them lead the
-    policy astray, so the Q loss begins a sixth as strong.
-    """
-    update = UpdateSettings()
-    return update if task.action_scale[1] == 0 else replace(update, weights_start=(1.0, 0.05))

@@ -25,7 +25,7 @@ from twin import tasks
 from twinrl import real_stages
 from twinrl.context import RunContext
 from twinrl.fidelity import files as fidelity
-from twinrl.for_task import exploration, labels_for, policy_for, update_for
+from twinrl.for_task import exploration, labels_for, policy_for
 from twinrl.pictures import take_pictures
 from twinrl.progress import Stage as View
 from twinrl.report import write_report
@@ -133,7 +133,6 @@ def twin_rl(context: RunContext, view: View) -> float:
         replay=context.services.replay(),
         policy=context.folder / "sft_ab" / "policy",
         stage="twin_rl",
-        update=update_for(tasks.get(settings.task)),
         weights=context.services.weights(),
         wire_dtype="f32",
         schema=settings.schema,

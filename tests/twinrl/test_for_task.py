@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from learner.labels import LabelSettings, hindsight_labels, object_path
-from learner.update_settings import UpdateSettings
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Schema
@@ -16,7 +15,7 @@ from twin.randomize import DOMAINS
 from twin.rotations import TOOL_DOWN, yaw_of
 from twin.scene import synthetic_scene
 from twinrl.bench.learning import LearningBench, plan
-from twinrl.for_task import exploration, labels_for, policy_for, update_for
+from twinrl.for_task import exploration, labels_for, policy_for
 from twinrl.settings import RunSettings
 
 
@@ -38,11 +37,6 @@ def test_exploration_is_finer_than_a_sockets_clearance():
     assert exploration(tasks.get("pick_and_place"), 0.1) == pytest.approx(0.1)
     assert exploration(task, 0.1) * task.action_scale[0] == pytest.approx(0.00125)
     assert exploration(task, 0.01) == 0.01
-
-
-def test_the_q_loss_of_tasks_that_turn_begins_small():
-    assert update_for(tasks.get("pick_and_place")) == UpdateSettings()
-    assert update_for(tasks.get("erase_whiteboard")).weights_start == (1.0, 0.05)
 
 
 def test_a_run_of_a_task_that_does_not_exist_is_refused():

@@ -32,7 +32,7 @@ def _backbone(rl: RlSettings) -> RlSettings:
 VARIANTS: dict[Variant, tuple[str, Change]] = {
     "demo": ("as in the demo", lambda rl: rl),
     "strong": (
-        "Q loss with η from 0.3 to 0, as for pick-and-place",
+        "Q loss six times as strong: η from 0.3 to 0",
         lambda rl: replace(rl, update=replace(rl.update, weights_start=(1.0, 0.3))),
     ),
     "no_bc": ("no behaviour cloning: β = 0, η constant", _no_bc),
