@@ -28,7 +28,7 @@ class ObservationHistory:
     def push(self, observation: Observation) -> tuple[Observation, Bools | None]:
         """Takes the newest observation of all slots (n rows); returns their windows and `pad` (n, window).
 
-        The windows' pictures are (n, window, P, P, 3), their proprioception (n, window, 19). They are valid until the
+        The windows' pictures are (n, window, P, P, 3), their proprioception (n, window, 25). They are valid until the
         next call.
         """
         if self.window == 1:

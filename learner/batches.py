@@ -13,7 +13,7 @@ from policy.settings import PolicySettings
 from protos.errors import InputError
 
 COLUMNS = (
-    "proprio",  # (n, 19) as on the wire, or (n, W, 19) with the newest last
+    "proprio",  # (n, 25) as on the wire, or (n, W, 25) with the newest last
     "action",  # (n, 7) as executed
     "reward",  # (n,) discounted sum over up to k steps
     "discount",  # (n,) γᵏ, 0 after a terminal step

@@ -46,7 +46,7 @@ class Demonstrations:
     episode: Rows  # (n,)
     first: Rows  # (n,) the first row of the row's episode
     last: Rows  # (n,) its last
-    proprio: Tensor  # (n, 19)
+    proprio: Tensor  # (n, 25)
     action: Tensor  # (n, A)
     labels: Tensor  # (n, LabelSettings.count)
     labelled: Tensor  # (n,) 1 where `labels` mean something, else 0
@@ -101,7 +101,7 @@ class Demonstrations:
         `side`, `wrist` (n, W, P, P, 3) u8 and `pad` (n, W): the window that ends at the row, the episode's first
         observation repeated where there is no earlier one, which `pad` marks. `action` (n, h, A) and `action_mask`
         (n, h): the row's action and those after it, the last repeated beyond the end, where the mask is false. Also
-        `proprio` (n, W, 19), `labels`, `labelled`, `language` (n, L, 768).
+        `proprio` (n, W, 25), `labels`, `labelled`, `language` (n, L, 768).
         """
         first, last = self.first[rows][:, None], self.last[rows][:, None]
         seen = rows[:, None] + np.arange(1 - window, 1)

@@ -54,7 +54,7 @@ class LabelSettings:
 def hindsight_labels(
     configuration: Configuration, proprio: F32, action: F32, settings: LabelSettings | None = None
 ) -> F32:
-    """Labels (T, `count`) of the first T observations of an episode: proprio (≥ T, 19), action (T, 7).
+    """Labels (T, `count`) of the first T observations of an episode: proprio (≥ T, 25), action (T, 7).
 
     0:4  object x, y and target x, y, about the centre, per `far_m`
     4:7  object minus tool x, y, z, per `near_m`, clipped to ±1

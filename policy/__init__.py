@@ -3,7 +3,7 @@
     side, wrist u8 ──► tokenizers ─┐
     language (L, 768) ─► projection ├─► block-causal transformer ─► readout embedding (n, D) ─┬─► auxiliary labels
                                     ┘        policy.octo                                      │
-    proprio (n, 19) ──────────────────► normalisation ─► chosen numbers (─► encoder) ─────────┴─► features (n, F)
+    proprio (n, 25) ──────────────────► normalisation ─► chosen numbers (─► encoder) ─────────┴─► features (n, F)
                                                                                                    │
                      action (n, 7) ◄── units of the wire ◄── action head, policy.heads ◄───────────┤
                           Q (E, n) ◄── critic ensemble ◄── action ────────────────────────────────┘

@@ -96,7 +96,7 @@ class BatchActor:
     ) -> tuple[F32, F32]:
         """Actions (n, 7) and embeddings (n, D).
 
-        A policy with a longer window than 1 takes windows: pictures (n, W, P, P, 3) and proprioception (n, W, 19), the
+        A policy with a longer window than 1 takes windows: pictures (n, W, P, P, 3) and proprioception (n, W, 25), the
         newest last; `pad` (n, W) marks observations that stand in for those before the episode began. Of a chunk of
         actions the first is taken. `explore` is the deviation of Gaussian noise on every predicted number but the
         gripper command. An observation with a NaN is an `InputError`: it must never reach an arm.

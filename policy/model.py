@@ -72,14 +72,14 @@ class Policy(nn.Module):
     def features(self, embedding: Tensor, proprio: Tensor) -> Tensor:
         """(n, F): the embedding and the chosen, normalised numbers of raw proprioception.
 
-        `proprio` is (n, 19), or (n, window, 19) with the newest observation last; the "mlp" encoder of a policy with a
+        `proprio` is (n, 25), or (n, window, 25) with the newest observation last; the "mlp" encoder of a policy with a
         longer window needs the latter.
         """
         steps = 1 if self.settings.proprio_encoder == "plain" else self.settings.octo.window
         windows = proprio if proprio.dim() > 2 else proprio[:, None]
         if windows.shape[1] < steps:
             raise InputError(
-                f"proprioception of shape {tuple(proprio.shape)}: this policy's encoder takes (n, window, 19) with "
+                f"proprioception of shape {tuple(proprio.shape)}: this policy's encoder takes (n, window, 25) with "
                 f"window={steps}"
             )
         chosen = self.normalization(windows[:, -steps:])[..., list(self.settings.proprio_indices)]

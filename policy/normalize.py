@@ -27,11 +27,13 @@ _FLOORS = (
     (slice(12, 15), 1.0),  # force [N]
     (slice(15, 18), 0.1),  # torque [Nm]
     (slice(GRIPPER, GRIPPER + 1), 0.1),  # gripper opening
+    (slice(19, 22), 0.01),  # motion under way [m]
+    (slice(22, 25), 0.05),  # rotation under way [rad]
 )
 
 
 class Normalization(nn.Module):
-    """Mean and deviation of the 19 numbers of a proprioception."""
+    """Mean and deviation of the 25 numbers of a proprioception."""
 
     mean: Tensor
     std: Tensor
@@ -45,7 +47,7 @@ class Normalization(nn.Module):
 
     @classmethod
     def fit(cls, proprio: Sequence[F32]) -> "Normalization":
-        """The statistics of arrays (n, 19)."""
+        """The statistics of arrays (n, 25)."""
         rows = np.concatenate(list(proprio)) if len(proprio) else np.empty((0, PROPRIO_DIM), np.float32)
         if not len(rows) or not np.isfinite(rows).all():
             raise InputError(
@@ -57,7 +59,7 @@ class Normalization(nn.Module):
         return cls(rows.mean(0), np.maximum(rows.std(0), floors))
 
     def forward(self, proprio: Tensor) -> Tensor:
-        """(..., 19) in units of the wire → normalised (..., 19)."""
+        """(..., 25) in units of the wire → normalised (..., 25)."""
         return ((proprio - self.mean) / self.std).clamp(-LIMIT, LIMIT)
 
 

@@ -97,8 +97,9 @@ class PolicySettings:
     """Numbers of the action that the policy predicts; the others stay 0 on the wire."""
     action_units: ActionUnits | None = None
     """From what an imported checkpoint predicts to the units of its dataset; None: it predicts what is on the wire."""
-    proprio_indices: tuple[int, ...] = (0, 1, 2, 6, 7, 8, 18)
-    """Numbers of the proprioception that join the readout at the head: TCP position, linear velocity, gripper."""
+    proprio_indices: tuple[int, ...] = (0, 1, 2, 6, 7, 8, 18, 19, 20, 21)
+    """Numbers of the proprioception that join the readout at the head: TCP position, linear velocity, gripper, motion
+    under way."""
     proprio_encoder: Literal["plain", "mlp"] = "plain"
     """"plain": the numbers of the newest observation; "mlp": those of the whole window through Linear, norm, tanh."""
     auxiliary_labels: int = 9

@@ -3,7 +3,7 @@
             offset  bytes  content
     head ┬─ 0       28     prefix: sizes h, n, f of the parts below, checksums (protos/prefix.py)
          ├─ 28      h      header: protobuf `SegmentHeader` (protos/replay.proto)
-         └─ 28+h    n      numbers: proprio f32 (T+1, 19), action f32 (T, 7), reward f32 (T), human u8 (T),
+         └─ 28+h    n      numbers: proprio f32 (T+1, 25), action f32 (T, 7), reward f32 (T), human u8 (T),
                            embedding f32 (T+1, D)
             28+h+n  f      frames by the header's codec (protos/frames.py)
 
@@ -49,7 +49,7 @@ _NAME = re.compile(r"[\w./:-]{1,100}")
 class Numbers:
     """Everything of a segment but its frames: T steps, T + 1 observations."""
 
-    proprio: F32  # (T + 1, 19)
+    proprio: F32  # (T + 1, 25)
     action: F32  # (T, 7)
     reward: F32  # (T,)
     human: Bools  # (T,)

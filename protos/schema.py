@@ -4,7 +4,7 @@ Every field has a dtype, a shape, a unit and a frame, listed once in `Schema.fie
 whose hashes differ refuse each other (`SchemaMismatch`). There is one world frame: the robot's base frame (x, y, z in
 metres, z up, the frame of the UR controller's `actual_TCP_pose`). Rotations on the wire are rotation vectors [rad].
 
-    proprio (19,) float32
+    proprio (25,) float32
     0:3    TCP position           m       base frame
     3:6    TCP rotation vector    rad     base frame
     6:9    TCP linear velocity    m/s     base frame
@@ -12,6 +12,8 @@ metres, z up, the frame of the UR controller's `actual_TCP_pose`). Rotations on 
     12:15  force at the TCP       N       base frame
     15:18  torque at the TCP      Nm      base frame
     18     gripper opening        0 closed .. 1 open
+    19:22  motion under way       m       base frame, from the measured to the commanded TCP position
+    22:25  rotation under way     rad     base frame, from the measured to the commanded rotation, applied on the left
 
     action (7,) float32 in [-1, 1]
     0:3    TCP displacement  x the task's metres per step, base frame
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 
 from protos.errors import InputError
 
-PROPRIO_DIM = 19
+PROPRIO_DIM = 25
 ACTION_DIM = 7
 TCP_POSE = slice(0, 6)
 TCP_POSITION = slice(0, 3)
@@ -39,6 +41,8 @@ TCP_VELOCITY = slice(6, 12)
 WRENCH = slice(12, 18)
 GRIPPER = 18
 """Index of the gripper opening in `proprio`."""
+UNDER_WAY = slice(19, 25)
+"""What the arm was told and has not done yet: it answers late, and who does not know what it asked for asks twice."""
 GRIPPER_ACTION = 6
 """Index of the gripper command in an action."""
 CONTROL_HZ = 10.0
@@ -86,7 +90,7 @@ class Schema:
         return {
             "side": ("uint8", (self.side_px, self.side_px, 3), "sRGB", "side camera"),
             "wrist": ("uint8", (self.wrist_px, self.wrist_px, 3), "sRGB", "wrist camera"),
-            "proprio": ("float32", (PROPRIO_DIM,), "m rad m/s rad/s N Nm 1", "base"),
+            "proprio": ("float32", (PROPRIO_DIM,), "m rad m/s rad/s N Nm 1 m rad", "base"),
             "action": ("float32", (ACTION_DIM,), "per-step scale", "base"),
             "reward": ("float32", (), "1", "-"),
             "human": ("bool", (), "-", "-"),
@@ -104,7 +108,7 @@ class Observation:
 
     side: U8  # (n, side_px, side_px, 3)
     wrist: U8  # (n, wrist_px, wrist_px, 3)
-    proprio: F32  # (n, 19)
+    proprio: F32  # (n, 25)
 
     def __len__(self) -> int:
         return len(self.proprio)

@@ -29,7 +29,7 @@ class NoiseWorld:
             self._rng.integers(0, 256, (self.n, px, px, 3), np.uint8)
             for px in (self._schema.side_px, self._schema.wrist_px)
         )
-        return Observation(side=side, wrist=wrist, proprio=self._rng.normal(size=(self.n, 19)).astype(np.float32))
+        return Observation(side=side, wrist=wrist, proprio=self._rng.normal(size=(self.n, 25)).astype(np.float32))
 
     def step(self, action):
         assert action.shape == (self.n, 7) and (np.abs(action) <= 1.0).all()

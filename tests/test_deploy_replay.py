@@ -56,7 +56,7 @@ def segment():
         source=Source.TWIN,
         policy_versions=(1, 1),
         backbone_id="b",
-        observation=Observation(side=frames, wrist=frames, proprio=np.zeros((3, 19), np.float32)),
+        observation=Observation(side=frames, wrist=frames, proprio=np.zeros((3, 25), np.float32)),
         action=np.zeros((2, 7), np.float32),
         reward=np.zeros(2, np.float32),
         human=np.zeros(2, np.bool_),

@@ -114,7 +114,7 @@ class VectorTwin:
         """Pictures and proprioception of every slot, in fresh arrays; NaN where the physics broke (`twin.faults`)."""
         pictures = self._renderer
         pictures.draw()
-        proprio = proprio_of(self._physics)
+        proprio = proprio_of(self._physics, *self._commanded())
         proprio[faults.broken(self._physics)] = np.nan
         return Observation(side=pictures.side.copy(), wrist=pictures.wrist.copy(), proprio=proprio)
 
@@ -151,16 +151,10 @@ class VectorTwin:
 
     def state(self) -> TaskState:
         """The privileged state of every slot that success and the expert look at; a policy must not see it."""
-        under_way = np.arange(self._queue.shape[1]) < self._latency[:, None]
-        pending = self._queue * under_way[:, :, None]
-        metres, _ = self.task.action_scale
-        rotation = self._rotation
-        if self._turns:
-            for place in reversed(range(pending.shape[1])):  # the oldest takes effect first
-                rotation = self._turned(rotation, pending[:, place])
+        position, rotation = self._commanded()
         return state_of(
             self._physics,
-            commanded=self._position + pending[:, :, :3].sum(1) * metres * self.domain.gain,
+            commanded=position,
             commanded_rotation=rotation,
             closing=self._opening < 0.5,
             told=self._queue[:, 0, GRIPPER_ACTION] <= 0,
@@ -170,6 +164,17 @@ class VectorTwin:
         """Ends the drawing threads and the physics."""
         self._renderer.close()
         self._physics.close()
+
+    def _commanded(self) -> tuple[F64, F64]:
+        """Tool positions (n, 3) and rotations (n, 3, 3) that the actions so far ask for, those under way included."""
+        under_way = np.arange(self._queue.shape[1]) < self._latency[:, None]
+        pending = self._queue * under_way[:, :, None]
+        metres, _ = self.task.action_scale
+        rotation = self._rotation
+        if self._turns:
+            for place in reversed(range(pending.shape[1])):  # the oldest takes effect first
+                rotation = self._turned(rotation, pending[:, place])
+        return self._position + pending[:, :, :3].sum(1) * metres * self.domain.gain, rotation
 
     def _enqueue(self, executed: F32) -> None:
         """The newest action goes to place 0; the one at place `latency` takes effect now."""
@@ -209,12 +214,21 @@ class VectorTwin:
         return upright(matrix_from_vector(within_angle(ahead, LEASH_RAD)) @ measured, self.task.tilt_rad)
 
 
-def proprio_of(physics: Physics) -> F32:
-    """The proprioception of every slot, (n, 19), laid out as in `protos.schema`."""
+def proprio_of(physics: Physics, position: F64, rotation: F64) -> F32:
+    """The proprioception of every slot, (n, 25), laid out as in `protos.schema`, of an arm that is told to go to
+    `position` (n, 3) and `rotation` (n, 3, 3).
+    """
     proprio = np.empty((physics.n, PROPRIO_DIM), np.float32)
-    proprio[:, 0:3] = physics.tool_position
-    proprio[:, 3:6] = continuous(vector_from_matrix(physics.tool_rotation), TOOL_DOWN_VECTOR)
+    proprio[:, 0:6] = tool_poses(physics)
     proprio[:, 6:12] = physics.tool_velocity
     proprio[:, 12:18] = physics.wrench
     proprio[:, 18] = physics.opening
+    proprio[:, 19:22] = position - physics.tool_position
+    proprio[:, 22:25] = vector_from_matrix(rotation @ np.swapaxes(physics.tool_rotation, -1, -2))
     return proprio
+
+
+def tool_poses(physics: Physics) -> F64:
+    """Measured TCP positions and rotation vectors (n, 6), the latter continuous about a tool that points down."""
+    vectors = continuous(vector_from_matrix(physics.tool_rotation), TOOL_DOWN_VECTOR)
+    return np.concatenate([physics.tool_position, vectors], axis=1)

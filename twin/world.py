@@ -7,8 +7,8 @@ of a domain belong to whoever drives it; everything else of the domain is here.
 import numpy as np
 
 from protos.errors import InputError
-from protos.schema import TCP_POSE, TCP_VELOCITY, U8, WRENCH, Configuration, Schema
-from twin.env import proprio_of
+from protos.schema import U8, Configuration, Schema
+from twin.env import tool_poses
 from twin.kinematics import Kinematics
 from twin.model import TIMESTEP_S
 from twin.physics import Pose, make
@@ -78,17 +78,17 @@ class ArmWorld:
     @property
     def tcp_pose(self) -> F64:
         """(6,) position [m] and rotation vector [rad], base frame; the vector is `rotations.continuous`."""
-        return self._proprio[TCP_POSE]
+        return tool_poses(self._physics)[0]
 
     @property
     def tcp_velocity(self) -> F64:
         """(6,) m/s and rad/s, base frame."""
-        return self._proprio[TCP_VELOCITY]
+        return self._physics.tool_velocity[0].astype(float)
 
     @property
     def wrench(self) -> F64:
         """(6,) N and Nm that the world puts on the tool, at the TCP, base frame."""
-        return self._proprio[WRENCH]
+        return self._physics.wrench[0].astype(float)
 
     @property
     def opening(self) -> float:
@@ -119,7 +119,3 @@ class ArmWorld:
             closing=self._opening < 0.5,
             told=self._opening < 0.5,
         )
-
-    @property
-    def _proprio(self) -> F64:
-        return proprio_of(self._physics)[0].astype(float)

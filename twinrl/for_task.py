@@ -7,7 +7,7 @@ from policy.settings import PolicySettings
 from twin.robots.grippers import ROBOTIQ_2F85
 from twin.tasks.base import Task
 
-ROTATION = (3, 4)
+ROTATION = (3, 4, 24)
 """Of the proprioception: what a turn about the vertical changes while the tool points down."""
 
 

@@ -2,7 +2,7 @@
 
 reset   gripper open ─► lift ─► tool to its start ─► objects placed ─► settle
 step    action × scale ─► limits ─► servo for one control period ─► executed action, success?
-observe pictures, TCP pose, velocity, wrench, gripper
+observe pictures, TCP pose, velocity, wrench, gripper, motion under way
 """
 
 import logging
@@ -24,6 +24,7 @@ from protos.schema import (
     PROPRIO_DIM,
     TCP_POSE,
     TCP_VELOCITY,
+    UNDER_WAY,
     WRENCH,
     Configuration,
     Observation,
@@ -108,6 +109,8 @@ class RealEnvironment:
         proprio = np.empty((1, PROPRIO_DIM), np.float32)
         proprio[0, TCP_POSE], proprio[0, TCP_VELOCITY], proprio[0, WRENCH] = state.pose, state.velocity, state.wrench
         proprio[0, GRIPPER] = self._gripper.opening()
+        behind = matrix_from_vector(state.pose[3:]).T
+        proprio[0, UNDER_WAY] = *self.commanded - state.pose[:3], *vector_from_matrix(self.commanded_rotation @ behind)
         return Observation(side=side[None], wrist=wrist[None], proprio=proprio)
 
     def step(self, action: F32) -> Step:

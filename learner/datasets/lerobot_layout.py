@@ -55,8 +55,14 @@ STATE_NAMES = (
     *(f"force_{axis}" for axis in _AXES),
     *(f"torque_{axis}" for axis in _AXES),
     "gripper_opening",
+    *(f"under_way_{axis}" for axis in _AXES),
+    *(f"rotation_under_way_{axis}" for axis in _AXES),
 )
-STATE_UNITS = (*("m", "rad", "m/s", "rad/s", "N", "Nm"), "1")
+STATE_UNITS = (
+    *(unit for unit in ("m", "rad", "m/s", "rad/s", "N", "Nm") for _ in _AXES),
+    "1",
+    *(unit for unit in ("m", "rad") for _ in _AXES),
+)
 ACTION_NAMES = (*(f"delta_{axis}" for axis in _AXES), *(f"delta_rotation_{axis}" for axis in _AXES), "gripper")
 
 
@@ -82,9 +88,8 @@ class Slot:
 
 def make_features(schema: Schema, pictures: Pictures, scale: ActionScale, codec: str) -> dict[str, dict[str, Any]]:
     """The `features` of info.json; `codec` as ffmpeg names it. Shapes are lists, scalars have shape [1]."""
-    units = [unit for unit in STATE_UNITS[:-1] for _ in _AXES] + [STATE_UNITS[-1]]
     return {
-        STATE: _numbers("float32", STATE_NAMES) | {"info": {"units": units, "frame": "base"}},
+        STATE: _numbers("float32", STATE_NAMES) | {"info": {"units": list(STATE_UNITS), "frame": "base"}},
         ACTION: _numbers("float32", ACTION_NAMES)
         | {
             "info": {

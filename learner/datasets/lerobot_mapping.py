@@ -99,7 +99,7 @@ class LeRobotMapping:
                     raise InputError(f"{path}: {name} has {size} numbers, number {index} is not among them")
 
     def proprio(self, state: Numbers | None, rows: int, hz: float) -> F32:
-        """Proprioception (n, 19) of states (n, S); zeros where there are none."""
+        """Proprioception (n, 25) of states (n, S); zeros where there are none."""
         if state is None:
             return np.zeros((rows, PROPRIO_DIM), np.float32)
         rotation = motion.quaternions(state[:, list(self.state_rotation_at)], self.state_rotation)

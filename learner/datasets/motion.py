@@ -45,9 +45,9 @@ def turns(before: F64, after: F64) -> F64:
 
 
 def proprio(position: NDArray[np.floating], rotation: F64, opening: NDArray[np.floating], hz: float) -> F32:
-    """Proprioception (n, 19) of recorded poses: positions (n, 3) [m], quaternions (n, 4), openings (n,) from 0 to 1.
+    """Proprioception (n, 25) of recorded poses: positions (n, 3) [m], quaternions (n, 4), openings (n,) from 0 to 1.
 
-    Velocities are what has changed since the row before, zero in the first row. Forces are zero.
+    Velocities are what has changed since the row before, zero in the first row. Forces are zero; nothing is under way.
     """
     out = np.zeros((len(position), PROPRIO_DIM), np.float32)
     out[:, 0:3], out[:, 3:6], out[:, 18] = position, rotation_vectors(rotation), opening.clip(0.0, 1.0)

@@ -26,7 +26,7 @@ from learner.datasets import motion
 from learner.datasets.json_files import read_json
 from learner.datasets.pictures import black, sized
 from protos.errors import CorruptData
-from protos.schema import F32, U8, Observation, Outcome, Schema
+from protos.schema import F32, PROPRIO_DIM, U8, Observation, Outcome, Schema
 
 F64 = NDArray[np.float64]
 MAX_STEPS = 20_000
@@ -154,16 +154,17 @@ def _training_track(rows: Sequence[Mapping[str, Any]], extremes: Extremes | None
 
 
 def _proprio(state: F64) -> F32:
-    """Proprioception (n, 19) of states (n, 19) in the order of the authors' conversion."""
+    """Proprioception (n, 25) of states (n, 19) in the order of the authors' conversion; nothing is under way."""
     if state.shape[1] != 19:
         raise CorruptData(f"states of {state.shape[1]} numbers; 19 are wanted")
-    out = state.copy()
+    out = np.zeros((len(state), PROPRIO_DIM), np.float32)
+    out[:, :19] = state
     if (state[:, 7:] == 0).all() and np.allclose(np.linalg.norm(state[:, 3:7], axis=1), 1.0, atol=1e-3):
         out[:, 3:6] = motion.rotation_vectors(motion.quaternions(state[:, 3:7], "quaternion_xyzw"))
         out[:, 6] = 0.0
     else:
         out[:, 3:6] = motion.rotation_vectors(motion.quaternions(state[:, 3:6], "euler"))
-    return out.astype(np.float32)
+    return out
 
 
 def _bgr(frames: Sequence[Any], name: str, px: int) -> U8:

@@ -10,7 +10,7 @@ from learner.datasets.features import FeatureSpec
 from learner.datasets.pictures import black, decode_picture, sized
 from learner.datasets.rlds_mapping import Numbers, RldsMapping
 from protos.errors import CorruptData, InputError
-from protos.schema import F32, U8, Configuration, Observation, Outcome, Schema
+from protos.schema import F32, PROPRIO_DIM, U8, Configuration, Observation, Outcome, Schema
 
 Example = Mapping[str, memoryview]
 _CAMERAS = "steps/observation/"
@@ -55,7 +55,7 @@ class ForeignLayout:
     def _observation(self, example: Example, schema: Schema) -> Observation:
         rows = len(self._joined(example, self.mapping.action))
         state = self._joined(example, self.mapping.state) if self.mapping.state else None
-        proprio = np.zeros((rows, 19), np.float32) if state is None else self.mapping.proprio(state)
+        proprio = np.zeros((rows, PROPRIO_DIM), np.float32) if state is None else self.mapping.proprio(state)
         cameras = [self._camera(names) for names in (self.mapping.side, self.mapping.wrist)]
         if cameras == [None, None]:
             raise InputError(f"no camera is known by the mapping; below {_CAMERAS} there is {self._names(_CAMERAS)}")

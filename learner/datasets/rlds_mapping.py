@@ -65,7 +65,7 @@ class RldsMapping:
                 raise InputError(f"{name}={ends}: two different values, closed and open")
 
     def proprio(self, state: Numbers) -> F32:
-        """Proprioception (n, 19) of states (n, S)."""
+        """Proprioception (n, 25) of states (n, S)."""
         position, rotation, gripper = _split(state, self.state_rotation, "state")
         quaternion = motion.quaternions(rotation, self.state_rotation)
         return motion.proprio(position, quaternion, between(gripper, self.state_gripper), self.hz)

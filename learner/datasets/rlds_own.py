@@ -1,7 +1,7 @@
 """How TwinRL's own episodes lie in RLDS: T + 1 steps, the last of which only holds the final observation.
 
     steps/observation/{side, wrist}       PNG
-    steps/observation/proprio             float32 (19,)     steps/action   float32 (7,)
+    steps/observation/proprio             float32 (25,)     steps/action   float32 (7,)
     steps/{reward, discount}              float32           steps/human    bool
     steps/{is_first, is_last, is_terminal}                  steps/language_instruction
     episode_metadata/{name, outcome, source, configuration}

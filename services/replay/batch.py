@@ -30,7 +30,7 @@ class Batch:
     side: U8 | None  # (n, W, px, px, 3)
     wrist: U8 | None  # (n, W, px, px, 3)
     pad: Bools  # (n, W)
-    proprio: F32  # (n, 19) raw units; (n, W, 19) where windows hold more than one observation
+    proprio: F32  # (n, 25) raw units; (n, W, 25) where windows hold more than one observation
     action: F32  # (n, 7)
     reward: F32  # (n,) discounted sum over up to n steps
     discount: F32  # (n,) factor of the value of the next observation; 0 after success or failure

@@ -65,7 +65,7 @@ class Track:
     pieces: list[Piece]
     outcome: Outcome
     backbone_id: str
-    proprio: F32  # (T + 1, 19)
+    proprio: F32  # (T + 1, 25)
     action: F32  # (T, 7)
     reward: F32  # (T,)
     human: Bools  # (T,)

@@ -35,7 +35,7 @@ def wait_until(condition: Callable[[], bool], within_s: float, what: str) -> Non
 
 def tiny_policy() -> Policy:
     policy = Policy(preset("tiny"))
-    policy.set_normalization(Normalization.fit([np.random.default_rng(0).normal(size=(64, 19)).astype(np.float32)]))
+    policy.set_normalization(Normalization.fit([np.random.default_rng(0).normal(size=(64, 25)).astype(np.float32)]))
     policy.freeze_backbone()
     return policy
 

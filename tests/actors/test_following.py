@@ -169,7 +169,7 @@ def test_the_policy_server_joins_windows_of_several_actors(weights, tmp_path):
     server = PolicyServer(server_settings(weights.address, tmp_path), TEXT)
     rng = np.random.default_rng(0)
     side, wrist = rng.integers(0, 256, (2, 3, 2, 32, 32, 3), np.uint8)
-    proprio = rng.normal(size=(3, 2, 19)).astype(np.float32)
+    proprio = rng.normal(size=(3, 2, 25)).astype(np.float32)
     pad = np.array([[True, False], [False, False], [True, False]])
 
     async def ask(*groups):

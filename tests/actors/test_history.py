@@ -15,7 +15,7 @@ def numbered(values):
     """An observation per slot that holds the slot's number everywhere."""
     values = np.array(values)
     frame = np.broadcast_to(values[:, None, None, None], (len(values), 2, 2, 3)).astype(np.uint8)
-    proprio = np.repeat(values[:, None], 19, axis=1).astype(np.float32)
+    proprio = np.repeat(values[:, None], 25, axis=1).astype(np.float32)
     return Observation(side=frame, wrist=frame + 100, proprio=proprio)
 
 
@@ -91,7 +91,7 @@ def test_a_loop_shows_windows_that_never_reach_into_another_episode():
         [[1, 2], [1, 3]],
     ]
     assert [pad[0] for _, pad in policy.seen] == [True, False, False, True, False, False, False]
-    assert [one.observation.proprio.shape for one in sink.segments] == [(3, 19), (4, 19)], "recorded without windows"
+    assert [one.observation.proprio.shape for one in sink.segments] == [(3, 25), (4, 25)], "recorded without windows"
 
 
 def test_a_dropped_episode_leaves_nothing_in_the_next_ones_windows():

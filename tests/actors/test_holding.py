@@ -78,7 +78,7 @@ def until(condition, what):
 @pytest.fixture(scope="module")
 def network():
     network = Network(preset("tiny"))
-    network.set_normalization(Normalization.fit([np.random.default_rng(0).normal(size=(64, 19)).astype(np.float32)]))
+    network.set_normalization(Normalization.fit([np.random.default_rng(0).normal(size=(64, 25)).astype(np.float32)]))
     network.freeze_backbone()
     return network
 

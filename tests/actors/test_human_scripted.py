@@ -35,7 +35,7 @@ class Arm:
         self.commanded = np.array([-0.54, 0.0, 0.16])
 
     def observe(self):
-        proprio = np.zeros((1, 19), np.float32)
+        proprio = np.zeros((1, 25), np.float32)
         proprio[0, :3], proprio[0, 18] = self.commanded, 1.0
         frame = np.zeros((1, 64, 64, 3), np.uint8)
         return Observation(side=frame, wrist=frame, proprio=proprio)

@@ -42,7 +42,7 @@ class World:
         self.resets.append((slot, configuration.cell))
 
     def observe(self):
-        proprio = np.zeros((self.n, 19), np.float32)
+        proprio = np.zeros((self.n, 25), np.float32)
         frame = np.zeros((self.n, PX, PX, 3), np.uint8)
         for slot in range(self.n):
             proprio[slot, :2] = self.episode[slot], self.step_of[slot]

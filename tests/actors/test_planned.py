@@ -88,7 +88,7 @@ class Episode:
         self.name, self.configuration = name, configuration
         self.action = np.zeros((4, 7), np.float32)
         self.action[:, GRIPPER_ACTION] = np.where(closed, -1, 1)
-        self.observation = type("Seen", (), {"proprio": np.zeros((5, 19), np.float32)})
+        self.observation = type("Seen", (), {"proprio": np.zeros((5, 25), np.float32)})
 
 
 def test_episodes_that_cannot_be_expanded_are_left_out_and_the_reason_told(caplog):

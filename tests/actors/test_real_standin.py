@@ -13,7 +13,7 @@ from actors.real.robot import Robot
 from actors.real.settings import BenchLab, RealSettings
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from protos.errors import ArmStopped, InputError
-from protos.schema import Outcome, Source
+from protos.schema import UNDER_WAY, Outcome, Source
 from twin import tasks
 
 pytest.importorskip("rtde_control")
@@ -71,6 +71,19 @@ def test_actions_move_the_tool_the_way_they_say(robot):
     assert step.executed[0, 2] < 0.5, "the action that the limits left"
     assert after[18] < 0.1 and robot.environment.is_closing
     assert not step.terminated[0] and not step.truncated[0]
+
+
+def test_an_observation_tells_what_the_arm_was_told_and_has_not_done(robot):
+    robot.environment.reset(0, start("A"))
+    before = robot.environment.observe().proprio[0]
+    np.testing.assert_allclose(before[UNDER_WAY], 0, atol=5e-3)
+    robot.environment.step(act(1, -1, 0))
+    told = robot.environment.observe().proprio[0]
+    assert np.linalg.norm(told[UNDER_WAY][:2]) > 0.01, "the stand-in answers a tenth of a second late"
+    np.testing.assert_allclose((told[:3] + told[UNDER_WAY][:3] - before[:3])[:2], [0.03, -0.03], atol=5e-3)
+    for _ in range(6):
+        robot.environment.step(act(0, 0, 0))
+    np.testing.assert_allclose(robot.environment.observe().proprio[0, UNDER_WAY], 0, atol=5e-3)
 
 
 def test_a_nan_action_is_refused_and_moves_nothing(robot):

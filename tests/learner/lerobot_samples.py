@@ -32,7 +32,7 @@ def make_episode(rng, *, name="actor/life/0", steps=5, outcome=Outcome.SUCCESS, 
         "observation": Observation(
             side=np.stack([picture(schema.side_px, level) for level in levels]),
             wrist=np.stack([picture(schema.wrist_px, 1 - level) for level in levels]),
-            proprio=rng.normal(size=(steps + 1, 19)).astype(np.float32),
+            proprio=rng.normal(size=(steps + 1, 25)).astype(np.float32),
         ),
         "action": rng.uniform(-1, 1, (steps, 7)).astype(np.float32),
         "reward": reward,

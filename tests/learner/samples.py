@@ -35,12 +35,12 @@ def make_batch(n=32, seed=0, dim=SMALL.octo.dim):
 
     return {
         "embedding": normal(n, dim),
-        "proprio": 0.3 * normal(n, 19),
+        "proprio": 0.3 * normal(n, 25),
         "action": 2 * uniform(n, 7) - 1,
         "reward": (uniform(n) > 0.8).float(),
         "discount": 0.9 * (uniform(n) > 0.2).float(),
         "next_embedding": normal(n, dim),
-        "next_proprio": 0.3 * normal(n, 19),
+        "next_proprio": 0.3 * normal(n, 25),
         "mc_return": uniform(n),
         "imitate": (uniform(n) > 0.5).float(),
         "weight": torch.ones(n),
@@ -73,7 +73,7 @@ def make_demo(rng, steps=10):
     """An episode whose action can be read off the brightness of the side picture."""
     level = rng.uniform(0, 1, steps + 1)
     side = np.broadcast_to((255 * level).astype(np.uint8)[:, None, None, None], (steps + 1, 16, 16, 3))
-    proprio = np.zeros((steps + 1, 19), np.float32)
+    proprio = np.zeros((steps + 1, 25), np.float32)
     proprio[:, :3] = (-0.5, 0.0, 0.1)
     action = np.zeros((steps, 7), np.float32)
     action[:, 0] = 2 * level[:-1] - 1

@@ -36,7 +36,7 @@ class World:
     def __init__(self):
         rng = np.random.default_rng(0)
         self._side, self._wrist = rng.integers(0, 256, (2, STEPS + 1, 1, 16, 16, 3), np.uint8)
-        self._proprio = rng.normal(size=(STEPS + 1, 1, 19)).astype(np.float32)
+        self._proprio = rng.normal(size=(STEPS + 1, 1, 25)).astype(np.float32)
         self._step = 0
 
     def reset(self, slot, configuration):

@@ -14,7 +14,7 @@ START = Configuration(region="A", poses={"cube": (*CUBE, 0.0), "target": (*TARGE
 def episode(rows):
     """proprio and action from rows of (tool x, y, z, opening, gripper command)."""
     rows = np.asarray(rows, np.float32)
-    proprio, action = np.zeros((len(rows), 19), np.float32), np.zeros((len(rows), 7), np.float32)
+    proprio, action = np.zeros((len(rows), 25), np.float32), np.zeros((len(rows), 7), np.float32)
     proprio[:, :3], proprio[:, 18], action[:, 6] = rows[:, :3], rows[:, 3], rows[:, 4]
     return proprio, action
 

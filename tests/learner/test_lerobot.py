@@ -178,6 +178,6 @@ class TestDamage:
 
 def test_the_names_of_numbers_are_one_for_each():
     features = layout.make_features(SCHEMA, "png", SCALE, "")
-    assert len(set(features[layout.STATE]["names"])) == len(features[layout.STATE]["info"]["units"]) == 19
+    assert len(set(features[layout.STATE]["names"])) == len(features[layout.STATE]["info"]["units"]) == 25
     assert len(set(features[layout.ACTION]["names"])) == 7
     assert not {name for name in features if "/" in name}

@@ -164,7 +164,7 @@ def test_states_that_are_not_zero(tmp_path):
     turned = np.concatenate([[0.4, 0.1, 0.2], [0, 0, 1, 0], np.zeros(12)])
     episodes = [make_transitions(ACTIONS, state=state) for state in (euler, turned)]
     first, second = open_dataset(write_training(tmp_path / "pick_banana.pkl", *episodes), SCHEMA)
-    np.testing.assert_allclose(first.observation.proprio[0], euler, atol=1e-6)
+    np.testing.assert_allclose(first.observation.proprio[0], [*euler, *[0] * 6], atol=1e-6)
     np.testing.assert_allclose(second.observation.proprio[0, :7], [0.4, 0.1, 0.2, 0, 0, np.pi, 0], atol=1e-6)
 
 

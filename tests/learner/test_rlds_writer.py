@@ -36,7 +36,7 @@ def make_episode(name="e0", steps=3, seed=0, **changed):
         "instruction": "Put the cube on the disc: £.",
         "configuration": Configuration(region="A", cell=3, poses=POSES),
         "observation": Observation(
-            side=picture(32), wrist=picture(16), proprio=rng.normal(size=(steps + 1, 19)).astype(np.float32)
+            side=picture(32), wrist=picture(16), proprio=rng.normal(size=(steps + 1, 25)).astype(np.float32)
         ),
         "action": rng.uniform(-1, 1, (steps, 7)).astype(np.float32),
         "reward": rng.uniform(size=steps).astype(np.float32),
@@ -83,7 +83,7 @@ def test_episodes_come_back_as_they_were(tmp_path, outcome):
 
 @settings(max_examples=20)  # each syncs to disk
 @given(
-    arrays(np.float32, (3, 19), elements=st.floats(width=32)),
+    arrays(np.float32, (3, 25), elements=st.floats(width=32)),
     arrays(np.float32, (2, 7), elements=st.floats(-1, 1, width=32)),
     st.text(max_size=20),
     st.text(max_size=20),

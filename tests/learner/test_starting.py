@@ -112,7 +112,7 @@ def test_a_head_that_has_learned_is_not_replaced(data, tmp_path):
 
 
 def test_data_that_do_not_fit_into_memory_are_refused(data, tmp_path):
-    one = 11 * (2 * 16 * 16 * 3 + 19 * 4)
+    one = 11 * (2 * 16 * 16 * 3 + 25 * 4)
     assert run_sft(settings_of(data, memory_bytes=5 * one), tmp_path / "fits", resume=False, stop=never)
     with pytest.raises(
         InputError, match=rf"memory_bytes={5 * one - 1}: with 3 of the 3 episodes of .*{5 * one:,} bytes"

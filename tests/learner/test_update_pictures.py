@@ -104,7 +104,7 @@ def test_an_encoder_of_the_window_s_proprioception_trains_with_the_head(encoder)
     policy = Policy(PolicySettings(octo=octo, head=HeadSettings(width=32), proprio_encoder="mlp"))
     agent = make_agent(policy, critic_encoder=encoder)
     batch = make_picture_batch(window=2)
-    batch |= {name: torch.randn(32, 2, 19) for name in ("proprio", "next_proprio")}
+    batch |= {name: torch.randn(32, 2, 25) for name in ("proprio", "next_proprio")}
     agent.fit_critic_normalization(batch)
     found = losses_of(agent, batch)
     found.critic.backward(retain_graph=True)

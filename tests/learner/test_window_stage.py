@@ -112,7 +112,7 @@ def run_with_actor(settings, out):
         assert run_rl(settings, out, resume=False, stop=never, watch=watch)
     finally:
         actor.join(TIMEOUT_S)
-    assert policy.shapes == {((2, 32, 32, 3), (2, 19), (2,))}
+    assert policy.shapes == {((2, 32, 32, 3), (2, 25), (2,))}
 
 
 @pytest.mark.parametrize("backbone", UPDATES)
@@ -139,7 +139,7 @@ def test_a_stage_from_acting_to_acting(backbone, server, start, weights, tmp_pat
 
 class _Nowhere:
     def add(self, segment):
-        assert segment.observation.proprio.shape[1:] == (19,), "recorded without windows"
+        assert segment.observation.proprio.shape[1:] == (25,), "recorded without windows"
 
 
 def test_batches_hold_windows_and_the_readouts_of_windows(server, start):
@@ -157,7 +157,7 @@ def test_batches_hold_windows_and_the_readouts_of_windows(server, start):
             rng = [np.random.default_rng(3) for _ in range(2)]
             batch, seen = (one.sample(r, {buffer: 24}) for one, r in zip((reader, pictures), rng, strict=True))
             np.testing.assert_array_equal(batch.rows, seen.rows)
-            assert batch.proprio.shape == batch.next_proprio.shape == (24, 2, 19)
+            assert batch.proprio.shape == batch.next_proprio.shape == (24, 2, 25)
             assert seen.side.shape == (24, 2, 32, 32, 3) and seen.wrist.shape == (24, 2, 16, 16, 3)
             assert batch.pad.any() and not batch.pad[:, -1].any()
             np.testing.assert_array_equal(batch.proprio[batch.pad[:, 0], 0], batch.proprio[batch.pad[:, 0], 1])

@@ -20,7 +20,7 @@ def make_policy(seed=0, settings=TINY):
     torch.manual_seed(seed)
     policy = Policy(settings).eval()
     rng = np.random.default_rng(seed)
-    policy.set_normalization(Normalization.fit([rng.normal(size=(50, 19)).astype(np.float32)]))
+    policy.set_normalization(Normalization.fit([rng.normal(size=(50, 25)).astype(np.float32)]))
     return policy
 
 
@@ -29,7 +29,7 @@ def observation(n=3, seed=0):
     return Observation(
         side=rng.integers(0, 256, (n, 64, 64, 3), np.uint8),
         wrist=rng.integers(0, 256, (n, 64, 64, 3), np.uint8),
-        proprio=rng.normal(size=(n, 19)).astype(np.float32),
+        proprio=rng.normal(size=(n, 25)).astype(np.float32),
     )
 
 

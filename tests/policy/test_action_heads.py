@@ -70,7 +70,7 @@ def test_settings_that_do_not_go_together_are_refused():
         replace(TINY, action_head="diffusion")
     with pytest.raises(InputError, match=r"continuous\.action_dim=7: must be 4"):
         replace(TINY, action_head="l1")
-    with pytest.raises(InputError, match=r"use_map: the head's input has 103 numbers.*multiple of 8"):
+    with pytest.raises(InputError, match=r"use_map: the head's input has 106 numbers.*multiple of 8"):
         replace(TINY, action_head="mse", continuous=ContinuousSettings(action_dim=4, use_map=True))
     with pytest.raises(InputError, match="nothing to encode"):
         replace(TINY, proprio_indices=(), proprio_encoder="mlp")
@@ -82,7 +82,7 @@ def test_settings_that_do_not_go_together_are_refused():
 
 def test_without_proprioception_the_head_sees_the_readout_alone():
     settings = replace(DIFFUSION, proprio_indices=())
-    features = make_policy(0, settings).features(torch.ones(2, 96), torch.randn(2, 19))
+    features = make_policy(0, settings).features(torch.ones(2, 96), torch.randn(2, 25))
     assert torch.equal(features, torch.ones(2, 96))
 
 
@@ -162,14 +162,14 @@ def test_the_larger_presets_are_as_conrft_uses_octo():
 def test_encoded_proprioception_is_that_of_the_whole_window():
     octo = OctoSettings(window=2, max_horizon=2)
     policy = make_policy(0, replace(TINY, octo=octo, proprio_encoder="mlp"))
-    proprio, readout = torch.randn(5, 2, 19), torch.randn(5, 96)
+    proprio, readout = torch.randn(5, 2, 25), torch.randn(5, 96)
     features = policy.features(readout, proprio)
-    normed = policy.normalization(proprio)[:, :, [0, 1, 2, 6, 7, 8, 18]].flatten(1)
+    normed = policy.normalization(proprio)[:, :, [0, 1, 2, 6, 7, 8, 18, 19, 20, 21]].flatten(1)
     hidden = policy.proprio[0](normed)
     hidden = (hidden - hidden.mean(1, keepdim=True)) / (hidden.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
     assert torch.allclose(features, torch.cat([readout, hidden.tanh()], 1), atol=1e-6)
     assert "proprio.0.weight" in policy.parts(["head"])["head"]
-    with pytest.raises(InputError, match=r"\(5, 19\).*window=2"):
+    with pytest.raises(InputError, match=r"\(5, 25\).*window=2"):
         policy.features(readout, proprio[:, -1])
     plain = make_policy(0, replace(TINY, octo=octo))
     assert torch.equal(plain.features(readout, proprio), plain.features(readout, proprio[:, -1]))
@@ -179,15 +179,15 @@ def test_the_default_policy_by_hand():
     policy = make_policy()
     assert {name.split(".")[0] for name in policy.state_dict()} == {"octo", "head", "auxiliary", "normalization"}
     assert {name: tuple(p.shape) for name, p in policy.head.named_parameters() if p.dim() == 2} == {
-        "net.0.weight": (256, 96 + 7 + 4 + 16),
+        "net.0.weight": (256, 96 + 10 + 4 + 16),
         "net.3.weight": (256, 256),
         "net.6.weight": (4, 256),
     }
     p = {name: tensor.double().numpy() for name, tensor in policy.state_dict().items()}
-    readout, proprio, noise = torch.randn(3, 96), torch.randn(3, 19), torch.randn(3, 4)
+    readout, proprio, noise = torch.randn(3, 96), torch.randn(3, 25), torch.randn(3, 4)
     normed = np.clip((proprio.double().numpy() - p["normalization.mean"]) / p["normalization.std"], -5, 5)
     angle = 0.25 * np.log(80.0) * np.exp(np.linspace(0, np.log(100), 8))
-    inner = [readout.double().numpy(), normed[:, [0, 1, 2, 6, 7, 8, 18]]]
+    inner = [readout.double().numpy(), normed[:, [0, 1, 2, 6, 7, 8, 18, 19, 20, 21]]]
     inner.append(80 * noise.double().numpy() / np.sqrt(80.0**2 + 0.25))
     x = np.concatenate([*inner, np.tile(np.sin(angle), (3, 1)), np.tile(np.cos(angle), (3, 1))], 1)
     for i in (0, 3):

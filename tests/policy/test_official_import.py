@@ -64,7 +64,7 @@ def test_an_imported_policy_gives_what_the_original_gives(official, tmp_path, ca
         words = encoder(input_ids=ids, attention_mask=padding).last_hidden_state
         assert (language - words).abs().max() < 1e-6
         embedding = octo(side, wrist, words)
-        features = policy.features(policy.embed(side, wrist, language), torch.zeros(1, 19))
+        features = policy.features(policy.embed(side, wrist, language), torch.zeros(1, 25))
         assert (features - embedding).abs().max() < 1e-6
         torch.manual_seed(5)
         mine = policy.sample(features, noise=noise)

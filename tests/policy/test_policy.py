@@ -93,12 +93,12 @@ def test_wrong_picture_sizes_are_named():
 
 
 def test_normalisation_has_floors_and_limits():
-    rows = np.zeros((100, 19), np.float32)
+    rows = np.zeros((100, 25), np.float32)
     rows[:, 0] = np.linspace(-1, 1, 100)
     normal = Normalization.fit([rows])
     assert float(normal.std[0]) == pytest.approx(rows[:, 0].std(), rel=1e-5)
     assert normal.std[[1, 6, 18]].tolist() == pytest.approx([0.02, 0.05, 0.1])
-    assert float(normal(torch.full((1, 19), 1e6)).max()) == 5.0
+    assert float(normal(torch.full((1, 25), 1e6)).max()) == 5.0
     rows[3, 2] = np.inf
     with pytest.raises(InputError, match="finite"):
         Normalization.fit([rows])
@@ -106,8 +106,8 @@ def test_normalisation_has_floors_and_limits():
 
 def test_features_take_the_chosen_numbers():
     policy = make_policy()
-    features = policy.features(torch.zeros(2, 96), torch.arange(38.0).reshape(2, 19))
-    wanted = policy.normalization(torch.arange(38.0).reshape(2, 19))[:, [0, 1, 2, 6, 7, 8, 18]]
+    features = policy.features(torch.zeros(2, 96), torch.arange(50.0).reshape(2, 25))
+    wanted = policy.normalization(torch.arange(50.0).reshape(2, 25))[:, [0, 1, 2, 6, 7, 8, 18, 19, 20, 21]]
     assert features.shape == (2, TINY.feature_dim)
     assert torch.equal(features[:, 96:], wanted)
 

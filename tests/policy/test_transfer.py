@@ -39,7 +39,7 @@ def test_the_backbone_stays_and_everything_else_is_that_of_the_large_presets(imp
         octo=OCTO,
         head=HeadSettings(network="conrft"),
         active_action_dims=tuple(range(7)),
-        proprio_indices=tuple(range(19)),
+        proprio_indices=tuple(range(25)),
         proprio_encoder="mlp",
         language_folder="/somewhere/language",
     )
@@ -48,7 +48,7 @@ def test_the_backbone_stays_and_everything_else_is_that_of_the_large_presets(imp
     with torch.no_grad():
         readouts = [one.embed(*pictures, language) for one in (imported, policy)]
         assert torch.equal(*readouts)
-        wire = policy.to_wire(policy.sample(policy.features(readouts[0], torch.randn(3, 2, 19))))
+        wire = policy.to_wire(policy.sample(policy.features(readouts[0], torch.randn(3, 2, 25))))
     assert wire.shape == (3, 7) and wire.abs().max() <= 1.0
 
 
@@ -67,7 +67,7 @@ def test_the_new_parts_depend_on_the_seed_alone(imported):
 def test_what_is_kept_is_said_in_one_line():
     line = described(IMPORTED, consistency_settings(IMPORTED))
     assert line == (
-        "kept: backbone of 1 × 32, window 2; language encoder. New: consistency head for 7 numbers, encoder of 2 × 19 "
+        "kept: backbone of 1 × 32, window 2; language encoder. New: consistency head for 7 numbers, encoder of 2 × 25 "
         "numbers of proprioception, auxiliary head. Dropped: diffusion head and its units."
     )
     bare = replace(IMPORTED, action_units=None, language_folder="")

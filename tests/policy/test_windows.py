@@ -25,7 +25,7 @@ def windows(n=4, seed=0):
     return Observation(
         side=rng.integers(0, 256, (n, 2, 32, 32, 3), np.uint8),
         wrist=rng.integers(0, 256, (n, 2, 32, 32, 3), np.uint8),
-        proprio=rng.normal(size=(n, 2, 19)).astype(np.float32),
+        proprio=rng.normal(size=(n, 2, 25)).astype(np.float32),
     )
 
 

@@ -36,7 +36,7 @@ def make(rng: np.random.Generator, *, steps: int = 5, dim: int = 4, **changes: o
         observation=Observation(
             side=rng.integers(0, 256, (steps + 1, 32, 32, 3), np.uint8),
             wrist=rng.integers(0, 256, (steps + 1, 16, 16, 3), np.uint8),
-            proprio=rng.normal(size=(steps + 1, 19)).astype(np.float32),
+            proprio=rng.normal(size=(steps + 1, 25)).astype(np.float32),
         ),
         action=rng.normal(size=(steps, 7)).astype(np.float32),
         reward=rng.normal(size=steps).astype(np.float32),

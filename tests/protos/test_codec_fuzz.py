@@ -39,7 +39,7 @@ SEGMENT = Segment(
     observation=Observation(
         side=RNG.integers(0, 256, (4, 16, 16, 3), np.uint8),
         wrist=RNG.integers(0, 256, (4, 16, 16, 3), np.uint8),
-        proprio=RNG.normal(size=(4, 19)).astype(np.float32),
+        proprio=RNG.normal(size=(4, 25)).astype(np.float32),
     ),
     action=RNG.normal(size=(3, 7)).astype(np.float32),
     reward=np.zeros(3, np.float32),

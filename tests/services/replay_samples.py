@@ -44,7 +44,7 @@ def make_segment(
         observation=Observation(
             side=images(schema.side_px),
             wrist=images(schema.wrist_px),
-            proprio=rng.normal(size=(steps + 1, 19)).astype(np.float32),
+            proprio=rng.normal(size=(steps + 1, 25)).astype(np.float32),
         ),
         action=rng.uniform(-1, 1, (steps, 7)).astype(np.float32),
         reward=rng.normal(size=steps).astype(np.float32),

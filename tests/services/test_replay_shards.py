@@ -293,6 +293,6 @@ def test_lag_and_memory_are_told(settings, rng):
     read_all(reader)
     stats = reader.stats()
     assert stats["lag_segments"] == stats["lag_transitions"] == 0
-    assert stats["memory_bytes"] > 10_000 * (19 + 3) * 4
+    assert stats["memory_bytes"] > 10_000 * (25 + 3) * 4
     assert stats["transitions_per_s"] > 0
     assert stats["bytes_per_s"] > stats["transitions_per_s"]

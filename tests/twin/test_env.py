@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protos.errors import InputError
-from protos.schema import GRIPPER, TCP_POSITION, Configuration
+from protos.schema import GRIPPER, TCP_POSITION, UNDER_WAY, Configuration
 from twin.randomize import DEMONSTRATION_DISTURBANCE, DOMAINS, Domain
 from twin.rotations import TOOL_DOWN_VECTOR
 from twin.tasks.pick_and_place import CUBE
@@ -72,6 +72,19 @@ def test_latency_delays_motion_by_whole_control_steps(make_twin, configurations,
         twin.step(up)
         rise = twin.observe().proprio[0, 2] - start[2]
         assert (rise > 0.005) == (k == latency)
+
+
+@pytest.mark.parametrize("latency", [0, 1, 3])
+def test_the_proprioception_tells_motion_that_is_still_under_way(make_twin, configurations, latency):
+    twin = make_twin(domain=Domain(latency_steps=(latency,)))
+    twin.reset(0, configurations("A", 1)[0])
+    start = twin.observe().proprio[0, TCP_POSITION]
+    for step in range(1, 4):
+        twin.step(np.array([[0.2, -0.1, 0, 0, 0, 0, 1]], np.float32))
+        seen = twin.observe().proprio[0]
+        goal = start + step * twin.task.action_scale[0] * np.array([0.2, -0.1, 0])
+        np.testing.assert_allclose(seen[TCP_POSITION] + seen[UNDER_WAY][:3], goal, atol=1e-3)
+    assert np.linalg.norm(seen[UNDER_WAY][:3]) > min(latency, 3) * 0.2 * twin.task.action_scale[0]
 
 
 def test_latency_is_drawn_anew_per_episode(make_twin, configurations):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from protos.schema import Schema
+from protos.schema import UNDER_WAY, Schema
 from twin.env import LEASH_RAD, VectorTwin
 from twin.kinematics import Kinematics
 from twin.randomize import DOMAINS, Domain
@@ -88,6 +88,15 @@ def test_the_state_tells_rotations_that_are_still_under_way(twin_of, task, tilt_
         prompt.step(act(rotate=rotate))
     np.testing.assert_allclose(late.state().tool_rotation, [TOOL_DOWN], atol=1e-3)
     np.testing.assert_allclose(late.state().commanded_rotation, prompt.state().commanded_rotation, atol=1e-9)
+
+
+def test_the_proprioception_tells_turns_that_are_still_under_way(twin_of, task):
+    twin = twin_of(replace(task, action_scale=(0.03, 0.1)), Domain(latency_steps=(2,)))
+    before = twin.state().tool_rotation[0].copy()
+    for _ in range(2):
+        twin.step(act(rotate=(0, 0, 1)))
+    assert np.linalg.norm(turned(twin, before)) < 0.01, "nothing has happened yet"
+    np.testing.assert_allclose(twin.observe().proprio[0, UNDER_WAY][3:], [0, 0, 0.2], atol=0.01)
 
 
 def test_disturbance_shakes_the_turn_of_a_task_that_turns(twin_of, task):

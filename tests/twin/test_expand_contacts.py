@@ -18,7 +18,7 @@ RADIUS_M = 0.06
 
 def recorded(positions, closed):
     """Proprioception and actions as an episode has them."""
-    proprio = np.zeros((len(positions), 19), np.float32)
+    proprio = np.zeros((len(positions), 25), np.float32)
     proprio[:, :3], proprio[:, 3:6] = positions, TOOL_DOWN_VECTOR
     action = np.zeros((len(positions) - 1, 7), np.float32)
     action[:, GRIPPER_ACTION] = np.where(closed[:-1], -1, 1)

@@ -31,7 +31,7 @@ def test_the_expert_earns_its_reward(env):
         if terminated or truncated:
             break
     assert terminated and info["success"] and reward == 1.0
-    assert observation["proprio"].shape == (19,)
+    assert observation["proprio"].shape == (25,)
 
 
 def test_a_given_configuration_is_used(env, configurations):

@@ -40,7 +40,7 @@ def one_thread():
 def new_agent(policy=TINY, **update):
     torch.manual_seed(3)
     network = Policy(policy)
-    network.set_normalization(Normalization(torch.randn(19).numpy(), 0.5 + torch.rand(19).numpy()))
+    network.set_normalization(Normalization(torch.randn(25).numpy(), 0.5 + torch.rand(25).numpy()))
     return RlAgent(network, UpdateSettings(**update), seed=0)
 
 

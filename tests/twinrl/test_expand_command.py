@@ -22,7 +22,7 @@ def recorded(name):
     """The hand-made demonstration as an episode of a dataset."""
     shown = demonstration(name)
     steps = len(shown.path) - 1
-    proprio = np.zeros((steps + 1, 19), np.float32)
+    proprio = np.zeros((steps + 1, 25), np.float32)
     proprio[:, :3], proprio[:, 3:6] = shown.path.positions, TOOL_DOWN_VECTOR
     action = np.zeros((steps, 7), np.float32)
     action[:, GRIPPER_ACTION] = np.where(shown.path.closed[1:], -1, 1)

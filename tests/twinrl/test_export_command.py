@@ -39,7 +39,7 @@ def segment(number, *, outcome=Outcome.SUCCESS, region="A", task="pick_and_place
         observation=Observation(
             side=rng.integers(0, 256, (STEPS + 1, 32, 32, 3), np.uint8),
             wrist=rng.integers(0, 256, (STEPS + 1, 16, 16, 3), np.uint8),
-            proprio=rng.normal(size=(STEPS + 1, 19)).astype(np.float32),
+            proprio=rng.normal(size=(STEPS + 1, 25)).astype(np.float32),
         ),
         action=rng.uniform(-1, 1, (STEPS, 7)).astype(np.float32),
         reward=np.zeros(STEPS, np.float32),

@@ -25,7 +25,7 @@ class Demonstration:
 
     @classmethod
     def of(cls, name: str, configuration: Configuration, proprio: F32, action: F32) -> "Demonstration":
-        """From an episode's proprioception (T + 1, 19) and actions (T, 7), laid out as in `protos.schema`.
+        """From an episode's proprioception (T + 1, 25) and actions (T, 7), laid out as in `protos.schema`.
 
         The gripper's command at the last pose is that of the last action. Raises InputError for an episode without
         poses of its objects, with NaN, shorter than two steps, or one that begins with the gripper closed.

@@ -12,7 +12,7 @@ import numpy as np
 
 from protos import weights_pb2 as pb
 from protos.errors import Unreachable
-from protos.schema import SEGMENT_STEPS, Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.schema import PROPRIO_DIM, SEGMENT_STEPS, Configuration, Observation, Outcome, Schema, Segment, Source
 from protos.weights_pb2_grpc import WeightsStub
 from services.replay import ReplayReader, ReplaySettings, ReplayWriter
 from services.transport import CLIENT_OPTIONS, open_channel
@@ -40,7 +40,7 @@ def segment_of(actor: str, number: int) -> Segment:
         observation=Observation(
             side=np.full((rows, SCHEMA.side_px, SCHEMA.side_px, 3), number % 256, np.uint8),
             wrist=np.full((rows, SCHEMA.wrist_px, SCHEMA.wrist_px, 3), number % 256, np.uint8),
-            proprio=rng.standard_normal((rows, 19), np.float32),
+            proprio=rng.standard_normal((rows, PROPRIO_DIM), np.float32),
         ),
         action=np.zeros((SEGMENT_STEPS, 7), np.float32),
         reward=np.zeros(SEGMENT_STEPS, np.float32),
