@@ -88,12 +88,22 @@ DOMAINS: Mapping[str, Domain] = {
         camera_shift_m=(-0.003, -0.003, 0.003),
         colour_shift=0.05,
     ),
+    "far": Domain(
+        latency_steps=(1, 2, 2),
+        gain=0.8,
+        servo_stiffness=0.3,
+        friction=0.7,
+        object_mass_kg=0.15,
+        camera_shift_m=(-0.012, -0.012, 0.01),
+        colour_shift=0.3,
+    ),
     "varied": Domain(
         exposure_stops=0.5, white_balance=0.1, sensor_noise=0.01, camera_jitter_m=0.005, camera_jitter_rad=0.01
     ),
 }
-"""The twin; the world that stands in for the real arm, with a calibrated camera but other dynamics and latency; and the
-twin with light, colours, noise and cameras that vary from episode to episode."""
+"""The twin; the world that stands in for the real arm, with a calibrated camera but other dynamics and latency; one
+farther from the twin, its side camera 2 cm off its place; and the twin with light, colours, noise and cameras that vary
+from episode to episode."""
 TABLE_SHIFT = (-0.2, -0.1, 0.1)
 """Direction of the colour shift of everything that was scanned."""
 

@@ -21,8 +21,8 @@ def take_pictures(settings: RunSettings) -> None:
     """Writes pictures/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B."""
     folder = settings.folder / "pictures"
     folder.mkdir(exist_ok=True)
-    for world in ("twin", "standin"):
-        strips = episode_strips(settings.folder / "scene", settings.task, world, seed=settings.seed)
+    for world, domain in (("twin", "twin"), ("standin", settings.standin)):
+        strips = episode_strips(settings.folder / "scene", settings.task, domain, seed=settings.seed)
         for camera, strip in strips.items():
             Image.fromarray(strip).save(folder / f"{world}_{camera}.png")
 

@@ -131,6 +131,7 @@ def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSe
     standin = StandinSettings(
         scene=(context.folder / "scene").absolute(),
         task=run.task,
+        domain=run.standin,
         schema=run.schema,
         seed=run.seed * 100 + seed,
         host=host,

@@ -103,6 +103,8 @@ class RunSettings:
     latency_steps: tuple[int, ...] = DOMAINS["twin"].latency_steps
     """Control steps from an action to its effect in the twin, one of them drawn per episode; `twinrl fidelity` says
     by how much the arm is later."""
+    standin: str = "standin"
+    """Domain of the stand-in arms: "far" is one that the twin predicts badly."""
     demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
     sft: SftPlan = field(default_factory=SftPlan)
     twin_rl: TwinRlPlan = field(default_factory=TwinRlPlan)
@@ -116,6 +118,7 @@ class RunSettings:
             raise InputError(f"name={self.name!r}: a folder name without '/'")
         tasks.get(self.task)
         domain_named("twin", self.latency_steps)
+        domain_named(self.standin)
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
 

@@ -14,10 +14,12 @@ from actors.sim.settings import ProbeSettings, TwinWorld
 from policy.checkpoint import save_policy
 from protos.errors import InputError
 from protos.schema import Schema
+from protos.settings import save_settings
 from twin import tasks
 from twin.scene import synthetic_scene
 from twinrl.commands import probe as command
 from twinrl.report.inputs import Episode
+from twinrl.settings import RunSettings
 
 HERE = str(Path(__file__).parent)
 CELLS = (0, 7, 13, 19, 20, 26, 31, 39)
@@ -100,6 +102,19 @@ def test_the_command_tries_the_newest_policy_of_a_run(scene, tmp_path, capsys):
     assert "region A" in said and "0 of 1 succeeded" in said
     lines = lines_of(tmp_path / "run" / "sft_a" / "probe_policy.jsonl")
     assert [Episode.read(line).cell for line in lines] == [2, 21]
+
+
+def test_a_run_is_tried_in_its_own_twin(scene, tmp_path):
+    run = RunSettings(name="run", runs=tmp_path, task="erase_whiteboard", latency_steps=(1, 2))
+    save_policy(run.folder / "sft_a" / "policy", tiny_policy())
+    save_settings(run, run.folder / "settings.json")
+    (run.folder / "replay").mkdir()
+    own = command.settings_of(command.Probe(what=str(run.folder), scene=scene)).world
+    assert (own.task, own.domain, own.latency_steps) == ("erase_whiteboard", "twin", (1, 2))
+    far = command.settings_of(
+        command.Probe(what=str(run.folder), scene=scene, domain="far", task="pick_and_place")
+    ).world
+    assert (far.task, far.domain, far.latency_steps) == ("pick_and_place", "far", ())
 
 
 def test_what_is_not_there_is_said(scene, tmp_path):

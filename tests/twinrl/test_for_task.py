@@ -52,6 +52,12 @@ def test_a_latency_that_no_twin_has_is_refused_at_once():
         RunSettings(latency_steps=(11,))
 
 
+def test_an_arm_of_no_domain_is_refused_at_once():
+    assert RunSettings().standin == "standin"
+    with pytest.raises(InputError, match="choose one of twin, standin, far, varied"):
+        RunSettings(standin="moon")
+
+
 def test_each_task_is_measured_in_a_folder_of_its_own():
     folders = {name: plan(LearningBench(task=name), 0).folder for name in tasks.names()}
     assert len(set(folders.values())) == len(folders)

@@ -20,6 +20,8 @@ from protos.errors import InputError
 from protos.schema import Outcome, Schema
 from protos.status import StatusFile
 from twinrl.progress import Progress
+from twinrl.settings import RunSettings
+from twinrl.stored_replay import is_run, run_settings
 
 if TYPE_CHECKING:
     from actors.sim.probe import Findings
@@ -40,9 +42,12 @@ class Probe:
     """Folder of a policy, of a run (its newest policy is tried), or the word "expert"."""
     scene: Path | None = None
     """Scene folder of the twin; a run's own by default."""
-    task: str = "pick_and_place"
+    task: str | None = None
+    """A run's own, or pick_and_place, by default."""
     domain: str = "twin"
     """Dynamics and looks of the twin."""
+    latency_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEPS …")] = ()
+    """Control steps from an action to its effect, one drawn per episode; a run's own, or the domain's, by default."""
     seed: int = 0
     """Decides the starts of every cell."""
     rollouts_per_cell: int = 5
@@ -64,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     from actors.sim.probe import probe
     from twin import tasks
 
-    space = tasks.get(command.task).space
+    space = tasks.get(settings.world.task).space
     wanted = len(settings.cells) or space.cells
     stop, status = _stopped_by_signals(), StatusFile()
     with Progress(["probe"]) as progress, progress.stage("probe", total=wanted, unit="cells") as stage:
@@ -86,8 +91,14 @@ def settings_of(command: Probe) -> ProbeSettings:
     scene = command.scene or Path(command.what) / "scene"
     if not (scene / "scene.toml").is_file():
         raise InputError(f"{scene}: no scene folder; name one with --scene")
+    run = run_settings(Path(command.what)) if is_run(Path(command.what)) else RunSettings()
     world = TwinWorld(
-        scene=scene.absolute(), task=command.task, domain=command.domain, seed=command.seed, schema=_schema_of(folder)
+        scene=scene.absolute(),
+        task=command.task or run.task,
+        domain=command.domain,
+        latency_steps=command.latency_steps or (run.latency_steps if command.domain == "twin" else ()),
+        seed=command.seed,
+        schema=_schema_of(folder),
     )
     out = command.out or (folder.parent if folder else Path()) / f"probe_{folder.name if folder else EXPERT}.jsonl"
     return ProbeSettings(
