@@ -104,7 +104,7 @@ class RunSettings:
     """Control steps from an action to its effect in the twin, one of them drawn per episode; `twinrl fidelity` says
     by how much the arm is later."""
     standin: str = "standin"
-    """Domain of the stand-in arms: "far" is one that the twin predicts badly."""
+    """Domain of the stand-in arms; "far" is farther from the twin in everything."""
     demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
     sft: SftPlan = field(default_factory=SftPlan)
     twin_rl: TwinRlPlan = field(default_factory=TwinRlPlan)

@@ -21,7 +21,7 @@ from twinrl.progress import Stage
 RL = RlSettings(replay=ReplaySettings(urls=("redis://127.0.0.1:1",)), policy=Path("policy"))
 CHANGED = {
     "demo": set(),
-    "strong": set(),  # what a task without turns has anyway
+    "strong": {"update.weights_start"},
     "no_bc": {"update.weights_start", "update.weights_end"},
     "no_calql": {"update.calql_alpha"},
     "one_step": {"n_step"},
