@@ -28,6 +28,15 @@ def run_settings(folder: Path) -> RunSettings:
     return load_settings(RunSettings, folder / "settings.json")
 
 
+def twin_of(folder: Path | None, task: str | None, domain: str) -> tuple[str, tuple[int, ...]]:
+    """Task and latency [control steps] of the twin in which something of a folder is tried.
+
+    A run's own, unless another task or another domain than "twin" is asked for; no latency stands for the domain's.
+    """
+    run = run_settings(folder) if folder is not None and is_run(folder) else RunSettings()
+    return task or run.task, run.latency_steps if domain == "twin" else ()
+
+
 @contextmanager
 def replay_of(folder: Path) -> Iterator[ReplaySettings]:
     """Serves, or names, the replay of a run while the context lasts. Raises InputError where there is none."""

@@ -10,10 +10,13 @@ from learner.datasets import ActionScale, RecordedEpisode, open_dataset
 from learner.datasets.export import make_writer
 from protos.errors import InputError, TwinRLError
 from protos.schema import GRIPPER_ACTION, Observation, Outcome, Schema, Source
+from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, totals
 from twin.rotations import TOOL_DOWN_VECTOR
 from twin.scene import synthetic_scene
 from twinrl.commands import expand
+from twinrl.settings import RunSettings
+from twinrl.stored_replay import twin_of
 
 SMALL = Schema(side_px=16, wrist_px=16)
 
@@ -97,3 +100,13 @@ def test_mistakes_are_named(demos, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         run(demos, *arguments)
+
+
+def test_what_a_run_shows_is_tried_in_the_runs_own_twin(tmp_path):
+    run = RunSettings(name="run", runs=tmp_path, task="insert_hexagon_block", latency_steps=(1, 2))
+    save_settings(run, run.folder / "settings.json")
+    assert twin_of(run.folder, None, "twin") == ("pick_and_place", (0, 1)), "no run was made there yet"
+    (run.folder / "replay").mkdir()
+    assert twin_of(run.folder, None, "twin") == ("insert_hexagon_block", (1, 2))
+    assert twin_of(run.folder, "erase_whiteboard", "far") == ("erase_whiteboard", ())
+    assert twin_of(None, None, "twin") == ("pick_and_place", (0, 1))

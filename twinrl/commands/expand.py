@@ -27,6 +27,7 @@ from twin.expand import Coverage, ExpansionSettings
 from twinrl.expansion import Destination
 from twinrl.export_origin import Opened, Origin, open_origin
 from twinrl.progress import Progress
+from twinrl.stored_replay import twin_of
 
 PAPER = {"A": 60, "B": 30}
 """What the paper adds to 30 demonstrations of a person."""
@@ -39,7 +40,8 @@ class Expand:
     origin: Annotated[Origin, tyro.conf.arg(name="")] = field(default_factory=Origin)
     scene: Path | None = None
     """Scene folder of the twin; a run's own by default."""
-    task: str = "pick_and_place"
+    task: str | None = None
+    """A run's own, or pick_and_place, by default."""
     domain: str = "twin"
     """Dynamics and looks of the twin."""
     region: tuple[str, ...] = ()
@@ -89,7 +91,8 @@ def _expand(command: Expand, plan: ExpansionPlan, source: Opened, stack: ExitSta
     """Coverage, and how many demonstrations were expanded."""
     from actors.sim.expand import expand_in_twin, usable
 
-    task = tasks.get(command.task)
+    name, latency_steps = twin_of(command.origin.source, command.task, command.domain)
+    task = tasks.get(name)
     choice = Choice(
         regions=command.region,
         outcome=Outcome.SUCCESS,
@@ -102,7 +105,12 @@ def _expand(command: Expand, plan: ExpansionPlan, source: Opened, stack: ExitSta
     destination = Destination(out=command.out, replay=replay, format=command.format, pictures=command.pictures)
     deliver = destination.open(task, source.schema, stack)
     world = TwinWorld(
-        scene=_scene(command), task=task.name, domain=command.domain, schema=source.schema, seed=command.seed
+        scene=_scene(command),
+        task=name,
+        domain=command.domain,
+        latency_steps=latency_steps,
+        schema=source.schema,
+        seed=command.seed,
     )
     with Progress(["expand"]) as progress:
         wanted = sum(plan.episodes.values())

@@ -20,8 +20,7 @@ from protos.errors import InputError
 from protos.schema import Outcome, Schema
 from protos.status import StatusFile
 from twinrl.progress import Progress
-from twinrl.settings import RunSettings
-from twinrl.stored_replay import is_run, run_settings
+from twinrl.stored_replay import twin_of
 
 if TYPE_CHECKING:
     from actors.sim.probe import Findings
@@ -91,12 +90,12 @@ def settings_of(command: Probe) -> ProbeSettings:
     scene = command.scene or Path(command.what) / "scene"
     if not (scene / "scene.toml").is_file():
         raise InputError(f"{scene}: no scene folder; name one with --scene")
-    run = run_settings(Path(command.what)) if is_run(Path(command.what)) else RunSettings()
+    task, latency_steps = twin_of(Path(command.what), command.task, command.domain)
     world = TwinWorld(
         scene=scene.absolute(),
-        task=command.task or run.task,
+        task=task,
         domain=command.domain,
-        latency_steps=command.latency_steps or (run.latency_steps if command.domain == "twin" else ()),
+        latency_steps=command.latency_steps or latency_steps,
         seed=command.seed,
         schema=_schema_of(folder),
     )
