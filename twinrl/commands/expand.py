@@ -141,8 +141,9 @@ def _report(command: Expand, coverage: Coverage) -> None:
         return
     from twinrl.report.coverage import coverage_page
 
+    task, _ = twin_of(command.origin.source, command.task, command.domain)
     write_durably(command.report / "coverage.json", [json.dumps(coverage.to_json(), indent=1).encode()])
-    write_durably(command.report / "coverage.html", [coverage_page(coverage, command.task).encode()])
+    write_durably(command.report / "coverage.html", [coverage_page(coverage, task).encode()])
 
 
 def _summary(coverage: Coverage, demonstrations: int, cpu_s: float) -> str:
