@@ -78,8 +78,17 @@ def main(arguments: Sequence[str]) -> int:
     began = time.process_time()
     with ExitStack() as stack:
         source = open_origin(command.origin, stack)
-        coverage, used = _expand(command, plan, source, stack)
-    _report(command, coverage)
+        task, latency_steps = twin_of(command.origin.source, command.task, command.domain)
+        world = TwinWorld(
+            scene=_scene(command),
+            task=task,
+            domain=command.domain,
+            latency_steps=latency_steps,
+            schema=source.schema,
+            seed=command.seed,
+        )
+        coverage, used = _expand(command, plan, source, world, stack)
+    _report(command, coverage, task)
     sys.stdout.write(_summary(coverage, used, time.process_time() - began) + "\n")
     from actors.sim.expand import check_complete
 
@@ -87,12 +96,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _expand(command: Expand, plan: ExpansionPlan, source: Opened, stack: ExitStack) -> tuple[Coverage, int]:
+def _expand(
+    command: Expand, plan: ExpansionPlan, source: Opened, world: TwinWorld, stack: ExitStack
+) -> tuple[Coverage, int]:
     """Coverage, and how many demonstrations were expanded."""
     from actors.sim.expand import expand_in_twin, usable
 
-    name, latency_steps = twin_of(command.origin.source, command.task, command.domain)
-    task = tasks.get(name)
+    task = tasks.get(world.task)
     choice = Choice(
         regions=command.region,
         outcome=Outcome.SUCCESS,
@@ -104,14 +114,6 @@ def _expand(command: Expand, plan: ExpansionPlan, source: Opened, stack: ExitSta
     replay = addresses.settings().replay if command.to else None
     destination = Destination(out=command.out, replay=replay, format=command.format, pictures=command.pictures)
     deliver = destination.open(task, source.schema, stack)
-    world = TwinWorld(
-        scene=_scene(command),
-        task=name,
-        domain=command.domain,
-        latency_steps=latency_steps,
-        schema=source.schema,
-        seed=command.seed,
-    )
     with Progress(["expand"]) as progress:
         wanted = sum(plan.episodes.values())
         with progress.stage("expand", total=wanted, unit="episodes") as stage:
@@ -136,12 +138,11 @@ def _scene(command: Expand) -> Path:
     return folder
 
 
-def _report(command: Expand, coverage: Coverage) -> None:
+def _report(command: Expand, coverage: Coverage, task: str) -> None:
     if command.report is None:
         return
     from twinrl.report.coverage import coverage_page
 
-    task, _ = twin_of(command.origin.source, command.task, command.domain)
     write_durably(command.report / "coverage.json", [json.dumps(coverage.to_json(), indent=1).encode()])
     write_durably(command.report / "coverage.html", [coverage_page(coverage, task).encode()])
 
