@@ -5,7 +5,7 @@
     pad                   [ 1   0]   [ 0   0]   [ 0   0]
 
 Where an episode has no earlier observation its first one stands in, marked in `pad`: as in the batches that the learner
-draws (`services.replay.batch`). A window of 1 passes observations on as they are.
+draws (`services.replay.read.batch`). A window of 1 passes observations on as they are.
 """
 
 import numpy as np

@@ -6,8 +6,9 @@ import numpy as np
 
 from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
-from twin import expert, tasks
+from twin import tasks
 from twin.randomize import Domain
+from twin.tasks import expert
 from twin.tasks.base import TOOL, Hold, Task, TaskState
 
 CUBE, PEDESTAL = "cube", "pedestal"

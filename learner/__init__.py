@@ -8,12 +8,9 @@ Doors:
 
 * `twinrl sft`, `twinrl rl`; `python -m learner sft|rl --settings FILE --out DIR [--resume]`
 * `learner.stages`: `run_sft`, `run_rl`; `learner.settings`: `SftSettings`, `RlSettings`, `UpdateSettings`, `Selection`
-* `learner.sft.train_sft(policy, episodes, settings, …)`: in memory, no services
-* `learner.update.RlAgent`: the plain torch step; `learner.batches`, `learner.terms`, `learner.losses`: what it computes
-* `learner.updater.Updater`: whatever runs it: `PlainUpdater`, or `learner.rllib.RllibUpdater` here or in processes of
-  their own
-* `learner.online.OnlineLoop`: paces updates against received transitions; `learner.draws`: which batch comes when
-* `learner.checkpoint`, `learner.position`, `learner.streams`: how a stage goes on exactly; `learner.tracking`: numbers
-* `learner.sources`: what stages read from the replay; `learner.datasets`: and from folders; `learner.seeding`
-* `learner.labels.hindsight_labels`
+* `learner.sft.trainer.train_sft(policy, episodes, settings, …)`: in memory, no services
+* `learner.rl`: losses, the plain torch update, what runs it (in this process, in RLlib), the online loop
+* `learner.stage`: what a stage reads, how it goes on from its checkpoint, where its metrics go
+* `learner.datasets`: episodes from folders, and back
+* `learner.sft.labels.hindsight_labels`
 """

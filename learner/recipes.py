@@ -6,9 +6,9 @@ A recipe is where a stage's settings start; what a person says beside it changes
 from dataclasses import replace
 from typing import Literal, TypeVar
 
+from learner.rl.update_settings import conrft_update, twinrl_update
 from learner.settings import LoopSettings, RlSettings, SftSettings, TrainSettings, UpdateSettings
-from learner.train_settings import conrft_train, twinrl_train
-from learner.update_settings import conrft_update, twinrl_update
+from learner.sft.train_settings import conrft_train, twinrl_train
 
 Recipe = Literal["demo", "conrft", "twinrl"]
 RECIPES: tuple[Recipe, ...] = ("demo", "conrft", "twinrl")

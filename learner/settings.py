@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 from learner.checks import positive
 from learner.datasets.episode import ActionScale
-from learner.device import Device
-from learner.train_settings import TrainSettings
-from learner.update_settings import UpdateSettings
+from learner.rl.update_settings import UpdateSettings
+from learner.sft.train_settings import TrainSettings
+from learner.stage.device import Device
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Buffer, Outcome, Schema, Source
 from protos.settings import to_json
-from services.credentials import Credentials
+from services.net.credentials import Credentials
 from services.replay import ReplaySettings, masked
-from services.replay.strategies import Cells, Priority
+from services.replay.read.strategies import Cells, Priority
 
 __all__ = [
     "LoopSettings",

@@ -7,7 +7,7 @@ Both write `DIR/metrics.jsonl` and `DIR/checkpoint`, the latter every so often a
 with `resume` as if they had never stopped.
 """
 
-from learner.rl_stage import run_rl
-from learner.sft_stage import run_sft
+from learner.stage.rl import run_rl
+from learner.stage.sft import run_sft
 
 __all__ = ["run_rl", "run_sft"]

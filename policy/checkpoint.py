@@ -19,8 +19,8 @@ from torch import Tensor
 from policy.identity import wire_id
 from policy.model import Policy
 from policy.settings import PolicySettings
-from protos.durable import write_durably
 from protos.errors import CorruptData, InputError
+from protos.files import write_durably
 from protos.settings import from_json, to_json
 
 MANIFEST = "manifest.json"

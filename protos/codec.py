@@ -5,7 +5,7 @@
          ├─ 28      h      header: protobuf `SegmentHeader` (protos/replay.proto)
          └─ 28+h    n      numbers: proprio f32 (T+1, 25), action f32 (T, 7), reward f32 (T), human u8 (T),
                            embedding f32 (T+1, D)
-            28+h+n  f      frames by the header's codec (protos/frames.py)
+            28+h+n  f      frames by the header's codec (protos/images.py)
 
 The head comes with a checksum of its own, because reinforcement learning on a frozen backbone reads only that much:
 `read_header` and `decode_numbers` take a head or a whole blob, and leave the frames alone.
@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from protos.errors import CorruptData, InputError, SchemaMismatch
-from protos.frames import CODECS, decode_images, encode_images
+from protos.images import CODECS, decode_images, encode_images
 from protos.prefix import MAX_HEADER_BYTES, PREFIX_BYTES, Prefix, pack_prefix, read_prefix
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import (

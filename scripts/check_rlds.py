@@ -16,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from learner.datasets.json_files import read_json
-from learner.datasets.rlds import RldsDataset
+from learner.datasets.rlds.reader import RldsDataset
 from protos.schema import Schema
 from protos.settings import from_json
 

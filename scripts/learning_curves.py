@@ -12,9 +12,9 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.learning.run import LearningBench, plan
 from twin import tasks
-from twinrl.bench.learning import LearningBench, plan
-from twinrl.runfiles import read_lines
+from twinrl.run.files import read_lines
 
 COLOURS = ("#0072b2", "#c4520a", "#00785a")
 WINDOW = 3

@@ -10,5 +10,5 @@ No room knows of another, of the policy, or of the twin.
 import os
 
 # gRPC reads it when it is imported. Its lines about failed handshakes come once per attempt, in the words of a TLS
-# library; ours come from `services.handshake`.
+# library; ours come from `services.net.handshake`.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

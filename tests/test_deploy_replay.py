@@ -15,8 +15,8 @@ import yaml
 
 from protos.errors import InputError
 from protos.schema import Observation, Outcome, Schema, Segment, Source
-from services.cluster import ClusterSettings, read_cluster
-from services.credentials import Credentials
+from services.monitor import ClusterSettings, read_cluster
+from services.net.credentials import Credentials
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
 from services.replay.connection import Keys
 from twin import tasks

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-PEERS = ROOT / "twinrl" / "bench" / "peers"
+PEERS = ROOT / "benchmarks" / "peers"
 """Run in environments of their own, which the benchmark makes."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("protos", "policy", "twin", "services", "actors", "learner", "twinrl")
@@ -84,7 +84,14 @@ def test_no_other_distribution_owns_our_names():
 @pytest.mark.parametrize("package", [*PACKAGES, "scripts", "tests"])
 def test_every_import_is_declared(package):
     declared = closure(["twinrl[dev]"])
-    ours = {*PACKAGES, *UNPUBLISHED, "scripts", "tests", *(path.stem for path in (ROOT / package).rglob("*.py"))}
+    ours = {
+        *PACKAGES,
+        "benchmarks",
+        *UNPUBLISHED,
+        "scripts",
+        "tests",
+        *(path.stem for path in (ROOT / package).rglob("*.py")),
+    }
     for name, place in imported_modules(ROOT / package).items():
         if name not in sys.stdlib_module_names and name not in ours:
             assert OWNERS.get(name, set()) & declared, f"{place} imports {name}, which pyproject.toml does not declare"

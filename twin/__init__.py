@@ -37,8 +37,8 @@ rasterizers "torch" and "gsplat" need torch. The doors:
     twin.kinematics Kinematics(robot).forward(q) .inverse(q, position, rotation) .tool_velocity(q, velocity)
                     .start_joints(position, yaw)
     twin.physics    make(name, robot, task, domain, n=, threads=1) -> Physics, names(); "mujoco" is the default
-    twin.expert     reach, insert, act: what the tasks' experts are made of, pure numpy functions
-    twin.trials     trials(task, domain, region, n, seed, robot=) -> Trials: how often the expert succeeds
+    twin.tasks.expert     reach, insert, act: what the tasks' experts are made of, pure numpy functions
+    twin.tasks.trials     trials(task, domain, region, n, seed, robot=) -> Trials: how often the expert succeeds
     twin.rotations  rotation vectors, matrices, quaternions; `continuous` picks the branch of a rotation vector
     twin.expand     Expander, Tracker, Coverage: many twin demonstrations from a few
 """

@@ -23,10 +23,10 @@ from protos.schema import (
     Schema,
     Step,
 )
-from twin import faults
 from twin.kinematics import Kinematics
-from twin.model import steps_in
-from twin.physics import Physics, make
+from twin.physics import Physics, faults, make
+from twin.physics.model import steps_in
+from twin.physics.state import retire, state_of
 from twin.randomize import Disturbance, Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import (
@@ -41,7 +41,6 @@ from twin.rotations import (
     within_angle,
 )
 from twin.scene import Scene
-from twin.state import retire, state_of
 from twin.tasks.base import TOOL, Task, TaskState
 
 LEASH_M, LEASH_RAD = 0.06, 0.35
@@ -111,7 +110,7 @@ class VectorTwin:
         self._steps[slot] = self._held[slot] = 0
 
     def observe(self) -> Observation:
-        """Pictures and proprioception of every slot, in fresh arrays; NaN where the physics broke (`twin.faults`)."""
+        """Pictures and proprioception of every slot, in fresh arrays; NaN where the physics broke."""
         pictures = self._renderer
         pictures.draw()
         proprio = proprio_of(self._physics, *self._commanded())

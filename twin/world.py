@@ -10,13 +10,13 @@ from protos.errors import InputError
 from protos.schema import U8, Configuration, Schema
 from twin.env import tool_poses
 from twin.kinematics import Kinematics
-from twin.model import TIMESTEP_S
 from twin.physics import Pose, make
+from twin.physics.model import TIMESTEP_S
+from twin.physics.state import retire, state_of
 from twin.randomize import Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import F64
 from twin.scene import Scene
-from twin.state import retire, state_of
 from twin.tasks.base import TOOL, Task, TaskState
 
 

@@ -16,11 +16,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.cluster import Rates, Reading, Watcher, WeightsReading, alarms
-from services.cluster.alarms import is_behind, spool_share
+from services.monitor import Rates, Reading, Watcher, WeightsReading, alarms
+from services.monitor.alarms import is_behind, spool_share
 from services.replay.presence import Presence
-from services.replay.server_stats import ServerStats
-from twinrl.progress import duration
+from services.replay.server.stats import ServerStats
+from twinrl.run.progress import duration
 
 FEW, WORST = 8, 5
 STYLES = {"error": "red", "warning": "yellow"}

@@ -13,7 +13,7 @@ import numpy as np
 
 from learner.datasets.episode import ActionScale, RecordedEpisode
 from learner.datasets.export import Format, make_writer
-from learner.datasets.lerobot_layout import Pictures
+from learner.datasets.lerobot.layout import Pictures
 from protos.errors import InputError, Unreachable
 from protos.schema import Observation, Schema, Segment
 from services.replay import ReplaySettings, ReplayWriter

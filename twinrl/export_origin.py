@@ -14,11 +14,11 @@ from learner.datasets.episode import ActionScale, RecordedEpisode
 from learner.datasets.export import find_schema, recorded, replay_episodes, stored_schema
 from protos.errors import InputError
 from protos.schema import BUFFERS, Buffer, Schema
-from services.cluster.addresses import Addresses
-from services.credentials import Credentials
+from services.monitor.addresses import Addresses
+from services.net.credentials import Credentials
 from services.replay import Episode, ReplaySettings, masked, totals
 from twin import tasks
-from twinrl.stored_replay import is_run, replay_of, run_settings
+from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
 PAPER = Schema(side_px=256, wrist_px=128)
 """Picture sizes of foreign datasets, unless told otherwise."""

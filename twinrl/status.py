@@ -21,9 +21,9 @@ from rich.text import Text
 
 from protos.errors import InputError
 from protos.status import read_status
-from twinrl.processes import log_tail
-from twinrl.progress import duration
-from twinrl.runfiles import last_line, read_lines, read_object
+from twinrl.run.files import last_line, read_lines, read_object
+from twinrl.run.progress import duration
+from twinrl.run.supervisor import log_tail
 
 STALE_S = 10.0
 """A living process that has not written its status for this long is shown with the age of what it said."""

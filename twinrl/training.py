@@ -13,14 +13,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from learner import checkpoint
 from learner.recipes import RECIPES, Recipe
+from learner.stage import checkpoint
 from policy.checkpoint import policy_settings
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Schema
 from protos.settings import load_settings, save_settings
-from twinrl.progress import Progress
+from twinrl.run.progress import Progress
 
 T = TypeVar("T")
 SETTINGS = "settings.json"

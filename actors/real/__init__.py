@@ -6,11 +6,11 @@
      operator (actors.human) ──────►│   gripper, cameras, hands                                              │
                                     └──── segments ──► sink ──► replay (spooled on disk first) ──────────────┘
 
-The same code drives a real UR arm and the stand-in (`actors.real.simulated`), which differs by nothing but the address
+The same code drives a real UR arm and the stand-in (`actors.simulated_ur`), which differs by nothing but the address
 and who handles objects and cameras. Limits, watchdog and hold are described in docs/safety.md.
 
     python -m actors.real demonstrate|evaluate|train --settings real.json --arm
-    python -m actors.real.simulated --settings standin.json
+    python -m actors.simulated_ur --settings standin.json
 
 Doors: `settings.RealSettings`, `robot.Robot`, `modes.demonstrate`, `modes.evaluate`, `modes.train`,
 `simulated.settings.StandinSettings`.

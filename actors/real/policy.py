@@ -4,8 +4,8 @@ from actors.following import NewestWeights
 from actors.interfaces import Decision
 from actors.policies import decide, generator_of
 from protos.schema import Bools, Observation
-from services.credentials import LOOPBACK, Credentials
-from services.staleness import StalenessBound
+from services.net.credentials import LOOPBACK, Credentials
+from services.weights.staleness import StalenessBound
 
 
 class WeightsPolicy:

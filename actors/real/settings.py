@@ -12,9 +12,9 @@ from actors.real.gripper import GripperSettings
 from actors.real.safety import LimitSettings
 from protos.errors import InputError
 from protos.schema import Schema
-from services.credentials import Credentials
+from services.net.credentials import Credentials
 from services.replay import ReplaySettings
-from services.staleness import StalenessBound
+from services.weights.staleness import StalenessBound
 
 
 @dataclass(frozen=True, kw_only=True)

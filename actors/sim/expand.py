@@ -17,8 +17,8 @@ from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.planned import Deliver, PlannedTwin, PlanQueue
 from actors.sim.settings import ExpansionPlan, ExpansionRunSettings, TwinWorld
-from protos.durable import write_durably
 from protos.errors import InputError, TwinRLError
+from protos.files import write_durably
 from protos.schema import F32, Configuration, Observation, Outcome, Segment, Source
 from services.replay import Episode, ReplayReader, ReplayWriter
 from twin import tasks

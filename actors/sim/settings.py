@@ -5,9 +5,9 @@ from pathlib import Path
 
 from protos.errors import InputError
 from protos.schema import Schema, Source
-from services.credentials import Credentials
+from services.net.credentials import Credentials
 from services.replay import ReplaySettings
-from services.staleness import StalenessBound
+from services.weights.staleness import StalenessBound
 from twin.expand.settings import ExpansionSettings
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from learner.datasets.episode import ActionScale, Dataset, RecordedEpisode, Writer
-from learner.datasets.released import ReleasedDataset, released_files
-from learner.datasets.rlds import RldsDataset
+from learner.datasets.released.reader import ReleasedDataset, released_files
+from learner.datasets.rlds.reader import RldsDataset
 from learner.datasets.settings import DataSettings
 from protos.errors import InputError
 from protos.schema import Schema
@@ -57,7 +57,7 @@ def open_datasets(
 def _opened(settings: DataSettings, schema: Schema) -> Dataset:
     path, scale, instruction = settings.path, settings.action_scale, settings.instruction
     if (path / "meta" / "info.json").is_file():
-        from learner.datasets.lerobot import LeRobotDataset
+        from learner.datasets.lerobot.reader import LeRobotDataset
 
         if instruction is not None:
             raise InputError(f"{path}: LeRobotDatasets hold an instruction for every episode; it is not replaced")

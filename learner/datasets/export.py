@@ -16,17 +16,17 @@ from typing import Literal
 
 from learner.datasets.episode import ActionScale, RecordedEpisode, Writer
 from learner.datasets.json_files import read_json
-from learner.datasets.lerobot_layout import INFO, Pictures
-from learner.datasets.rlds_own import MARK
+from learner.datasets.lerobot.layout import INFO, Pictures
+from learner.datasets.rlds.own import MARK
 from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import Buffer, Outcome, Schema, Source
 from protos.settings import from_json
 from services.replay import Episode, ReplaySettings
 from services.replay.connection import connect, masked, reaching
-from services.replay.episodes import Track
-from services.replay.frame_demand import FrameDemand
 from services.replay.handshake import schema_key
-from services.replay.shards import Shards
+from services.replay.read.episodes import Track
+from services.replay.read.frame_demand import FrameDemand
+from services.replay.read.shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -189,11 +189,11 @@ def make_writer(
     Raises InputError for a folder that holds something else.
     """
     if kind == "lerobot":
-        from learner.datasets.lerobot_writer import LeRobotWriter
+        from learner.datasets.lerobot.writer import LeRobotWriter
 
         lerobot = LeRobotWriter(folder, schema, action_scale=action_scale, pictures=pictures)
         return lerobot, lerobot.names
-    from learner.datasets.rlds_writer import RldsWriter
+    from learner.datasets.rlds.writer import RldsWriter
 
     rlds = RldsWriter(folder, schema, action_scale=action_scale)
     return rlds, frozenset(rlds.names)
@@ -202,7 +202,7 @@ def make_writer(
 def stored_schema(path: Path) -> Schema | None:
     """Picture sizes of a dataset that TwinRL wrote; None for one of others."""
     if (path / INFO).is_file():
-        from learner.datasets import lerobot
+        from learner.datasets.lerobot import reader as lerobot
 
         return lerobot.stored_schema(path)
     if (path / MARK).is_file():

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from learner.datasets.episode import ActionScale
-from learner.datasets.lerobot_mapping import LeRobotMapping
-from learner.datasets.released import ReleasedMapping
-from learner.datasets.rlds_mapping import RldsMapping
+from learner.datasets.lerobot.mapping import LeRobotMapping
+from learner.datasets.released.reader import ReleasedMapping
+from learner.datasets.rlds.mapping import RldsMapping
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import tyro
 
 from protos.errors import TwinRLError
 from protos.settings import load_settings
-from services.credentials import Credentials
 from services.guide.schedule import GuideSettings
 from services.guide.server import GuideServer
+from services.net.credentials import Credentials
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 import grpc
 
 from protos import guide_pb2 as pb
-from protos.durable import set_aside, write_durably
 from protos.errors import CorruptData, InputError
+from protos.files import set_aside, write_durably
 from protos.schema import Outcome
-from services.credentials import LOOPBACK, Credentials
 from services.guide.messages import from_message, to_message
 from services.guide.schedule import GuideSettings, Schedule
-from services.transport import serve
+from services.net.credentials import LOOPBACK, Credentials
+from services.net.transport import serve
 
 log = logging.getLogger(__name__)
 

@@ -18,17 +18,17 @@ oldest above a byte budget. Which transitions are drawn how often is decided in 
 servers an actor's name decides to which one it writes; a reader follows them all.
 """
 
-from services.replay.batch import Batch
 from services.replay.buffers import delete_buffer, totals
 from services.replay.connection import ReplaySettings, masked, shard_of
-from services.replay.episodes import Episode
-from services.replay.position import Position
 from services.replay.presence import Presence, presence, presence_on
-from services.replay.reader import ReplayReader
-from services.replay.restore import Patience, Restored
-from services.replay.server import EmbeddedServer
-from services.replay.server_stats import BufferStats, ServerStats, server_stats
-from services.replay.writer import ReplayWriter
+from services.replay.read.batch import Batch
+from services.replay.read.episodes import Episode
+from services.replay.read.position import Position
+from services.replay.read.reader import ReplayReader
+from services.replay.read.restore import Patience, Restored
+from services.replay.server.server import EmbeddedServer
+from services.replay.server.stats import BufferStats, ServerStats, server_stats
+from services.replay.write.writer import ReplayWriter
 
 __all__ = [
     "Batch",

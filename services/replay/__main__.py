@@ -12,10 +12,10 @@ from threading import Event
 import tyro
 
 from protos.errors import TwinRLError, Unreachable
-from services.credentials import Credentials
+from services.net.credentials import Credentials
 from services.replay.connection import ReplaySettings, masked
-from services.replay.server import EmbeddedServer
-from services.replay.server_config import Durability, memory_for
+from services.replay.server.config import Durability, memory_for
+from services.replay.server.server import EmbeddedServer
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ def serve(options: Options) -> None:
 @contextmanager
 def metrics_page(address: str, settings: ReplaySettings) -> Iterator[str]:
     """A Prometheus page about the replay while the context lasts; gives its host:port."""
-    from services.cluster.metrics import samples
-    from services.cluster.reading import ClusterSettings, read_cluster
+    from services.monitor.metrics import samples
+    from services.monitor.reading import ClusterSettings, read_cluster
     from services.telemetry import start_metrics_server
 
     cluster = ClusterSettings(replay=settings)

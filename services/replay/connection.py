@@ -22,7 +22,7 @@ from redis.retry import Retry
 from protos.codec import check_name
 from protos.errors import InputError, TwinRLError, Unreachable
 from protos.schema import BUFFERS, Buffer
-from services.credentials import Credentials
+from services.net.credentials import Credentials
 
 SCHEMES = ("unix", "redis", "rediss")
 CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)

@@ -10,9 +10,9 @@ from pathlib import Path
 import tyro
 
 from protos.errors import TwinRLError
-from services.credentials import Credentials
+from services.net.credentials import Credentials
+from services.net.transport import serve
 from services.telemetry import start_metrics_server
-from services.transport import serve
 from services.weights.server import DEFAULT_OLDER_VERSIONS, WeightsService
 from services.weights.store import VersionStore
 from services.weights.tables import Limits

@@ -17,8 +17,8 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from protos import weights_pb2 as pb
-from protos.durable import set_aside, write_durably
 from protos.errors import InputError
+from protos.files import set_aside, write_durably
 from services.weights.tables import Limits, check_version
 
 log = logging.getLogger(__name__)

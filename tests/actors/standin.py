@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from actors.real import bench
-from actors.real.simulated import dashboard, rtde
-from actors.real.simulated.controller import Controller
-from actors.real.simulated.server import serve
-from actors.real.simulated.settings import StandinSettings
+from actors.simulated_ur import dashboard, rtde
+from actors.simulated_ur.controller import Controller
+from actors.simulated_ur.server import serve
+from actors.simulated_ur.settings import StandinSettings
 from protos.errors import InputError
 from protos.settings import save_settings
 from twin import robots
@@ -126,7 +126,7 @@ def ideal_robot(**settings):
 
 
 class StandinProcess:
-    """`python -m actors.real.simulated` with physics."""
+    """`python -m actors.simulated_ur` with physics."""
 
     def __init__(self, folder, **settings):
         self.host = free_host()
@@ -134,7 +134,7 @@ class StandinProcess:
         synthetic_scene().save(folder / "scene")
         save_settings(self.settings, folder / "standin.json")
         with (folder / "standin.log").open("wb") as log:
-            command = [sys.executable, "-m", "actors.real.simulated", "--settings", str(folder / "standin.json")]
+            command = [sys.executable, "-m", "actors.simulated_ur", "--settings", str(folder / "standin.json")]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         self._log = folder / "standin.log"
         until(self._is_up, "the stand-in listens", seconds=90)

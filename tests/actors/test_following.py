@@ -25,8 +25,8 @@ from policy.settings import PolicySettings
 from protos.errors import CorruptData
 from protos.settings import to_json
 from services.replay import ReplaySettings
-from services.staleness import StalenessBound
 from services.weights import WeightPublisher
+from services.weights.staleness import StalenessBound
 
 TEXT = "put the cube on the target"
 FORGED = "0123456789abcdef"

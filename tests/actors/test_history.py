@@ -53,7 +53,7 @@ def test_windows_are_those_of_the_replay(window, begins):
             history.begin(int(slot))
             age[slot] = 0
         windows, pad = history.push(numbered([10 * slot + t for slot in range(3)]))
-        back = np.minimum(age[:, None], np.arange(window - 1, -1, -1))  # as services.replay.index says it
+        back = np.minimum(age[:, None], np.arange(window - 1, -1, -1))  # as services.replay.read.index says it
         wanted = 10 * np.arange(3)[:, None] + t - back
         assert shown(windows) == wanted.tolist()
         np.testing.assert_array_equal(pad, age[:, None] < np.arange(window - 1, -1, -1))

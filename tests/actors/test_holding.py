@@ -21,8 +21,8 @@ from policy.normalize import Normalization
 from policy.presets import preset
 from protos.settings import from_json, to_json
 from services.replay import ReplaySettings
-from services.staleness import StalenessBound
 from services.weights import WeightPublisher
+from services.weights.staleness import StalenessBound
 
 PATIENCE_S = 60.0
 

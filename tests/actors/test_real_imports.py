@@ -58,7 +58,7 @@ def test_the_whole_robot_side_imports_without_the_cluster():
 
 def test_help_of_the_standin():
     done = subprocess.run(
-        [sys.executable, "-m", "actors.real.simulated", "--help"],
+        [sys.executable, "-m", "actors.simulated_ur", "--help"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -82,7 +82,7 @@ DRIVER = sorted((ROOT / "actors" / "real").glob("*.py")) + sorted((ROOT / "actor
 def test_the_driver_knows_no_simulated_world(path):
     light = ("twin.rotations", "twin.randomize", "twin.tasks")
     for name in imports(path):
-        assert not name.startswith("actors.real.simulated"), f"{path.name} imports {name}"
+        assert not name.startswith("actors.simulated_ur"), f"{path.name} imports {name}"
         assert not name.startswith("twin.") or name.startswith(light), f"{path.name} imports {name}"
 
 

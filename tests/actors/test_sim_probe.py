@@ -19,7 +19,7 @@ from twin import tasks
 from twin.scene import synthetic_scene
 from twinrl.commands import probe as command
 from twinrl.report.inputs import Episode
-from twinrl.settings import RunSettings
+from twinrl.run.settings import RunSettings
 
 HERE = str(Path(__file__).parent)
 CELLS = (0, 7, 13, 19, 20, 26, 31, 39)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.real.simulated.clock import STALL_S, RobotClock
+from actors.simulated_ur.clock import STALL_S, RobotClock
 
 
 class Wall:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.real.simulated.motion import Move, Servo, Speed
+from actors.simulated_ur.motion import Move, Servo, Speed
 
 START, GOAL = np.zeros(6), np.full(6, 0.3)
 positive = st.floats(0.05, 3.0)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.real.simulated import robotiq, rtde
-from actors.real.simulated.dashboard import Dashboard
-from actors.real.simulated.rtde import Recipe, RtdeServer
-from actors.real.simulated.script import ScriptPort
-from actors.real.simulated.variables import start_values
+from actors.simulated_ur import robotiq, rtde
+from actors.simulated_ur.dashboard import Dashboard
+from actors.simulated_ur.rtde import Recipe, RtdeServer
+from actors.simulated_ur.script import ScriptPort
+from actors.simulated_ur.variables import start_values
 
 
 class Machine:

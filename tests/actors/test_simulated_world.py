@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from actors.real.simulated.kinematics import ControllerKinematics
-from actors.real.simulated.settings import StandinSettings
-from actors.real.simulated.world import host_world
+from actors.simulated_ur.kinematics import ControllerKinematics
+from actors.simulated_ur.settings import StandinSettings
+from actors.simulated_ur.world import host_world
 from protos.errors import InputError
 from protos.schema import Schema
 from twin import robots

@@ -5,8 +5,8 @@ from dataclasses import fields
 import numpy as np
 
 from learner.datasets.episode import ActionScale, RecordedEpisode
-from learner.datasets.lerobot import LeRobotDataset
-from learner.datasets.lerobot_writer import LeRobotWriter
+from learner.datasets.lerobot.reader import LeRobotDataset
+from learner.datasets.lerobot.writer import LeRobotWriter
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
 
 SCHEMA = Schema(side_px=48, wrist_px=32)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from samples import SCHEMA, make_segment
 
-from learner import checkpoint
 from learner.settings import LoopSettings, RlSettings, UpdateSettings
+from learner.stage import checkpoint
 from policy.checkpoint import load
 from protos.schema import Outcome
 from services.replay import ReplaySettings, ReplayWriter, shard_of

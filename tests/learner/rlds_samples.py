@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from PIL import Image
 
-from learner.datasets.tfrecord import framed
+from learner.datasets.rlds.tfrecord import framed
 
 _CORE = "tensorflow_datasets.core.features."
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from samples import SMALL, make_batch, make_picture_batch, make_policy
 
+from learner.rl.update import WARMUP, Phase, RlAgent, batch_losses, complete, draw_noise, split
 from learner.settings import UpdateSettings
-from learner.streams import torch_stream
-from learner.update import WARMUP, Phase, RlAgent, batch_losses, complete, draw_noise, split
+from learner.stage.streams import torch_stream
 from protos.errors import InputError
 
 PHASES = {"warm-up": WARMUP, "offline": Phase(offline=True), "online": Phase(progress=0.3)}

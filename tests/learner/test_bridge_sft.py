@@ -10,7 +10,7 @@ from samples import SMALL
 
 from learner.datasets import open_dataset
 from learner.settings import TrainSettings
-from learner.sft import train_sft
+from learner.sft.trainer import train_sft
 from policy.model import Policy
 from protos.schema import Schema
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from samples import make_batch, make_policy
 
-from learner import checkpoint
-from learner.checkpoint import Checkpoint
+from learner.rl.update import Phase, RlAgent
+from learner.rl.updater import PlainUpdater, with_critics
 from learner.settings import UpdateSettings
-from learner.update import Phase, RlAgent
-from learner.updater import PlainUpdater, with_critics
+from learner.stage import checkpoint
+from learner.stage.checkpoint import Checkpoint
 from policy.checkpoint import save
 from protos.errors import CorruptData, InputError
 

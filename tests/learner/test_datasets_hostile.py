@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_samples import SCHEMA, make_episode, picture, write
 
-from learner.datasets import lerobot_tables as tables
 from learner.datasets import open_dataset
-from learner.datasets.example import decode_example, encode_example
 from learner.datasets.export import stored_schema as stored_sizes
-from learner.datasets.features import FeatureSpec
-from learner.datasets.lerobot import LeRobotDataset
-from learner.datasets.lerobot_layout import Slot
-from learner.datasets.lerobot_video import decode, encode
-from learner.datasets.released_episodes import MAX_STEPS
-from learner.datasets.released_pickle import read_plain
-from learner.datasets.rlds_info import read_info
+from learner.datasets.lerobot import tables
+from learner.datasets.lerobot.layout import Slot
+from learner.datasets.lerobot.reader import LeRobotDataset
+from learner.datasets.lerobot.video import decode, encode
+from learner.datasets.released.episodes import MAX_STEPS
+from learner.datasets.released.pickles import read_plain
+from learner.datasets.rlds.example import decode_example, encode_example
+from learner.datasets.rlds.features import FeatureSpec
+from learner.datasets.rlds.info import read_info
 from protos.errors import CorruptData
 
 MEBIBYTE = 1 << 20
@@ -39,7 +39,7 @@ def test_a_playlist_that_is_called_a_video_opens_nothing(tmp_path, playlist):
 
 
 def test_a_video_of_huge_pictures_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("learner.datasets.lerobot_video.MAX_PIXELS", 1000)
+    monkeypatch.setattr("learner.datasets.lerobot.video.MAX_PIXELS", 1000)
     (tmp_path / "v.mp4").write_bytes(encode(np.stack([picture(64, 0.5)]), 10))
     with pytest.raises(CorruptData, match="a video that does not decode"):
         decode(tmp_path / "v.mp4", np.zeros(1), 10, 16)

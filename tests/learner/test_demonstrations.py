@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import SMALL, TEXT, Demo, make_demo, make_policy
 
-from learner.demonstrations import Demonstrations
 from learner.settings import TrainSettings
+from learner.sft.demonstrations import Demonstrations
 from protos.errors import InputError
 from protos.schema import Configuration
 

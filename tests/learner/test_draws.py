@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.draws import Draws, batch_sizes
+from learner.rl.draws import Draws, batch_sizes
 from learner.settings import LoopSettings
-from learner.streams import numpy_stream
+from learner.stage.streams import numpy_stream
 from protos.errors import Unreachable
 
 LOOP = LoopSettings(online={"twin": 3}, demo={"demo": 2}, data_timeout_s=30.0)

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lerobot_samples import SCALE, SCHEMA, assert_same, make_episode, read, write
 
-from learner.datasets import lerobot_layout as layout
 from learner.datasets import open_dataset
 from learner.datasets.episode import ActionScale
-from learner.datasets.lerobot import LeRobotDataset, stored_schema
+from learner.datasets.lerobot import layout
+from learner.datasets.lerobot.reader import LeRobotDataset, stored_schema
 from protos.errors import CorruptData, InputError
 from protos.schema import Configuration, Outcome, Schema, Source
 

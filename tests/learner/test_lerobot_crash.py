@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from lerobot_samples import SCALE, SCHEMA, assert_same, make_episode, read, write
 
-from learner.datasets import lerobot_writer
 from learner.datasets.episode import ActionScale
-from learner.datasets.lerobot_writer import LeRobotWriter
+from learner.datasets.lerobot import writer as lerobot_writer
+from learner.datasets.lerobot.writer import LeRobotWriter
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.schema import Schema
 
@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from lerobot_samples import SCALE, SCHEMA, make_episode
-from learner.datasets.lerobot_writer import LeRobotWriter
+from learner.datasets.lerobot.writer import LeRobotWriter
 writer = LeRobotWriter(Path(sys.argv[1]), SCHEMA, action_scale=SCALE)
 while True:
     number = len(writer)

@@ -13,9 +13,9 @@ from lerobot_samples import picture, psnr
 from scipy.spatial.transform import Rotation
 
 from learner.datasets import open_dataset
-from learner.datasets.lerobot import LeRobotDataset, stored_schema
-from learner.datasets.lerobot_mapping import LeRobotMapping
-from learner.datasets.lerobot_tables import PICTURE
+from learner.datasets.lerobot.mapping import LeRobotMapping
+from learner.datasets.lerobot.reader import LeRobotDataset, stored_schema
+from learner.datasets.lerobot.tables import PICTURE
 from learner.datasets.pictures import encode_png
 from protos.errors import InputError
 from protos.schema import Configuration, Outcome, Schema, Source

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_samples import SCHEMA, make_episode, write
 
-from learner.datasets.lerobot_stats import combine, number_stats, picture_stats
+from learner.datasets.lerobot.stats import combine, number_stats, picture_stats
 from protos.schema import Outcome
 
 TASKS = ("Put the cube on the disc.", "Open the drawer.")

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import SMALL, make_policy
 
-from learner import losses
-from learner.schedules import late_decay, warmup_cosine
+from learner.rl import losses
+from learner.rl.schedules import late_decay, warmup_cosine
+from learner.rl.update import Phase, draw_noise
 from learner.settings import UpdateSettings
-from learner.update import Phase, draw_noise
-from services.replay.returns import n_step
+from services.replay.read.returns import n_step
 
 RNG = np.random.default_rng(0)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from samples import make_batch, make_policy
 
-from learner.online import OnlineLoop, Outlets, Progress
+from learner.rl.online import OnlineLoop, Outlets, Progress
+from learner.rl.update import COLUMNS, RlAgent
+from learner.rl.updater import PlainUpdater
 from learner.settings import LoopSettings, UpdateSettings
-from learner.update import COLUMNS, RlAgent
-from learner.updater import PlainUpdater
 from protos.errors import InputError, Unreachable
 
 SMALL = {

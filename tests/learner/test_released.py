@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from learner.datasets import ActionScale, open_dataset
 from learner.datasets.episode import UNKNOWN_SCALE
-from learner.datasets.released import ReleasedDataset, ReleasedMapping
-from learner.datasets.released_episodes import gripper_commands
+from learner.datasets.released.episodes import gripper_commands
+from learner.datasets.released.reader import ReleasedDataset, ReleasedMapping
 from protos.errors import CorruptData, InputError
 from protos.schema import Outcome, Schema, Source
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.datasets.released_pickle import read_plain
+from learner.datasets.released.pickles import read_plain
 from protos.errors import CorruptData
 
 LIMIT = 1 << 20

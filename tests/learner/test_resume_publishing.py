@@ -7,7 +7,7 @@ import pytest
 from resume_samples import Kept, never, rl_settings, write_demonstrations, write_experience
 from samples import TEXT, make_policy
 
-from learner.publication import PARTS
+from learner.stage.publication import PARTS
 from learner.stages import run_rl
 from policy.acting import BatchActor
 from policy.checkpoint import load, save_policy
@@ -53,7 +53,7 @@ def replay(tmp_path):
 
 
 def test_a_stage_that_goes_on_publishes_the_checkpoints_policy_first(replay, tmp_path, monkeypatch):
-    monkeypatch.setattr("learner.publication.WeightPublisher", Press)
+    monkeypatch.setattr("learner.stage.publication.WeightPublisher", Press)
     policy = make_policy(3)
     save_policy(tmp_path / "start", policy)
     write_demonstrations(replay, policy.backbone_id)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from samples import SCHEMA, TEXT, make_policy, make_segment
 
-from learner.draws import Draws
-from learner.publication import Publication
+from learner.rl.draws import Draws
+from learner.rl.update import RlAgent
+from learner.rl.updater import PlainUpdater
 from learner.settings import LoopSettings, RlSettings, UpdateSettings
-from learner.sources import wait_for_totals
+from learner.stage.publication import Publication
+from learner.stage.sources import wait_for_totals
 from learner.stages import run_rl
-from learner.update import RlAgent
-from learner.updater import PlainUpdater
 from policy.acting import BatchActor
 from policy.checkpoint import load, load_policy, save_policy
 from policy.identity import wire_id
@@ -120,7 +120,7 @@ def test_batches_drawn_ahead_give_the_same_run(make_settings, tmp_path, monkeypa
         settings = replace(
             settings, loop=replace(settings.loop, warmup_updates=12, env_steps=1, utd=1.0, start_after=1)
         )
-        monkeypatch.setattr("learner.draws.Draws.__init__", forced(ahead))
+        monkeypatch.setattr("learner.rl.draws.Draws.__init__", forced(ahead))
         run_with_twin(settings, tmp_path / f"{ahead}")
         lines = read_metrics(tmp_path / f"{ahead}" / "metrics.jsonl")
         runs.append([line["warmup_td"] for line in lines if "warmup_td" in line])

@@ -9,8 +9,8 @@ from rlds_samples import FEATURES, episode, nested, tensor, text, write_dataset
 from scipy.spatial.transform import Rotation
 
 from learner.datasets import ActionScale, open_dataset
-from learner.datasets.rlds import RldsDataset
-from learner.datasets.rlds_mapping import RldsMapping
+from learner.datasets.rlds.mapping import RldsMapping
+from learner.datasets.rlds.reader import RldsDataset
 from protos.errors import CorruptData, InputError
 from protos.schema import Outcome, Schema, Source
 

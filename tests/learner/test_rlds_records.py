@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rlds_samples import Example, example
 
-from learner.datasets import example as wire
-from learner.datasets.crc32c import crc32c
-from learner.datasets.example import decode_example, decode_feature, encode_example
-from learner.datasets.tfrecord import framed, masked_crc, read_records
+from learner.datasets.rlds import example as wire
+from learner.datasets.rlds.crc32c import crc32c
+from learner.datasets.rlds.example import decode_example, decode_feature, encode_example
+from learner.datasets.rlds.tfrecord import framed, masked_crc, read_records
 from protos.errors import CorruptData
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

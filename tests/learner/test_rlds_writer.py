@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from learner.datasets import ActionScale, RecordedEpisode, open_dataset
-from learner.datasets.example import encode_example
-from learner.datasets.rlds_own import to_features
-from learner.datasets.rlds_writer import RldsWriter
-from learner.datasets.tfrecord import framed
+from learner.datasets.rlds.example import encode_example
+from learner.datasets.rlds.own import to_features
+from learner.datasets.rlds.tfrecord import framed
+from learner.datasets.rlds.writer import RldsWriter
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from samples import make_batch, make_policy
 
-from learner.rllib import RllibUpdater
+from learner.rl.rllib import RllibUpdater
+from learner.rl.update import WARMUP, Phase, RlAgent
+from learner.rl.updater import PlainUpdater
 from learner.settings import UpdateSettings
-from learner.update import WARMUP, Phase, RlAgent
-from learner.updater import PlainUpdater
 from protos.errors import TwinRLError
 
 SETTINGS = UpdateSettings(critic_width=32, nan_limit=2, actor_every=2)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from samples import SMALL, TEXT, Demo, make_demo, make_policy
 
-from learner import imitation
 from learner.settings import TrainSettings
-from learner.sft import SftTrainer, prepare, train_sft
+from learner.sft import imitation
+from learner.sft.trainer import SftTrainer, prepare, train_sft
 from policy.acting import BatchActor
 from policy.model import Policy
 from policy.settings import ContinuousSettings, DiffusionSettings

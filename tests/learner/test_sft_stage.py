@@ -6,9 +6,9 @@ import torch
 from samples import SCHEMA, SMALL, make_demo, make_segment, recorded
 
 from learner.datasets.episode import ActionScale
-from learner.datasets.rlds_writer import RldsWriter
+from learner.datasets.rlds.writer import RldsWriter
 from learner.settings import Selection, SftSettings, TrainSettings
-from learner.sources import read_episodes
+from learner.stage.sources import read_episodes
 from learner.stages import run_sft
 from policy.checkpoint import load, load_policy
 from protos.errors import InputError, Unreachable

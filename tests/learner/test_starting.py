@@ -8,10 +8,10 @@ import torch
 from samples import SCHEMA, SMALL, make_demo, recorded
 
 from learner.datasets.episode import ActionScale
-from learner.datasets.rlds_writer import RldsWriter
+from learner.datasets.rlds.writer import RldsWriter
 from learner.settings import SftSettings, TrainSettings
+from learner.sft.starting import starting_policy, starting_scale, starting_settings
 from learner.stages import run_sft
-from learner.starting import starting_policy, starting_scale, starting_settings
 from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.model import Policy
 from policy.settings import ActionUnits, DiffusionSettings

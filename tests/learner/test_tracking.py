@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from learner import tracking
 from learner.settings import RlSettings
-from learner.tracking import Feed, Tracking
+from learner.stage import tracking
+from learner.stage.tracking import Feed, Tracking
 from protos.errors import InputError
 from services.replay import ReplaySettings
 from services.telemetry import read_metrics

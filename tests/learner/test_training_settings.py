@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from learner.recipes import RECIPES, with_rl_recipe, with_train_recipe
+from learner.rl.update_settings import conrft_update, twinrl_update
 from learner.settings import LoopSettings, RlSettings, SftSettings, TrainSettings, UpdateSettings
-from learner.train_settings import conrft_train, twinrl_train
-from learner.update_settings import conrft_update, twinrl_update
+from learner.sft.train_settings import conrft_train, twinrl_train
 from protos.errors import InputError
 from protos.settings import from_json, to_json
 from services.replay import ReplaySettings

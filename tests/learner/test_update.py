@@ -5,9 +5,9 @@ import pytest
 import torch
 from samples import SMALL, make_batch, make_policy
 
-from learner import losses
+from learner.rl import losses
+from learner.rl.update import COLUMNS, WARMUP, NanGuard, Phase, RlAgent, batch_losses, clip_gradients, columns, complete
 from learner.settings import UpdateSettings
-from learner.update import COLUMNS, WARMUP, NanGuard, Phase, RlAgent, batch_losses, clip_gradients, columns, complete
 from protos.errors import TwinRLError
 
 SETTINGS = UpdateSettings(critic_width=32, nan_limit=3)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from samples import SMALL, make_batch, make_picture_batch, make_policy
 
-from learner import terms
-from learner.augment import Augmentation
+from learner.rl import terms
+from learner.rl.augment import Augmentation
+from learner.rl.update import WARMUP, Phase, RlAgent, batch_losses, complete
 from learner.settings import UpdateSettings
-from learner.streams import torch_stream
-from learner.update import WARMUP, Phase, RlAgent, batch_losses, complete
+from learner.stage.streams import torch_stream
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.picture_critic import ConvSettings, PictureCritic

@@ -10,7 +10,7 @@ from acted_episodes import TEXT, act, write_episodes
 
 from actors.policies import NoPolicy, StoredPolicy
 from learner.settings import LoopSettings, RlSettings, UpdateSettings
-from learner.sources import transition_reader
+from learner.stage.sources import transition_reader
 from learner.stages import run_rl
 from policy.acting import BatchActor
 from policy.checkpoint import load_manifest, load_policy, save_policy

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from protos.codec import decode_numbers, decode_segment, encode_segment, read_header
 from protos.errors import CorruptData, InputError, SchemaMismatch
-from protos.frames import CODECS
+from protos.images import CODECS
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
 

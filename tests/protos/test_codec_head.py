@@ -8,7 +8,7 @@ from test_codec import SCHEMA, encode, make, same
 
 from protos.codec import check_blob, decode_numbers, decode_segment, read_header
 from protos.errors import CorruptData, SchemaMismatch
-from protos.frames import CODECS
+from protos.images import CODECS
 from protos.prefix import read_prefix
 
 pytestmark = pytest.mark.parametrize("codec", CODECS)

@@ -1,8 +1,8 @@
 """A cluster as its services describe it, with what a test wants to be different."""
 
-from services.cluster import Reading, Watcher, WeightsReading
+from services.monitor import Reading, Watcher, WeightsReading
 from services.replay.presence import Presence
-from services.replay.server_stats import BufferStats, ServerStats
+from services.replay.server.stats import BufferStats, ServerStats
 
 GB = 10**9
 

@@ -14,9 +14,9 @@ from protos.prefix import PREFIX_BYTES, pack_prefix, read_prefix
 from protos.schema import Observation, Schema, Segment
 from services.replay import ReplaySettings
 from services.replay.connection import Keys, connect
-from services.replay.episodes import Piece
-from services.replay.frame_store import FrameStore, Places, View
-from services.replay.wire import SlotReader
+from services.replay.read.episodes import Piece
+from services.replay.read.frame_store import FrameStore, Places, View
+from services.replay.read.wire import SlotReader
 
 SCHEMA = Schema(side_px=48, wrist_px=32)
 ROW_BYTES = (48**2 + 32**2) * 3

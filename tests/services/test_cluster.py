@@ -14,10 +14,10 @@ from service_process import ServiceProcess, run_to_exit
 from protos.errors import InputError
 from protos.settings import save_settings
 from protos.status import StatusFile
-from services.cluster import ClusterSettings, Problem, WeightsReading, alarms, rates_between, read_cluster, samples
-from services.cluster.addresses import Addresses, of_run, overlaid
-from services.cluster.metrics import process_samples
-from services.credentials import Credentials
+from services.monitor import ClusterSettings, Problem, WeightsReading, alarms, rates_between, read_cluster, samples
+from services.monitor.addresses import Addresses, of_run, overlaid
+from services.monitor.metrics import process_samples
+from services.net.credentials import Credentials
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, shard_of
 from services.telemetry import start_metrics_server
 
@@ -235,6 +235,6 @@ def test_a_run_names_its_services_in_its_settings_files(tmp_path):
     ],
 )
 def test_a_page_with_wrong_addresses_is_refused_in_one_line(arguments, words):
-    code, said = run_to_exit("services.cluster", *arguments)
+    code, said = run_to_exit("services.monitor", *arguments)
     assert (code, said.count("\n")) == (2, 1)
     assert words in said

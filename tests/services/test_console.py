@@ -15,9 +15,9 @@ from test_guide_schedule import SCAN, SPACE
 from protos.errors import InputError
 from protos.settings import save_settings
 from protos.status import StatusFile
-from services.cluster import ClusterSettings
-from services.console import ConsoleServer, Sources, collect
 from services.guide import GuideClient, GuideSettings
+from services.monitor import ClusterSettings
+from services.monitor.console import ConsoleServer, Sources, collect
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, shard_of
 
 

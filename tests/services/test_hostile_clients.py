@@ -20,10 +20,10 @@ from protos import guide_pb2 as pb
 from protos.errors import InputError, TwinRLError, Unreachable
 from protos.guide_pb2_grpc import GuideStub
 from protos.settings import save_settings
-from services.certificates import make_certificates
-from services.credentials import Credentials
 from services.guide import GuideClient, GuideSettings
-from services.transport import MAX_MESSAGE_BYTES, open_channel
+from services.net.certificates import make_certificates
+from services.net.credentials import Credentials
+from services.net.transport import MAX_MESSAGE_BYTES, open_channel
 from services.weights import WeightPublisher, WeightSubscriber
 
 PATIENCE_S = 60.0

@@ -11,7 +11,7 @@ from replay_samples import SCHEMA, cut, make_segment
 
 from protos.schema import Outcome, Segment
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter
-from services.replay.returns import monte_carlo, n_step
+from services.replay.read.returns import monte_carlo, n_step
 
 ENDS = [Outcome.SUCCESS, Outcome.FAILURE, Outcome.TIMEOUT]
 

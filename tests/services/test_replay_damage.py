@@ -19,8 +19,8 @@ from protos.codec import encode_segment, read_header
 from protos.errors import InputError, SchemaMismatch
 from protos.prefix import PREFIX_BYTES, pack_prefix
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
-from services.replay.spool import Spool
-from services.replay.spool_file import read_blob, record_prefix
+from services.replay.write.spool import Spool
+from services.replay.write.spool_file import read_blob, record_prefix
 
 LIMIT = 1 << 30
 
@@ -75,7 +75,7 @@ def test_a_flip_in_the_middle_sets_the_rest_aside(tmp_path, caplog):
 
 
 def test_later_files_of_the_same_life_survive(tmp_path, monkeypatch):
-    monkeypatch.setattr("services.replay.spool.FILE_BYTES", SIZE * 3 // 2)
+    monkeypatch.setattr("services.replay.write.spool.FILE_BYTES", SIZE * 3 // 2)
     spool = spool_in(tmp_path, "first")
     for seq in range(3):
         spool.append(blob(seq), read_header(blob(seq)), ("twin",))
@@ -214,7 +214,7 @@ def test_what_is_whole_reaches_the_replay(tmp_path):
 
 
 def test_a_spool_that_is_read_back_from_disk_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("services.replay.spool.RECENT_BYTES", SIZE * 2)
+    monkeypatch.setattr("services.replay.write.spool.RECENT_BYTES", SIZE * 2)
     spool = spool_in(tmp_path, "first")
     for seq in range(5):
         spool.append(blob(seq), read_header(blob(seq)), ("twin", "human"))

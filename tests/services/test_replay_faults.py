@@ -117,7 +117,7 @@ class TestUnreachable:
             os.kill(server.pid, signal.SIGCONT)
 
     def test_a_writer_goes_on_and_says_it_once(self, caplog, monkeypatch):
-        monkeypatch.setattr("services.replay.writer.CLOSE_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("services.replay.write.writer.CLOSE_TIMEOUT_S", 0.05)
         settings = ReplaySettings(urls=("unix:///nowhere/valkey.sock",))
         with ReplayWriter(settings, SCHEMA, actor="arm", spool=None) as writer:
             writer.add(make_segment(np.random.default_rng(0)), ("twin",))

@@ -9,9 +9,9 @@ import pytest
 from frame_samples import SCHEMA, Shard, Sink, fill, make_episode, sink_maker
 
 from protos.errors import InputError
-from protos.frames import CODECS
+from protos.images import CODECS
 from services.replay import EmbeddedServer
-from services.replay.frame_store import FrameStore
+from services.replay.read.frame_store import FrameStore
 
 CAPACITY = 400
 

@@ -8,14 +8,14 @@ from frame_samples import KEYS, SCHEMA, Shard, Sink, damaged, encode, fill, head
 from replay_peers import Line
 
 from protos.errors import CorruptData, Unreachable
-from protos.frames import CODECS
+from protos.images import CODECS
 from protos.schema import Schema
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from services.replay.connection import connect
-from services.replay.frame_demand import FrameDemand
-from services.replay.frame_store import FrameStore
-from services.replay.tail import Tail
-from services.replay.wire import SlotReader
+from services.replay.read.frame_demand import FrameDemand
+from services.replay.read.frame_store import FrameStore
+from services.replay.read.tail import Tail
+from services.replay.read.wire import SlotReader
 
 CAPACITY = 400
 

@@ -106,7 +106,7 @@ class TestRoomInTheSpool:
         assert names_held(settings) == {("arm", "life", i): 1 for i in range(int(total))}
 
     def test_it_ends_when_told(self, server, monkeypatch):
-        monkeypatch.setattr("services.replay.writer.CLOSE_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("services.replay.write.writer.CLOSE_TIMEOUT_S", 0.05)
         settings = ReplaySettings(urls=(server.url,), spool_bytes=MEBIBYTE // 4)
         server.stop()
         with ReplayWriter(settings, SCHEMA, actor="arm", spool=None) as writer:

@@ -14,9 +14,10 @@ from replay_samples import SCHEMA, make_segment, send, wait_until
 
 from protos.errors import InputError, SchemaMismatch, Unreachable
 from protos.schema import Schema
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, presence, server_stats
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, presence
 from services.replay.connection import connect, reaching
 from services.replay.handshake import greet
+from services.replay.server import stats as server_stats
 
 OTHER = Schema(side_px=32, wrist_px=16)
 

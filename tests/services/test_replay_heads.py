@@ -10,15 +10,15 @@ import redis
 from replay_samples import SCHEMA, cut, make_segment, read_all, reader_of, send, wait_until
 
 from protos.codec import decode_segment, encode_segment
-from protos.frames import decode_images
+from protos.images import decode_images
 from protos.prefix import read_prefix
 from protos.schema import Outcome, Segment
 from services.replay import EmbeddedServer, ReplaySettings
-from services.replay.assembler import Assembler
 from services.replay.connection import Keys, connect
-from services.replay.episodes import Piece
-from services.replay.frame_demand import FrameDemand
-from services.replay.tail import Tail
+from services.replay.read.assembler import Assembler
+from services.replay.read.episodes import Piece
+from services.replay.read.frame_demand import FrameDemand
+from services.replay.read.tail import Tail
 
 names = count()
 HEADS = FrameDemand(always=False, recompute=False)

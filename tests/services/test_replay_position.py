@@ -13,7 +13,7 @@ from replay_samples import SCHEMA, cut, make_segment, read_all, reader_of, send,
 from protos.errors import CorruptData
 from protos.schema import Outcome
 from services.replay import EmbeddedServer, Patience, Position, ReplaySettings, ReplayWriter
-from services.replay.strategies import Cells, Priority, Uniform
+from services.replay.read.strategies import Cells, Priority, Uniform
 
 names = count()
 

@@ -18,8 +18,8 @@ from replay_samples import cut, make_segment, read_all, reader_of, send, wait_un
 from protos.errors import Unreachable
 from services.replay import EmbeddedServer, Patience, ReplayReader, ReplaySettings, delete_buffer, shard_of
 from services.replay.connection import Keys
-from services.replay.strategies import Priority
-from services.replay.tail import Tail
+from services.replay.read.strategies import Priority
+from services.replay.read.tail import Tail
 
 names = count()
 

@@ -7,7 +7,7 @@ import pytest
 from replay_samples import wait_until
 
 from protos.errors import InputError, Unreachable
-from services.replay.prefetch import Prefetcher
+from services.replay.read.prefetch import Prefetcher
 
 
 class Source:

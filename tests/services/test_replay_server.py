@@ -16,9 +16,10 @@ import redis
 from replay_samples import make_segment, send, wait_until
 
 from protos.errors import InputError, Unreachable
-from services.replay import EmbeddedServer, ReplaySettings, server_stats, totals
+from services.replay import EmbeddedServer, ReplaySettings, totals
 from services.replay.__main__ import metrics_page
-from services.replay.server_config import memory_for
+from services.replay.server import stats as server_stats
+from services.replay.server.config import memory_for
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ class TestEmbeddedServer:
         assert "noeviction" in str(policy)
 
     def test_a_directory_has_one_server(self, server, monkeypatch):
-        monkeypatch.setattr("services.replay.server.LOCK_TIMEOUT_S", 0.1)
+        monkeypatch.setattr("services.replay.server.server.LOCK_TIMEOUT_S", 0.1)
         with pytest.raises(InputError, match="served by another process"):
             EmbeddedServer(server.directory).start()
         assert server.running()

@@ -18,7 +18,7 @@ from protos.errors import InputError, Unreachable
 from protos.schema import Segment
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, shard_of, totals
 from services.replay.scripts import run_script
-from services.replay.server_config import memory_for
+from services.replay.server.config import memory_for
 
 
 @pytest.fixture

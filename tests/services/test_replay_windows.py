@@ -17,9 +17,9 @@ from protos.errors import InputError, Unreachable
 from protos.prefix import read_prefix
 from protos.schema import Outcome, Segment, Source
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
-from services.replay.batch import SOURCES
-from services.replay.prefetch import Prefetcher
-from services.replay.strategies import Cells, Priority
+from services.replay.read.batch import SOURCES
+from services.replay.read.prefetch import Prefetcher
+from services.replay.read.strategies import Cells, Priority
 
 names = count()
 PICTURES = ("side", "wrist")

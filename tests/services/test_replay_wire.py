@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from replay_peers import Line, Listener, Script
 
 from protos.errors import InputError, Unreachable
-from services.certificates import make_certificates
-from services.credentials import Credentials
+from services.net.certificates import make_certificates
+from services.net.credentials import Credentials
 from services.replay import EmbeddedServer, ReplaySettings
 from services.replay.connection import Keys, connect
-from services.replay.resp import Answers
-from services.replay.wire import WINDOW_BYTES, WINDOW_REQUESTS, Request, SlotReader
+from services.replay.read.resp import Answers
+from services.replay.read.wire import WINDOW_BYTES, WINDOW_REQUESTS, Request, SlotReader
 
 KEYS = Keys("twinrl", "twin")
 

@@ -12,14 +12,14 @@ from service_process import ServiceProcess, run_to_exit, until
 from protos import weights_pb2 as pb
 from protos.errors import InputError, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
-from services.credentials import Credentials
+from services.net.credentials import Credentials
 from services.weights import Limits, WeightPublisher, WeightSubscriber
 from services.weights.chunks import split
 
 PATIENCE_S = 60
 FOLLOWER = """
 import sys
-from services.credentials import Credentials
+from services.net.credentials import Credentials
 from services.weights import WeightSubscriber
 subscriber, version = WeightSubscriber(sys.argv[1], name="follower"), 0
 while True:

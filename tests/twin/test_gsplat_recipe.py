@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
+from benchmarks.scan import gpu as scan_gpu
+from benchmarks.scan.gsplat_recipe import Recipe, scene_size, ssim, train_by
 from twin.scan.report import draw
-from twinrl.bench import scan_gpu
-from twinrl.bench.gsplat_recipe import Recipe, scene_size, ssim, train_by
 
 torch = pytest.importorskip("torch")
 gsplat = pytest.importorskip("gsplat")

@@ -9,12 +9,12 @@ import pytest
 from protos.errors import InputError, SceneError
 from twin import robots, tasks
 from twin.kinematics import Kinematics
-from twin.model import build_model
+from twin.physics.model import build_model
 from twin.randomize import DOMAINS
 from twin.robots import FINGERS, Transform
 from twin.rotations import TOOL_DOWN, matrix_from_quaternion
 from twin.scene import Scene
-from twin.trials import trials
+from twin.tasks.trials import trials
 
 
 def built(robot):

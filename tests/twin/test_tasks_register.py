@@ -15,7 +15,7 @@ from protos.schema import Schema
 from twin import tasks
 from twin.gym import GymTwin
 from twin.randomize import DEMONSTRATION_DISTURBANCE, DOMAINS
-from twin.trials import trials
+from twin.tasks.trials import trials
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "place_on_pedestal.py"

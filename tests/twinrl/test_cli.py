@@ -90,7 +90,7 @@ def test_a_measurement_is_printed_and_written(tmp_path, monkeypatch, capsys):
         seconds: float = 5.0
 
     fake = types.SimpleNamespace(ReplayBench=ReplayBench, run=lambda settings: f"| seconds |\n| {settings.seconds} |")
-    monkeypatch.setitem(sys.modules, "twinrl.bench.replay", fake)
+    monkeypatch.setitem(sys.modules, "benchmarks.replay.run", fake)
     out = tmp_path / "deep" / "replay.md"
     assert bench.main(["replay", "--seconds", "0.5", "--out", str(out)]) == 0
     assert capsys.readouterr().out == out.read_text() == "| seconds |\n| 0.5 |\n"

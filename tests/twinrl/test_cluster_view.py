@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from services.cluster import Rates, rates_between
+from services.monitor import Rates, rates_between
 from twinrl.cluster import render
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "services"))

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from services.credentials import Credentials
-from services.replay.server import EmbeddedServer
-from services.transport import free_port
+from services.net.credentials import Credentials
+from services.net.transport import free_port
+from services.replay.server.server import EmbeddedServer
 from twinrl.commands import doctor
-from twinrl.preflight import ROLES, Finding, Result, machine, neighbours
-from twinrl.preflight.checks import MACHINE_CHECKS, PROBE_CHECKS, chosen
-from twinrl.preflight.children import run_probe, run_probes
-from twinrl.preflight.probes import PROBES
+from twinrl.doctor import ROLES, Finding, Result, machine, neighbours
+from twinrl.doctor.checks import MACHINE_CHECKS, PROBE_CHECKS, chosen
+from twinrl.doctor.children import run_probe, run_probes
+from twinrl.doctor.probes import PROBES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,7 +98,7 @@ def test_the_robots_computer_needs_neither_ray_nor_a_twin():
 
 
 def test_the_doctor_itself_loads_nothing_that_it_examines():
-    code = "import sys, twinrl.commands.doctor, twinrl.preflight.machine as m; m.clock(); print(*sys.modules)"
+    code = "import sys, twinrl.commands.doctor, twinrl.doctor.machine as m; m.clock(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not {"mujoco", "numba", "torch", "ray", "gsplat", "pycolmap", "rtde_control"} & set(done.stdout.split())
 

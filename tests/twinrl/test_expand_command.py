@@ -15,8 +15,8 @@ from services.replay import EmbeddedServer, ReplaySettings, totals
 from twin.rotations import TOOL_DOWN_VECTOR
 from twin.scene import synthetic_scene
 from twinrl.commands import expand
-from twinrl.settings import RunSettings
-from twinrl.stored_replay import twin_of
+from twinrl.run.settings import RunSettings
+from twinrl.run.stored_replay import twin_of
 
 SMALL = Schema(side_px=16, wrist_px=16)
 

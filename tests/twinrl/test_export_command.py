@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from learner.datasets import open_dataset
-from learner.datasets.lerobot_writer import LeRobotWriter
+from learner.datasets.lerobot.writer import LeRobotWriter
 from protos.errors import InputError, Unreachable
 from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from twinrl.commands import export
-from twinrl.settings import RunSettings
+from twinrl.run.settings import RunSettings
 
 SCHEMA = Schema(side_px=32, wrist_px=16)
 STEPS = 6
@@ -206,7 +206,7 @@ def test_a_run_without_a_kept_replay_is_told(tmp_path):
 FAKE = """
 import numpy as np
 from pathlib import Path
-from learner.datasets.lerobot import LeRobotDataset as Ours, stored_schema
+from learner.datasets.lerobot.reader import LeRobotDataset as Ours, stored_schema
 
 class Array(np.ndarray):
     def numpy(self):

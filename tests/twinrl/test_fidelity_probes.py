@@ -24,7 +24,7 @@ from twinrl.expansion import episode_of
 from twinrl.fidelity.measure import motions_of_recorded, of_domains, pictures_of_recorded
 from twinrl.fidelity.probes import World, before_grasp, pulses, recorded_situations, situations
 from twinrl.report import write_report
-from twinrl.settings import RunSettings
+from twinrl.run.settings import RunSettings
 
 SMALL = Schema(side_px=32, wrist_px=32)
 TASK = tasks.get("pick_and_place")

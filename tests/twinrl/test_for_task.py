@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learner.labels import LabelSettings, hindsight_labels, object_path
+from benchmarks.learning.run import LearningBench, plan
+from learner.sft.labels import LabelSettings, hindsight_labels, object_path
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Schema
@@ -14,9 +15,8 @@ from twin.env import VectorTwin
 from twin.randomize import DOMAINS
 from twin.rotations import TOOL_DOWN, yaw_of
 from twin.scene import synthetic_scene
-from twinrl.bench.learning import LearningBench, plan
-from twinrl.for_task import exploration, labels_for, policy_for
-from twinrl.settings import RunSettings
+from twinrl.run.for_task import exploration, labels_for, policy_for
+from twinrl.run.settings import RunSettings
 
 
 def test_a_tool_that_does_not_turn_gets_the_tiny_policy():
@@ -112,7 +112,7 @@ def record(task, region):
     twin.reset(0, start)
     proprio, action, truth, tool = [], [], [], []
     for _ in range(task.max_steps):
-        state = twin.state()
+        state = twin.physics.state()
         truth.append([*state.bodies[body][0] + [0, 0, task.hold.height_m], yaw_of(state.rotations[body][0])])
         tool.append([*state.tool[0], yaw_of(state.tool_rotation[0] @ TOOL_DOWN.T)])
         proprio.append(twin.observe().proprio[0])

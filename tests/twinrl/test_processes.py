@@ -13,8 +13,8 @@ import pytest
 
 from protos.errors import TwinRLError, Unreachable
 from protos.status import read_status
-from services.transport import free_port
-from twinrl.processes import Child, Supervisor, log_tail, python_module
+from services.net.transport import free_port
+from twinrl.run.supervisor import Child, Supervisor, log_tail, python_module
 
 SLEEPER = "import time; print('here', flush=True); time.sleep(600)"
 STUBBORN = (
@@ -165,8 +165,8 @@ def test_children_learn_where_their_status_file_is(supervisor):
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from services.transport import free_port
-from twinrl.processes import Child, Supervisor
+from services.net.transport import free_port
+from twinrl.run.supervisor import Child, Supervisor
 sleep = "import time; time.sleep(600)"
 grandchild = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}]); {sleep}"
 supervisor = Supervisor(Path(sys.argv[1]))

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from twinrl.progress import Progress, duration, rate
+from twinrl.run.progress import Progress, duration, rate
 
 
 def plain():

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from protos.errors import InputError
 from protos.status import StatusFile, read_status
-from twinrl.processes import Child, Supervisor
+from twinrl.run.supervisor import Child, Supervisor
 from twinrl.status import read_run, status
 
 WORKER = """

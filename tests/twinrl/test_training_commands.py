@@ -14,7 +14,7 @@ import pytest
 
 from learner.datasets.episode import ActionScale
 from learner.settings import SftSettings
-from learner.train_settings import twinrl_train
+from learner.sft.train_settings import twinrl_train
 from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.model import Policy
 from policy.octo.settings import OctoSettings

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import mujoco
 import numpy as np
 
-from twin.model import build_model
+from twin.physics.model import build_model
 from twin.randomize import Domain
 from twin.robots.base import FINGERS, Robot
 from twin.rotations import F64, quaternion_from_matrix

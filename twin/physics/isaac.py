@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from protos.errors import InputError
 from twin.kinematics import Kinematics
-from twin.model import build_model
 from twin.physics.interface import Pose
 from twin.physics.isaac_world import ROBOT, SENSED, build
+from twin.physics.model import build_model
 from twin.physics.urdf import subtree
 from twin.randomize import Domain
 from twin.robots.base import FINGERS, Robot

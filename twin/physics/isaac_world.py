@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import InputError
-from twin.model import TIMESTEP_S
+from twin.physics.model import TIMESTEP_S
 from twin.physics.urdf import colliding_geoms, subtree, write_urdf
 from twin.robots.base import FINGERS, Robot
 from twin.tasks.base import Task

@@ -12,8 +12,8 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from twin.kinematics import Kinematics
-from twin.model import build_model
 from twin.physics.interface import Pose
+from twin.physics.model import build_model
 from twin.randomize import Domain
 from twin.robots.base import FINGERS, Robot
 from twin.rotations import F64, about_z, quaternion_from_matrix, yaw_of

@@ -12,10 +12,10 @@ import numpy as np
 
 from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
-from twin import expert
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
 from twin.rotations import F64
+from twin.tasks import expert
 from twin.tasks.base import TOOL, Hold, Task, TaskState
 
 ERASER, BOARD = "eraser", "board"

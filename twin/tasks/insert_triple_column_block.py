@@ -11,10 +11,9 @@ import numpy as np
 
 from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
-from twin import expert
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
-from twin.tasks import shapes
+from twin.tasks import expert, shapes
 from twin.tasks.base import TOOL, Hold, Task, TaskState
 
 BLOCK, BOARD = "block", "board"

@@ -7,9 +7,9 @@ import numpy as np
 
 from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
-from twin import expert
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
+from twin.tasks import expert
 from twin.tasks.base import TOOL, Hold, Task, TaskState
 
 CUBE, TARGET = "cube", "target"

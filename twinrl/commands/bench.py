@@ -1,4 +1,7 @@
-"""`twinrl bench replay|weights|faults|joins|policy|learner|learning|twin`: measures, and prints tables as markdown."""
+"""`twinrl bench NAME` measures this machine and prints tables as markdown.
+
+The benchmarks lie in `benchmarks/` of a checkout, beside the packages. A wheel does not hold them.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -9,9 +12,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from protos.errors import InputError
 from twinrl.cli import choose
 
-BENCHES = {
+CHECKOUT = Path(__file__).resolve().parents[2]
+BENCHMARKS = {
     "replay": "ingest and delivered batches, beside other replays on the same data",
     "weights": "a new version to many subscribers, and what publishing costs the learner",
     "faults": "servers and actors killed under load: what is lost, what comes twice",
@@ -21,15 +26,20 @@ BENCHES = {
     "learning": "does it learn: SFT and twin RL over seeds, with and without parts of the RL stage",
     "twin": "twin steps by stage and beside other simulators; fleets of twin actors, some of them killed",
 }
+MODULES = {name: f"benchmarks.{name}.run" for name in BENCHMARKS} | {"joins": "benchmarks.weights.joins"}
 
 
 def main(arguments: Sequence[str]) -> int:
     name = choose(
-        arguments, BENCHES, prog="twinrl bench", about="Measure services, policy and learning on this machine."
+        arguments, BENCHMARKS, prog="twinrl bench", about="Measure services, policy and learning on this machine."
     )
     if name is None:
         return 0
-    module = import_module(f"twinrl.bench.{name}")
+    if not (CHECKOUT / "benchmarks").is_dir():
+        raise InputError(
+            f"benchmarks are not installed beside {CHECKOUT}: clone the repository and run `twinrl bench {name}` there"
+        )
+    module = import_module(MODULES[name])
     command = tyro.cli(
         _with_out(getattr(module, f"{name.capitalize()}Bench")), args=arguments[1:], prog=f"twinrl bench {name}"
     )
@@ -42,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _with_out(kind: Any) -> Any:
-    """The settings of a measurement and, beside them, the file that receives its tables."""
+    """The settings of a benchmark and, beside them, the file that receives its tables."""
     settings = Annotated[kind, tyro.conf.arg(name="")]
     out = Annotated[Path | None, tyro.conf.arg(help="File that receives the tables too.")]
     return make_dataclass(

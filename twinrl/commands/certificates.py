@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from protos.errors import InputError
-from services.certificates import make_certificates
+from services.net.certificates import make_certificates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from twinrl.run import run
-from twinrl.settings import RunSettings
+from twinrl.run.run import run
+from twinrl.run.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)

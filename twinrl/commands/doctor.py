@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from twinrl.preflight import Asked, Result, examine
+from twinrl.doctor import Asked, Result, examine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,17 +17,17 @@ import tyro
 
 from actors.sim.settings import ExpansionPlan, TwinWorld
 from learner.datasets.export import Choice, Format, chosen
-from learner.datasets.lerobot_layout import Pictures
-from protos.durable import write_durably
+from learner.datasets.lerobot.layout import Pictures
 from protos.errors import InputError
+from protos.files import write_durably
 from protos.schema import Outcome, Segment, Source
-from services.cluster.addresses import Addresses
+from services.monitor.addresses import Addresses
 from twin import tasks
 from twin.expand import Coverage, ExpansionSettings
 from twinrl.expansion import Destination
 from twinrl.export_origin import Opened, Origin, open_origin
-from twinrl.progress import Progress
-from twinrl.stored_replay import twin_of
+from twinrl.run.progress import Progress
+from twinrl.run.stored_replay import twin_of
 
 PAPER = {"A": 60, "B": 30}
 """What the paper adds to 30 demonstrations of a person."""

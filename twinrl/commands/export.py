@@ -20,11 +20,11 @@ import tyro
 from learner.datasets.episode import RecordedEpisode
 from learner.datasets.expected import ExpectedArrays
 from learner.datasets.export import Choice, Format, Tally, chosen, copy, make_writer
-from learner.datasets.lerobot_layout import Pictures
+from learner.datasets.lerobot.layout import Pictures
 from protos.errors import InputError
 from protos.schema import Outcome, Source
 from twinrl.export_origin import Opened, Origin, open_origin
-from twinrl.progress import Progress
+from twinrl.run.progress import Progress
 
 INTERRUPTED = 130
 

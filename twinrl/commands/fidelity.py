@@ -22,8 +22,8 @@ from twinrl.fidelity.measure import Fidelity, of_domains, of_success
 from twinrl.fidelity.probes import World
 from twinrl.fidelity.verdict import rows
 from twinrl.report.inputs import Episode
-from twinrl.runfiles import read_lines
-from twinrl.stored_replay import is_run, replay_of, run_settings
+from twinrl.run.files import read_lines
+from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
 
 @dataclass(frozen=True, kw_only=True)

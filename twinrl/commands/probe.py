@@ -19,8 +19,8 @@ from actors.sim.settings import ProbeSettings, TwinWorld
 from protos.errors import InputError
 from protos.schema import Outcome, Schema
 from protos.status import StatusFile
-from twinrl.progress import Progress
-from twinrl.stored_replay import twin_of
+from twinrl.run.progress import Progress
+from twinrl.run.stored_replay import twin_of
 
 if TYPE_CHECKING:
     from actors.sim.probe import Findings

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from twin.scan import ScanSettings
-from twinrl.scan import ScanJob, run_scan, summary
+from twinrl.run.scan import ScanJob, run_scan, summary
 
 
 @dataclass(frozen=True, kw_only=True)

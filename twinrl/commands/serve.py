@@ -9,7 +9,7 @@ from importlib import import_module
 
 from twinrl.cli import choose
 
-MODULES = {"replay": "replay", "weights": "weights", "guide": "guide", "metrics": "cluster"}
+MODULES = {"replay": "replay", "weights": "weights", "guide": "guide", "metrics": "monitor"}
 SERVICES = {
     "replay": "an embedded Valkey: transitions of all actors, a ring per buffer, on disk",
     "weights": "the newest weights of the policy, to everyone who acts",

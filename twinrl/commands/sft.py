@@ -12,15 +12,15 @@ from tyro.conf import Suppress
 from learner.datasets.episode import ActionScale
 from learner.recipes import Recipe, with_train_recipe
 from learner.settings import SftSettings
-from learner.starting import starting_settings
+from learner.sft.starting import starting_settings
 from policy.checkpoint import policy_settings
 from policy.presets import preset
 from policy.settings import PolicySettings
 from policy.transfer import described
 from protos.errors import InputError
 from protos.schema import Schema
-from services.cluster.addresses import Addresses
-from services.credentials import Credentials
+from services.monitor.addresses import Addresses
+from services.net.credentials import Credentials
 from services.replay import ReplaySettings
 from twinrl import training
 

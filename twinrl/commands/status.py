@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from protos.errors import InputError
-from services.cluster import ClusterSettings, Reading, rates_between, read_cluster
-from services.cluster.addresses import Addresses, of_run, overlaid
+from services.monitor import ClusterSettings, Reading, rates_between, read_cluster
+from services.monitor.addresses import Addresses, of_run, overlaid
 from twinrl import cluster, status
 
 FILE_CELLS = 120

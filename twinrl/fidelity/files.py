@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from learner.datasets.export import replay_episodes
-from protos.durable import write_durably
 from protos.errors import InputError
+from protos.files import write_durably
 from protos.schema import Buffer, Schema, Source
 from services.replay import Episode, ReplaySettings
 from twin import tasks

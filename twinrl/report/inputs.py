@@ -7,7 +7,7 @@ from typing import Any
 
 from protos.errors import InputError
 from twinrl.report.statistics import Rate
-from twinrl.runfiles import read_lines, read_object
+from twinrl.run.files import read_lines, read_object
 
 EVALUATIONS = {
     "sft_a_twin": ("SFT on demonstrations in A only", "twin"),

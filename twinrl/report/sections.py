@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from twinrl.progress import duration
 from twinrl.report.inputs import EVALUATIONS, Episode, RunFiles, rates_by_region
 from twinrl.report.statistics import Rate
+from twinrl.run.progress import duration
 
 NO_BREAK = "\u00a0"
 PACKAGES = ("twinrl", "torch", "ray", "mujoco", "numpy", "numba", "pycolmap", "ur-rtde")

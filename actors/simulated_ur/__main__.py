@@ -1,0 +1,62 @@
+"""`python -m actors.simulated_ur --settings standin.json`: the stand-in for an arm, until SIGTERM or Ctrl-C."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from actors.simulated_ur.settings import StandinSettings
+from protos.errors import TwinRLError
+from protos.settings import load_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Run a simulated UR5e with MuJoCo physics behind the ports of a real controller."""
+
+    settings: Path
+    """JSON file of StandinSettings."""
+
+
+def main() -> int:
+    arguments = tyro.cli(Arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(_run(load_settings(StandinSettings, arguments.settings)))
+    except TwinRLError as error:
+        sys.stderr.write(f"twinrl: {error}\n")
+        return 2
+    return 0
+
+
+async def _run(settings: StandinSettings) -> None:
+    from actors.simulated_ur.controller import Controller
+    from actors.simulated_ur.server import serve
+    from actors.simulated_ur.world import host_world
+
+    hosted = host_world(settings)
+    domain = hosted.domain
+    controller = Controller(
+        hosted.world,
+        fast=settings.fast,
+        robot=hosted.robot,
+        latency_steps=domain.latency_steps,
+        gain=domain.gain,
+        seed=settings.seed,
+    )
+    listening = asyncio.ensure_future(
+        serve(controller, host=settings.host, bench_port=settings.bench_port, objects=hosted.objects)
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, listening.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await listening
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What the controller needs of the physics behind it; `twin.world.ArmWorld` is one.
+
+All quantities are those of one arm, in its base frame; see `protos.schema` for units.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.simulated_ur.kinematics import ControllerKinematics
+from actors.simulated_ur.settings import StandinSettings
+from protos.errors import InputError
+from protos.schema import U8, Configuration
+from twin import tasks
+from twin.randomize import DOMAINS, Domain
+from twin.robots import Robot
+from twin.robots.ur5e import UR5E
+from twin.scene import Scene
+
+F64 = NDArray[np.float64]
+
+
+class World(Protocol):
+    """One arm over a table, moved in small slices of time."""
+
+    @property
+    def joints(self) -> F64: ...
+    @property
+    def joint_velocities(self) -> F64: ...
+    @property
+    def wrench(self) -> F64: ...
+    @property
+    def opening(self) -> float: ...
+
+    def set_joint_targets(self, q: F64) -> None: ...
+    def set_gripper(self, opening: float) -> None: ...
+    def advance(self, seconds: float) -> None: ...
+    def place(self, configuration: Configuration) -> None: ...
+    def object_pose(self, name: str) -> tuple[float, float, float, float]: ...
+    def success(self) -> bool: ...
+    def render(self) -> tuple[U8, U8]: ...
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A world and what the controller has to know of its domain and task."""
+
+    world: World
+    robot: Robot
+    domain: Domain
+    objects: Sequence[str]
+
+
+def host_world(settings: StandinSettings) -> Hosted:
+    """The MuJoCo world of the stand-in's scene, task and domain. Raises InputError for names that do not exist."""
+    from twin.world import ArmWorld
+
+    if settings.domain not in DOMAINS:
+        raise InputError(f"domain {settings.domain!r}: choose one of {', '.join(DOMAINS)}")
+    domain, task, scene = DOMAINS[settings.domain], tasks.get(settings.task), Scene.load(settings.scene)
+    if scene.robot.name != UR5E.name:
+        raise InputError(f"robot {scene.robot.name!r} of {settings.scene}: the stand-in simulates a {UR5E.name}")
+    world = ArmWorld(scene, task, domain, schema=settings.schema)
+    world.render()  # compiles before anybody waits for an answer
+    kinematics = ControllerKinematics(scene.robot)
+    kinematics.joints_for(kinematics.pose_of(world.joints), near=world.joints)
+    return Hosted(world, scene.robot, domain, task.bodies)

@@ -1,0 +1,1 @@
+"""`twinrl bench learner` measures the time and memory of updates."""

@@ -1,0 +1,1 @@
+"""`twinrl bench learning` trains over seeds and measures success."""

@@ -1,0 +1,1 @@
+"""`twinrl bench policy` measures forward passes of the policy."""

@@ -1,0 +1,1 @@
+"""`twinrl bench replay` measures ingest and delivered batches of the replay."""

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.scan.gpu` compares a scan with gsplat's own training recipe."""

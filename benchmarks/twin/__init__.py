@@ -1,0 +1,1 @@
+"""`twinrl bench twin` measures twin steps, rendering and fleets of twin actors."""

@@ -1,0 +1,1 @@
+"""`twinrl bench weights` and `twinrl bench joins` measure how weights reach actors."""

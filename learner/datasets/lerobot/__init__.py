@@ -1,0 +1,1 @@
+"""This package reads and writes LeRobotDataset v3.0."""

@@ -1,0 +1,1 @@
+"""This package reads the pickles that the authors of TwinRL released, without executing them."""

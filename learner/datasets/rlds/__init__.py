@@ -1,0 +1,1 @@
+"""This package reads and writes RLDS."""

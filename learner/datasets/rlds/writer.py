@@ -1,0 +1,135 @@
+"""Writes episodes as RLDS that tensorflow_datasets opens with `builder_from_directory(folder)`.
+
+    add ─► Example ─► record, synced to disk ─► dataset_info.json, replaced at once
+
+dataset_info.json counts only what is on disk before it. After a crash, what it counts is whole; the file may go on with
+one more whole record, which is then counted, or with a torn one, which is cut off.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.json_files import read_json
+from learner.datasets.rlds.example import decode_example, encode_example
+from learner.datasets.rlds.info import INFO, DatasetInfo, Split, info_json, read_info
+from learner.datasets.rlds.own import MARK, episode_name, features_json, to_features
+from learner.datasets.rlds.tfrecord import framed, read_records
+from protos.errors import CorruptData, InputError, SchemaMismatch
+from protos.files import write_durably
+from protos.schema import Schema
+from protos.settings import to_json
+
+log = logging.getLogger(__name__)
+
+_SPLIT = "train"
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
+"""Without the number of shards, which is not known before the end."""
+_VERSION = "1.0.0"
+_DESCRIPTION = "Episodes recorded by TwinRL. Actions are in [-1, 1]; twinrl.json tells their scale."
+
+
+class RldsWriter:
+    """Appends to a folder; goes on where an earlier writer of the same schema and scale stopped.
+
+    `names` are those of the episodes that are in the folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        schema: Schema,
+        *,
+        action_scale: ActionScale,
+        name: str = "twinrl",
+        shard_bytes: int = 256 << 20,
+    ) -> None:
+        if not name.isidentifier():
+            raise InputError(f"name={name!r}: letters, digits and underscores, as tensorflow_datasets wants it")
+        self._folder, self._schema, self._shard_bytes, self._name = folder, schema, shard_bytes, name
+        self._lengths, self.names = _opened(folder, schema, action_scale, name)
+        self._file = self._shard(len(self._lengths) - 1).open("ab") if self._lengths else None
+        self._save()
+
+    def add(self, episode: RecordedEpisode) -> None:
+        """Appends an episode; it is on disk when this returns. Raises SchemaMismatch for pictures of another size."""
+        self._check(episode)
+        record = framed(encode_example(to_features(episode)))
+        if self._file is None or self._file.tell() + len(record) > self._shard_bytes:
+            self._next_shard()
+        assert self._file is not None
+        self._file.write(record)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._lengths[-1] += 1
+        self.names.add(episode.name)
+        self._save()
+
+    def close(self) -> None:
+        """Nothing is lost without it."""
+        if self._file is not None:
+            self._file.close()
+
+    def _next_shard(self) -> None:
+        if self._file is not None and not self._lengths[-1]:
+            return  # one episode that is larger than a shard should be
+        self.close()
+        self._lengths.append(0)
+        self._file = self._shard(len(self._lengths) - 1).open("wb")
+
+    def _shard(self, index: int) -> Path:
+        return self._folder / f"{self._name}-{_SPLIT}.tfrecord-{index:05d}"
+
+    def _save(self) -> None:
+        size = sum(self._shard(index).stat().st_size for index in range(len(self._lengths)))
+        split = Split(template=_TEMPLATE, lengths=tuple(self._lengths), bytes=size)
+        info = DatasetInfo(name=self._name, version=_VERSION, splits={_SPLIT: split})
+        write_durably(self._folder / INFO, [json.dumps(info_json(info, _DESCRIPTION), indent=2).encode()])
+
+    def _check(self, episode: RecordedEpisode) -> None:
+        seen, steps = episode.observation, len(episode.action)
+        for camera, px in ((seen.side, self._schema.side_px), (seen.wrist, self._schema.wrist_px)):
+            if camera.shape != (steps + 1, px, px, 3):
+                raise SchemaMismatch(
+                    f"{episode.name}: pictures of shape {camera.shape} for {steps} steps, the dataset's are {px} pixels"
+                )
+
+
+def _opened(folder: Path, schema: Schema, scale: ActionScale, name: str) -> tuple[list[int], set[str]]:
+    """Number of records per shard and the episodes' names, after mending; writes what a new folder needs."""
+    mark = {"action_scale": to_json(scale), "schema": to_json(schema)}
+    if not (folder / MARK).is_file():
+        if folder.exists() and any(child.suffix != ".tmp" for child in folder.iterdir()):
+            raise InputError(f"{folder}: not empty, and not a dataset of TwinRL; give a new folder")
+        write_durably(folder / MARK, [json.dumps(mark, indent=2).encode()])
+    if read_json(folder / MARK) != mark:
+        raise SchemaMismatch(f"{folder}: written with another schema or action scale ({MARK}), wanted {mark}")
+    write_durably(folder / "features.json", [json.dumps(features_json(schema), indent=2).encode()])
+    if not (folder / INFO).is_file():
+        return [], set()
+    info = read_info(folder)
+    if info.name != name:
+        raise InputError(f"{folder}: holds the dataset {info.name!r}, not {name!r}")
+    return _mended(info.shards(folder, _SPLIT))
+
+
+def _mended(shards: list[tuple[Path, int]]) -> tuple[list[int], set[str]]:
+    """Number of records of each shard and the episodes' names, after cutting off a torn record at the very end."""
+    lengths, names = [], set[str]()
+    for path, acknowledged in shards:
+        count = end = 0
+        try:
+            for record in read_records(path):
+                names.add(episode_name(decode_example(record.payload)))
+                count, end = count + 1, record.end
+        except CorruptData as error:
+            if count < acknowledged or path != shards[-1][0]:
+                raise
+            log.warning("%s; cut off", error)
+            os.truncate(path, end)
+        if count < acknowledged:
+            raise CorruptData(f"{path}: {count} records; {INFO} promises {acknowledged}")
+        lengths.append(count)
+    return lengths, names

@@ -1,0 +1,1 @@
+"""This package holds the RL update: losses, optimizers, RLlib, the online loop."""

@@ -1,0 +1,232 @@
+"""The online loop: as many updates as the received experience pays for, weights out, an allowance back.
+
+    replay.received ─► updates due = utd × (received − start_after) ─► update ─► every 50: publish
+    replay.allow    ◄─ start_after + updates / utd + slack ◄───────────┘         every 1000: checkpoint
+
+Waits for: transitions (up to `data_timeout_s`). Unblocks: actors held at the allowance.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner.rl import draws
+from learner.rl.update import WARMUP, Metrics, Phase, columns
+from learner.rl.updater import Updater
+from learner.settings import LoopSettings
+from protos.errors import Unreachable
+from protos.schema import Buffer
+from protos.status import StatusFile
+
+log = logging.getLogger(__name__)
+_LOOK_AGAIN_S = 0.02
+_NORMALIZATION_ROWS = 4096
+_NORMALIZATION_PICTURES = 256
+
+
+class Experience(draws.Experience, Protocol):
+    """What the loop needs of the replay reader."""
+
+    def received(self) -> Mapping[Buffer, int]: ...
+    def update_priorities(self, batch: Any, errors: NDArray[np.floating]) -> None: ...
+    def anneal(self, progress: float) -> None: ...
+    def success_rates(self, buffer: Buffer) -> Mapping[int, float]: ...
+    def weigh_cells(self, buffer: Buffer, weights: Mapping[int, float]) -> None: ...
+    def allow(self, buffer: Buffer, total: int) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Counters of a stage; they travel in the checkpoint."""
+
+    base: dict[Buffer, int]
+    """Transitions that each online buffer had received before the stage began."""
+    warmup: int = 0
+    updates: int = 0
+    version: int = -1
+    """Newest weight version published."""
+    normalized: bool = False
+    """Whether the critics have their feature statistics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlets:
+    """Where the loop's results go."""
+
+    publish: Callable[[], int]
+    """Publishes the policy's parts and returns the version."""
+    checkpoint: Callable[[], None]
+    record: Callable[..., None]
+    """Writes one line of metrics: step, total and scalars by keyword."""
+
+
+class OnlineLoop:
+    """Paces one RL stage from warm-up to its budget."""
+
+    def __init__(
+        self,
+        updater: Updater,
+        experience: Experience,
+        settings: LoopSettings,
+        outlets: Outlets,
+        *,
+        progress: Progress,
+        seed: int,
+        language: Tensor | None = None,
+    ) -> None:
+        """`language` (1, L, 768) goes with batches that carry pictures, which are then drawn ahead."""
+        self.updater, self.experience = updater, experience
+        self.settings, self.outlets, self.progress = settings, outlets, progress
+        self._language = language
+        self._draws = draws.Draws(experience, settings, seed=seed, ahead=language is not None)
+        self._recent: list[Metrics] = []
+        self._last_arrival = (time.monotonic(), -1)
+        self._status = StatusFile()
+
+    @property
+    def env_steps(self) -> int:
+        """Transitions received from the online buffers since the stage began."""
+        received = self.experience.received()
+        return max(0, sum(received.get(buffer, 0) - base for buffer, base in self.progress.base.items()))
+
+    @property
+    def total_updates(self) -> int:
+        """Online updates of a whole stage."""
+        return int(self.settings.utd * max(0, self.settings.env_steps - self.settings.start_after))
+
+    def run(self, stop: Callable[[], bool]) -> bool:
+        """Runs until the budget is used up (True) or `stop()` (False)."""
+        try:
+            self._allow()
+            begun = self.progress.warmup or self.progress.updates
+            self._publish(weigh=not begun)  # a resumed reader has the weights of its cells
+            self._warm_up(stop)
+            while not stop():
+                if self.progress.updates >= self.total_updates and self.env_steps >= self.settings.env_steps:
+                    return True
+                if self.progress.updates < self._paid():
+                    self._advance()
+                else:
+                    self._wait()
+            return False
+        finally:
+            self._draws.close()
+
+    def finish(self) -> None:
+        """Publishes the newest weights and writes the last line of metrics."""
+        self._publish()
+        self.write_metrics()
+
+    def _paid(self) -> int:
+        """Online updates that the received transitions pay for."""
+        seen = min(self.env_steps, self.settings.env_steps)
+        return int(self.settings.utd * max(0, seen - self.settings.start_after))
+
+    def _warm_up(self, stop: Callable[[], bool]) -> None:
+        """Fits the critic's normalisation, then trains the critic on demonstrations alone."""
+        if not self.progress.normalized:
+            rows = _NORMALIZATION_ROWS if self._language is None else _NORMALIZATION_PICTURES
+            self.updater.fit_normalization(self._columns(self._draws.sample(rows, "normalization")))
+            self.progress.normalized = True
+        while self.progress.warmup < self.settings.warmup_updates and not stop():
+            batch = self._draws.warmup(self.progress.warmup)
+            self._note(self._update(batch, WARMUP), "warmup_")
+            self.progress.warmup += 1
+            self._status.write(doing="critic warm-up", updates=self.progress.warmup)
+            if self.progress.warmup % self.settings.checkpoint_every == 0:
+                self._checkpoint()
+
+    def _advance(self) -> None:
+        """One online update, and what is due after it."""
+        phase = Phase(progress=self.progress.updates / max(1, self.total_updates))
+        if self.settings.drawn_by("priority"):
+            self.experience.anneal(phase.progress)
+        batch = self._draws.online(self.progress.updates)
+        metrics = self._update(batch, phase) | self._ages(batch)
+        self.progress.updates += 1
+        self._note(metrics)
+        self._allow()
+        self._status.write(doing="online RL", updates=self.progress.updates, version=self.progress.version)
+        if self.progress.updates % self.settings.publish_every == 0:
+            self._publish()
+        if self.progress.updates % self.settings.checkpoint_every == 0:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self._draws.close()  # what was drawn ahead was drawn from less than the checkpoint's position
+        self.outlets.checkpoint()
+
+    def _update(self, batch: Any, phase: Phase) -> Metrics:
+        """One update; transitions drawn by priority get the error that it found."""
+        updated = self.updater.update(self._columns(batch), phase)
+        if self.settings.drawn_by("priority"):
+            self.experience.update_priorities(batch, updated.td_error)
+        return updated.metrics
+
+    def _columns(self, batch: Any) -> dict[str, Tensor]:
+        found = columns(batch)
+        return found if self._language is None else found | {"language": self._language}
+
+    def _ages(self, batch: Any) -> Metrics:
+        """How many versions ago the batch's policy steps were made."""
+        acted = batch.version[batch.version >= 0]
+        if not len(acted):
+            return {}
+        age = self.progress.version - acted
+        return {"sample_age": float(age.mean()), "sample_age_p95": float(np.percentile(age, 95))}
+
+    def _wait(self) -> None:
+        """Nothing is due: looks again soon, and gives up when no transition comes for too long."""
+        now, seen = time.monotonic(), self.env_steps
+        if seen != self._last_arrival[1]:
+            self._last_arrival = (now, seen)
+        elif now - self._last_arrival[0] > self.settings.data_timeout_s:
+            raise Unreachable(
+                f"no transition came from {', '.join(self.settings.online)} within "
+                f"data_timeout_s={self.settings.data_timeout_s:g} ({seen} of {self.settings.env_steps} so far); "
+                "are the actors running?"
+            )
+        self._status.write(
+            doing="online RL",
+            waiting_for=f"actors: transitions in {', '.join(self.settings.online)}",
+            updates=self.progress.updates,
+            version=self.progress.version,
+        )
+        time.sleep(_LOOK_AGAIN_S)
+
+    def _allow(self) -> None:
+        ahead = self.settings.start_after + int(self.progress.updates / self.settings.utd) + self.settings.slack
+        for buffer, base in self.progress.base.items():
+            self.experience.allow(buffer, base + ahead)
+
+    def _publish(self, *, weigh: bool = True) -> None:
+        """New weights out; and from now on cells are drawn by what the policy cannot do yet."""
+        self.progress.version = self.outlets.publish()
+        for buffer in self.settings.drawn_by("cells") if weigh else ():
+            rates = self.experience.success_rates(buffer)
+            self.experience.weigh_cells(buffer, {cell: 1.0 - rate for cell, rate in rates.items()})
+
+    def _note(self, metrics: Metrics, prefix: str = "") -> None:
+        """Collects metrics; writes their means every `log_every` updates."""
+        self._recent.append({prefix + name: value for name, value in metrics.items()})
+        if len(self._recent) >= self.settings.log_every:
+            self.write_metrics()
+
+    def write_metrics(self) -> None:
+        """One line of metrics: where the stage is, and the means since the last line."""
+        names = {name for metrics in self._recent for name in metrics}
+        means = {name: float(np.mean([m[name] for m in self._recent if name in m])) for name in sorted(names)}
+        self.outlets.record(
+            step=min(self.env_steps, self.settings.env_steps),
+            total=self.settings.env_steps,
+            updates=self.progress.updates,
+            version=self.progress.version,
+            **means,
+        )
+        self._recent.clear()

@@ -1,0 +1,1 @@
+"""This package holds supervised fine-tuning."""

@@ -1,0 +1,175 @@
+"""One RL stage as a process runs it.
+
+    DIR of a policy ─► updater: plain torch or RLlib ─┐
+    replay ─► reader (embeds what has no readouts) ───┴► OnlineLoop ─► weights service, DIR/policy, DIR/checkpoint
+
+A stage that is killed goes on from its checkpoint: networks, optimizers and counters from its tensors, random numbers
+from the seed and the counters, and the reader reads up to where it had been.
+"""
+
+import logging
+import os
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from learner.rl.online import OnlineLoop, Outlets, Progress
+from learner.rl.update import RlAgent
+from learner.rl.updater import PlainUpdater, Updater, with_critics
+from learner.settings import RlSettings, described
+from learner.stage import checkpoint, device
+from learner.stage.checkpoint import Checkpoint
+from learner.stage.position import position_in, position_record, position_tensors, restore_position, trained
+from learner.stage.publication import PARTS, Publication
+from learner.stage.seeding import seed_demonstrations
+from learner.stage.sources import (
+    Stop,
+    check_cameras,
+    instruction,
+    transition_reader,
+    wait_for_totals,
+    wait_until_caught_up,
+)
+from learner.stage.tracking import Tracking, Watch
+from policy.checkpoint import load_policy, save_policy
+from policy.language import encode_instruction
+from policy.model import Policy
+from protos.errors import Unreachable
+from services.replay import ReplayReader
+
+log = logging.getLogger(__name__)
+_LAST_VERSION_TIMEOUT_S = 2.0
+
+
+def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop, watch: Watch | None = None) -> bool:
+    """One RL stage, from a policy folder to its step budget; True when the budget is used up.
+
+    `watch` is called with every line of metrics.
+    """
+    torch.set_num_threads(settings.threads)
+    saved = out / "checkpoint"
+    going_on = checkpoint.load(saved, "rl") if resume and checkpoint.exists(saved) else None
+    if going_on is None:
+        received = wait_for_totals(settings.replay, settings.replay_timeout_s, stop)
+        if stop():
+            return False
+        progress = Progress(base={buffer: received[buffer] for buffer in settings.loop.online})
+        if settings.seed_twin_episodes:
+            seed_demonstrations(settings.replay, settings, stop)
+    else:
+        progress = Progress(**going_on.progress)
+        log.info("going on from update %d", progress.updates)
+    policy = load_policy(settings.policy).to(device.choose(settings.device))
+    check_cameras(policy, settings.schema)
+    updater = _updater(policy, settings)
+    try:
+        if going_on is not None:
+            updater.load_tensors(trained(going_on))
+        elif settings.critics is not None:
+            updater.load_tensors(with_critics(updater.tensors(), checkpoint.load(settings.critics, "rl").tensors))
+            progress.normalized = True
+        position = None if going_on is None else position_in(going_on)
+        with closing(transition_reader(policy, settings, position)) as reader:
+            restore_position(reader, settings.resume, stop)
+            if stop():
+                return False
+            reader.start()
+            wait_until_caught_up(reader, stop)
+            stage = _Stage(settings, policy, updater, reader, progress, out)
+            return stage.run(stop, fresh=going_on is None, watch=watch)
+    finally:
+        updater.close()
+
+
+class _Stage:
+    """The online loop with its outlets."""
+
+    def __init__(
+        self,
+        settings: RlSettings,
+        policy: Policy,
+        updater: Updater,
+        reader: ReplayReader,
+        progress: Progress,
+        out: Path,
+    ) -> None:
+        self.settings, self.policy, self.updater, self.reader, self.out = settings, policy, updater, reader, out
+        self.progress = progress
+        self.publication = Publication(settings, policy.settings, updater)
+
+    def run(self, stop: Stop, *, fresh: bool, watch: Watch | None) -> bool:
+        """Runs the loop; saves checkpoint and policy whatever ends it."""
+        settings = self.settings
+        try:
+            language = _language(self.policy, settings, stop)
+            with Tracking(settings, self.out, stage=settings.stage, watch=watch) as tracking:
+                outlets = Outlets(publish=self.publication, checkpoint=self.save, record=tracking.write)
+                loop = OnlineLoop(
+                    self.updater,
+                    self.reader,
+                    settings.loop,
+                    outlets,
+                    progress=self.progress,
+                    seed=settings.seed,
+                    language=language,
+                )
+                loop.write_metrics()
+                if fresh:
+                    self.save()  # so that a stage killed early still knows what had been received before it
+                try:
+                    finished = loop.run(stop)
+                finally:
+                    self.save()
+                loop.finish()
+            self.policy.load_parts(self.updater.parts(PARTS))
+            counters = {"updates": self.progress.updates, "version": self.progress.version}
+            save_policy(self.out / "policy", self.policy, **counters, **self.publication.scale)
+            log.info("saved %s and its checkpoint after %d updates", self.out / "policy", self.progress.updates)
+            _see_through(self.publication)
+            return finished
+        finally:
+            self.publication.close()
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        position = self.reader.position()
+        content = Checkpoint(
+            kind="rl",
+            tensors=self.updater.tensors() | position_tensors(position),
+            progress=asdict(self.progress),
+            settings=described(self.settings),
+            seed=self.settings.seed,
+            weights={"version": self.progress.version, "weights_id": self.publication.weights_id()},
+            replay=position_record(position),
+        )
+        checkpoint.save(self.out / "checkpoint", content)
+
+
+def _updater(policy: Policy, settings: RlSettings) -> Updater:
+    if settings.engine == "torch":
+        return PlainUpdater(RlAgent(policy, settings.update, seed=settings.seed))
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when ray is imported
+    from learner.rl.rllib import RllibUpdater
+
+    return RllibUpdater(
+        policy, settings.update, seed=settings.seed, learners=settings.learners, threads=settings.threads
+    )
+
+
+def _language(policy: Policy, settings: RlSettings, stop: Stop) -> Tensor | None:
+    """The instruction's tokens (1, L, 768) for batches with pictures, None where readouts are all that is needed."""
+    if not settings.update.needs_pictures:
+        return None
+    text = settings.instruction or instruction(settings, stop)
+    return torch.from_numpy(encode_instruction(text, policy.settings))[None]
+
+
+def _see_through(publication: Publication) -> None:
+    """Waits a moment for the last version; the stage does not fail for it, its policy is on disk."""
+    try:
+        publication.see_through(_LAST_VERSION_TIMEOUT_S)
+    except Unreachable as error:
+        log.warning("the last weights did not leave: %s", error)

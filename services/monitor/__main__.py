@@ -1,0 +1,61 @@
+"""`python -m services.monitor --replay URL --weights HOST:PORT`: a Prometheus page of a whole cluster, until SIGTERM.
+
+One scrape asks every service once, so one target covers hundreds of actors, and a Redis or Valkey that knows nothing of
+Prometheus too.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from protos.errors import TwinRLError
+from services.monitor.addresses import Addresses
+from services.monitor.metrics import process_samples, samples
+from services.monitor.reading import ClusterSettings, read_cluster
+from services.telemetry import Sample, start_metrics_server
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Tell Prometheus how a cluster is."""
+
+    addresses: Annotated[Addresses, tyro.conf.arg(name="")] = field(default_factory=Addresses)
+    run: Path | None = None
+    """Folder of a run on this machine, whose processes are told of too."""
+    listen: str = "127.0.0.1:7080"
+    """host:port on loopback; port 0 picks a free one."""
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s metrics %(levelname)s %(message)s")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        arguments = tyro.cli(Arguments, config=(tyro.conf.UseAppendAction,))
+        settings = arguments.addresses.settings()
+        server = start_metrics_server(arguments.listen, lambda: collect(settings, arguments.run))
+    except TwinRLError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    log.info("http://%s/metrics", server.address)
+    stopping.wait()
+    server.close()
+    return 0
+
+
+def collect(settings: ClusterSettings, run: Path | None) -> list[Sample]:
+    """One look at everything."""
+    return samples(read_cluster(settings)) + ([] if run is None else process_samples(run / "logs"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""What a person should look at, in whole sentences, worst first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from services.monitor.rates import Rates
+from services.monitor.reading import Problem, Reading, WeightsReading
+from services.replay.presence import Presence
+from services.replay.server.stats import ServerStats
+
+SILENT_S = 5.0
+"""A writer or reader that speaks once a second and has not for so long is stuck, cut off or gone."""
+UNSENT_S = 10.0
+SPOOL_SHARE = 0.5
+MEMORY_SHARE = 0.9
+VERSIONS_BEHIND = 2
+"""One version is normal: it was published a moment ago."""
+STALE_S = 10.0
+LAG_S, LAG_TRANSITIONS = 5.0, 1_000
+"""A reader that lacks more than it takes in during five seconds does not keep up."""
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """One thing that is not as it should be."""
+
+    severity: Severity
+    text: str
+
+
+def alarms(reading: Reading, rates: Rates) -> list[Alarm]:
+    """Errors first: what does not answer or loses data; then what soon will."""
+    found = [
+        *(alarm for stats in reading.shards for alarm in _of_shard(stats)),
+        *_of_services(reading),
+        *_of_writers(reading, rates),
+        *_of_readers(reading),
+        *_of_watchers(reading.weights),
+    ]
+    return sorted(found, key=lambda alarm: alarm.severity)
+
+
+def spool_share(writer: Presence) -> float:
+    """How full a writer's spool is, 0 to 1."""
+    limit = writer.stats.get("spool_limit_bytes", 0.0)
+    return writer.stats.get("spool_bytes", 0.0) / limit if limit else 0.0
+
+
+def is_behind(using: int, behind: int, using_s: float) -> bool:
+    """Whether a subscriber lags by more than what is still on its way."""
+    return using > 0 and behind > 0 and (behind >= VERSIONS_BEHIND or using_s > STALE_S)
+
+
+def _of_shard(stats: ServerStats) -> Iterator[Alarm]:
+    if stats.problem:
+        yield _error(f"shard {stats.shard}: {stats.problem}")
+        if not stats.version:
+            yield _warning(
+                f"shard {stats.shard}: its writers are not shown; until it answers they keep their segments on disk"
+            )
+        return
+    limit = stats.memory_limit_bytes
+    if limit and stats.memory_bytes > MEMORY_SHARE * limit:
+        share = f"{stats.memory_bytes / limit:.0%} of its maxmemory is used"
+        yield _warning(f"shard {stats.shard}: {share}; when it is full its writers keep their segments on disk")
+    if not stats.logged:
+        yield _warning(f"shard {stats.shard}: keeps no log of commands (appendonly no), a restart loses its data")
+
+
+def _of_services(reading: Reading) -> Iterator[Alarm]:
+    for answer in (reading.weights, reading.targets):
+        if isinstance(answer, Problem):
+            yield _error(answer.text)
+
+
+def _of_writers(reading: Reading, rates: Rates) -> Iterator[Alarm]:
+    writers = sorted(reading.writers, key=spool_share, reverse=True)
+    dropping = [writer for writer in writers if (rates.of_peer(writer, "dropped") or 0.0) > 0]
+    if dropping:
+        yield _error(f"{_names(dropping)}: the spool is full, segments are lost")
+    dropped = [writer for writer in writers if writer.stats.get("dropped", 0.0) > 0 and writer not in dropping]
+    if dropped:
+        count = sum(writer.stats["dropped"] for writer in dropped)
+        yield _warning(f"{_names(dropped)}: {count:.0f} segments were lost earlier, when the spool was full")
+    filling = [writer for writer in writers if spool_share(writer) > SPOOL_SHARE and writer not in dropping]
+    if filling:
+        left_s = _seconds_left(filling[0], rates)
+        soon = f", full in about {left_s / 60:.0f} min" if left_s is not None else ""
+        yield _warning(f"{_names(filling)}: the spool is {spool_share(filling[0]):.0%} full{soon}")
+    waiting = [writer for writer in writers if writer.stats.get("oldest_unsent_s", 0.0) > UNSENT_S]
+    if waiting:
+        oldest_s = max(writer.stats["oldest_unsent_s"] for writer in waiting)
+        yield _warning(f"{_names(waiting)}: the oldest segment has waited {oldest_s:.0f} s for its shard")
+    silent = [peer for peer in (*writers, *reading.readers) if peer.age_s > SILENT_S]
+    if silent:
+        yield _warning(f"{_names(silent)}: last heard {max(peer.age_s for peer in silent):.0f} s ago")
+
+
+def _of_readers(reading: Reading) -> Iterator[Alarm]:
+    if reading.writers and not reading.readers:
+        yield _warning("nobody reads the replay: is a learner running?")
+    for reader in reading.readers:
+        lag, flow = (reader.stats.get(name, 0.0) for name in ("lag_transitions", "transitions_per_s"))
+        if lag > max(LAG_S * flow, LAG_TRANSITIONS):
+            yield _warning(f"{reader.name}: {lag:,.0f} transitions behind what the shards hold")
+        if reader.stats.get("shards_away", 0.0):
+            yield _warning(f"{reader.name}: reads {_shards_left(reader)} shards, the others do not answer it")
+
+
+def _of_watchers(weights: WeightsReading | Problem | None) -> Iterator[Alarm]:
+    if not isinstance(weights, WeightsReading):
+        return
+    late = [each for each in weights.watchers if is_behind(each.using, each.behind, each.using_s)]
+    if late:
+        worst = max(late, key=lambda each: (each.behind, each.using_s))
+        more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
+        since = f"for {worst.using_s:.0f} s"
+        yield _warning(f"{worst.name}{more} has used version {worst.using} {since}, {worst.behind} behind the newest")
+
+
+def _seconds_left(writer: Presence, rates: Rates) -> float | None:
+    """Until a spool that grows as it does now is full."""
+    growth = rates.of_peer(writer, "spool_bytes") or 0.0
+    left = writer.stats.get("spool_limit_bytes", 0.0) - writer.stats.get("spool_bytes", 0.0)
+    return left / growth if growth > 0 else None
+
+
+def _shards_left(reader: Presence) -> str:
+    shards, away = reader.stats.get("shards", 0.0), reader.stats.get("shards_away", 0.0)
+    return f"{shards - away:.0f} of {shards:.0f}"
+
+
+def _names(peers: list[Presence]) -> str:
+    shown = ", ".join(peer.name for peer in peers[:3])
+    return shown if len(peers) <= 3 else f"{shown} and {len(peers) - 3} more"
+
+
+def _error(text: str) -> Alarm:
+    return Alarm(severity="error", text=text)
+
+
+def _warning(text: str) -> Alarm:
+    return Alarm(severity="warning", text=text)

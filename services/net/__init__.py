@@ -1,0 +1,1 @@
+"""This package holds what all gRPC services share: addresses, TLS, tokens, deadlines."""

@@ -1,0 +1,1 @@
+"""This package is the learner's end of the replay."""

@@ -1,0 +1,1 @@
+"""This package starts and observes replay servers."""

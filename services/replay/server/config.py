@@ -1,0 +1,153 @@
+"""What an embedded server is told when it starts, as a configuration file for its owner only.
+
+The file, not the command line, because every user of the machine can read a command line and it may hold a password.
+"""
+
+import socket as sockets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from protos.errors import InputError
+from protos.schema import BUFFERS
+from services.net.credentials import Credentials
+from services.net.transport import free_port, is_loopback, parse_address
+from services.replay.connection import ReplaySettings
+
+Durability = Literal["everysec", "always", "off"]
+
+OVERHEAD = 1.15
+"""Memory per byte of segments: keys, index entries, the allocator's rounding."""
+SPARE_BYTES = 256 << 20
+"""For the connections' buffers."""
+
+
+def memory_for(settings: ReplaySettings) -> int:
+    """How much memory one server needs so that its rings, each within its budget, always have room for the next."""
+    budgets = sum(settings.capacity(buffer) for buffer in BUFFERS)
+    return int(budgets * OVERHEAD) + SPARE_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Options of an embedded server beside its directory."""
+
+    socket: Path
+    listen: str | None = None
+    """host:port of a TCP port beside the socket; port 0 picks a free one. None: no TCP."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """The token becomes the password, certificate and key switch TLS on, authority demands certified clients."""
+    users: Path | None = None
+    """ACL file with further users, `user <name> …` lines of Redis; the default user has the token as password."""
+    memory_bytes: int | None = None
+    """maxmemory, at which writers begin to spool; see `memory_for`. None: no limit."""
+    durability: Durability = "everysec"
+    """How often the log of commands is forced to disk; "off" keeps none, and a restart begins empty."""
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes is not None and self.memory_bytes < 1 << 20:
+            raise InputError(f"memory_bytes={self.memory_bytes}: at least {1 << 20}")
+        if self.listen is not None:
+            _check_exposure(self.listen, self.credentials)
+        if self.users is not None and self.credentials.token is None:
+            raise InputError(f"ACL file {self.users}: give a token too, or everybody is let in as the default user")
+
+    @property
+    def tls(self) -> bool:
+        return self.listen is not None and self.credentials.certificate is not None
+
+    @property
+    def local_url(self) -> str:
+        """For processes of this machine and user."""
+        return f"unix://{self._password()}{self.socket}"
+
+    @property
+    def tcp_url(self) -> str | None:
+        """For everyone else, None without a port; with TLS a client's own credentials hold the password."""
+        if self.listen is None:
+            return None
+        host, port = parse_address(self.listen)
+        host = sockets.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        return f"rediss://{host}:{port}" if self.tls else f"redis://{self._password()}{host}:{port}"
+
+    def text(self, directory: Path) -> str:
+        """The configuration file. Raises InputError for credentials or an ACL file that cannot be used."""
+        lines = [
+            ("unixsocket", self.socket),
+            ("unixsocketperm", 700),
+            ("dir", directory),
+            ("save", ""),
+            ("appendonly", "no" if self.durability == "off" else "yes"),
+            ("appendfsync", "everysec" if self.durability == "off" else self.durability),
+            ("auto-aof-rewrite-min-size", "512mb"),
+            ("maxmemory", self.memory_bytes or 0),
+            ("maxmemory-policy", "noeviction"),
+            ("tcp-keepalive", 15),
+            ("loglevel", "warning"),
+            *self._tcp(),
+        ]
+        if (token := self.credentials.read_token()) is not None:
+            lines.append(("requirepass", token))
+        return "".join(f"{name} {_quoted(value)}\n" for name, value in lines) + self._users()
+
+    def _password(self) -> str:
+        token = self.credentials.read_token()
+        return "" if token is None else f":{quote(token, safe='')}@"
+
+    def _tcp(self) -> list[tuple[str, object]]:
+        if self.listen is None:
+            return [("port", 0)]
+        host, port = parse_address(self.listen)
+        if not self.tls:
+            return [("bind", host), ("port", port)]
+        certificate, key, authority = self.credentials.certificate, self.credentials.key, self.credentials.authority
+        assert certificate is not None and key is not None, "a TLS port has both"
+        self.credentials.read_authority()
+        self.credentials.read_identity()
+        lines: list[tuple[str, object]] = [  # absolute paths: the server changes to its own directory first
+            ("bind", host),
+            ("port", 0),
+            ("tls-port", port),
+            ("tls-cert-file", certificate.absolute()),
+            ("tls-key-file", key.absolute()),
+            ("tls-auth-clients", "yes" if authority is not None else "no"),
+            ("tls-protocols", "TLSv1.2 TLSv1.3"),
+        ]
+        return lines if authority is None else [*lines, ("tls-ca-cert-file", authority.absolute())]
+
+    def _users(self) -> str:
+        if self.users is None:
+            return ""
+        try:
+            lines = [line.strip() for line in self.users.read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"ACL file {self.users}: cannot be read ({error})") from error
+        lines = [line for line in lines if line and not line.startswith("#")]
+        for line in lines:
+            words = line.split()
+            if words[0] != "user" or len(words) < 2 or words[1] == "default":
+                raise InputError(f"ACL file {self.users}: every line is `user <name> …` with a name other than default")
+        return "".join(f"{line}\n" for line in lines)
+
+
+def with_port(address: str) -> str:
+    """host:port with a port that nobody listens on now in place of port 0."""
+    host, port = parse_address(address)
+    return address if port else f"{address.rpartition(':')[0]}:{free_port(host)}"
+
+
+def _check_exposure(listen: str, credentials: Credentials) -> None:
+    host, _ = parse_address(listen)
+    missing = [name for name in ("token", "certificate", "key") if getattr(credentials, name) is None]
+    if not is_loopback(host) and missing:
+        raise InputError(
+            f"listen={listen}: beyond 127.0.0.1 the replay needs credentials, a token as password and a certificate "
+            f"with its key for TLS; missing: {', '.join(missing)}"
+        )
+
+
+def _quoted(value: object) -> str:
+    """A value for a line of the file, whatever characters it has."""
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

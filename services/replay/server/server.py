@@ -1,0 +1,201 @@
+"""A Valkey or Redis of our own, for runs that are not given a server.
+
+    EmbeddedServer ──starts──► valkey-server ── directory/valkey.sock   (mode 700: this user only)
+                                             ├─ host:port               (only if asked for; beyond loopback with TLS)
+                                             └─ directory/appendonlydir (every command, fsynced each second)
+
+The binary is the best of services/replay/server/binaries.py. The server outlives a Ctrl-C at the terminal, so that
+actors can flush, and dies with the process that started it. `noeviction` keeps it from dropping the ring's slots or
+the writers' numbers behind our back.
+"""
+
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from protos.errors import InputError, Unreachable
+from services.net.credentials import LOOPBACK, Credentials
+from services.replay.connection import ReplaySettings, connect, masked
+from services.replay.server.binaries import choose_binary
+from services.replay.server.config import Durability, ServerConfig, with_port
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 60.0
+"""Includes reading back the log of commands: a few seconds per gigabyte."""
+STOP_TIMEOUT_S = 2.0
+LOCK_TIMEOUT_S = 60.0
+MAX_SOCKET_PATH = 107
+"""`sun_path` of unix(7), without its closing zero."""
+_PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedServer:
+    """Starts, stops and restarts one server on one directory; what was committed is there again after a restart.
+
+    Start it from a thread that lives as long as the server should.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        socket: Path | None = None,
+        binary: Path | None = None,
+        listen: str | None = None,
+        credentials: Credentials = LOOPBACK,
+        users: Path | None = None,
+        memory_bytes: int | None = None,
+        durability: Durability = "everysec",
+    ) -> None:
+        """`socket` defaults to `directory`/valkey.sock, `binary` to the best that is installed; see ServerConfig.
+
+        Raises InputError for options that do not go together, such as an address beyond loopback without credentials.
+        """
+        self.directory = directory.absolute()
+        self.socket = (socket or self.directory / "valkey.sock").absolute()
+        if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
+            raise InputError(
+                f"socket path of {len(os.fsencode(self.socket))} bytes, the limit is {MAX_SOCKET_PATH}: "
+                f"give a shorter one, for example under /tmp ({self.socket})"
+            )
+        self.config = ServerConfig(
+            socket=self.socket,
+            listen=None if listen is None else with_port(listen),
+            credentials=credentials,
+            users=users,
+            memory_bytes=memory_bytes,
+            durability=durability,
+        )
+        self._binary = binary
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For processes of this machine and user; holds the password if there is one."""
+        return self.config.local_url
+
+    @property
+    def tcp_url(self) -> str | None:
+        """For other machines or users, None without a TCP port."""
+        return self.config.tcp_url
+
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None, "the server is not started"
+        return self._process.pid
+
+    def start(self) -> str:
+        """Starts the server and returns its url once it answers. Raises Unreachable with its last words if it ends."""
+        assert not self.running(), "the server is running"
+        binary = self._binary or choose_binary(tls=self.config.tls)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = self._lock()
+        try:
+            self._process = self._spawn(binary, self._write_config(), lock)
+        finally:
+            os.close(lock)
+        self._await_answer()
+        log.info("replay: %s, pid %d, at %s", binary.name, self.pid, masked(self.tcp_url or self.url))
+        return self.url
+
+    def stop(self) -> None:
+        """Ends the server; its log of commands is complete on disk afterwards."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            log.warning("replay: pid %d did not stop within %g s and is killed", process.pid, STOP_TIMEOUT_S)
+            process.kill()
+            process.wait()
+
+    def running(self) -> bool:
+        """The server has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> "EmbeddedServer":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _lock(self) -> int:
+        """A lock that the server inherits and so holds until it ends, however its parent ended."""
+        descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        give_up = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError as error:
+                if time.monotonic() > give_up:
+                    os.close(descriptor)
+                    raise InputError(f"{self.directory} is served by another process: stop that one first") from error
+            time.sleep(0.05)
+
+    def _write_config(self) -> Path:
+        path = self.directory / "server.conf"
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(self.config.text(self.directory))
+        return path
+
+    def _spawn(self, binary: Path, config: Path, lock: int) -> subprocess.Popen[bytes]:
+        with (self.directory / "server.log").open("ab") as output:
+            return subprocess.Popen(
+                [binary, config],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509  it makes one system call and takes no lock
+            )
+
+    def _await_answer(self) -> None:
+        assert self._process is not None
+        give_up = time.monotonic() + START_TIMEOUT_S
+        with closing(connect(ReplaySettings(urls=(self.url,)))) as client:
+            while True:
+                try:
+                    client.execute_command("PING")
+                    return
+                except (redis.ConnectionError, redis.TimeoutError) as error:
+                    self._check_start(error, late=time.monotonic() > give_up)
+                time.sleep(0.01)
+
+    def _check_start(self, error: Exception, *, late: bool) -> None:
+        assert self._process is not None
+        code = self._process.poll()
+        if code is None and not late:
+            return
+        lines = (self.directory / "server.log").read_text(errors="replace").strip().splitlines()
+        self.stop()
+        state = f"ended with {code}" if code is not None else f"does not answer after {START_TIMEOUT_S:g} s"
+        raise Unreachable(f"the replay server in {self.directory} {state}: {lines[-1] if lines else error}") from error
+
+
+def _die_with_parent() -> Callable[[], object] | None:
+    """Run in the new process: asks for SIGTERM when the thread that started it ends (prctl(2); Linux only)."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""This package is the actors' end of the replay."""

@@ -1,0 +1,120 @@
+"""The machine itself: cores, memory, disk, clock, ports. Reads and binds; changes nothing."""
+
+import ctypes
+import os
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.real.link import PORTS
+from twinrl.doctor.finding import Finding, wanting, well
+
+MEMORY_GIB, DISK_GIB = 4.0, 2.0
+"""The demo needs about so much; its memory is mostly processes, its disk the replay and the checkpoints."""
+SERVICE_PORTS = {6379: "replay", 7070: "weights", 7071: "guide"}
+"""As the documentation of a cluster uses them."""
+ROBOT_HOSTS = [f"127.0.0.{last}" for last in range(41, 200)]
+"""Where stand-ins may listen: the ports of a UR controller are fixed, so each has an address of its own."""
+_DAY_S = 86_400
+_TIMEX_BYTES, _TIME_ERROR = 512, 5
+
+
+def memory() -> Finding:
+    """What is free now, swap left out."""
+    free, cores = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), len(os.sched_getaffinity(0))
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():  # counts what the kernel would give back from its caches
+        lines = (line.split() for line in meminfo.read_text().splitlines())
+        free = next((int(line[1]) << 10 for line in lines if line[0] == "MemAvailable:"), free)
+    found = f"{free / 2**30:.1f} GiB of memory free, {cores} cores"
+    return (
+        well(found) if free >= MEMORY_GIB * 2**30 else wanting(found, f"{MEMORY_GIB:g} GiB needed; end other programs")
+    )
+
+
+def disk(folder: Path) -> Finding:
+    """Space where runs are written: the folder's nearest ancestor that exists."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{free / 2**30:.1f} GiB free in {there}"
+    if not os.access(there, os.W_OK):
+        return wanting(f"{there} cannot be written", "choose another folder: --runs FOLDER")
+    return (
+        well(found)
+        if free >= DISK_GIB * 2**30
+        else wanting(found, f"{DISK_GIB:g} GiB needed; --runs names another disk")
+    )
+
+
+def shared_memory() -> Finding:
+    """Ray keeps its objects there; containers often have 64 MB."""
+    from actors.sim.ray_session import OBJECT_STORE_BYTES
+
+    size = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else 0
+    found, needed = f"{size / 2**20:.0f} MiB of shared memory free", OBJECT_STORE_BYTES / 2**20
+    return well(found) if size >= OBJECT_STORE_BYTES else wanting(found, f"Ray needs {needed:.0f} MiB: --shm-size=1g")
+
+
+def clock() -> Finding:
+    """Not before this program was written, and kept by a time service."""
+    ahead = time.time() - Path(__file__).stat().st_mtime
+    if ahead < -_DAY_S:
+        return wanting(
+            f"the clock says {time.ctime()}, before this program was installed", "set it; TLS needs the date"
+        )
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    if state == _TIME_ERROR:
+        return wanting(
+            "the kernel does not know of a time service", "one machine is fine; for several run chrony on each"
+        )
+    return well(f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}, kept by a time service")
+
+
+def robot_ports() -> Finding:
+    """A loopback address where a stand-in can listen on all of a UR controller's ports."""
+    for host in ROBOT_HOSTS:
+        if all(is_free(host, port) for port in PORTS):
+            return well(f"{', '.join(map(str, PORTS))} free on {host} for a stand-in arm")
+    return wanting(
+        f"no address from {ROBOT_HOSTS[0]} to {ROBOT_HOSTS[-1]} has the ports of a UR controller free",
+        "end other stand-ins; in a container allow 127.0.0.0/8",
+    )
+
+
+def service_ports() -> Finding:
+    """The customary ports of the services."""
+    taken = [f"{port} ({name})" for port, name in SERVICE_PORTS.items() if not is_free("127.0.0.1", port)]
+    if taken:
+        return wanting(f"taken: {', '.join(taken)}", "fine if it is that service; else choose another with --listen")
+    return well(f"{', '.join(map(str, SERVICE_PORTS))} free")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a service could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def robot(host: str, timeout_s: float, ports: Sequence[int] = tuple(PORTS)) -> Finding:
+    """Whether a controller listens at its ports; nothing is sent."""
+    silent = [f"{port} ({PORTS.get(port, 'other')})" for port in ports if not _answers(host, port, timeout_s)]
+    if silent:
+        return wanting(
+            f"{host} does not answer at {', '.join(silent)}", "switch the controller on, allow remote control"
+        )
+    return well(f"{host} answers at {', '.join(map(str, ports))}")
+
+
+def _answers(host: str, port: int, timeout_s: float) -> bool:
+    try:
+        socket.create_connection((host, port), timeout_s).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""This package runs the whole method: its stages, the child processes and the progress display."""

@@ -1,0 +1,197 @@
+"""The stages on the arm. In a demo the arm is the stand-in: a simulated UR controller in a process of its own.
+
+    stand-in process ◄── RTDE, dashboard, gripper, bench (cameras, hands) ──► actors.real process
+
+The stand-in's address is the only thing here that a lab replaces: `python -m actors.real` with its own settings.
+"""
+
+import json
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.human.scripted import TakeoverSettings
+from actors.real import bench
+from actors.real.arm import ArmSettings
+from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
+from actors.simulated_ur.settings import StandinSettings
+from learner.settings import LoopSettings, RlSettings, UpdateSettings
+from protos.errors import TwinRLError
+from services.guide import GuideClient, GuideSettings
+from services.telemetry import read_metrics
+from twin import tasks
+from twinrl.run.context import RunContext
+from twinrl.run.progress import Stage as View
+
+RTDE_PORT = 30004
+REAL_EVALUATION_SEED = 9000
+
+
+def start_demonstrations(context: RunContext) -> None:
+    """The scripted operator records region A on the stand-in, as the child "demonstrations-arm"."""
+    plan = context.settings.demonstrations
+    settings = _arm(
+        context,
+        "demonstrations",
+        seed=77,
+        demonstrate=DemonstratePlan(episodes=plan.real_a, region="A", disturbance=plan.disturbance),
+    )
+    context.start("demonstrations-arm", "actors.real", "demonstrate", settings=settings)
+
+
+def evaluate_before(context: RunContext, view: View) -> float:
+    """The policy of twin RL on the stand-in, as it is."""
+    return _evaluate(context, view, policy="twin_rl", name="before")
+
+
+def evaluate_after(context: RunContext, view: View) -> float:
+    """The policy after RL on the arm, from the same starts as before."""
+    return _evaluate(context, view, policy="real_rl", name="after")
+
+
+def real_rl(context: RunContext, view: View) -> float:
+    """Practice on the arm: the guide sends it to S_target, the operator takes over when an episode stalls."""
+    settings, plan = context.settings, context.settings.real_rl
+    replay = context.services.replay()
+    learner = RlSettings(
+        replay=replay,
+        policy=context.folder / "twin_rl" / "policy",
+        critics=context.folder / "twin_rl" / "checkpoint",
+        stage="real_rl",
+        weights=context.services.weights(),
+        wire_dtype="f32",
+        schema=settings.schema,
+        loop=LoopSettings(
+            env_steps=plan.env_steps,
+            online={"real": 64},
+            demo={"demo": 48, "human": 16},
+            utd=plan.utd,
+            start_after=100,
+            slack=400,
+            publish_every=plan.publish_every,
+        ),
+        update=UpdateSettings(weights_start=(1.0, plan.eta), weights_end=(1.0, plan.eta)),
+        seed_twin_episodes=plan.seed_twin_episodes,
+        seed=settings.seed,
+    )
+    out = str(context.folder / "real_rl")
+    context.start("real_rl", "learner", "rl", settings=learner, arguments=("--out", out, "--resume"))
+    arm = _arm(
+        context,
+        "real-rl",
+        seed=3,
+        weights=context.services.weights(),
+        guide=_guide(context),
+        takeover=TakeoverSettings(takeover_at=plan.takeover_at),
+        train=TrainPlan(
+            out=context.folder / "real_rl" / "episodes.jsonl", env_steps=plan.env_steps, explore=plan.explore
+        ),
+    )
+    context.start("arm", "actors.real", "train", settings=arm)
+    context.supervisor.wait("real_rl", timeout_s=7200, poll=lambda: _follow(context, view))
+    context.supervisor.stop("arm")
+    stop_standins(context, "real-rl")
+    view.update(plan.env_steps)
+    return plan.env_steps
+
+
+def stop_standins(context: RunContext, *names: str) -> None:
+    """Ends the simulated controllers of a stage."""
+    context.supervisor.stop(*[f"standin-{name}" for name in names])
+
+
+def _evaluate(context: RunContext, view: View, *, policy: str, name: str) -> float:
+    regions = tuple(tasks.get(context.settings.task).space.regions)
+    shares: dict[str, tuple[str, ...]] = {"all": regions}
+    if context.settings.arms > 1:
+        shares = {region: (region,) for region in regions}
+    parts = []
+    for share, own in shares.items():
+        parts.append(context.folder / "eval" / f"{name}_{share}.part.jsonl")
+        plan = EvaluatePlan(out=parts[-1], rollouts=context.settings.evaluation.rollouts, regions=own)
+        settings = _arm(
+            context, share, seed=REAL_EVALUATION_SEED, policy=context.folder / policy / "policy", evaluate=plan
+        )
+        context.start(f"evaluate-{name}-{share}", "actors.real", "evaluate", settings=settings)
+    names = [f"evaluate-{name}-{share}" for share in shares]
+    context.supervisor.wait(*names, timeout_s=3600, poll=lambda: view.update(_lines(parts)))
+    stop_standins(context, *shares)
+    whole = context.folder / "eval" / f"{name}_standin.jsonl"
+    whole.write_text("".join(part.read_text() for part in parts))
+    for part in parts:
+        part.unlink()
+    view.update(context.settings.episodes_per_evaluation)
+    return context.settings.episodes_per_evaluation
+
+
+def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSettings:
+    """Starts a stand-in and returns the settings of the robot's computer that drives it."""
+    run = context.settings
+    host = _free_robot_host()
+    standin = StandinSettings(
+        scene=(context.folder / "scene").absolute(),
+        task=run.task,
+        domain=run.standin,
+        schema=run.schema,
+        seed=run.seed * 100 + seed,
+        host=host,
+    )
+    context.start(f"standin-{name}", "actors.simulated_ur", settings=standin)
+    context.supervisor.wait_listening(f"standin-{name}", f"{host}:{bench.PORT}", timeout_s=60)
+    return RealSettings(
+        name=f"arm-{name}",
+        task=run.task,
+        scene=run.name,
+        schema=run.schema,
+        seed=run.seed * 100 + seed,
+        armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
+        arm=ArmSettings(host=host, blend=0.3),  # the stand-in follows steps well; a real arm likes it smoother
+        replay=context.services.replay(),
+        spool=context.folder / "spool" / f"arm-{name}",
+        **mode,  # type: ignore[arg-type]
+    )
+
+
+def _guide(context: RunContext) -> str:
+    """Starts the guide and tells it what the twin scan found."""
+    plan = context.settings.real_rl
+    space = tasks.get(context.settings.task).space
+    address = context.services.guide(GuideSettings(space=space, tau=plan.tau, seed=context.settings.seed))
+    found: dict[int, tuple[int, int]] = {}
+    for line in (context.folder / "eval" / "twin_rl_twin.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        successes, rollouts = found.get(entry["cell"], (0, 0))
+        found[entry["cell"]] = (successes + entry["success"], rollouts + 1)
+    client = GuideClient(address)
+    client.set_success(found)
+    client.close()
+    return address
+
+
+def _follow(context: RunContext, view: View) -> None:
+    lines = read_metrics(context.folder / "real_rl" / "metrics.jsonl")
+    episodes = context.folder / "real_rl" / "episodes.jsonl"
+    notes: dict[str, int] = {}
+    if episodes.exists():
+        rows = [json.loads(line) for line in episodes.read_text().splitlines()]
+        notes = {"episodes": len(rows), "interventions": sum(row["interventions"] for row in rows)}
+    if lines:
+        view.update(lines[-1].get("step", 0), **notes)
+
+
+def _lines(paths: Sequence[Path]) -> int:
+    return sum(len(path.read_text().splitlines()) for path in paths if path.exists())
+
+
+def _free_robot_host() -> str:
+    """A loopback address on which no controller listens: the ports of a UR controller are fixed."""
+    for last in range(41, 200):
+        host = f"127.0.0.{last}"
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, RTDE_PORT))
+            except OSError:
+                continue
+            return host
+    raise TwinRLError(f"port {RTDE_PORT} is taken on 127.0.0.41 to 127.0.0.199; end the other simulated controllers")

@@ -1,0 +1,151 @@
+"""One run of the method: its stages in order, each left behind as files, so that any of them can be the last.
+
+    scan ─► demonstrations ─► SFT (A only | A + B, side by side) ─► evaluation in the twin
+         ─► twin RL (Ray actors, learner) ─► scan of the twin for the target set
+         ─► stand-in arm: before ─► guided RL with takeovers ─► after ─► report
+
+A stage that finished has its line in `stages.jsonl`; `--resume` starts at the first that has none. Every process is a
+child of the supervisor; when the run ends, for whatever reason, none is left.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.panel import Panel
+
+from protos.errors import InputError
+from protos.settings import load_settings, save_settings, to_json
+from services.replay import ReplaySettings, masked, totals
+from twinrl.run.context import RunContext
+from twinrl.run.progress import Progress
+from twinrl.run.services import Services
+from twinrl.run.settings import RunSettings
+from twinrl.run.stages import STAGES
+from twinrl.run.supervisor import Supervisor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """One finished stage."""
+
+    stage: str
+    wall_s: float
+    cpu_s: float
+    unit: str
+    count: float
+
+
+def run(settings: RunSettings, *, resume: bool) -> int:
+    """Runs every stage that is not done; returns the exit code."""
+    settings = _open_folder(settings, resume=resume)
+    console = Console()
+    console.print(Panel(_as_text(settings), title=f"{settings.folder}", title_align="left", border_style="dim"))
+    done = _finished(settings.folder)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job starts with it ignored
+        signal.signal(number, _interrupt)
+    try:
+        _run_stages(settings, done, console)
+    except KeyboardInterrupt:
+        console.print(_interrupted(settings))
+        return 130
+    console.print(f"report: {settings.folder / 'report.html'}")
+    return 0
+
+
+def _run_stages(settings: RunSettings, done: set[str], console: Console) -> None:
+    if settings.replay:
+        # a wrong address is better known now than after the scan
+        totals(ReplaySettings(urls=settings.replay, credentials=settings.credentials))
+    with (
+        Progress([stage.name for stage in STAGES], console=console) as progress,
+        Supervisor(settings.folder) as supervisor,
+    ):
+        context = RunContext(settings=settings, supervisor=supervisor, services=Services(settings, supervisor))
+        for stage in STAGES:
+            if stage.name in done:
+                progress.skip(stage.name, "done before")
+                continue
+            started, cpu = time.monotonic(), _children_cpu_s()
+            with progress.stage(stage.name, total=stage.total(settings), unit=stage.unit) as view:
+                count = stage.run(context, view)
+            record = StageRecord(
+                stage=stage.name,
+                wall_s=round(time.monotonic() - started, 2),
+                cpu_s=round(_children_cpu_s() - cpu, 2),
+                unit=stage.unit,
+                count=count,
+            )
+            with (settings.folder / "stages.jsonl").open("a") as file:
+                file.write(json.dumps(vars(record)) + "\n")
+            supervisor.check()
+
+
+def _open_folder(settings: RunSettings, *, resume: bool) -> RunSettings:
+    """A new folder with its settings, or the settings of the run to go on with."""
+    folder = settings.folder
+    saved = folder / "settings.json"
+    if resume:
+        if not saved.exists():
+            raise InputError(f"--resume: there is no run in {folder}; start it without --resume")
+        return load_settings(RunSettings, saved)
+    if folder.exists() and any(folder.iterdir()):
+        if not saved.exists():
+            raise InputError(f"{folder} exists and is not a run of TwinRL; choose another --name")
+        _make_room(folder)
+    save_settings(settings, saved)
+    return settings
+
+
+def _make_room(folder: Path) -> None:
+    """Moves a run of the same name aside, keeping one older one: nothing trained is deleted unasked."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+
+
+def _finished(folder: Path) -> set[str]:
+    path = folder / "stages.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {json.loads(line)["stage"] for line in lines}
+
+
+def _interrupted(settings: RunSettings) -> str:
+    done = _finished(settings.folder)
+    names = ", ".join(stage.name for stage in STAGES if stage.name in done) or "no stage yet"
+    flags = "" if settings.folder == RunSettings().folder else f" --runs {settings.runs} --name {settings.name}"
+    return (
+        f"Stopped. Saved in {settings.folder}: {names}; replay and the checkpoint of the stage under way.\n"
+        f"Go on with: twinrl demo{flags} --resume"
+    )
+
+
+def _as_text(settings: RunSettings) -> str:
+    """The full configuration as dotted lines, without the passwords in urls."""
+    lines: list[str] = []
+
+    def walk(prefix: str, value: object) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            lines.append(f"{prefix} = {value}")
+
+    walk("", to_json(replace(settings, replay=tuple(map(masked, settings.replay)))))
+    return "\n".join(lines)
+
+
+def _children_cpu_s() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,78 @@
+"""The scan as a process of its own, so that a run can show its progress and end it at any moment.
+
+python -m twinrl.run.scan --settings scan.json
+"""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from protos.errors import TwinRLError
+from protos.settings import load_settings
+from protos.status import StatusFile
+from twin.scan import ScanReport, ScanSettings, scan
+
+log = logging.getLogger(__name__)
+
+SHARE_BEFORE = {"frames": 0, "poses": 2, "features": 2, "matching": 15, "mapping": 30, "alignment": 40, "splats": 41}
+"""Roughly how much of a scan's time lies before each step, in percent."""
+TRAINING_PERCENT = 58
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanJob:
+    """One scan: where the pictures are and where the scene goes."""
+
+    source: Path
+    out: Path
+    settings: ScanSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Scan the pictures named in a settings file."""
+
+    settings: Path
+    """JSON file of a ScanJob."""
+
+
+def run_scan(job: ScanJob) -> ScanReport:
+    """Scans and logs one line that says what came of it."""
+    status = StatusFile()
+
+    def progress(step: str, share: float) -> None:
+        percent = 42 + TRAINING_PERCENT * share if step == "training" else SHARE_BEFORE.get(step, 100)
+        status.write(doing=step, percent=float(percent))
+        log.info("%s %d %%", step, round(100 * share))
+
+    report = scan(job.source, job.out, settings=job.settings, on_progress=progress)
+    for line in report.warnings():
+        log.warning("%s", line)
+    log.info("%s", summary(report, job.out))
+    return report
+
+
+def summary(report: ScanReport, out: Path) -> str:
+    """One line for the person who asked for the scan."""
+    return (
+        f"{out}: {report.registered} of {report.pictures} pictures registered, {report.splats} splats, "
+        f"held-out PSNR {report.held_out_psnr_db:.1f} dB, SSIM {report.held_out_ssim:.3f}; "
+        f"scale: {report.scale_provenance}; see {out / 'report.html'}"
+    )
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run_scan(load_settings(ScanJob, tyro.cli(Arguments).settings))
+    except TwinRLError as error:
+        sys.stderr.write(f"twinrl: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""All settings of a run, as one frozen tree. Every field is a flag: `twinrl demo --twin-rl.env-steps 8000`.
+
+The defaults are the demo: a tiny policy, 64-pixel cameras, two CPU cores, five to ten minutes.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from protos.errors import InputError
+from protos.schema import Schema
+from services.net.credentials import Credentials
+from twin import tasks
+from twin.randomize import DOMAINS, domain_named
+from twin.scan import ScanSettings
+
+BUNDLED_CAPTURE = Path(__file__).resolve().parents[2] / "examples" / "capture"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationPlan:
+    """How many successful demonstrations, and where."""
+
+    real_a: int = 30
+    """On the arm, in region A only: what a person would record."""
+    twin_a: int = 90
+    twin_b: int = 90
+    source: Literal["expert", "expand"] = "expert"
+    """Where twin demonstrations come from: the scripted expert, or the arm's demonstrations, expanded."""
+    disturbance: float = 0.3
+    """Motion noise that the demonstrator corrects, so that recoveries are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftPlan:
+    """Supervised warm-up, the same for both policies."""
+
+    steps: int = 1_500
+    batch: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinRlPlan:
+    """RL in the twin, both regions."""
+
+    env_steps: int = 24_000
+    actors: int = 2
+    twins_per_actor: int = 8
+    groups: int = 1
+    """Of an actor's twins: one steps while the policy server computes for another."""
+    explore: float = 0.1
+    publish_every: int = 50
+    """Learner updates between two weight versions."""
+    slack: int = 600
+    """Transitions that the actors may be ahead of the learner; more makes samples older, less makes actors wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealRlPlan:
+    """RL on the arm, guided by the twin, with an operator who may take over."""
+
+    env_steps: int = 4_000
+    explore: float = 0.05
+    publish_every: int = 50
+    tau: float = 0.9
+    """Cells whose twin success is below this are the target set."""
+    eta: float = 0.05
+    """Weight of the Q loss beside behaviour cloning; small, because the critics know little of this arm yet."""
+    utd: float = 0.5
+    """Updates per transition; robot time is dearer than twin time."""
+    seed_twin_episodes: int = 20
+    """Successful twin episodes copied to the demonstrations before the arm moves."""
+    takeover_at: float = 0.7
+    """Share of an episode after which a stalled episode is taken over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """Every policy is tried from starts spread over the grid cells of each region."""
+
+    rollouts: int = 40
+    """Per region."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """One run of the whole method."""
+
+    name: str = "demo"
+    task: str = "pick_and_place"
+    """One of `twin.tasks.names()`."""
+    runs: Path = Path("runs")
+    seed: int = 0
+    capture: Path = BUNDLED_CAPTURE
+    """Photos or a video of the workspace."""
+    scan: ScanSettings = field(default_factory=ScanSettings)
+    """How the capture becomes a scene; a capture without a printed board needs a known length."""
+    replay: tuple[str, ...] = ()
+    """redis:// or rediss:// URLs, one per shard; without one an embedded Valkey is started."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """Certificates for rediss://."""
+    schema: Schema = field(default_factory=Schema)
+    latency_steps: tuple[int, ...] = DOMAINS["twin"].latency_steps
+    """Control steps from an action to its effect in the twin, one of them drawn per episode; `twinrl fidelity` says
+    by how much the arm is later."""
+    standin: str = "standin"
+    """Domain of the stand-in arms; "far" is farther from the twin in everything."""
+    demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
+    sft: SftPlan = field(default_factory=SftPlan)
+    twin_rl: TwinRlPlan = field(default_factory=TwinRlPlan)
+    real_rl: RealRlPlan = field(default_factory=RealRlPlan)
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    arms: int = 2
+    """Stand-in arms that share an evaluation, one per region when there are two; practice always uses one."""
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise InputError(f"name={self.name!r}: a folder name without '/'")
+        tasks.get(self.task)
+        domain_named("twin", self.latency_steps)
+        domain_named(self.standin)
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
+
+    @property
+    def episodes_per_evaluation(self) -> int:
+        """Rollouts of one evaluation, both regions together."""
+        return 2 * self.evaluation.rollouts
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.name

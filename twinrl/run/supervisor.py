@@ -1,0 +1,288 @@
+"""The child processes of a run: started, logged, watched, restarted, ended.
+
+    Supervisor.start ──► child (own session) ──► logs/<name>.log, logs/<name>.status.json
+         │ pids                │ ends by itself
+         ▼                     ▼
+    guardian            watcher thread ── service: started again after 0.5 s, counted
+    (ends all when                     └─ anything else with exit code ≠ 0: kept until `check` or `wait` raises it
+     the run is killed)
+
+`processes.json` in the run folder tells `twinrl status` who is there. Nothing outlives `close`, which ends the workers
+first and the services they write to last, each within 4 s.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from protos.errors import TwinRLError, Unreachable
+from protos.status import STATUS_VARIABLE
+from twinrl.run.guardian import GRACE_S, signal_group
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+RESTART_DELAY_S = 0.5
+RESTART_LIMIT = 5
+"""A service that ends more often than this within `RESTART_WINDOW_S` counts as failed."""
+RESTART_WINDOW_S = 60.0
+WRONG_INPUT, MESSAGE_PREFIX = 2, "twinrl: "
+"""How our processes end when a person can mend it: this exit code, and one line of this form."""
+LOG_TAIL_LINES = 12
+LOG_TAIL_BYTES = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Child:
+    """What to start. `command` is the whole command line; `python_module` builds the usual one."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the run's own environment."""
+    service: bool = False
+    """A service keeps its state on disk and listens on a fixed address: it is started again when it ends by itself."""
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command line `python -m module arguments…` with the interpreter of this process."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+@dataclass(kw_only=True)
+class _Entry:
+    child: Child
+    popen: subprocess.Popen[bytes]
+    started_unix_s: float
+    state: str = "running"  # running, restarting, finished, failed, stopped
+    exits: list[float] = field(default_factory=list)
+
+    def row(self) -> dict[str, object]:
+        return {
+            "name": self.child.name,
+            "pid": self.popen.pid,
+            "state": self.state,
+            "service": self.child.service,
+            "started_unix_s": self.started_unix_s,
+            "restarts": max(len(self.exits) - (self.state in ("restarting", "failed")), 0),
+            "exit_code": self.popen.returncode,
+            "command": list(self.child.command),
+        }
+
+
+class Supervisor:
+    """Owns every child process of one run; a context manager. Safe to call from several threads."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir, self.logs = run_dir, run_dir / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-S", str(Path(__file__).with_name("guardian.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._watcher.start()
+
+    def start(self, child: Child) -> int:
+        """Starts a child and returns its process id. A name may be used again once its process has ended."""
+        with self._lock:
+            old = self._entries.get(child.name)
+            assert old is None or old.state not in ("running", "restarting"), f"{child.name} runs already"
+            self._entries[child.name] = _Entry(child=child, popen=self._spawn(child), started_unix_s=time.time())
+            self._save()
+            return self._entries[child.name].popen.pid
+
+    def check(self) -> None:
+        """Raises TwinRLError, with the end of its log, if a child failed."""
+        with self._lock:
+            for entry in self._entries.values():
+                if entry.state == "failed":
+                    raise TwinRLError(self._failure(entry))
+
+    def wait(self, *names: str, timeout_s: float, poll: Callable[[], None] | None = None) -> None:
+        """Returns when every named child has ended with exit code 0, calling `poll` ten times a second meanwhile.
+
+        Raises TwinRLError if any child of the run fails, or after `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.check()
+            left = [name for name in names if self._entries[name].state in ("running", "restarting")]
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                raise TwinRLError(f"{', '.join(left)} did not finish within {timeout_s:g} s")
+            if poll is not None:
+                poll()
+            time.sleep(POLL_S)
+
+    def wait_listening(self, name: str, address: str, *, timeout_s: float = 20.0) -> None:
+        """Returns when the child accepts TCP connections at "host:port"; Unreachable after `timeout_s`."""
+        host, _, port = address.rpartition(":")
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.check()
+            try:
+                socket.create_connection((host, int(port)), timeout=1.0).close()
+            except OSError:
+                time.sleep(POLL_S / 2)
+            else:
+                return
+        raise Unreachable(f"{name} does not listen on {address} after {timeout_s:g} s; see {self.log_path(name)}")
+
+    def stop(self, *names: str) -> None:
+        """Ends the named children: SIGTERM, SIGKILL after 4 s. Those that have ended already are left as they are."""
+        with self._lock:
+            live = [self._entries[name] for name in reversed(names) if self._is_live(name)]
+            for entry in live:
+                entry.state = "stopped"
+        for entry in live:
+            entry.popen.terminate()  # the child alone: what it started is its own to end, in its own order
+        deadline = time.monotonic() + GRACE_S
+        for entry in live:
+            self._reap(entry, deadline)
+        self._save()
+
+    def running(self, name: str) -> bool:
+        """Whether the child's process is there now."""
+        with self._lock:
+            return self._entries[name].state == "running" and self._entries[name].popen.poll() is None
+
+    def pid(self, name: str) -> int:
+        """Process id of the child's newest process."""
+        return self._entries[name].popen.pid
+
+    def restarts(self, name: str) -> int:
+        """How often the child was started again."""
+        with self._lock:
+            restarts = self._entries[name].row()["restarts"]
+        assert isinstance(restarts, int)
+        return restarts
+
+    def log_path(self, name: str) -> Path:
+        """Where the child's standard output and error go."""
+        return self.logs / f"{name}.log"
+
+    def close(self) -> None:
+        """Ends everything: first the workers, latest first, then the services, within 4 s each."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._watcher.join()
+        for service in (False, True):
+            self.stop(*(name for name, entry in self._entries.items() if entry.child.service is service))
+        assert self._guardian.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._guardian.stdin.close()
+        self._guardian.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_live(self, name: str) -> bool:
+        return self._entries[name].state in ("running", "restarting")
+
+    def _reap(self, entry: _Entry, deadline: float) -> None:
+        """Waits for an ending child until the deadline, then kills what is left of its process group."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            entry.popen.wait(max(deadline - time.monotonic(), 0.0))
+        signal_group(entry.popen.pid, signal.SIGKILL)
+        entry.popen.wait()
+        self._tell_guardian("-", entry.popen.pid)
+
+    def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
+        status = {STATUS_VARIABLE: str(self.logs.absolute() / f"{child.name}.status.json"), "PYTHONUNBUFFERED": "1"}
+        with self.log_path(child.name).open("ab") as output:
+            popen = subprocess.Popen(
+                list(child.command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | status | dict(child.environment),
+                start_new_session=True,
+            )
+        self._tell_guardian("+", popen.pid)
+        return popen
+
+    def _tell_guardian(self, sign: str, pgid: int) -> None:
+        assert self._guardian.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # without its guardian a run works, only not through `kill -9`
+            self._guardian.stdin.write(f"{sign}{pgid}\n")
+            self._guardian.stdin.flush()
+
+    def _watch(self) -> None:
+        """Body of the watcher thread: notices ends and starts services again."""
+        while not self._closing.wait(POLL_S):
+            with self._lock:
+                for entry in self._entries.values():
+                    if entry.state == "running" and entry.popen.poll() is not None:
+                        self._ended(entry)
+                    elif entry.state == "restarting" and time.monotonic() >= entry.exits[-1] + RESTART_DELAY_S:
+                        entry.popen, entry.started_unix_s = self._spawn(entry.child), time.time()
+                        entry.state = "running"
+                        self._save()
+
+    def _ended(self, entry: _Entry) -> None:
+        """Decides what the end of a child means, and ends what it may have started itself."""
+        signal_group(entry.popen.pid, signal.SIGKILL)
+        self._tell_guardian("-", entry.popen.pid)
+        now, code = time.monotonic(), entry.popen.returncode
+        if entry.child.service:
+            entry.exits.append(now)
+            recent = sum(now - moment < RESTART_WINDOW_S for moment in entry.exits)
+            entry.state = "restarting" if recent <= RESTART_LIMIT else "failed"
+            log.warning("%s ended with exit code %d: %s", entry.child.name, code, entry.state)
+        else:
+            entry.state = "finished" if code == 0 else "failed"
+        self._save()
+
+    def _failure(self, entry: _Entry) -> str:
+        path, code = self.log_path(entry.child.name), entry.popen.returncode
+        last = log_tail(path, 1)
+        if code == WRONG_INPUT and last.startswith(MESSAGE_PREFIX):
+            return last.removeprefix(MESSAGE_PREFIX)  # the child has said in one line what is wrong
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if entry.child.service:
+            how += f" {len(entry.exits)} times"
+        return f"{entry.child.name} {how}; the end of {path}:\n{log_tail(path)}"
+
+    def _save(self) -> None:
+        with self._lock:
+            rows = [entry.row() for entry in self._entries.values()]
+            partial = self.run_dir / "processes.json.part"
+            partial.write_text(json.dumps({"run_pid": os.getpid(), "processes": rows}, indent=1))
+            partial.replace(self.run_dir / "processes.json")
+
+
+def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of a log, read from its end; "(empty)" when there is nothing."""
+    if not path.exists():
+        return "(empty)"
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - LOG_TAIL_BYTES, 0))
+        text = file.read().decode(errors="replace")
+    return "\n".join(text.splitlines()[-lines:]) or "(empty)"
