@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.interfaces import EpisodeResult
-from protos.schema import Configuration, Outcome, Segment
+from protos.episode import Segment
+from protos.schema import Configuration, Outcome
 
 
 class ListGuide:

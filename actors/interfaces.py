@@ -8,7 +8,8 @@ guide.next ─► policy.ready? ─► environment.reset             guide.repor
 from dataclasses import dataclass
 from typing import Protocol
 
-from protos.schema import F32, Bools, Configuration, Observation, Outcome, Segment, Step
+from protos.episode import Segment
+from protos.schema import F32, Bools, Configuration, Observation, Outcome, Step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

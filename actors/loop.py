@@ -33,8 +33,9 @@ from actors.history import ObservationHistory
 from actors.interfaces import Decision, Environment, Guide, Operator, Policy, Sink
 from actors.quarantine import Quarantine
 from actors.recorder import EpisodeRecorder
+from protos.episode import Segment
 from protos.errors import TwinRLError
-from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Configuration, Observation, Outcome, Segment
+from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Configuration, Observation, Outcome
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from actors.interfaces import Decision, EpisodeResult
-from protos.schema import F32, SEGMENT_STEPS, Configuration, Observation, Outcome, Segment, Source, Step
+from protos.episode import Segment
+from protos.schema import F32, SEGMENT_STEPS, Configuration, Observation, Outcome, Source, Step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from protos.episode import Segment
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.images import CODECS, decode_images, encode_images
 from protos.prefix import MAX_HEADER_BYTES, PREFIX_BYTES, Prefix, pack_prefix, read_prefix
@@ -36,7 +37,6 @@ from protos.schema import (
     Observation,
     Outcome,
     Schema,
-    Segment,
     Source,
 )
 

@@ -147,35 +147,3 @@ class Step:
     terminated: Bools  # (n,) the task is over: bootstrap nothing
     truncated: Bools  # (n,) time is up: bootstrap from the last observation
     success: Bools  # (n,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """Up to `SEGMENT_STEPS` consecutive transitions of one episode: T steps, T + 1 observations, frames stored once.
-
-    `success` is what is known when the segment closes; only an episode's last segment has an outcome other than
-    RUNNING. `embedding` is the frozen backbone's readout of each observation, or None when the backbone is trained.
-    """
-
-    task: str
-    scene: str
-    instruction: str
-    configuration: Configuration
-    episode: str
-    """Unique name of the episode: actor, incarnation and count."""
-    first_step: int
-    outcome: Outcome
-    source: Source
-    policy_versions: tuple[int, int]
-    """Oldest and newest weight version that acted in this segment; (-1, -1) for demonstrations."""
-    backbone_id: str
-    """Which frozen backbone made `embedding`; empty without one."""
-    observation: Observation  # T + 1 rows
-    action: F32  # (T, 7), as executed
-    reward: F32  # (T,)
-    human: Bools  # (T,) a person (or the scripted operator) chose this action
-    embedding: F32 | None = None  # (T + 1, D)
-
-    @property
-    def steps(self) -> int:
-        return len(self.action)

@@ -13,8 +13,9 @@ import pytest
 import redis
 import yaml
 
+from protos.episode import Segment
 from protos.errors import InputError
-from protos.schema import Observation, Outcome, Schema, Segment, Source
+from protos.schema import Observation, Outcome, Schema, Source
 from services.monitor import ClusterSettings, read_cluster
 from services.net.credentials import Credentials
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer

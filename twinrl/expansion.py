@@ -4,18 +4,17 @@ run, replay or dataset ─► demonstrations ─► actors.sim.expand ─► dat
                                                   └─► coverage: table, coverage.json, coverage.html
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.episode import ActionScale
 from learner.datasets.export import Format, make_writer
 from learner.datasets.lerobot.layout import Pictures
+from protos.episode import Episode, Segment
 from protos.errors import InputError, Unreachable
-from protos.schema import Observation, Schema, Segment
+from protos.schema import Schema
 from services.replay import ReplaySettings, ReplayWriter
 from twin.tasks.base import Task
 
@@ -45,7 +44,7 @@ class Destination:
         stack.enter_context(closing(writer))
 
         def write(segments: list[Segment]) -> None:
-            episode = episode_of(segments)
+            episode = Episode.of(segments)
             if episode.name in there:
                 raise InputError(
                     f"{self.out}: episode {episode.name} is there already; choose another --seed or folder"
@@ -53,27 +52,6 @@ class Destination:
             writer.add(episode)
 
         return write
-
-
-def episode_of(segments: Sequence[Segment]) -> RecordedEpisode:
-    """One whole episode from its segments, in order; the frame that two of them share is kept once."""
-    first, last = segments[0], segments[-1]
-    seen = [s.observation.rows(slice(0, s.steps)) for s in segments] + [last.observation.rows([last.steps])]
-    return RecordedEpisode(
-        name=first.episode,
-        instruction=first.instruction,
-        configuration=first.configuration,
-        observation=Observation(
-            side=np.concatenate([each.side for each in seen]),
-            wrist=np.concatenate([each.wrist for each in seen]),
-            proprio=np.concatenate([each.proprio for each in seen]),
-        ),
-        action=np.concatenate([s.action for s in segments]),
-        reward=np.concatenate([s.reward for s in segments]),
-        human=np.concatenate([s.human for s in segments]),
-        outcome=last.outcome,
-        source=first.source,
-    )
 
 
 def _to_replay(replay: ReplaySettings, schema: Schema, stack: ExitStack) -> Deliver:

@@ -10,13 +10,14 @@ from typing import Literal
 import tyro
 
 from learner.datasets import open_dataset
-from learner.datasets.episode import ActionScale, RecordedEpisode
-from learner.datasets.export import find_schema, recorded, replay_episodes, stored_schema
+from learner.datasets.episode import ActionScale
+from learner.datasets.export import find_schema, replay_episodes, stored_schema
+from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import BUFFERS, Buffer, Schema
 from services.monitor.addresses import Addresses
 from services.net.credentials import Credentials
-from services.replay import Episode, ReplaySettings, masked, totals
+from services.replay import ReplaySettings, masked, totals
 from twin import tasks
 from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
@@ -58,7 +59,7 @@ class Opened:
     name: str
     schema: Schema
     scale: ActionScale
-    episodes: Iterator[RecordedEpisode]
+    episodes: Iterator[Episode]
     total: int
     """How many `unit`s there are at most."""
     unit: Literal["steps", "episodes"]
@@ -139,8 +140,8 @@ def _scale_of(origin: Origin, task: str) -> ActionScale:
     return ActionScale(metres=metres, radians=radians)
 
 
-def _checked(origin: Origin, episode: Episode, scale: ActionScale) -> RecordedEpisode:
+def _checked(origin: Origin, episode: Episode, scale: ActionScale) -> Episode:
     """Raises InputError for a task whose actions mean something else than those before."""
     if _scale_of(origin, episode.task) != scale:
         raise InputError(f"task {episode.task!r} has another action scale than {scale}: export each task by itself")
-    return recorded(episode)
+    return episode

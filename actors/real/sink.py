@@ -6,7 +6,8 @@ demonstrate   to "demo", once the episode is known to have succeeded
 
 from collections.abc import Sequence
 
-from protos.schema import Buffer, Outcome, Segment
+from protos.episode import Segment
+from protos.schema import Buffer, Outcome
 from services.replay import ReplayWriter
 
 

@@ -19,8 +19,9 @@ from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.expert import TwinExpert
 from actors.sim.settings import DemonstrationSettings
+from protos.episode import Segment
 from protos.errors import TwinRLError
-from protos.schema import Configuration, Outcome, Segment, Source
+from protos.schema import Configuration, Outcome, Source
 from protos.space import ConfigurationSpace
 from services.replay import ReplayWriter
 from twin import tasks

@@ -17,10 +17,11 @@ from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.planned import Deliver, PlannedTwin, PlanQueue
 from actors.sim.settings import ExpansionPlan, ExpansionRunSettings, TwinWorld
+from protos.episode import Episode, Segment
 from protos.errors import InputError, TwinRLError
 from protos.files import write_durably
-from protos.schema import F32, Configuration, Observation, Outcome, Segment, Source
-from services.replay import Episode, ReplayReader, ReplayWriter
+from protos.schema import F32, Configuration, Observation, Outcome, Source
+from services.replay import ReplayReader, ReplayWriter
 from twin import tasks
 from twin.env import VectorTwin
 from twin.expand import Coverage, Demonstration, Expander, contacts

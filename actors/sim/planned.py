@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from actors.interfaces import EpisodeResult
-from protos.schema import F32, TCP_POSE, Configuration, Observation, Outcome, Segment, Step
+from protos.episode import Segment
+from protos.schema import F32, TCP_POSE, Configuration, Observation, Outcome, Step
 from twin.env import VectorTwin
 from twin.expand import Coverage, Expander, Plan, Reason, Tracker
 from twin.expand.demonstration import body_poses

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from actors.interfaces import Decision, EpisodeResult
+from protos.episode import Segment
 from protos.errors import Unreachable
-from protos.schema import Bools, Configuration, Observation, Segment
+from protos.schema import Bools, Configuration, Observation
 from protos.space import ConfigurationSpace
 from services.replay import ReplayWriter
 

@@ -14,17 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faults.journal import BUFFER, Journal
-from protos.schema import (
-    ACTION_DIM,
-    PROPRIO_DIM,
-    SEGMENT_STEPS,
-    Configuration,
-    Observation,
-    Outcome,
-    Schema,
-    Segment,
-    Source,
-)
+from protos.episode import Segment
+from protos.schema import ACTION_DIM, PROPRIO_DIM, SEGMENT_STEPS, Configuration, Observation, Outcome, Schema, Source
 from protos.settings import load_settings, save_settings
 from services.replay import ReplaySettings, ReplayWriter
 

@@ -21,9 +21,10 @@ import numpy as np
 
 from benchmarks.faults.actor import ActorJob, FaultActor
 from benchmarks.faults.journal import BUFFER, Id
+from protos.episode import Episode
 from protos.errors import InputError, Unreachable
 from protos.schema import F32, Schema
-from services.replay import EmbeddedServer, Episode, ReplayReader, ReplaySettings
+from services.replay import EmbeddedServer, ReplayReader, ReplaySettings
 from services.replay.connection import Keys, connect, reaching, shard_of
 from twinrl.run.supervisor import log_tail
 

@@ -17,8 +17,9 @@ from benchmarks.peers.protocol import SEGMENT_STEPS, Data, Job, serve
 from benchmarks.peers.protocol import Batch as Arrays
 from benchmarks.peers.writers import Put, Writers
 from protos.codec import encode_segment
+from protos.episode import Segment
 from protos.errors import Unreachable
-from protos.schema import U8, Buffer, Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.schema import U8, Buffer, Configuration, Observation, Outcome, Schema, Source
 from services.replay import Batch, EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, totals
 from services.replay.read.prefetch import Prefetcher
 

@@ -18,7 +18,8 @@ from actors.interfaces import Decision, EpisodeResult
 from actors.loop import EpisodeLoop
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from benchmarks.measure import table
-from protos.schema import Bools, Configuration, Observation, Schema, Segment, Source
+from protos.episode import Segment
+from protos.schema import Bools, Configuration, Observation, Schema, Source
 from twin import tasks
 from twin.env import VectorTwin
 from twin.randomize import DOMAINS

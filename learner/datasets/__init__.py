@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from learner.datasets.episode import ActionScale, Dataset, RecordedEpisode, Writer
+from learner.datasets.episode import ActionScale, Dataset, Writer
 from learner.datasets.released.reader import ReleasedDataset, released_files
 from learner.datasets.rlds.reader import RldsDataset
 from learner.datasets.settings import DataSettings
+from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import Schema
 from protos.settings import load_settings
 
-__all__ = ["ActionScale", "DataSettings", "Dataset", "RecordedEpisode", "Writer", "open_dataset", "open_datasets"]
+__all__ = ["ActionScale", "DataSettings", "Dataset", "Episode", "Writer", "open_dataset", "open_datasets"]
 
 _LOOKED_FOR = (
     "RLDS (features.json), LeRobotDataset v3 (meta/info.json), or the pickles released with the paper "

@@ -1,9 +1,9 @@
 """What every data format is read into and written from.
 
-    folder on disk ──open_dataset──► Dataset ──iterate──► RecordedEpisode ──► fine-tuning
-    replay or run ──► RecordedEpisode ──Writer.add──► folder on disk
+    folder on disk ──open_dataset──► Dataset ──iterate──► Episode ──► fine-tuning
+    replay or run ──► Episode ──Writer.add──► folder on disk
 
-A `RecordedEpisode` is in the units of `protos.schema`: base frame, rotation vectors, actions in [−1, 1]. Foreign data
+A `Episode` is in the units of `protos.schema`: base frame, rotation vectors, actions in [−1, 1]. Foreign data
 gives its motion in metres and radians per step; an `ActionScale` brings it into [−1, 1] and says how to get back.
 """
 
@@ -13,26 +13,11 @@ from typing import Protocol
 
 import numpy as np
 
+from protos.episode import Episode
 from protos.errors import InputError
-from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Configuration, Observation, Outcome, Source
+from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION
 
 _POSITION, _ROTATION = slice(0, 3), slice(3, 6)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordedEpisode:
-    """One episode of T steps, whatever it was stored in."""
-
-    name: str
-    instruction: str
-    configuration: Configuration
-    """Without poses where the format does not know them; such episodes give no auxiliary labels."""
-    observation: Observation  # T + 1 rows; the last is repeated where only T were stored
-    action: F32  # (T, 7) in [-1, 1]
-    reward: F32  # (T,)
-    human: Bools  # (T,) a person chose this action
-    outcome: Outcome
-    source: Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +91,7 @@ class Dataset(Protocol):
         """Number of episodes."""
         ...
 
-    def __iter__(self) -> Iterator[RecordedEpisode]:
+    def __iter__(self) -> Iterator[Episode]:
         """The episodes in stored order. Raises CorruptData with file and offset where one does not decode."""
         ...
 
@@ -114,5 +99,5 @@ class Dataset(Protocol):
 class Writer(Protocol):
     """Appends episodes to a folder; what `add` has returned from survives a crash."""
 
-    def add(self, episode: RecordedEpisode) -> None: ...
+    def add(self, episode: Episode) -> None: ...
     def close(self) -> None: ...

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.datasets.episode import RecordedEpisode, Writer
+from learner.datasets.episode import Writer
+from protos.episode import Episode
 
 
 class ExpectedArrays:
@@ -16,7 +17,7 @@ class ExpectedArrays:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._writer, self._file, self._count = writer, zipfile.ZipFile(path, "w"), 0
 
-    def add(self, episode: RecordedEpisode) -> None:
+    def add(self, episode: Episode) -> None:
         self._writer.add(episode)
         seen = episode.observation
         arrays: dict[str, NDArray[np.generic]] = {

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from learner.datasets.episode import ActionScale, RecordedEpisode, Writer
+from learner.datasets.episode import ActionScale, Writer
 from learner.datasets.json_files import read_json
 from learner.datasets.lerobot.layout import INFO, Pictures
 from learner.datasets.rlds.own import MARK
+from protos.episode import Episode
 from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import Buffer, Outcome, Schema, Source
 from protos.settings import from_json
-from services.replay import Episode, ReplaySettings
+from services.replay import ReplaySettings
 from services.replay.connection import connect, masked, reaching
 from services.replay.handshake import schema_key
 from services.replay.read.episodes import Track
@@ -50,7 +51,7 @@ class Choice:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit={self.limit}: at least 1")
 
-    def fits(self, episode: RecordedEpisode) -> bool:
+    def fits(self, episode: Episode) -> bool:
         """Whether an episode is meant, the limit aside."""
         return (
             (not self.regions or episode.configuration.region in self.regions)
@@ -71,7 +72,7 @@ class Tally:
     regions: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
 
-    def add(self, episode: RecordedEpisode) -> None:
+    def add(self, episode: Episode) -> None:
         """Counts one more."""
         self.episodes += 1
         self.steps += len(episode.action)
@@ -89,9 +90,7 @@ class Tally:
         return f"{self.episodes} episodes, {self.steps} steps" + (f" ({'; '.join(groups)})" if self.episodes else "")
 
 
-def chosen(
-    episodes: Iterable[RecordedEpisode], choice: Choice, tell: Callable[[RecordedEpisode], None]
-) -> Iterator[RecordedEpisode]:
+def chosen(episodes: Iterable[Episode], choice: Choice, tell: Callable[[Episode], None]) -> Iterator[Episode]:
     """Those that are meant, each name once: what an arm did may lie in several buffers. `tell` hears of all."""
     names = set[str]()
     for episode in episodes:
@@ -103,7 +102,7 @@ def chosen(
                 return
 
 
-def copy(episodes: Iterable[RecordedEpisode], writer: Writer, there: Container[str], written: Tally) -> int:
+def copy(episodes: Iterable[Episode], writer: Writer, there: Container[str], written: Tally) -> int:
     """Writes and counts episodes; returns how many were passed over because their names are `there`."""
     passed = 0
     for episode in episodes:
@@ -113,21 +112,6 @@ def copy(episodes: Iterable[RecordedEpisode], writer: Writer, there: Container[s
         writer.add(episode)
         written.add(episode)
     return passed
-
-
-def recorded(episode: Episode) -> RecordedEpisode:
-    """An episode of a replay, without its readouts and weight versions."""
-    return RecordedEpisode(
-        name=episode.name,
-        instruction=episode.instruction,
-        configuration=episode.configuration,
-        observation=episode.observation,
-        action=episode.action,
-        reward=episode.reward,
-        human=episode.human,
-        outcome=episode.outcome,
-        source=episode.source,
-    )
 
 
 def replay_episodes(

@@ -1,13 +1,11 @@
 """Seeds a real stage with what the twin has learnt: successful twin episodes, copied to the demonstrations."""
 
 import logging
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Callable
 
 from learner.settings import RlSettings
-from protos.schema import SEGMENT_STEPS, Outcome, Segment
-from services.replay import Episode, ReplayReader, ReplaySettings, ReplayWriter
+from protos.schema import Outcome
+from services.replay import ReplayReader, ReplaySettings, ReplayWriter
 
 log = logging.getLogger(__name__)
 _KEPT_BYTES = 256 << 20
@@ -39,35 +37,10 @@ def seed_demonstrations(replay: ReplaySettings, settings: RlSettings, stop: Call
     writer = ReplayWriter(replay, settings.schema, actor="seed", incarnation=settings.stage, spool=None)
     try:
         for episode in chosen:
-            for segment in segments(episode):
+            for segment in episode.segments(name=f"{episode.name}/seed"):
                 writer.add(segment, ["demo"])
         writer.flush(_FLUSH_TIMEOUT_S)
     finally:
         writer.close()
     log.info("copied %d successful twin episodes to the demonstrations", len(chosen))
     return len(chosen)
-
-
-def segments(episode: Episode) -> Iterator[Segment]:
-    """An episode cut into segments again."""
-    steps = len(episode.action)
-    for first in range(0, steps, SEGMENT_STEPS):
-        last = min(first + SEGMENT_STEPS, steps)
-        taken, seen = slice(first, last), slice(first, last + 1)
-        yield Segment(
-            task=episode.task,
-            scene=episode.scene,
-            instruction=episode.instruction,
-            configuration=episode.configuration,
-            episode=f"{episode.name}/seed",
-            first_step=first,
-            outcome=episode.outcome if last == steps else Outcome.RUNNING,
-            source=episode.source,
-            policy_versions=episode.versions,
-            backbone_id=episode.backbone_id,
-            observation=episode.observation.rows(seen),
-            action=np.ascontiguousarray(episode.action[taken]),
-            reward=episode.reward[taken],
-            human=episode.human[taken],
-            embedding=None if episode.embedding is None else episode.embedding[seen],
-        )

@@ -10,11 +10,12 @@ from learner.settings import RlSettings, Selection, SftSettings, UpdateSettings
 from learner.stage.position import restore_position
 from policy.language import encode_instruction
 from policy.model import Policy
+from protos.episode import Episode
 from protos.errors import InputError, Unreachable
 from protos.schema import F32, Buffer, Schema
 from protos.settings import to_json
 from protos.status import StatusFile
-from services.replay import Episode, Position, ReplayReader, ReplaySettings, totals
+from services.replay import Position, ReplayReader, ReplaySettings, totals
 from services.replay.read.batch import Field
 from services.replay.read.strategies import Strategy, Uniform
 

@@ -18,11 +18,11 @@ oldest above a byte budget. Which transitions are drawn how often is decided in 
 servers an actor's name decides to which one it writes; a reader follows them all.
 """
 
+from protos.episode import Episode
 from services.replay.buffers import delete_buffer, totals
 from services.replay.connection import ReplaySettings, masked, shard_of
 from services.replay.presence import Presence, presence, presence_on
 from services.replay.read.batch import Batch
-from services.replay.read.episodes import Episode
 from services.replay.read.position import Position
 from services.replay.read.reader import ReplayReader
 from services.replay.read.restore import Patience, Restored

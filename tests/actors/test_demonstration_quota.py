@@ -5,8 +5,9 @@ import pytest
 
 from actors.interfaces import EpisodeResult
 from actors.sim.demonstrate import DemonstrationQuota
+from protos.episode import Segment
 from protos.errors import TwinRLError
-from protos.schema import ACTION_DIM, PROPRIO_DIM, Configuration, Observation, Outcome, Segment, Source
+from protos.schema import ACTION_DIM, PROPRIO_DIM, Configuration, Observation, Outcome, Source
 from protos.space import Box, ConfigurationSpace
 
 SPACE = ConfigurationSpace(

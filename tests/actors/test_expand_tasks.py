@@ -10,13 +10,13 @@ from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.demonstrate import DemonstrationQuota, TwinExpert
 from actors.sim.expand import check_complete, expand_in_twin, usable
 from actors.sim.settings import ExpansionPlan, TwinWorld
+from protos.episode import Episode
 from protos.schema import Outcome, Schema, Source
 from twin import tasks
 from twin.env import VectorTwin
 from twin.expand import ExpansionSettings
 from twin.randomize import DOMAINS
 from twin.scene import Scene, synthetic_scene
-from twinrl.expansion import episode_of
 
 SMALL = Schema(side_px=16, wrist_px=16)
 SHOWN = 3
@@ -38,7 +38,7 @@ def shown_by_the_expert(scene, task):
     episodes = {}
     for segment in quota.accepted:
         episodes.setdefault(segment.episode, []).append(segment)
-    return [episode_of(segments) for segments in episodes.values()]
+    return [Episode.of(segments) for segments in episodes.values()]
 
 
 @pytest.mark.parametrize("name", tasks.names())

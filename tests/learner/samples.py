@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from learner.datasets.episode import RecordedEpisode
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import HeadSettings, PolicySettings
-from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.episode import Episode, Segment
+from protos.schema import Configuration, Observation, Outcome, Schema, Source
 
 SMALL = PolicySettings(
     octo=OctoSettings(side_px=16, wrist_px=16, dim=16, layers=1, heads=2, mlp_dim=16), head=HeadSettings(width=32)
@@ -108,7 +108,7 @@ def make_segment(rng, name, *, source=Source.TWIN, outcome=Outcome.SUCCESS, back
 
 def recorded(demo, name):
     """The episode of `make_demo` as datasets hold it: a person's success on the arm."""
-    return RecordedEpisode(
+    return Episode(
         name=name,
         instruction=demo.instruction,
         configuration=demo.configuration,

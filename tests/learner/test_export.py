@@ -19,7 +19,6 @@ from learner.datasets.export import (
     copy,
     find_schema,
     make_writer,
-    recorded,
     replay_episodes,
     stored_schema,
 )
@@ -58,7 +57,7 @@ def test_every_episode_of_the_buffers_comes_with_its_frames(replay, rng):
     segments = [make_segment(rng, f"e{i}", region="AB"[i % 2]) for i in range(4)]
     send(replay, segments, "twin")
     send(replay, [make_segment(rng, "real", source=Source.REAL)], "real", actor="arm")
-    found = [recorded(episode) for episode in replay_episodes(replay, SCHEMA, ("twin",))]
+    found = list(replay_episodes(replay, SCHEMA, ("twin",)))
     assert [episode.name for episode in found] == ["e0", "e1", "e2", "e3"]
     for segment, episode in zip(segments, found, strict=True):
         assert (episode.configuration, episode.outcome) == (segment.configuration, segment.outcome)
@@ -103,7 +102,7 @@ def test_a_server_that_is_away_is_told():
 @pytest.mark.parametrize(("kind", "pictures"), [("lerobot", "png"), ("lerobot", "video"), ("rlds", "video")])
 def test_a_replay_becomes_a_dataset_that_reads_the_same(replay, rng, tmp_path, kind, pictures):
     send(replay, [make_segment(rng, f"e{i}", region="AB"[i % 2]) for i in range(3)], "twin")
-    episodes = [recorded(episode) for episode in replay_episodes(replay, SCHEMA, ("twin",))]
+    episodes = list(replay_episodes(replay, SCHEMA, ("twin",)))
     writer, there = make_writer(kind, tmp_path / "d", SCHEMA, action_scale=SCALE, pictures=pictures)
     written = Tally()
     assert copy(episodes, writer, there, written) == 0

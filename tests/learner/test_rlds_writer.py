@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from learner.datasets import ActionScale, RecordedEpisode, open_dataset
+from learner.datasets import ActionScale, open_dataset
 from learner.datasets.rlds.example import encode_example
 from learner.datasets.rlds.own import to_features
 from learner.datasets.rlds.tfrecord import framed
 from learner.datasets.rlds.writer import RldsWriter
+from protos.episode import Episode
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
 
@@ -44,7 +45,7 @@ def make_episode(name="e0", steps=3, seed=0, **changed):
         "outcome": Outcome.SUCCESS,
         "source": Source.TWIN,
     }
-    return RecordedEpisode(**values | changed)
+    return Episode(**values | changed)
 
 
 def write(folder, episodes, **options):

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos.codec import decode_numbers, decode_segment, encode_segment, read_header
+from protos.episode import Segment
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.images import CODECS
 from protos.replay_pb2 import SegmentHeader
-from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.schema import Configuration, Observation, Outcome, Schema, Source
 
 SCHEMA = Schema(side_px=32, wrist_px=16)
 PREFIX = struct.Struct("<4sIIIIII")

@@ -18,10 +18,11 @@ from protos.codec import (
     has_human_step,
     read_header,
 )
+from protos.episode import Segment
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.prefix import PREFIX_BYTES, pack_prefix, read_prefix
 from protos.replay_pb2 import SegmentHeader
-from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.schema import Configuration, Observation, Outcome, Schema, Source
 
 SCHEMA = Schema(side_px=16, wrist_px=16)
 RNG = np.random.default_rng(0)

@@ -10,8 +10,9 @@ import numpy as np
 from replay_samples import cut, make_segment
 
 from protos.codec import decode_numbers, encode_segment
+from protos.episode import Segment
 from protos.prefix import PREFIX_BYTES, pack_prefix, read_prefix
-from protos.schema import Observation, Schema, Segment
+from protos.schema import Observation, Schema
 from services.replay import ReplaySettings
 from services.replay.connection import Keys, connect
 from services.replay.read.episodes import Piece

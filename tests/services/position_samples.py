@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 from replay_samples import START, cut, make_segment, reader_of
 
-from protos.schema import Segment
+from protos.episode import Segment
 from services.replay import Batch, Position, ReplayReader, ReplaySettings
 
 

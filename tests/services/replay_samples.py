@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from protos.schema import SEGMENT_STEPS, Buffer, Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.episode import Segment
+from protos.schema import SEGMENT_STEPS, Buffer, Configuration, Observation, Outcome, Schema, Source
 from services.replay import ReplayReader, ReplaySettings, ReplayWriter
 
 SCHEMA = Schema(side_px=16, wrist_px=16)

@@ -9,7 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from replay_samples import SCHEMA, cut, make_segment
 
-from protos.schema import Outcome, Segment
+from protos.episode import Segment
+from protos.schema import Outcome
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter
 from services.replay.read.returns import monte_carlo, n_step
 

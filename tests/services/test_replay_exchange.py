@@ -55,7 +55,7 @@ def test_an_episode_comes_back_whole_with_its_frames(settings, rng):
     (episode,) = reader.episodes("twin")
     for name in ("task", "scene", "instruction", "configuration", "outcome", "source", "backbone_id"):
         assert getattr(episode, name) == getattr(whole, name)
-    assert (episode.name, episode.buffer, episode.versions) == (whole.episode, "twin", (7, 9))
+    assert (episode.name, episode.versions) == (whole.episode, (7, 9))
     for name in ("action", "reward", "human", "embedding"):
         np.testing.assert_array_equal(getattr(episode, name), getattr(whole, name))
     for name in ("side", "wrist", "proprio"):

@@ -11,7 +11,7 @@ import redis
 from replay_ledger import names_held
 from replay_samples import SCHEMA, make_segment, send, wait_until
 
-from protos.schema import Segment
+from protos.episode import Segment
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 
 MEBIBYTE = 1 << 20

@@ -10,9 +10,10 @@ import redis
 from replay_samples import SCHEMA, cut, make_segment, read_all, reader_of, send, wait_until
 
 from protos.codec import decode_segment, encode_segment
+from protos.episode import Segment
 from protos.images import decode_images
 from protos.prefix import read_prefix
-from protos.schema import Outcome, Segment
+from protos.schema import Outcome
 from services.replay import EmbeddedServer, ReplaySettings
 from services.replay.connection import Keys, connect
 from services.replay.read.assembler import Assembler

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from replay_ledger import names_held
 from replay_samples import SCHEMA, make_segment, send, wait_until
 
+from protos.episode import Segment
 from protos.errors import InputError, Unreachable
-from protos.schema import Segment
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, shard_of, totals
 from services.replay.scripts import run_script
 from services.replay.server.config import memory_for

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from expansion_samples import demonstration
 
-from learner.datasets import ActionScale, RecordedEpisode, open_dataset
+from learner.datasets import ActionScale, open_dataset
 from learner.datasets.export import make_writer
+from protos.episode import Episode
 from protos.errors import InputError, TwinRLError
 from protos.schema import GRIPPER_ACTION, Observation, Outcome, Schema, Source
 from protos.settings import save_settings
@@ -30,7 +31,7 @@ def recorded(name):
     action = np.zeros((steps, 7), np.float32)
     action[:, GRIPPER_ACTION] = np.where(shown.path.closed[1:], -1, 1)
     frames = np.zeros((steps + 1, 16, 16, 3), np.uint8)
-    return RecordedEpisode(
+    return Episode(
         name=name,
         instruction="Put the cube on the disc.",
         configuration=shown.configuration,

@@ -12,8 +12,9 @@ import pytest
 
 from learner.datasets import open_dataset
 from learner.datasets.lerobot.writer import LeRobotWriter
+from protos.episode import Segment
 from protos.errors import InputError, Unreachable
-from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.schema import Configuration, Observation, Outcome, Schema, Source
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from twinrl.commands import export

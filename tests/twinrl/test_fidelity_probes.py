@@ -11,6 +11,7 @@ from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.demonstrate import DemonstrationQuota, TwinExpert
+from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import GRIPPER_ACTION, TCP_POSITION, Schema, Source
 from protos.settings import save_settings
@@ -20,7 +21,6 @@ from twin.env import VectorTwin
 from twin.randomize import DOMAINS
 from twin.scene import synthetic_scene
 from twinrl.commands import fidelity as command
-from twinrl.expansion import episode_of
 from twinrl.fidelity.measure import motions_of_recorded, of_domains, pictures_of_recorded
 from twinrl.fidelity.probes import World, before_grasp, pulses, recorded_situations, situations
 from twinrl.report import write_report
@@ -93,7 +93,7 @@ def test_situations_show_the_whole_workspace_and_pulses_stay_in_it():
 
 
 def test_recorded_episodes_are_set_up_again_up_to_their_grasp(recorded):
-    episodes = [episode_of(segments) for segments in recorded]
+    episodes = [Episode.of(segments) for segments in recorded]
     starts, seen = recorded_situations(episodes)
     twin = world("standin").pictures(starts)  # their own world
     assert len(twin) == len(seen) == len(starts)
@@ -104,7 +104,7 @@ def test_recorded_episodes_are_set_up_again_up_to_their_grasp(recorded):
 
 
 def test_recorded_episodes_tell_the_same_as_the_domains(recorded):
-    episodes = [episode_of(segments) for segments in recorded]
+    episodes = [Episode.of(segments) for segments in recorded]
     images, response = pictures_of_recorded(world("twin"), episodes), motions_of_recorded(world("twin"), episodes)
     assert response.axes["y"].gain == pytest.approx(0.85, abs=0.06)
     assert 30 < response.axes["y"].delay_ms < 200

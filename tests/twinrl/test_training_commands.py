@@ -19,8 +19,9 @@ from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import HeadSettings, PolicySettings
+from protos.episode import Segment
 from protos.errors import InputError
-from protos.schema import Configuration, Observation, Outcome, Schema, Segment, Source
+from protos.schema import Configuration, Observation, Outcome, Schema, Source
 from protos.settings import load_settings, save_settings
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from services.telemetry import read_metrics

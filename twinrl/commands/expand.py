@@ -18,9 +18,10 @@ import tyro
 from actors.sim.settings import ExpansionPlan, TwinWorld
 from learner.datasets.export import Choice, Format, chosen
 from learner.datasets.lerobot.layout import Pictures
+from protos.episode import Segment
 from protos.errors import InputError
 from protos.files import write_durably
-from protos.schema import Outcome, Segment, Source
+from protos.schema import Outcome, Source
 from services.monitor.addresses import Addresses
 from twin import tasks
 from twin.expand import Coverage, ExpansionSettings

@@ -17,10 +17,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from learner.datasets.episode import RecordedEpisode
 from learner.datasets.expected import ExpectedArrays
 from learner.datasets.export import Choice, Format, Tally, chosen, copy, make_writer
 from learner.datasets.lerobot.layout import Pictures
+from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import Outcome, Source
 from twinrl.export_origin import Opened, Origin, open_origin
@@ -84,7 +84,7 @@ def _write(command: Export, source: Opened, stack: ExitStack, written: Tally) ->
     seen = Tally()
     with Progress(["export"]) as progress, progress.stage("export", total=source.total, unit=source.unit) as stage:
 
-        def tell(episode: RecordedEpisode) -> None:
+        def tell(episode: Episode) -> None:
             seen.add(episode)
             stage.update(getattr(seen, source.unit), written=written.episodes)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from learner.datasets.export import replay_episodes
+from protos.episode import Episode
 from protos.errors import InputError
 from protos.files import write_durably
 from protos.schema import Buffer, Schema, Source
-from services.replay import Episode, ReplaySettings
+from services.replay import ReplaySettings
 from twin import tasks
 from twin.scene import Scene
 from twinrl.fidelity.measure import Fidelity, motions_of_recorded, of_success, pictures_of_recorded

@@ -2,7 +2,7 @@
 
 meta/episodes ─► where an episode's rows and frames are
 data/… ────────► numbers, and pictures that are PNG files ──┐
-videos/… ──────► pictures ──────────────────────────────────┴─► RecordedEpisode
+videos/… ──────► pictures ──────────────────────────────────┴─► Episode
 """
 
 import json
@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.episode import ActionScale
 from learner.datasets.json_files import read_json
 from learner.datasets.lerobot import layout, tables, video
 from learner.datasets.lerobot.layout import OURS, Slot
 from learner.datasets.lerobot.mapping import LeRobotMapping
 from learner.datasets.pictures import black, decode_picture, resize
+from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.schema import U8, Configuration, Observation, Outcome, Schema, Source
 
@@ -74,20 +75,20 @@ class LeRobotDataset:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __iter__(self) -> Iterator[RecordedEpisode]:
+    def __iter__(self) -> Iterator[Episode]:
         return map(self.read, range(len(self)))
 
-    def read(self, index: int) -> RecordedEpisode:
+    def read(self, index: int) -> Episode:
         """One episode. Raises CorruptData."""
         row = self._rows[index]
         with _sense_of(f"{self.path}: episode {index}"):
             table = self._data(row)
             return self._ours(row, table) if self._stored is not None else self._mapped(row, table)
 
-    def _ours(self, row: Row, table: pa.Table) -> RecordedEpisode:
+    def _ours(self, row: Row, table: pa.Table) -> Episode:
         assert self._stored is not None
         poses = json.loads(row[f"{OURS}/poses"])
-        return RecordedEpisode(
+        return Episode(
             name=row[f"{OURS}/name"],
             instruction=self._instruction(table),
             configuration=Configuration(
@@ -103,7 +104,7 @@ class LeRobotDataset:
             source=Source(row[f"{OURS}/source"]),
         )
 
-    def _mapped(self, row: Row, table: pa.Table) -> RecordedEpisode:
+    def _mapped(self, row: Row, table: pa.Table) -> Episode:
         mapping, index = self._mapping, row["episode_index"]
         moved, gripper = mapping.motion(_numbers(table, mapping.action))
         outcome = mapping.outcome
@@ -114,7 +115,7 @@ class LeRobotDataset:
         if layout.REWARD in table.column_names:
             reward = table[layout.REWARD].to_numpy().astype(np.float32)
         seen = self._observation(row, table, mapping.side, mapping.wrist)
-        return RecordedEpisode(
+        return Episode(
             name=f"{self.name}/{index:06d}",
             instruction=self._instruction(table),
             configuration=Configuration(region=""),

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.episode import ActionScale
 from learner.datasets.lerobot import layout, tables, video
 from learner.datasets.lerobot.layout import Pictures, Slot
 from learner.datasets.lerobot.reader import read_info
 from learner.datasets.lerobot.repair import Written, recover
 from learner.datasets.lerobot.stats import Stats, as_lists, combine, number_stats, picture_stats
 from learner.datasets.pictures import encode_png
+from protos.episode import Episode
 from protos.errors import InputError, SchemaMismatch
 from protos.files import write_durably
 from protos.schema import CONTROL_HZ, U8, Outcome, Schema
@@ -57,7 +58,7 @@ class LeRobotWriter:
         """Of the episodes that are there."""
         return frozenset(self._written.names)
 
-    def add(self, episode: RecordedEpisode) -> None:
+    def add(self, episode: Episode) -> None:
         """Writes one episode; when this returns it is on disk. Raises SchemaMismatch for pictures of another size."""
         self._check(episode)
         written = self._written
@@ -93,7 +94,7 @@ class LeRobotWriter:
             )
         return recover(self.folder)
 
-    def _check(self, episode: RecordedEpisode) -> None:
+    def _check(self, episode: Episode) -> None:
         rows, steps = len(episode.observation), len(episode.action)
         assert rows == steps + 1, f"{rows} observations of {steps} steps"
         if not steps:
@@ -105,7 +106,7 @@ class LeRobotWriter:
                     f"episode {episode.name!r}: {camera} pictures are {found}, this dataset's {px} x {px}"
                 )
 
-    def _columns(self, episode: RecordedEpisode, task: int) -> dict[str, Any]:
+    def _columns(self, episode: Episode, task: int) -> dict[str, Any]:
         """All but the pictures."""
         steps, written = len(episode.action), self._written
         last = np.arange(steps) == steps - 1
@@ -125,7 +126,7 @@ class LeRobotWriter:
             layout.TASK: np.full(steps, task, np.int64),
         }
 
-    def _write_pictures(self, episode: RecordedEpisode, columns: dict[str, Any]) -> Stats:
+    def _write_pictures(self, episode: Episode, columns: dict[str, Any]) -> Stats:
         """Videos to their files, PNG files into `columns`, and the observation after the last action."""
         seen, slot, stats = episode.observation, Slot.of(self._written.episodes), {}
         final: dict[str, Any] = {layout.STATE: [seen.proprio[-1].tolist()]}
@@ -141,7 +142,7 @@ class LeRobotWriter:
         tables.write_table(slot.path(self.folder, layout.FINAL_PATH), final, kinds)
         return stats
 
-    def _write_row(self, episode: RecordedEpisode, stats: Stats) -> None:
+    def _write_row(self, episode: Episode, stats: Stats) -> None:
         written, steps = self._written, len(episode.action)
         place, group = Slot.of(written.episodes), Slot.of(written.episodes // layout.EPISODES_PER_FILE)
         row: dict[str, Any] = {
@@ -182,7 +183,7 @@ class LeRobotWriter:
         write_durably(self.folder / path, [json.dumps(content, indent=2).encode()])
 
 
-def _own_columns(episode: RecordedEpisode) -> dict[str, Any]:
+def _own_columns(episode: Episode) -> dict[str, Any]:
     start = episode.configuration
     return {
         "name": episode.name,

@@ -15,9 +15,10 @@ from typing import IO, Literal, cast
 
 import numpy as np
 
-from learner.datasets.episode import UNKNOWN_SCALE, ActionScale, RecordedEpisode
+from learner.datasets.episode import UNKNOWN_SCALE, ActionScale
 from learner.datasets.released.episodes import Track, raw_track, stored_extremes, training_tracks
 from learner.datasets.released.pickles import read_plain
+from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.schema import Configuration, Schema, Source
 
@@ -81,14 +82,14 @@ class ReleasedDataset:
         """As asked for, or the largest motion; the first call reads all files."""
         return self._wanted_scale or self._survey.scale
 
-    def __iter__(self) -> Iterator[RecordedEpisode]:
+    def __iter__(self) -> Iterator[Episode]:
         stored = self._survey.scale
         for file in self._files:
             for index, track in enumerate(self._tracks(file, self._schema)):
                 action = (stored if track.in_metres else ActionScale(metres=1.0, radians=1.0)).to_action(
                     track.motion, track.gripper
                 )
-                yield RecordedEpisode(
+                yield Episode(
                     name=f"{file.name}/{index}",
                     instruction=self._instructions[file],
                     configuration=Configuration(region=""),

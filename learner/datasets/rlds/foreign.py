@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.episode import ActionScale
 from learner.datasets.pictures import black, decode_picture, sized
 from learner.datasets.rlds.features import FeatureSpec
 from learner.datasets.rlds.mapping import Numbers, RldsMapping
+from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.schema import F32, PROPRIO_DIM, U8, Configuration, Observation, Outcome, Schema
 
@@ -25,14 +26,14 @@ class ForeignLayout:
     instruction: str | None
     """In place of what is stored."""
 
-    def episode(self, example: Example, name: str, schema: Schema, scale: ActionScale) -> RecordedEpisode:
+    def episode(self, example: Example, name: str, schema: Schema, scale: ActionScale) -> Episode:
         """Decodes one Example. Raises CorruptData, or InputError where the mapping does not fit the dataset."""
         motion, gripper = self.motion(example)
         steps = len(motion)
         seen = self._observation(example, schema)
         rows = np.minimum(np.arange(steps + 1), len(seen) - 1)
         reward, outcome = self._ending(example, steps)
-        return RecordedEpisode(
+        return Episode(
             name=name,
             instruction=self._text(example),
             configuration=Configuration(region=""),

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from learner.datasets.episode import RecordedEpisode
 from learner.datasets.pictures import decode_picture, encode_png, sized
 from learner.datasets.rlds.features import FeatureSpec
+from protos.episode import Episode
 from protos.errors import CorruptData
 from protos.schema import ACTION_DIM, F32, PROPRIO_DIM, U8, Configuration, Observation, Outcome, Schema, Source
 from protos.settings import from_json, to_json
@@ -54,7 +54,7 @@ def features_json(schema: Schema) -> dict[str, Any]:
     return _nested({"steps": steps, "episode_metadata": _nested({name: _text() for name in _TEXTS})})
 
 
-def to_features(episode: RecordedEpisode) -> dict[str, Sequence[bytes] | F32 | np.ndarray]:
+def to_features(episode: Episode) -> dict[str, Sequence[bytes] | F32 | np.ndarray]:
     """The values of an Example."""
     steps, seen = len(episode.action), episode.observation
     last = np.arange(steps + 1) == steps
@@ -84,7 +84,7 @@ def episode_name(example: Mapping[str, memoryview]) -> str:
     return _one(example, "episode_metadata/name")
 
 
-def from_features(example: Mapping[str, memoryview], schema: Schema) -> RecordedEpisode:
+def from_features(example: Mapping[str, memoryview], schema: Schema) -> Episode:
     """The episode that `to_features` was given. Raises CorruptData."""
     missing = {*_NUMBERS, "steps/observation/side", "steps/observation/wrist"} - set(example)
     if missing:
@@ -100,7 +100,7 @@ def from_features(example: Mapping[str, memoryview], schema: Schema) -> Recorded
         raise CorruptData(f"features of {sorted(rows)} steps")
     name, outcome, source, configuration = (_one(example, f"episode_metadata/{name}") for name in _TEXTS)
     try:
-        return RecordedEpisode(
+        return Episode(
             name=name,
             instruction=_one(example, "steps/language_instruction"),
             configuration=from_json(Configuration, json.loads(configuration)),

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.episode import ActionScale
 from learner.datasets.json_files import read_json
 from learner.datasets.rlds.example import decode_example
 from learner.datasets.rlds.features import read_features
@@ -23,6 +23,7 @@ from learner.datasets.rlds.info import read_info
 from learner.datasets.rlds.mapping import RldsMapping
 from learner.datasets.rlds.own import MARK, from_features
 from learner.datasets.rlds.tfrecord import read_records
+from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.schema import Schema
 from protos.settings import from_json
@@ -62,14 +63,14 @@ class RldsDataset:
         """As asked for, as stored with TwinRL's own data, or fitted to the first episodes."""
         return self._wanted_scale or self._stored_scale or self._fitted()
 
-    def __iter__(self) -> Iterator[RecordedEpisode]:
+    def __iter__(self) -> Iterator[Episode]:
         for index, (where, example) in enumerate(self._examples()):
             try:
                 yield self._episode(index, example)
             except (CorruptData, InputError) as error:
                 raise type(error)(f"{where}: {error}") from error
 
-    def _episode(self, index: int, example: Example) -> RecordedEpisode:
+    def _episode(self, index: int, example: Example) -> Episode:
         if self._stored_scale is None:
             name = f"{self.name}/{self.mapping.split}/{index}"
             return self._foreign.episode(example, name, self._schema, self.action_scale)

@@ -11,12 +11,13 @@ import logging
 import os
 from pathlib import Path
 
-from learner.datasets.episode import ActionScale, RecordedEpisode
+from learner.datasets.episode import ActionScale
 from learner.datasets.json_files import read_json
 from learner.datasets.rlds.example import decode_example, encode_example
 from learner.datasets.rlds.info import INFO, DatasetInfo, Split, info_json, read_info
 from learner.datasets.rlds.own import MARK, episode_name, features_json, to_features
 from learner.datasets.rlds.tfrecord import framed, read_records
+from protos.episode import Episode
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.files import write_durably
 from protos.schema import Schema
@@ -53,7 +54,7 @@ class RldsWriter:
         self._file = self._shard(len(self._lengths) - 1).open("ab") if self._lengths else None
         self._save()
 
-    def add(self, episode: RecordedEpisode) -> None:
+    def add(self, episode: Episode) -> None:
         """Appends an episode; it is on disk when this returns. Raises SchemaMismatch for pictures of another size."""
         self._check(episode)
         record = framed(encode_example(to_features(episode)))
@@ -88,7 +89,7 @@ class RldsWriter:
         info = DatasetInfo(name=self._name, version=_VERSION, splits={_SPLIT: split})
         write_durably(self._folder / INFO, [json.dumps(info_json(info, _DESCRIPTION), indent=2).encode()])
 
-    def _check(self, episode: RecordedEpisode) -> None:
+    def _check(self, episode: Episode) -> None:
         seen, steps = episode.observation, len(episode.action)
         for camera, px in ((seen.side, self._schema.side_px), (seen.wrist, self._schema.wrist_px)):
             if camera.shape != (steps + 1, px, px, 3):

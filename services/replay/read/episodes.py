@@ -7,35 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.codec import Numbers, configuration_of
+from protos.episode import Episode
 from protos.images import decode_images
 from protos.prefix import Prefix
 from protos.replay_pb2 import SegmentHeader
-from protos.schema import F32, U8, Bools, Buffer, Configuration, Observation, Outcome, Schema, Source
+from protos.schema import F32, U8, Bools, Buffer, Observation, Outcome, Schema, Source
 
 T = TypeVar("T", bound=np.generic)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """T steps of one episode: all of it, or the part from which on, or up to which, segments are missing."""
-
-    task: str
-    scene: str
-    instruction: str
-    configuration: Configuration
-    name: str
-    outcome: Outcome
-    """RUNNING when the end never arrived."""
-    source: Source
-    buffer: Buffer
-    backbone_id: str
-    observation: Observation  # T + 1 rows
-    action: F32  # (T, 7)
-    reward: F32  # (T,)
-    human: Bools  # (T,)
-    embedding: F32 | None  # (T + 1, D)
-    versions: tuple[int, int]
-    """Oldest and newest weight version that acted; -1 for demonstrations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +107,6 @@ class Track:
             name=first.episode,
             outcome=self.outcome,
             source=Source(first.source),
-            buffer=self.buffer,
             backbone_id=self.backbone_id,
             observation=Observation(side=side, wrist=wrist, proprio=self.proprio),
             action=self.action,

@@ -10,9 +10,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from protos.episode import Episode
 from protos.errors import CorruptData
 from protos.schema import F32, Buffer, Schema
-from services.replay.read.episodes import Episode, Track
+from services.replay.read.episodes import Track
 from services.replay.read.index import Origin
 from services.replay.read.kept import KeptEpisodes
 from services.replay.read.mirror import Mirror

@@ -4,8 +4,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from protos.episode import Episode
 from protos.schema import Buffer
-from services.replay.read.episodes import Episode
 from services.replay.read.position import EpisodeRef
 
 
@@ -32,7 +32,7 @@ class KeptEpisodes:
     def of(self, buffer: Buffer, where: Callable[[Episode], bool] | None) -> list[Episode]:
         """A buffer's episodes, oldest first."""
         with self._mutex:
-            kept = [episode for episode, _ in self._episodes if episode.buffer == buffer]
+            kept = [episode for episode, ref in self._episodes if ref.buffer == buffer]
         return [episode for episode in kept if where is None or where(episode)]
 
     def refs(self) -> list[EpisodeRef]:

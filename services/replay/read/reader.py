@@ -22,11 +22,11 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import BUFFERS, F32, Buffer, Schema
 from services.replay.connection import ReplaySettings
 from services.replay.read.batch import Batch, Field
-from services.replay.read.episodes import Episode
 from services.replay.read.frame_demand import FrameDemand
 from services.replay.read.intake import Intake
 from services.replay.read.mirror import Mirror

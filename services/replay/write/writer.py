@@ -16,8 +16,9 @@ from types import TracebackType
 from uuid import uuid4
 
 from protos.codec import EncodedSegment, check_name, encode_unnamed
+from protos.episode import Segment
 from protos.errors import InputError, SchemaMismatch, Unreachable
-from protos.schema import Buffer, Schema, Segment
+from protos.schema import Buffer, Schema
 from services.replay.connection import Keys, ReplaySettings, check_buffer, connect, reaching, shard_of
 from services.replay.presence import Beacon
 from services.replay.rate import Rate
