@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from protos.errors import InputError, TwinRLError
+from protos.process import Exit, tell_problem
 
 COMMANDS = {
     "demo": "run the whole method: scan, demonstrations, SFT, twin RL, guided RL on the stand-in arm, report",
@@ -41,10 +42,10 @@ def main() -> None:
     try:
         sys.exit(_run(sys.argv[1:]))
     except TwinRLError as error:
-        sys.stderr.write(f"twinrl: {error}\n")
-        sys.exit(2)
+        tell_problem(str(error))
+        sys.exit(Exit.PROBLEM)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(Exit.INTERRUPTED)
 
 
 def choose(arguments: Sequence[str], choices: Mapping[str, str], *, prog: str, about: str) -> str | None:

@@ -6,7 +6,6 @@ by Ctrl-C or SIGTERM. In every case the arm is held first and what was recorded 
 
 import logging
 import os
-import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Literal, NoReturn
 
 import tyro
 
-from protos.errors import ArmStopped, TwinRLError
-
-ARM_STOPPED, INTERRUPTED = 3, 130
+from protos.errors import ArmStopped
+from protos.process import Exit, interrupt_on_signal, run_process, tell_problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,37 +28,23 @@ class Arguments:
     """The workspace is clear: the arm may move."""
 
 
-def main() -> int:
-    arguments = tyro.cli(Arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job starts with it ignored
-        signal.signal(number, _interrupt)
-    try:
-        _run(arguments)
-    except ArmStopped as error:
-        sys.stderr.write(f"twinrl: ARM STOPPED: {error}. Nothing moves until you start again.\n")
-        return ARM_STOPPED
-    except TwinRLError as error:
-        sys.stderr.write(f"twinrl: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("twinrl: ended by the operator; the arm is held and everything recorded is saved\n")
-        return INTERRUPTED
-    return 0
-
-
-def _run(arguments: Arguments) -> None:
+def main(arguments: Arguments) -> int:
     from actors.real import modes
     from actors.real.settings import RealSettings
     from protos.settings import load_settings
 
-    settings = load_settings(RealSettings, arguments.settings)
-    settings = replace(settings, armed=settings.armed or arguments.arm)
-    {"demonstrate": modes.demonstrate, "evaluate": modes.evaluate, "train": modes.train}[arguments.mode](settings)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    interrupt_on_signal()
+    try:
+        settings = load_settings(RealSettings, arguments.settings)
+        settings = replace(settings, armed=settings.armed or arguments.arm)
+        {"demonstrate": modes.demonstrate, "evaluate": modes.evaluate, "train": modes.train}[arguments.mode](settings)
+    except ArmStopped as error:
+        tell_problem(f"ARM STOPPED: {error}. Nothing moves until you start again.")
+        return Exit.ARM_STOPPED
+    except KeyboardInterrupt:
+        tell_problem("ended by the operator; the arm is held and everything recorded is saved")
+        return Exit.INTERRUPTED
+    return Exit.DONE
 
 
 def _leave(code: int) -> NoReturn:
@@ -72,4 +56,4 @@ def _leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _leave(main())
+    _leave(run_process(Arguments, main))

@@ -1,9 +1,6 @@
 """`python -m actors.sim fleet|evaluate|demonstrate|expand --settings FILE`: the twin side's processes."""
 
-import logging
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +8,7 @@ from typing import Literal
 import tyro
 
 from actors.sim.settings import DemonstrationSettings, EvaluationSettings, ExpansionRunSettings, FleetSettings
-from protos.errors import TwinRLError
+from protos.process import run_process, stop_on_signal
 from protos.settings import load_settings
 
 
@@ -24,30 +21,12 @@ class Arguments:
     """JSON file of FleetSettings, EvaluationSettings, DemonstrationSettings or ExpansionRunSettings."""
 
 
-def main() -> int:
-    arguments = tyro.cli(Arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = threading.Event()
-    _listen(stop)
-    try:
-        _run(arguments, stop)
-    except TwinRLError as error:
-        sys.stderr.write(f"twinrl: {error}\n")
-        return 2
-    return 0
-
-
-def _listen(stop: threading.Event) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-
-
-def _run(arguments: Arguments, stop: threading.Event) -> None:
+def main(arguments: Arguments) -> None:
     if arguments.what == "fleet":
         from actors.sim.fleet import Fleet
 
         with Fleet(load_settings(FleetSettings, arguments.settings)) as fleet:
-            _listen(stop)  # Ray puts handlers of its own in place, which would end us without a goodbye
+            stop = stop_on_signal()  # Ray has put handlers of its own in place, which would end us at once
             fleet.run(stop.is_set)
     elif arguments.what == "evaluate":
         from actors.sim.evaluate import evaluate
@@ -64,4 +43,4 @@ def _run(arguments: Arguments, stop: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process(Arguments, main))

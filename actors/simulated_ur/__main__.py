@@ -2,16 +2,13 @@
 
 import asyncio
 import contextlib
-import logging
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from actors.simulated_ur.settings import StandinSettings
-from protos.errors import TwinRLError
+from protos.process import run_process
 from protos.settings import load_settings
 
 
@@ -23,15 +20,8 @@ class Arguments:
     """JSON file of StandinSettings."""
 
 
-def main() -> int:
-    arguments = tyro.cli(Arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        asyncio.run(_run(load_settings(StandinSettings, arguments.settings)))
-    except TwinRLError as error:
-        sys.stderr.write(f"twinrl: {error}\n")
-        return 2
-    return 0
+def main(arguments: Arguments) -> None:
+    asyncio.run(_run(load_settings(StandinSettings, arguments.settings)))
 
 
 async def _run(settings: StandinSettings) -> None:
@@ -59,4 +49,4 @@ async def _run(settings: StandinSettings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process(Arguments, main))

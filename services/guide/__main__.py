@@ -1,14 +1,11 @@
 """`python -m services.guide --settings guide.json`: draws initial configurations until SIGTERM or Ctrl-C."""
 
 import asyncio
-import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
-from protos.errors import TwinRLError
+from protos.process import run_process
 from protos.settings import load_settings
 from services.guide.schedule import GuideSettings
 from services.guide.server import GuideServer
@@ -35,14 +32,9 @@ async def _serve(arguments: Arguments) -> None:
     await server.serve(listen=arguments.listen, credentials=arguments.credentials, port_file=arguments.port_file)
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s guide %(levelname)s %(message)s")
-    try:
-        asyncio.run(_serve(tyro.cli(Arguments)))
-    except TwinRLError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+def main(arguments: Arguments) -> None:
+    asyncio.run(_serve(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_process(Arguments, main))

@@ -5,16 +5,14 @@ Prometheus too.
 """
 
 import logging
-import signal
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from protos.errors import TwinRLError
+from protos.process import run_process, stop_on_signal
 from services.monitor.addresses import Addresses
 from services.monitor.metrics import process_samples, samples
 from services.monitor.reading import ClusterSettings, read_cluster
@@ -34,22 +32,12 @@ class Arguments:
     """host:port on loopback; port 0 picks a free one."""
 
 
-def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s metrics %(levelname)s %(message)s")
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    try:
-        arguments = tyro.cli(Arguments, config=(tyro.conf.UseAppendAction,))
-        settings = arguments.addresses.settings()
-        server = start_metrics_server(arguments.listen, lambda: collect(settings, arguments.run))
-    except TwinRLError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+def main(arguments: Arguments) -> None:
+    stop, settings = stop_on_signal(), arguments.addresses.settings()
+    server = start_metrics_server(arguments.listen, lambda: collect(settings, arguments.run))
     log.info("http://%s/metrics", server.address)
-    stopping.wait()
+    stop.wait()
     server.close()
-    return 0
 
 
 def collect(settings: ClusterSettings, run: Path | None) -> list[Sample]:
@@ -58,4 +46,4 @@ def collect(settings: ClusterSettings, run: Path | None) -> list[Sample]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process(Arguments, main))

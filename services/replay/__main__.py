@@ -1,17 +1,14 @@
 """`python -m services.replay --directory D`: serves a replay of our own until SIGTERM or Ctrl-C."""
 
 import logging
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 
-import tyro
-
-from protos.errors import TwinRLError, Unreachable
+from protos.errors import Unreachable
+from protos.process import run_process, stop_on_signal
 from services.net.credentials import Credentials
 from services.replay.connection import ReplaySettings, masked
 from services.replay.server.config import Durability, memory_for
@@ -23,7 +20,7 @@ CHECK_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Arguments:
     """Serves a replay on a unix socket, and on a TCP port if asked to; prints its urls without the password."""
 
     directory: Path
@@ -52,32 +49,30 @@ class Options:
         return memory_for(ReplaySettings(urls=("unix:///",), capacity_bytes=self.budget_bytes))
 
 
-def serve(options: Options) -> None:
+def main(arguments: Arguments) -> None:
     """Returns after a signal. Raises Unreachable if the server ends by itself."""
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signal()
     server = EmbeddedServer(
-        options.directory,
-        socket=options.socket,
-        listen=options.listen,
-        credentials=options.credentials,
-        users=options.users,
-        memory_bytes=options.memory(),
-        durability=options.durability,
+        arguments.directory,
+        socket=arguments.socket,
+        listen=arguments.listen,
+        credentials=arguments.credentials,
+        users=arguments.users,
+        memory_bytes=arguments.memory(),
+        durability=arguments.durability,
     )
     with ExitStack() as stack:
         stack.enter_context(server)
-        if options.metrics is not None:
-            replay = ReplaySettings(urls=(server.url,), prefix=options.prefix)
-            stack.enter_context(metrics_page(options.metrics, replay))
+        if arguments.metrics is not None:
+            replay = ReplaySettings(urls=(server.url,), prefix=arguments.prefix)
+            stack.enter_context(metrics_page(arguments.metrics, replay))
         for url in (server.url, server.tcp_url):
             if url is not None:
                 sys.stdout.write(f"{masked(url)}\n")
         sys.stdout.flush()
         while not stop.wait(CHECK_S):
             if not server.running():
-                raise Unreachable(f"the replay server in {options.directory} ended: see server.log there")
+                raise Unreachable(f"the replay server in {arguments.directory} ended: see server.log there")
 
 
 @contextmanager
@@ -93,15 +88,5 @@ def metrics_page(address: str, settings: ReplaySettings) -> Iterator[str]:
         yield page.address
 
 
-def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    try:
-        serve(tyro.cli(Options))
-    except TwinRLError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process(Arguments, main))

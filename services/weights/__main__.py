@@ -7,9 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
-from protos.errors import TwinRLError
+from protos.process import run_process
 from services.net.credentials import Credentials
 from services.net.transport import serve
 from services.telemetry import start_metrics_server
@@ -64,14 +62,9 @@ async def _serve(arguments: Arguments) -> None:
         )
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s weights %(levelname)s %(message)s")
-    try:
-        asyncio.run(_serve(tyro.cli(Arguments)))
-    except TwinRLError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+def main(arguments: Arguments) -> None:
+    asyncio.run(_serve(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_process(Arguments, main))

@@ -10,7 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from learner.__main__ import main
+from learner.__main__ import Arguments, main
+from protos.process import run_process
 from services.telemetry import MetricsLog
 
 
@@ -43,4 +44,4 @@ def fated(fate: Fate) -> None:
 if __name__ == "__main__":
     fated(Fate(sys.argv[1], int(sys.argv[2])))
     sys.argv[1:3] = []
-    sys.exit(main())
+    sys.exit(run_process(Arguments, main))

@@ -62,7 +62,7 @@ def read(folder, **options):
 
 
 def assert_same(left, right, *, lossy=False):
-    """What datasets store, to the bit and of the same type; with `lossy`, images of all but the final row may differ."""
+    """What datasets store, to the bit and of one type; with `lossy`, images of all but the final row may differ."""
     for field in fields(Episode):
         if field.name in NOT_STORED:
             continue

@@ -9,7 +9,7 @@ and repeated pictures, pictures that do not fit to the largest model, and what m
 The doors:
 
     scan(source, out, settings=ScanSettings(), on_progress=...) -> ScanReport
-    python -m twin.scan SOURCE --out FOLDER [--length 0.30 --photo 00.png --from 120,340 --to 410,355]
+    twinrl scan SOURCE --out FOLDER [--length 0.30 --photo 00.png --from 120,340 --to 410,355]
 """
 
 from twin.scan.pipeline import Progress, ScanSettings, scan

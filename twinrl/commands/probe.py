@@ -5,9 +5,7 @@ twinrl probe sft/policy --scene scene --task insert_hexagon_block
 twinrl probe expert --scene scene
 """
 
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ import tyro
 
 from actors.sim.settings import ProbeSettings, TwinWorld
 from protos.errors import InputError
+from protos.process import stop_on_signal
 from protos.schema import Outcome, Schema
 from protos.status import StatusFile
 from twinrl.run.progress import Progress
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
     space = tasks.get(settings.world.task).space
     wanted = len(settings.cells) or space.cells
-    stop, status = _stopped_by_signals(), StatusFile()
+    stop, status = stop_on_signal(), StatusFile()
     with Progress(["probe"]) as progress, progress.stage("probe", total=wanted, unit="cells") as stage:
 
         def show(findings: "Findings") -> None:
@@ -128,14 +127,6 @@ def _schema_of(policy: Path | None) -> Schema:
 
     octo = policy_settings(policy).octo
     return replace(Schema(), side_px=octo.side_px, wrist_px=octo.wrist_px)
-
-
-def _stopped_by_signals() -> threading.Event:
-    """Set by Ctrl-C and by a supervisor; what is done by then is written."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def table_of(findings: "Findings", space: "ConfigurationSpace", wanted: int) -> str:

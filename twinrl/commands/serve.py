@@ -3,10 +3,10 @@
 The options are those of `python -m services.replay` and its like, because it is their code that runs.
 """
 
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from protos.process import run_process
 from twinrl.cli import choose
 
 MODULES = {"replay": "replay", "weights": "weights", "guide": "guide", "metrics": "monitor"}
@@ -22,5 +22,5 @@ def main(arguments: Sequence[str]) -> int:
     name = choose(arguments, SERVICES, prog="twinrl serve", about="Serve one part of a cluster on this machine.")
     if name is None:
         return 0
-    sys.argv = [f"twinrl serve {name}", *arguments[1:]]
-    return int(import_module(f"services.{MODULES[name]}.__main__").main() or 0)
+    service = import_module(f"services.{MODULES[name]}.__main__")
+    return run_process(service.Arguments, service.main, prog=f"twinrl serve {name}", arguments=arguments[1:])

@@ -11,16 +11,15 @@ child of the supervisor; when the run ends, for whatever reason, none is left.
 import json
 import os
 import shutil
-import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.panel import Panel
 
 from protos.errors import InputError
+from protos.process import Exit, interrupt_on_signal
 from protos.settings import load_settings, save_settings, to_json
 from services.replay import ReplaySettings, masked, totals
 from twinrl.run.context import RunContext
@@ -48,15 +47,14 @@ def run(settings: RunSettings, *, resume: bool) -> int:
     console = Console()
     console.print(Panel(_as_text(settings), title=f"{settings.folder}", title_align="left", border_style="dim"))
     done = _finished(settings.folder)
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job starts with it ignored
-        signal.signal(number, _interrupt)
+    interrupt_on_signal()
     try:
         _run_stages(settings, done, console)
     except KeyboardInterrupt:
         console.print(_interrupted(settings))
-        return 130
+        return Exit.INTERRUPTED
     console.print(f"report: {settings.folder / 'report.html'}")
-    return 0
+    return Exit.DONE
 
 
 def _run_stages(settings: RunSettings, done: set[str], console: Console) -> None:
@@ -145,7 +143,3 @@ def _children_cpu_s() -> float:
     """CPU seconds of this process and of its children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -8,9 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from protos.errors import TwinRLError
+from protos.process import run_process
 from protos.settings import load_settings
 from protos.status import StatusFile
 from twin.scan import ScanReport, ScanSettings, scan
@@ -64,15 +62,9 @@ def summary(report: ScanReport, out: Path) -> str:
     )
 
 
-def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        run_scan(load_settings(ScanJob, tyro.cli(Arguments).settings))
-    except TwinRLError as error:
-        sys.stderr.write(f"twinrl: {error}\n")
-        return 2
-    return 0
+def main(arguments: Arguments) -> None:
+    run_scan(load_settings(ScanJob, arguments.settings))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process(Arguments, main))

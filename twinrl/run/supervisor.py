@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Self
 
 from protos.errors import TwinRLError, Unreachable
+from protos.process import Exit, problem_in
 from protos.status import STATUS_VARIABLE
 from twinrl.run.guardian import GRACE_S, signal_group
 
@@ -38,8 +39,6 @@ RESTART_DELAY_S = 0.5
 RESTART_LIMIT = 5
 """A service that ends more often than this within `RESTART_WINDOW_S` counts as failed."""
 RESTART_WINDOW_S = 60.0
-WRONG_INPUT, MESSAGE_PREFIX = 2, "twinrl: "
-"""How our processes end when a person can mend it: this exit code, and one line of this form."""
 LOG_TAIL_LINES = 12
 LOG_TAIL_BYTES = 16_384
 
@@ -262,9 +261,9 @@ class Supervisor:
 
     def _failure(self, entry: _Entry) -> str:
         path, code = self.log_path(entry.child.name), entry.popen.returncode
-        last = log_tail(path, 1)
-        if code == WRONG_INPUT and last.startswith(MESSAGE_PREFIX):
-            return last.removeprefix(MESSAGE_PREFIX)  # the child has said in one line what is wrong
+        told = problem_in(log_tail(path, 1))
+        if code == Exit.PROBLEM and told is not None:
+            return told
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if entry.child.service:
             how += f" {len(entry.exits)} times"

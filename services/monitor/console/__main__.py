@@ -1,15 +1,11 @@
 """`python -m services.monitor.console --run runs/demo`: shows a run on a page until SIGTERM or Ctrl-C."""
 
 import logging
-import signal
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
-from protos.errors import TwinRLError
+from protos.process import run_process, stop_on_signal
 from services.monitor.console.server import ConsoleServer
 from services.monitor.console.status import Sources
 from services.net.credentials import Credentials
@@ -35,27 +31,16 @@ class Arguments:
     """For the guide and the weights."""
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s console %(levelname)s %(message)s")
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    try:
-        arguments = tyro.cli(Arguments)
-        sources = Sources(
-            run=arguments.run,
-            guide=arguments.guide,
-            weights=arguments.weights,
-            credentials=arguments.credentials,
-        )
-        server = ConsoleServer(sources, listen=arguments.listen, port_file=arguments.port_file)
-    except TwinRLError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+def main(arguments: Arguments) -> None:
+    stop = stop_on_signal()
+    sources = Sources(
+        run=arguments.run, guide=arguments.guide, weights=arguments.weights, credentials=arguments.credentials
+    )
+    server = ConsoleServer(sources, listen=arguments.listen, port_file=arguments.port_file)
     log.info("http://%s", server.address)
-    stopping.wait()
+    stop.wait()
     server.close()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_process(Arguments, main))

@@ -1,0 +1,95 @@
+"""This module starts every process of TwinRL in the same way.
+
+    command line ─tyro─► arguments ─► main(arguments) ─► exit code
+                                         │ TwinRLError ─► one line on stderr: "twinrl: <what is wrong and what to do>"
+                                         │ Ctrl-C ─────► exit code 130
+
+A supervisor recognises the line and passes it on, whichever child wrote it (`problem_in`).
+"""
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import TypeVar
+
+import tyro
+
+from protos.errors import TwinRLError
+
+A = TypeVar("A")
+PREFIX = "twinrl: "
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Exit(IntEnum):
+    """The exit codes of every TwinRL process; anything else is a bug or a signal."""
+
+    DONE = 0
+    PROBLEM = 2
+    """A person can mend it; the last line of stderr says how."""
+    ARM_STOPPED = 3
+    """The arm is stopped and waits for its operator."""
+    INTERRUPTED = 130
+
+
+def run_process(
+    kind: Callable[..., A],
+    main: Callable[[A], int | None],
+    *,
+    prog: str | None = None,
+    arguments: Sequence[str] | None = None,
+    level: int = logging.INFO,
+) -> int:
+    """Parses the command line into `kind` (a dataclass), runs `main` with it and returns the exit code.
+
+    `prog` is the name that `--help` shows. `main` may return an exit code of its own.
+    """
+    logging.basicConfig(level=level, format=LOG_FORMAT)
+    try:
+        parsed = tyro.cli(kind, args=arguments, prog=prog, config=(tyro.conf.UseAppendAction,))
+        return int(main(parsed) or Exit.DONE)
+    except TwinRLError as error:
+        tell_problem(str(error))
+        return Exit.PROBLEM
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def stop_on_signal() -> threading.Event:
+    """Returns an event that SIGINT and SIGTERM set from now on. Call it in the main thread."""
+    stop = threading.Event()
+    on_signal(stop.set)
+    return stop
+
+
+def interrupt_on_signal() -> None:
+    """Lets SIGINT and SIGTERM raise KeyboardInterrupt from now on.
+
+    A background job of a shell starts with SIGINT ignored, and SIGTERM would otherwise end the process at once.
+    """
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    on_signal(interrupt)
+
+
+def on_signal(action: Callable[[], None]) -> None:
+    """Calls `action` on SIGINT and SIGTERM from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: action())
+
+
+def tell_problem(text: str) -> None:
+    """Writes one line to stderr, in the form that `problem_in` finds."""
+    sys.stderr.write(f"{PREFIX}{' '.join(text.splitlines())}\n")
+    sys.stderr.flush()
+
+
+def problem_in(log: str) -> str | None:
+    """The problem that a process told in the last line of its log; None when it told none."""
+    last = log.rstrip("\n").rpartition("\n")[2]
+    return last.removeprefix(PREFIX) if last.startswith(PREFIX) else None

@@ -1,0 +1,95 @@
+"""How processes of TwinRL begin and end: one line for a person, exit codes, signals."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protos.process import Exit, problem_in
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = [
+    ("learner", "rl", "--settings", "{}", "--out", "out"),
+    ("actors.sim", "fleet", "--settings", "{}"),
+    ("actors.real", "train", "--settings", "{}"),
+    ("actors.simulated_ur", "--settings", "{}"),
+    ("services.guide", "--settings", "{}"),
+    ("services.weights", "--store", "store", "--listen", "nonsense"),
+    ("services.replay", "--directory", "replay", "--listen", "nonsense"),
+    ("services.monitor", "--listen", "8.8.8.8:1"),
+    ("services.monitor.console", "--run", ".", "--listen", "8.8.8.8:1"),
+    ("twinrl.run.scan", "--settings", "{}"),
+]
+CHILD = """
+import sys
+from dataclasses import dataclass
+from protos.process import interrupt_on_signal, run_process, stop_on_signal
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    how: str
+
+def main(arguments):
+    if arguments.how == "stop":
+        stop = stop_on_signal()
+        print("ready", flush=True)
+        stop.wait(60)
+        return 0
+    interrupt_on_signal()
+    print("ready", flush=True)
+    import time; time.sleep(60)
+
+sys.exit(run_process(Arguments, main))
+"""
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize("command", MODULES, ids=lambda command: command[0])
+def test_every_process_tells_a_wrong_input_in_its_last_line(tmp_path, command):
+    """So that a supervisor, whichever child it is, can pass the line on."""
+    missing = str(tmp_path / "missing.json")
+    words = [word.replace("{}", missing) for word in command]
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    told = problem_in(done.stdout)
+    assert done.returncode == Exit.PROBLEM, done.stdout
+    assert told is not None and ("missing.json" in told or "nonsense" in told or "8.8.8.8" in told), done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(("how", "code"), [("stop", Exit.DONE), ("interrupt", Exit.INTERRUPTED)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_process(how, code, number):
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, "--how", how], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(number)
+    assert child.wait(60) == code
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ("", None),
+        ("twinrl: full", "full"),
+        ("INFO begin\ntwinrl: seed=-1: 0 or more\n", "seed=-1: 0 or more"),
+        ("twinrl: first\nTraceback", None),
+    ],
+)
+def test_a_problem_is_the_last_line(log, told):
+    assert problem_in(log) == told
