@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import TypeVar
 
-import tyro
-
 from protos.errors import TwinRLError
 
 A = TypeVar("A")
@@ -47,6 +45,8 @@ def run_process(
 
     `prog` is the name that `--help` shows. `main` may return an exit code of its own.
     """
+    import tyro  # not before it is needed: `twinrl --help` and the guardian start at once
+
     logging.basicConfig(level=level, format=LOG_FORMAT)
     try:
         parsed = tyro.cli(kind, args=arguments, prog=prog, config=(tyro.conf.UseAppendAction,))
