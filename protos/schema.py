@@ -53,6 +53,7 @@ Buffer = Literal["demo", "twin", "real", "human"]
 BUFFERS: tuple[Buffer, ...] = ("demo", "twin", "real", "human")
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 

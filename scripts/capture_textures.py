@@ -2,11 +2,9 @@
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
+from protos.schema import F32, F64
 
 
 def clouds(rng: np.random.Generator, height: int, width: int, *, coarse: int, octaves: int, fall: float = 0.6) -> F64:

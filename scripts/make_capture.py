@@ -22,10 +22,8 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
+from protos.schema import F32, F64
 from scripts.capture_textures import cardboard, wall, wood
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 
 WIDTH, HEIGHT, FOCAL = 480, 360, 384.0
 SUPERSAMPLES = 3  # per axis

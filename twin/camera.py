@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from protos.errors import InputError
-from twin.rotations import F64
+from protos.schema import F64
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from protos.schema import (
     ACTION_DIM,
     CONTROL_HZ,
     F32,
+    F64,
     GRIPPER_ACTION,
     PROPRIO_DIM,
     Bools,
@@ -30,7 +31,6 @@ from twin.physics.state import retire, state_of
 from twin.randomize import Disturbance, Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import (
-    F64,
     TOOL_DOWN,
     TOOL_DOWN_VECTOR,
     about_z,

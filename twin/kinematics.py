@@ -11,8 +11,9 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike
 
+from protos.schema import F64
 from twin.robots.base import Robot
-from twin.rotations import F64, TOOL_DOWN, about_z
+from twin.rotations import TOOL_DOWN, about_z
 
 HOME_PULL = 0.3
 """Share of the way to the home posture that free motions make good in one iteration."""

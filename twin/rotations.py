@@ -6,9 +6,10 @@ numbers of a pose change smoothly; its angle may then exceed pi, which every con
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-F64 = NDArray[np.float64]
+from protos.schema import F64
+
 TOOL_DOWN: F64 = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """base_from_tcp of a gripper that points down and opens along y."""
 TOOL_DOWN_VECTOR: F64 = np.array([1.0, -1.0, 0.0]) * np.pi / np.sqrt(2)

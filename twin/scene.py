@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from protos.errors import SceneError
+from protos.schema import F64
 from protos.space import Box
 from twin import robots
 from twin.camera import Camera, look_at, pose_looking, square_camera
 from twin.robots import Robot, Transform
 from twin.robots.ur5e import UR5E
-from twin.rotations import F64
 from twin.splats import Splats, concatenate, read_ply, write_ply
 from twin.surfaces import grid, surface_splats
 from twin.toml_file import read_versioned

@@ -9,7 +9,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twin.rotations import F64, quaternion_from_matrix
+from protos.schema import F64
+from twin.rotations import quaternion_from_matrix
 from twin.splats import SPREAD, Splats
 
 THICKNESS = 0.12

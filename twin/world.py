@@ -7,7 +7,7 @@ of a domain belong to whoever drives it; everything else of the domain is here.
 import numpy as np
 
 from protos.errors import InputError
-from protos.schema import U8, Configuration, Schema
+from protos.schema import F64, U8, Configuration, Schema
 from twin.env import tool_poses
 from twin.kinematics import Kinematics
 from twin.physics import Pose, make
@@ -15,7 +15,6 @@ from twin.physics.model import TIMESTEP_S
 from twin.physics.state import retire, state_of
 from twin.randomize import Domain
 from twin.render.compositor import TwinRenderer
-from twin.rotations import F64
 from twin.scene import Scene
 from twin.tasks.base import TOOL, Task, TaskState
 

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protos.errors import InputError
-from protos.schema import F32, GRIPPER, TCP_POSE, TCP_POSITION, TCP_VELOCITY, Observation
+from protos.schema import F32, F64, GRIPPER, TCP_POSE, TCP_POSITION, TCP_VELOCITY, Observation
 from twin.rotations import about_z, matrix_from_vector
 from twin.tasks.base import Task, TaskState
-
-F64 = NDArray[np.float64]
 
 
 class Eyes(Protocol):

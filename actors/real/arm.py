@@ -18,14 +18,13 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actors.real.link import ArmState, Link
 from actors.real.safety import Limits
 from protos.errors import ArmStopped, InputError
+from protos.schema import F64
 
 log = logging.getLogger(__name__)
-F64 = NDArray[np.float64]
 
 ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
 LATE_SHARE = 0.8

@@ -8,7 +8,6 @@ observe pictures, TCP pose, velocity, wrench, gripper, motion under way
 import logging
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actors.real.arm import UrArm
 from actors.real.cameras import Cameras
@@ -19,6 +18,7 @@ from protos.schema import (
     ACTION_DIM,
     CONTROL_HZ,
     F32,
+    F64,
     GRIPPER,
     GRIPPER_ACTION,
     PROPRIO_DIM,
@@ -35,7 +35,6 @@ from twin.rotations import TOOL_DOWN, about_z, continuous, matrix_from_vector, u
 from twin.tasks.base import TOOL, Task
 
 log = logging.getLogger(__name__)
-F64 = NDArray[np.float64]
 
 LIFT_BELOW_TOP_M = 0.03
 """Resets cross the table this far below the top of the work box."""

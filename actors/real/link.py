@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protos.errors import ArmStopped, InputError, Unreachable
+from protos.schema import F64
 from twin.rotations import TOOL_DOWN_VECTOR, continuous
 
 log = logging.getLogger(__name__)
-F64 = NDArray[np.float64]
 T = TypeVar("T")
 
 PORTS = {29999: "dashboard", 30003: "script", 30004: "RTDE"}

@@ -11,12 +11,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protos.errors import ArmStopped, InputError
+from protos.schema import F64
 from protos.space import Box
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,16 +18,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actors.simulated_ur.kinematics import Line, OutOfReachError
 from actors.simulated_ur.motion import SETTLED_RAD_S, Hold, Move, Speed
+from protos.schema import F64
 
 if TYPE_CHECKING:
     from actors.simulated_ur.controller import Controller
 
 log = logging.getLogger(__name__)
-F64 = NDArray[np.float64]
 
 READY, DONE = 1, 2
 CLEAR, STOP_SCRIPT = 0, 255

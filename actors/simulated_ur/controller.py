@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actors.simulated_ur import variables as var
 from actors.simulated_ur.clock import RobotClock
@@ -20,12 +19,11 @@ from actors.simulated_ur.commands import Program
 from actors.simulated_ur.kinematics import ControllerKinematics, OutOfReachError
 from actors.simulated_ur.motion import Hold, Mode, Servo
 from actors.simulated_ur.world import World
-from protos.schema import CONTROL_HZ, Configuration
+from protos.schema import CONTROL_HZ, F64, Configuration
 from twin.robots import Robot
 from twin.robots.ur5e import UR5E
 
 log = logging.getLogger(__name__)
-F64 = NDArray[np.float64]
 
 SLICE_S = 0.02
 """Joint targets change at most this often."""

@@ -1,13 +1,12 @@
 """The controller's kinematics: TCP poses (6,) [m, rotation vector] to joint angles (6,) and back."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from protos.schema import F64
 from twin.kinematics import Kinematics
 from twin.robots import Robot
 from twin.rotations import TOOL_DOWN_VECTOR, continuous, matrix_from_vector, vector_from_matrix
 
-F64 = NDArray[np.float64]
 EXACT_M = 1e-3
 ATTEMPTS = ((3, 1e-5), (20, 1e-4), (60, 1e-3))
 """(iterations, damping): following a moving target takes a few, a far goal more and calmer ones."""

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from protos.schema import CONTROL_HZ
+from protos.schema import CONTROL_HZ, F64
 
-F64 = NDArray[np.float64]
 SETTLED_RAD_S = 0.01
 SETTLE_LIMIT_S = 0.5
 """A move or stop ends when the joints stand still, after this long at the latest."""

@@ -7,20 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from actors.simulated_ur.kinematics import ControllerKinematics
 from actors.simulated_ur.settings import StandinSettings
 from protos.errors import InputError
-from protos.schema import U8, Configuration
+from protos.schema import F64, U8, Configuration
 from twin import tasks
 from twin.randomize import DOMAINS, Domain
 from twin.robots import Robot
 from twin.robots.ur5e import UR5E
 from twin.scene import Scene
-
-F64 = NDArray[np.float64]
 
 
 class World(Protocol):

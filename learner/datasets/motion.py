@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import InputError
-from protos.schema import F32, PROPRIO_DIM
+from protos.schema import F32, F64, PROPRIO_DIM
 
-F64 = NDArray[np.float64]
 RotationForm = Literal["euler", "rotation_vector", "quaternion_xyzw"]
 ROTATION_COLUMNS: dict[RotationForm, int] = {"euler": 3, "rotation_vector": 3, "quaternion_xyzw": 4}
 _SMALL = 1e-8

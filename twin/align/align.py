@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from protos.errors import SceneError
-from protos.schema import F32
+from protos.schema import F32, F64
 from twin.align.icp import IcpSettings, register
 from twin.align.masks import on_masks
 from twin.align.refine import Refined, RefineSettings, Similarity, Target, mask_loss, refine
@@ -28,7 +28,7 @@ from twin.align.residual import ViewResidual, residual
 from twin.align.robot import RobotModel
 from twin.align.silhouette import cloud_of
 from twin.camera import Camera
-from twin.rotations import F64, vector_from_matrix
+from twin.rotations import vector_from_matrix
 from twin.splats import Splats
 
 Views = Mapping[str, tuple[Camera, F32]]

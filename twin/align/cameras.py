@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin.camera import Camera
-from twin.rotations import F64
 
 FILE = "report.json"
 LARGEST = 1e5

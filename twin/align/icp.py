@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin.align.refine import Similarity, nudged
 from twin.align.robot import Surface
-from twin.rotations import F64, about_z
+from twin.rotations import about_z
 
 PATIENCE = 4
 """Steps without progress after which a start is given up."""

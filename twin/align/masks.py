@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from protos.errors import SceneError
-from protos.schema import F32, Bools
+from protos.schema import F32, F64, Bools
 from twin.align.cameras import CaptureCameras
 from twin.camera import Camera
-from twin.rotations import F64
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LARGEST_PX = 16384

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from protos.schema import F32
+from protos.schema import F32, F64
 from twin.align.silhouette import PARAMETERS, Cloud, moved, silhouette, silhouette_and_jacobian
 from twin.camera import Camera
-from twin.rotations import F64, matrix_from_vector
+from twin.rotations import matrix_from_vector
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from protos.schema import Bools
+from protos.schema import F64, Bools
 from twin.align.refine import Similarity, Target
 from twin.align.silhouette import Cloud, moved, silhouette
 from twin.camera import Camera
-from twin.rotations import F64
 
 REACH = 0.06
 """Of the picture's width: parts of an outline farther than this from the other one have no counterpart there."""

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from protos.errors import InputError, SceneError
-from protos.schema import Bools
+from protos.schema import F64, Bools
 from twin import robots, surfaces
 from twin.camera import Camera
 from twin.robots import FINGERS, Robot
 from twin.robots.mjcf import robot_mjcf
-from twin.rotations import F64
 from twin.splats import Splats
 
 SPACING_M = 0.012

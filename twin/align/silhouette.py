@@ -15,9 +15,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.schema import F32
+from protos.schema import F32, F64
 from twin.camera import Camera
-from twin.rotations import F64
 from twin.splats import Splats
 
 PARAMETERS = 7

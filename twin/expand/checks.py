@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from protos.schema import F64
 from twin.camera import pose_of
 from twin.expand.clearance import Clearance
 from twin.expand.path import ToolPath, angle_between
@@ -14,7 +15,6 @@ from twin.expand.timing import evenly
 from twin.kinematics import Kinematics
 from twin.randomize import Domain
 from twin.robots.base import Robot
-from twin.rotations import F64
 from twin.tasks.base import Task
 
 REACH_M, REACH_RAD = 0.001, 0.01

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import mujoco
 import numpy as np
 
+from protos.schema import F64
 from twin.physics.model import build_model
 from twin.randomize import Domain
 from twin.robots.base import FINGERS, Robot
-from twin.rotations import F64, quaternion_from_matrix
+from twin.rotations import quaternion_from_matrix
 from twin.tasks.base import Task
 
 Pairs = list[tuple[int, int]]

@@ -18,10 +18,10 @@ from typing import Literal
 import numpy as np
 
 from protos.errors import InputError
+from protos.schema import F64
 from twin.camera import invert
 from twin.expand.demonstration import Demonstration, body_poses
 from twin.expand.path import ToolPath
-from twin.rotations import F64
 from twin.tasks.base import TOOL, Task
 
 Kind = Literal["start", "grasp", "visit", "release"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos.errors import InputError
-from protos.schema import F32, GRIPPER_ACTION, TCP_POSE, Bools, Configuration
+from protos.schema import F32, F64, GRIPPER_ACTION, TCP_POSE, Bools, Configuration
 from twin.camera import pose_of
 from twin.expand.path import ToolPath
-from twin.rotations import F64, TOOL_DOWN, about_z, matrix_from_vector
+from twin.rotations import TOOL_DOWN, about_z, matrix_from_vector
 from twin.tasks.base import TOOL, Task
 
 MISSED_M = 0.02

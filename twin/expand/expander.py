@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from protos.errors import InputError
-from protos.schema import Configuration
+from protos.schema import F64, Configuration
 from twin.camera import invert
 from twin.expand.checks import PathChecks
 from twin.expand.contacts import Contact, contacts
@@ -28,7 +28,7 @@ from twin.expand.timing import evenly, no_faster
 from twin.expand.transfer import anchor_moves, bent, cost
 from twin.randomize import Domain
 from twin.robots.base import Robot
-from twin.rotations import F64, upright
+from twin.rotations import upright
 from twin.tasks.base import Task
 
 LOCKED_RAD = 0.15

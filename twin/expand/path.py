@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protos.schema import Bools
-from twin.rotations import F64, matrix_from_vector, vector_from_matrix
+from protos.schema import F64, Bools
+from twin.rotations import matrix_from_vector, vector_from_matrix
 
 
 @dataclass(frozen=True, kw_only=True)

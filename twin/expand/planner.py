@@ -14,9 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
+from protos.schema import F64
 from protos.space import Box
 from twin.expand.path import ToolPath, angle_between, slerp
-from twin.rotations import F64
 
 METRES_PER_RAD = 0.1
 RESOLUTION_M = 0.01

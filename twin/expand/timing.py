@@ -6,8 +6,9 @@ A control step moves the tool at most `metres` along each axis and turns it at m
 
 import numpy as np
 
+from protos.schema import F64
 from twin.expand.path import ToolPath, joined, slerp
-from twin.rotations import F64, vector_from_matrix
+from twin.rotations import vector_from_matrix
 
 
 def steps_between(path: ToolPath, action_scale: tuple[float, float]) -> F64:

@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.schema import Configuration
+from protos.schema import F64, Configuration
 from twin.camera import invert, pose_of
 from twin.expand.contacts import Contact
 from twin.expand.demonstration import Demonstration, body_poses, start_pose
 from twin.expand.path import ToolPath, angle_between, slerp
-from twin.rotations import F64, about_z, yaw_of
+from twin.rotations import about_z, yaw_of
 from twin.tasks.base import Task
 
 

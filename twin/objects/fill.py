@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, cKDTree
 
+from protos.schema import F64
 from twin import surfaces
-from twin.rotations import F64
 from twin.splats import Splats, concatenate
 
 Bools = NDArray[np.bool_]

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin.camera import pose_of
 from twin.objects.hull import MassProperties, Part, mass_properties
 from twin.robots.mjcf import numbers
-from twin.rotations import F64, about_z
+from twin.rotations import about_z
 from twin.splats import Splats, read_ply, write_ply
 from twin.toml_file import read_versioned
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 from protos.errors import SceneError
-from twin.rotations import F64
+from protos.schema import F64
 
 Faces = NDArray[np.int32]
 QUICK = {"preprocess_resolution": 30, "resolution": 1000, "mcts_nodes": 10, "mcts_iterations": 40, "mcts_max_depth": 2}

@@ -13,10 +13,9 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 from protos.errors import SceneError
-from protos.schema import F32
+from protos.schema import F32, F64
 from twin.align.masks import on_masks
 from twin.camera import Camera
-from twin.rotations import F64
 
 SPACING_M = 0.002
 MOST = 60_000

@@ -13,10 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin.camera import Camera, look_at
 from twin.render import rasterize
 from twin.render.kernels import FAR
-from twin.rotations import F64
 from twin.splats import Splats
 
 SPARSE = 0.2

@@ -19,8 +19,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.schema import F64
 from twin.robots.base import Robot
-from twin.rotations import F64
 from twin.tasks.base import Task
 
 Pose = tuple[float, float, float, float]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import InputError
+from protos.schema import F64
 from twin.kinematics import Kinematics
 from twin.physics.interface import Pose
 from twin.physics.isaac_world import ROBOT, SENSED, build
@@ -25,7 +26,7 @@ from twin.physics.model import build_model
 from twin.physics.urdf import subtree
 from twin.randomize import Domain
 from twin.robots.base import FINGERS, Robot
-from twin.rotations import F64, about_z, matrix_from_quaternion, quaternion_from_matrix, yaw_of
+from twin.rotations import about_z, matrix_from_quaternion, quaternion_from_matrix, yaw_of
 from twin.tasks.base import Task
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
+from protos.schema import F64
 from twin.kinematics import Kinematics
 from twin.physics.interface import Pose
 from twin.physics.model import build_model
 from twin.randomize import Domain
 from twin.robots.base import FINGERS, Robot
-from twin.rotations import F64, about_z, quaternion_from_matrix, yaw_of
+from twin.rotations import about_z, quaternion_from_matrix, yaw_of
 from twin.tasks.base import Task
 
 _POS, _NONE = int(mujoco.mjtStage.mjSTAGE_POS.value), int(mujoco.mjtStage.mjSTAGE_NONE.value)

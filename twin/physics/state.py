@@ -6,9 +6,8 @@ physics ─► state_of ─► TaskState ─► task.succeeded, task.expert
 
 import numpy as np
 
-from protos.schema import Bools
+from protos.schema import F64, Bools
 from twin.physics import Physics
-from twin.rotations import F64
 from twin.tasks.base import PARKED_Z_M, TaskState
 
 

@@ -12,8 +12,9 @@ import mujoco
 import numpy as np
 
 from protos.errors import InputError
+from protos.schema import F64
 from twin.robots.mjcf import numbers
-from twin.rotations import F64, matrix_from_quaternion
+from twin.rotations import matrix_from_quaternion
 
 _GEOM = mujoco.mjtGeom
 _MASSLESS_KG, _MASSLESS_INERTIA = 1e-3, 1e-6

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.schema import F32, U8, Schema
+from protos.schema import F32, F64, U8, Schema
 from twin.camera import Camera, invert, pose_of
 from twin.physics import Physics
 from twin.randomize import TABLE_SHIFT, Domain
@@ -26,7 +26,6 @@ from twin.render.rasterizer import layer_of, view_of, workspace_for
 from twin.render.sensor import expose
 from twin.render.side import ExactSide, FastSide
 from twin.render.wrist import WristView
-from twin.rotations import F64
 from twin.scene import Scene
 
 

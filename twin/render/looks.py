@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protos.schema import F32
+from protos.schema import F32, F64
 from twin.camera import pose_of
 from twin.randomize import Domain
-from twin.rotations import F64, matrix_from_vector
+from twin.rotations import matrix_from_vector
 
 _DISPLAY_GAMMA = 2.2
 """Pictures are display-referred: twice the light is 2^(1/2.2) times the value."""

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin import surfaces
 from twin.kinematics import Kinematics
 from twin.robots.base import FINGERS, Robot
-from twin.rotations import F64, matrix_from_quaternion
+from twin.rotations import matrix_from_quaternion
 from twin.splats import Splats, concatenate, merge_to
 from twin.tasks.base import Task
 

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from twin.rotations import F64, matrix_from_quaternion
+from protos.schema import F64
+from twin.rotations import matrix_from_quaternion
 
 Triple = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]

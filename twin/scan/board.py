@@ -11,8 +11,9 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin.camera import pose_of
-from twin.rotations import F64, about_z, matrix_from_vector, vector_from_matrix
+from twin.rotations import about_z, matrix_from_vector, vector_from_matrix
 from twin.scan.capture import Board, Key
 from twin.scan.frames import U8
 from twin.scan.imprint import Marker, refine

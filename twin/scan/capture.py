@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from protos.errors import SceneError
-from twin.rotations import F64
+from protos.schema import F64
 from twin.toml_file import read_toml
 
 FILE = "capture.toml"

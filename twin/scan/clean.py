@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from protos.errors import SceneError
-from twin.rotations import F64
+from protos.schema import F64
 from twin.scan.sfm import Reconstruction
 from twin.splats import Splats
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from twin.rotations import F64, matrix_from_vector
+from protos.schema import F64
+from twin.rotations import matrix_from_vector
 from twin.scan.frames import U8
 from twin.scan.sfm import Reconstruction
 

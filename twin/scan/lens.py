@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.rotations import F64
+from protos.schema import F64
 
 CameraModel = Literal["SIMPLE_RADIAL", "OPENCV", "PINHOLE"]
 NEWTON_STEPS = 12

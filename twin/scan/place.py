@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos.errors import SceneError
-from twin.rotations import F64, about_z
+from protos.schema import F64
+from twin.rotations import about_z
 from twin.scan.scale import Scale
 from twin.scan.sfm import Reconstruction
 from twin.scan.table import Plane

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin.camera import Camera, pose_of
-from twin.rotations import F64
 from twin.scan.capture import KnownPoint
 from twin.scan.scale import Length, Scale, similarity, triangulate
 from twin.scan.sfm import Reconstruction, View

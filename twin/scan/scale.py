@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twin.rotations import F64
+from protos.schema import F64
 from twin.scan.sfm import Reconstruction
 
 NEEDED = (

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from twin.rotations import F64
+from protos.schema import F64
 from twin.scan.sfm import Reconstruction, View
 
 

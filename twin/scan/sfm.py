@@ -18,8 +18,8 @@ import pycolmap
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin.camera import Camera, invert
-from twin.rotations import F64
 from twin.scan.frames import U8, Frames
 from twin.scan.lens import CameraModel, Lens
 

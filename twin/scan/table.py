@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos.errors import SceneError
+from protos.schema import F64
 from twin.camera import Camera
-from twin.rotations import F64
 from twin.scan.sfm import Reconstruction
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
-from twin.rotations import F64
+from protos.schema import F64
 from twin.splats.cloud import Splats
 from twin.splats.ply import by_coefficient, rest_names
 from twin.splats.ply_header import Table

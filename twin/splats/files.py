@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from protos.errors import InputError, SceneError
+from protos.schema import F64
 from twin.camera import pose_of
-from twin.rotations import F64
 from twin.splats import compressed_ply, ply, spz
 from twin.splats.cloud import Splats
 from twin.splats.ply_header import read_tables

@@ -9,8 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike
 
-from protos.schema import F32
-from twin.rotations import F64
+from protos.schema import F32, F64
 
 COUNTS = (0, 3, 8, 15)
 """Coefficients above degree 0, by degree."""

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from protos.errors import SceneError
-from protos.schema import U8
-from twin.rotations import F64
+from protos.schema import F64, U8
 from twin.splats.cloud import SH_DEGREE_0, Splats
 from twin.splats.harmonics import COUNTS
 from twin.splats.stored import check_count, splats_of

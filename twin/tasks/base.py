@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from protos.errors import InputError
-from protos.schema import F32, Bools, Configuration
+from protos.schema import F32, F64, Bools, Configuration
 from protos.space import Box, ConfigurationSpace
 from twin.randomize import Domain
 from twin.robots.grippers import ROBOTIQ_2F85
-from twin.rotations import F64
 from twin.splats import Splats
 
 TOOL = "tool"

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protos.schema import F32, Bools
+from protos.schema import F32, F64, Bools
 from protos.space import Box, ConfigurationSpace
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
-from twin.rotations import F64
 from twin.tasks import expert
 from twin.tasks.base import TOOL, Hold, Task, TaskState
 

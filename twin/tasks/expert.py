@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools
-from twin.rotations import F64, TOOL_DOWN, yaw_of
+from protos.schema import ACTION_DIM, F32, F64, GRIPPER_ACTION, Bools
+from twin.rotations import TOOL_DOWN, yaw_of
 from twin.tasks.base import Hold, TaskState
 
 OPEN, CLOSE = 1.0, -1.0

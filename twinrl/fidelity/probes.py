@@ -18,6 +18,7 @@ import numpy as np
 from protos.schema import (
     ACTION_DIM,
     F32,
+    F64,
     GRIPPER_ACTION,
     TCP_POSE,
     TCP_POSITION,
@@ -27,7 +28,7 @@ from protos.schema import (
 )
 from twin.env import VectorTwin
 from twin.randomize import domain_named
-from twin.rotations import F64, TOOL_DOWN, matrix_from_vector, yaw_of
+from twin.rotations import TOOL_DOWN, matrix_from_vector, yaw_of
 from twin.scene import Scene
 from twin.tasks.base import TOOL, Task
 

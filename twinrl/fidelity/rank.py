@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
+from protos.schema import F64
+
 Counts = Mapping[int, tuple[int, int]]
 """Cell -> successes, rollouts."""
 SAMPLES = 1000

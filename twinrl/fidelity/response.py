@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protos.errors import InputError
-from protos.schema import CONTROL_HZ
+from protos.schema import CONTROL_HZ, F64
 
-F64 = NDArray[np.float64]
 AXES = ("x", "y", "z")
 LONGEST_DELAY_STEPS = 10
 STILL_M = 0.005

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import viser
 
+from protos.schema import F64
 from protos.space import Box
 from twin.camera import Camera, pose_of
 from twin.objects import ScannedObject
-from twin.rotations import F64, quaternion_from_matrix
+from twin.rotations import quaternion_from_matrix
 from twin.scene import Scene
 from twin.splats import Splats
 from twin.tasks.base import Task

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.schema import U8
+from protos.schema import F64, U8
 
-F64 = NDArray[np.float64]
 Stats = dict[str, dict[str, F64]]
 """feature -> statistic -> values."""
 

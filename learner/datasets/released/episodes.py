@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from learner.datasets import motion
 from learner.datasets.json_files import read_json
 from learner.datasets.pictures import black, sized
 from protos.errors import CorruptData
-from protos.schema import F32, PROPRIO_DIM, U8, Observation, Outcome, Schema
+from protos.schema import F32, F64, PROPRIO_DIM, U8, Observation, Outcome, Schema
 
-F64 = NDArray[np.float64]
 MAX_STEPS = 20_000
 """Of one episode. A file may name one and the same frame any number of times."""
 _GRIPPER_END = 1e-3

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import CorruptData
+from protos.schema import F32
 
 I64 = NDArray[np.int64]
-F32 = NDArray[np.float32]
 Values = list[memoryview] | F32 | I64
 """Of one feature: bytes, floats or integers."""
 
