@@ -1,20 +1,26 @@
-"""A segment as bytes, and back. No pickle: fixed layouts, a protobuf header, two checksums.
+"""This module turns a segment into bytes and back. No pickle: fixed layouts, a protobuf header, two checksums.
 
-            offset  bytes  content
-    head ┬─ 0       28     prefix: sizes h, n, f of the parts below, checksums (protos/prefix.py)
+            offset  bytes  content                                                          (numbers little-endian)
+    head ┬─ 0       4      magic "TWRL"
+         ├─ 4       4      version of this layout, 2
+         ├─ 8      12      u32 sizes h, n, f of the three parts that follow
+         ├─ 20      4      crc32 of the frames
+         ├─ 24      4      crc32 of the 24 bytes above, the header and the numbers
          ├─ 28      h      header: protobuf `SegmentHeader` (protos/replay.proto)
          └─ 28+h    n      numbers: proprio f32 (T+1, 25), action f32 (T, 7), reward f32 (T), human u8 (T),
                            embedding f32 (T+1, D)
-            28+h+n  f      frames by the header's codec (protos/images.py)
+            28+h+n  f      frames: the camera images by the header's codec (protos/images.py)
 
-The head comes with a checksum of its own, because reinforcement learning on a frozen backbone reads only that much:
-`read_header` and `decode_numbers` take a head or a whole blob, and leave the frames alone.
+The first 28 bytes are the prefix. The head has a checksum of its own, because reinforcement learning on a frozen
+backbone reads only that much: `read_header` and `decode_numbers` take a head or a whole blob and do not read the
+frames.
 
-Every size is checked against what the header promises, and that against fixed limits, before anything is allocated.
-Damage raises `CorruptData`; another observation layout raises `SchemaMismatch`.
+Every size is checked against the header, and the header against fixed limits, before anything is allocated. Damage
+raises `CorruptData`; another observation layout raises `SchemaMismatch`.
 """
 
 import re
+import struct
 import zlib
 from dataclasses import dataclass
 
@@ -25,7 +31,6 @@ from numpy.typing import NDArray
 from protos.episode import Segment
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.images import CODECS, decode_images, encode_images
-from protos.prefix import MAX_HEADER_BYTES, PREFIX_BYTES, Prefix, pack_prefix, read_prefix
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import (
     ACTION_DIM,
@@ -40,14 +45,90 @@ from protos.schema import (
     Source,
 )
 
+MAX_SEGMENT_BYTES = 128 << 20
+"""Larger than 17 observations of the largest cameras, raw."""
+MAX_HEADER_BYTES = 64 << 10
 MAX_EMBEDDING_DIM = 8192
+CHECKSUMS = slice(20, 28)
+"""Position of the two checksums in a blob."""
 
+_MAGIC, _VERSION = b"TWRL", 2
+_COVERED = struct.Struct("<4sIIIII")
+_PREFIX = struct.Struct("<4sIIIIII")
+PREFIX_BYTES = _PREFIX.size
 _NAME = re.compile(r"[\w./:-]{1,100}")
+
+Bytes = bytes | memoryview
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prefix:
+    """A prefix holds the sizes in bytes of the three parts of a blob, and the two checksums."""
+
+    header: int
+    numbers: int
+    frames: int
+    frames_crc: int
+    head_crc: int
+
+    @property
+    def head(self) -> int:
+        """The size of prefix, header and numbers, which is where the frames begin."""
+        return PREFIX_BYTES + self.header + self.numbers
+
+    @property
+    def total(self) -> int:
+        """The size of the blob."""
+        return self.head + self.frames
+
+    @property
+    def checksums(self) -> int:
+        """Both checksums as the little-endian number at `CHECKSUMS`, which identifies the segment."""
+        return self.head_crc << 32 | self.frames_crc
+
+    def check_head(self, data: Bytes) -> None:
+        """Raises CorruptData unless `data` begins with the head that belongs to this prefix."""
+        head = memoryview(data)[: self.head]
+        if zlib.crc32(head[PREFIX_BYTES:], zlib.crc32(head[: _COVERED.size])) != self.head_crc:
+            raise CorruptData("a segment whose checksum is wrong")
+
+    def check_frames(self, frames: Bytes) -> None:
+        """Raises CorruptData unless `frames` are those that belong to this prefix."""
+        if len(frames) != self.frames:
+            raise CorruptData(f"a segment with {len(frames)} bytes of frames, {self.frames} promised")
+        if zlib.crc32(frames) != self.frames_crc:
+            raise CorruptData("a segment whose frames have another checksum")
+
+
+def pack_prefix(header: bytes, numbers: bytes, *, frames: int, frames_crc: int) -> bytes:
+    """Returns the prefix of a blob with these parts, the frames given by size and checksum."""
+    covered = _COVERED.pack(_MAGIC, _VERSION, len(header), len(numbers), frames, frames_crc)
+    crc = zlib.crc32(numbers, zlib.crc32(header, zlib.crc32(covered)))
+    return covered + crc.to_bytes(4, "little")
+
+
+def read_prefix(data: Bytes) -> Prefix:
+    """Reads the prefix of a blob or of its first bytes.
+
+    Checks that the sizes are within the limits, and nothing else. Raises CorruptData, and SchemaMismatch for another
+    layout.
+    """
+    if len(data) < PREFIX_BYTES:
+        raise CorruptData(f"a segment of {len(data)} bytes: {PREFIX_BYTES} to {MAX_SEGMENT_BYTES}")
+    magic, version, header, numbers, frames, frames_crc, head_crc = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise CorruptData(f"not a segment: it begins with {magic!r}, not {_MAGIC!r}")
+    if version != _VERSION:
+        raise SchemaMismatch(f"segment layout {version}: this program reads layout {_VERSION}")
+    prefix = Prefix(header=header, numbers=numbers, frames=frames, frames_crc=frames_crc, head_crc=head_crc)
+    if header > MAX_HEADER_BYTES or prefix.total > MAX_SEGMENT_BYTES:
+        raise CorruptData(f"a segment with parts of {[header, numbers, frames]} bytes")
+    return prefix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numbers:
-    """Everything of a segment but its frames: T steps, T + 1 observations."""
+    """The numbers of a segment are everything but its frames: T steps, T + 1 observations."""
 
     proprio: F32  # (T + 1, 25)
     action: F32  # (T, 7)
@@ -56,7 +137,7 @@ class Numbers:
     embedding: F32 | None  # (T + 1, D)
 
     def finite(self) -> bool:
-        """No NaN and no infinity anywhere."""
+        """Tells whether every number is finite."""
         arrays = [self.proprio, self.action, self.reward]
         arrays += [] if self.embedding is None else [self.embedding]
         return all(bool(np.isfinite(array).all()) for array in arrays)
@@ -64,17 +145,20 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedSegment:
-    """A segment as bytes that has no name yet: the costly part of encoding, which any thread may do ahead."""
+    """An encoded segment holds the bytes of a segment before it is named.
+
+    Making it is the costly part of encoding and may be done ahead, in any thread.
+    """
 
     header: SegmentHeader
-    """Without actor, incarnation and seq."""
+    """Header, whose actor, incarnation and seq are not yet set."""
     numbers: bytes
     frames: bytes
     frames_crc: int
-    """Checksum of the frames, which no name changes."""
+    """Checksum of the frames, which do not depend on the name."""
 
     def named(self, *, actor: str, incarnation: str, seq: int) -> tuple[SegmentHeader, bytes]:
-        """Header and blob under the name (actor, incarnation, seq). Raises InputError for an unusable name."""
+        """Returns header and blob under the name (actor, incarnation, seq). Raises InputError for an unusable name."""
         check_name("actor", actor)
         check_name("incarnation", incarnation)
         header = SegmentHeader()
@@ -90,7 +174,7 @@ class EncodedSegment:
 
 
 def encode_unnamed(segment: Segment, schema: Schema, *, codec: str) -> EncodedSegment:
-    """The segment without a name. Raises InputError for an unknown codec or arrays that are not what `schema` says."""
+    """Encodes a segment without naming it. Raises InputError for an unknown codec or arrays that do not fit."""
     if codec not in CODECS:
         raise InputError(f"codec {codec!r}: choose one of {', '.join(CODECS)}")
     _check_arrays(segment, schema)
@@ -118,35 +202,35 @@ def encode_unnamed(segment: Segment, schema: Schema, *, codec: str) -> EncodedSe
 
 
 def encode_segment(segment: Segment, schema: Schema, *, actor: str, incarnation: str, seq: int, codec: str) -> bytes:
-    """The segment as a blob named (actor, incarnation, seq).
+    """Encodes a segment as a blob named (actor, incarnation, seq).
 
-    Raises InputError for an unknown codec, an unusable name, or arrays that are not what `schema` says.
+    Raises InputError for an unknown codec, an unusable name, or arrays that do not fit `schema`.
     """
     encoded = encode_unnamed(segment, schema, codec=codec)
     return encoded.named(actor=actor, incarnation=incarnation, seq=seq)[1]
 
 
 def read_header(data: bytes) -> SegmentHeader:
-    """The header of a blob or of its head alone, whose sizes and checksum are right; the frames stay untouched."""
+    """Reads the header of a blob or of its head alone, after checking sizes and checksum; the frames are not read."""
     return _open(data)[1]
 
 
 def check_blob(data: bytes) -> SegmentHeader:
-    """The header of a whole blob, each of whose bytes is right by the checksums."""
+    """Reads the header of a whole blob after checking every byte against the checksums."""
     prefix, header, _ = _open(data)
     prefix.check_frames(memoryview(data)[prefix.head :])
     return header
 
 
 def decode_numbers(data: bytes, schema: Schema) -> tuple[SegmentHeader, Numbers]:
-    """Header and numbers of a blob or of its head alone. The arrays are read-only views of `data`."""
+    """Decodes header and numbers of a blob or of its head alone. The arrays are read-only views of `data`."""
     _, header, numbers = _open(data)
     _check_schema(header, schema)
     return header, _decode_numbers(header, numbers)
 
 
 def decode_segment(data: bytes, schema: Schema) -> tuple[SegmentHeader, Segment]:
-    """The whole segment."""
+    """Decodes a whole blob."""
     prefix, header, packed = _open(data)
     _check_schema(header, schema)
     numbers = _decode_numbers(header, packed)
@@ -174,14 +258,14 @@ def decode_segment(data: bytes, schema: Schema) -> tuple[SegmentHeader, Segment]
 
 
 def has_human_step(header: SegmentHeader, data: bytes) -> bool:
-    """Whether a person chose an action in this blob, whose header has been read."""
+    """Tells whether a person chose an action in this blob, whose header has been read."""
     rows, steps = header.steps + 1, header.steps
     start = PREFIX_BYTES + read_prefix(data).header + 4 * (rows * PROPRIO_DIM + steps * ACTION_DIM + steps)
     return any(data[start : start + steps])
 
 
 def configuration_of(header: SegmentHeader) -> Configuration:
-    """The episode's initial configuration."""
+    """Returns the episode's initial configuration."""
     poses = {name: (pose.x, pose.y, pose.z, pose.yaw) for name, pose in header.start.poses.items()}
     return Configuration(region=header.start.region, cell=header.start.cell, poses=poses)
 
@@ -249,7 +333,7 @@ def _decode_numbers(header: SegmentHeader, numbers: memoryview) -> Numbers:
 
 
 def _open(data: bytes) -> tuple[Prefix, SegmentHeader, memoryview]:
-    """Prefix, header and numbers of a blob or a head, after the checks that need no schema."""
+    """Returns prefix, header and numbers of a blob or a head, after the checks that need no schema."""
     prefix = read_prefix(data)
     if len(data) not in (prefix.head, prefix.total):
         raise CorruptData(f"a segment of {len(data)} bytes that says it has {prefix.total}")

@@ -54,7 +54,7 @@ class Episode:
     name: str
     instruction: str
     configuration: Configuration
-    """Without poses where they are not known; such an episode gives no auxiliary labels."""
+    """Initial configuration. It has no poses where they are unknown; such an episode gives no auxiliary labels."""
     observation: Observation  # T + 1 rows; the last is repeated where a dataset stored only T
     action: F32  # (T, 7) in [-1, 1], as executed
     reward: F32  # (T,)

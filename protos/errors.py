@@ -1,4 +1,4 @@
-"""Every error that TwinRL raises on purpose.
+"""This module defines every error that TwinRL raises on purpose.
 
     TwinRLError
     ├── InputError (also ValueError)   a value, file or setting given by a person is wrong; the text says what to do
@@ -14,7 +14,7 @@ shows its traceback.
 
 
 class TwinRLError(Exception):
-    """Base of all errors raised on purpose."""
+    """The base of all errors raised on purpose."""
 
 
 class InputError(TwinRLError, ValueError):
@@ -22,15 +22,15 @@ class InputError(TwinRLError, ValueError):
 
 
 class SchemaMismatch(InputError):
-    """Data or a scene written for another schema."""
+    """Data or a scene was written for another schema."""
 
 
 class SceneError(InputError):
-    """Photos or a scene folder that cannot become a twin."""
+    """Photos or a scene folder cannot become a twin."""
 
 
 class CorruptData(TwinRLError):
-    """Bytes that fail their length, checksum or structure check. Drop them, count them, go on."""
+    """Bytes failed their length, checksum or structure check. Drop them, count them, go on."""
 
 
 class Unreachable(TwinRLError, OSError):

@@ -1,4 +1,4 @@
-"""Files that are whole after a crash, or set aside."""
+"""This module writes files that are whole after a crash, and sets damaged ones aside."""
 
 import logging
 import os

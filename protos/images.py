@@ -1,7 +1,7 @@
-"""The camera images of a segment as bytes, and back.
+"""This module encodes the camera images of a segment and decodes them.
 
     jpeg  one JPEG per image, quality 95, 4:2:0
-    zstd  all images as one lossless block; the smallest for noise-free twin pictures, whose background repeats
+    zstd  all images as one lossless block; the smallest for noise-free twin images, whose background repeats
     raw   plain RGB
 
 Order: T + 1 side images, then T + 1 wrist images. Sizes are compared with what the cameras must give before anything
@@ -24,7 +24,7 @@ Bytes = bytes | memoryview
 
 
 def encode_images(observation: Observation, codec: str) -> tuple[bytes, list[int]]:
-    """Bytes, and for "jpeg" the size of each image."""
+    """Returns the bytes and, for "jpeg", the size of each image in bytes."""
     cameras = [np.ascontiguousarray(observation.side), np.ascontiguousarray(observation.wrist)]
     if codec == "jpeg":
         files = [
@@ -38,7 +38,10 @@ def encode_images(observation: Observation, codec: str) -> tuple[bytes, list[int
 
 
 def decode_images(data: Bytes, codec: str, sizes: Sequence[int], rows: int, schema: Schema) -> tuple[U8, U8]:
-    """Side and wrist images, (rows, px, px, 3) each; `sizes` as `encode_images` gave them."""
+    """Returns side and wrist images, (rows, px, px, 3) each; `sizes` as `encode_images` gave them.
+
+    Raises CorruptData.
+    """
     if codec == "jpeg":
         return _decode_jpeg(data, sizes, rows, schema)
     return _decode_raw(_decompress(data, rows, schema) if codec == "zstd" else data, rows, schema)

@@ -1,4 +1,4 @@
-"""What crosses a process boundary: observations, actions, configurations, segments.
+"""This module defines what crosses a process boundary: observations, actions, configurations.
 
 Every field has a dtype, a shape, a unit and a frame, listed once in `Schema.fields` and hashed; a writer and a reader
 whose hashes differ refuse each other (`SchemaMismatch`). There is one world frame: the robot's base frame (x, y, z in
@@ -42,7 +42,7 @@ WRENCH = slice(12, 18)
 GRIPPER = 18
 """Index of the gripper opening in `proprio`."""
 UNDER_WAY = slice(19, 25)
-"""What the arm was told and has not done yet: it answers late, and who does not know what it asked for asks twice."""
+"""Motion that was commanded and not executed yet. The arm lags; a policy that cannot see this commands it twice."""
 GRIPPER_ACTION = 6
 """Index of the gripper command in an action."""
 CONTROL_HZ = 10.0
@@ -58,14 +58,14 @@ Bools = NDArray[np.bool_]
 
 
 class Source(Enum):
-    """The world a transition was made in."""
+    """The world in which a transition was made."""
 
     TWIN = "twin"
     REAL = "real"
 
 
 class Outcome(Enum):
-    """How the episode stood at the end of a segment. A timeout bootstraps; success and failure do not."""
+    """The state of the episode at the end of a segment. A timeout bootstraps; success and failure do not."""
 
     RUNNING = "running"
     SUCCESS = "success"
@@ -75,7 +75,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """Layout of one observation and action. Cameras are square; the paper uses 256 and 128 pixels, the demo 64."""
+    """A schema is the layout of one observation and action. Cameras are square; the paper uses 256 and 128 pixels."""
 
     side_px: int = 64
     wrist_px: int = 64
@@ -87,7 +87,7 @@ class Schema:
 
     @property
     def fields(self) -> dict[str, tuple[str, tuple[int, ...], str, str]]:
-        """name -> (dtype, shape, unit, frame)."""
+        """Returns name -> (dtype, shape, unit, frame)."""
         return {
             "side": ("uint8", (self.side_px, self.side_px, 3), "sRGB", "side camera"),
             "wrist": ("uint8", (self.wrist_px, self.wrist_px, 3), "sRGB", "wrist camera"),
@@ -99,13 +99,13 @@ class Schema:
 
     @property
     def hash(self) -> str:
-        """16 hex digits that name this layout."""
+        """Returns 16 hex digits that identify this layout."""
         return hashlib.sha256(json.dumps(self.fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """One observation per row; n rows."""
+    """An observation array holds one observation per row; n rows."""
 
     side: U8  # (n, side_px, side_px, 3)
     wrist: U8  # (n, wrist_px, wrist_px, 3)
@@ -115,20 +115,20 @@ class Observation:
         return len(self.proprio)
 
     def rows(self, index: slice | NDArray[np.intp] | list[int]) -> "Observation":
-        """The rows `index`, as views where numpy allows."""
+        """Returns the rows `index`, as views where numpy allows."""
         return Observation(side=self.side[index], wrist=self.wrist[index], proprio=self.proprio[index])
 
     def copy(self) -> "Observation":
         return Observation(side=self.side.copy(), wrist=self.wrist.copy(), proprio=self.proprio.copy())
 
     def bad_rows(self) -> NDArray[np.intp]:
-        """Rows that hold a NaN or an infinity; a policy must not see them."""
+        """Returns the rows that hold a NaN or an infinity; a policy must not see them."""
         return np.flatnonzero(~np.isfinite(self.proprio).all(axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """An initial configuration s0: where the objects and targets of an episode start.
+    """A configuration is the initial state s0 of an episode: the start poses of its objects and targets.
 
     `poses` maps a body's name to (x, y, z, yaw) in the base frame [m, m, m, rad]; `cell` is the index of the guide's
     grid cell that holds the manipulated object, -1 outside the grid.
@@ -141,7 +141,7 @@ class Configuration:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """What one control step did, one row per slot."""
+    """A step is the result of one control step, one row per environment slot."""
 
     executed: F32  # (n, 7) the action after limits, as it reached the arm
     reward: F32  # (n,)

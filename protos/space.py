@@ -1,4 +1,4 @@
-"""The space of initial configurations: regions A and B, the grid over them, sampling.
+"""This module describes the space of initial configurations: regions A and B, the grid over them, sampling.
 
     region A (demonstrated)      region B (never demonstrated on the real arm)
     +----+----+----+----+        +----+----+----+----+
@@ -21,7 +21,7 @@ from protos.schema import Configuration
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """Ranges of a pose in the base frame [m, rad]; a range of zero width is a constant."""
+    """A box holds the ranges of a pose in the base frame [m, rad]; a range of zero width is a constant."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -41,22 +41,22 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationSpace:
-    """Where episodes may start. `manipulated` names the body whose start defines region and cell."""
+    """The initial state distribution of a task. `manipulated` names the body whose start defines region and cell."""
 
     manipulated: str
     regions: Mapping[str, Box]
     others: Mapping[str, Box] = field(default_factory=dict)
-    """The same in every region: targets, and the tool's start under the name "tool"."""
+    """Boxes shared by all regions: targets, and the tool's start under the name "tool"."""
     rows: int = 5
     columns: int = 4
 
     @property
     def cells(self) -> int:
-        """Number of cells over all regions."""
+        """Returns the number of cells over all regions."""
         return len(self.regions) * self.rows * self.columns
 
     def cell_box(self, cell: int) -> tuple[str, Box]:
-        """Region and box of a cell."""
+        """Returns region and box of a cell."""
         if not 0 <= cell < self.cells:
             raise InputError(f"cell {cell}: this space has cells 0 to {self.cells - 1}")
         per_region = self.rows * self.columns
@@ -70,7 +70,7 @@ class ConfigurationSpace:
         return name, Box(x=x, y=y, z=region.z, yaw=region.yaw)
 
     def cell_of(self, x: float, y: float) -> int:
-        """The cell that holds a start position of the manipulated body, -1 outside every region."""
+        """Returns the cell that holds a start position of the manipulated body, -1 outside every region."""
         for index, region in enumerate(self.regions.values()):
             row = _slot(x, region.x, self.rows)
             column = _slot(y, region.y, self.columns)
@@ -79,7 +79,7 @@ class ConfigurationSpace:
         return -1
 
     def sample(self, rng: np.random.Generator, *, region: str | None = None, cell: int | None = None) -> Configuration:
-        """Uniform over a cell, a region, or (neither given) a region drawn at random."""
+        """Samples uniformly from a cell, a region, or (neither given) a region drawn at random."""
         if cell is not None:
             region, box = self.cell_box(cell)
         else:
@@ -92,7 +92,7 @@ class ConfigurationSpace:
         return Configuration(region=region, cell=self.cell_of(pose[0], pose[1]), poses=poses)
 
     def spread(self, rng: np.random.Generator, *, region: str, rollouts: int) -> list[Configuration]:
-        """`rollouts` configurations spread evenly over a region's cells, for evaluations."""
+        """Samples `rollouts` configurations spread evenly over a region's cells, for evaluations."""
         per_region = self.rows * self.columns
         first = list(self.regions).index(region) * per_region
         everywhere = np.repeat(np.arange(per_region), rollouts // per_region)

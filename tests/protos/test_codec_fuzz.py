@@ -10,17 +10,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protos.codec import (
+    PREFIX_BYTES,
     check_blob,
     decode_numbers,
     decode_segment,
     encode_segment,
     encode_unnamed,
     has_human_step,
+    pack_prefix,
     read_header,
+    read_prefix,
 )
 from protos.episode import Segment
 from protos.errors import CorruptData, InputError, SchemaMismatch
-from protos.prefix import PREFIX_BYTES, pack_prefix, read_prefix
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
 

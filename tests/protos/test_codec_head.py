@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from test_codec import SCHEMA, encode, make, same
 
-from protos.codec import check_blob, decode_numbers, decode_segment, read_header
+from protos.codec import check_blob, decode_numbers, decode_segment, read_header, read_prefix
 from protos.errors import CorruptData, SchemaMismatch
 from protos.images import CODECS
-from protos.prefix import read_prefix
 
 pytestmark = pytest.mark.parametrize("codec", CODECS)
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from replay_samples import cut, make_segment
 
-from protos.codec import decode_numbers, encode_segment
+from protos.codec import PREFIX_BYTES, decode_numbers, encode_segment, pack_prefix, read_prefix
 from protos.episode import Segment
-from protos.prefix import PREFIX_BYTES, pack_prefix, read_prefix
 from protos.schema import Observation, Schema
 from services.replay import ReplaySettings
 from services.replay.connection import Keys, connect

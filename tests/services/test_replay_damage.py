@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from replay_ledger import names_held
 from replay_samples import SCHEMA, make_segment, wait_until
 
-from protos.codec import encode_segment, read_header
+from protos.codec import PREFIX_BYTES, encode_segment, pack_prefix, read_header
 from protos.errors import InputError, SchemaMismatch
-from protos.prefix import PREFIX_BYTES, pack_prefix
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from services.replay.write.spool import Spool
 from services.replay.write.spool_file import read_blob, record_prefix

@@ -12,9 +12,8 @@ import pytest
 import redis
 from replay_samples import SCHEMA, START, assert_same, cut, make_segment, read_all, reader_of, send, wait_until
 
-from protos.codec import decode_segment, read_header
+from protos.codec import decode_segment, read_header, read_prefix
 from protos.errors import InputError
-from protos.prefix import read_prefix
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, totals
 
 names = count()

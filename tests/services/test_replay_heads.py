@@ -9,10 +9,9 @@ import pytest
 import redis
 from replay_samples import SCHEMA, cut, make_segment, read_all, reader_of, send, wait_until
 
-from protos.codec import decode_segment, encode_segment
+from protos.codec import decode_segment, encode_segment, read_prefix
 from protos.episode import Segment
 from protos.images import decode_images
-from protos.prefix import read_prefix
 from protos.schema import Outcome
 from services.replay import EmbeddedServer, ReplaySettings
 from services.replay.connection import Keys, connect

@@ -13,9 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from replay_samples import SCHEMA, START, cut, make_segment, read_all, reader_of, send, wait_until
 
+from protos.codec import read_prefix
 from protos.episode import Segment
 from protos.errors import InputError, Unreachable
-from protos.prefix import read_prefix
 from protos.schema import Outcome, Source
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
 from services.replay.read.batch import SOURCES

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from protos.codec import MAX_SEGMENT_BYTES, PREFIX_BYTES
 from protos.errors import CorruptData
-from protos.prefix import MAX_SEGMENT_BYTES, PREFIX_BYTES
 from protos.replay_pb2 import SegmentHeader
 from services.replay.read.position import Cursor, SegmentRef, Writer
 

@@ -6,10 +6,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.codec import Numbers, configuration_of
+from protos.codec import Numbers, Prefix, configuration_of
 from protos.episode import Episode
 from protos.images import decode_images
-from protos.prefix import Prefix
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import F32, U8, Bools, Buffer, Observation, Outcome, Schema, Source
 

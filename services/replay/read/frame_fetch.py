@@ -20,9 +20,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from protos.codec import CHECKSUMS
 from protos.errors import CorruptData
 from protos.images import CODECS
-from protos.prefix import CHECKSUMS
 from protos.schema import U8, Schema
 from services.replay.read.frame_codec import Job, decode_jpeg, decode_segment
 from services.replay.read.frame_plan import Run, Slot, Wanted

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protos.prefix import CHECKSUMS
+from protos.codec import CHECKSUMS
 from services.replay.connection import Client, Keys
 
 FETCH_BYTES = 32 << 20

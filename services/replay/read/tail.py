@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from protos.codec import decode_numbers, read_header
+from protos.codec import MAX_SEGMENT_BYTES, decode_numbers, read_header, read_prefix
 from protos.errors import CorruptData, SchemaMismatch
-from protos.prefix import MAX_SEGMENT_BYTES, read_prefix
 from protos.schema import Schema
 from services.replay.connection import Client, Keys
 from services.replay.read.entries import START, Entry, Marks, Seen, is_before

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from protos.codec import check_blob, has_human_step
+from protos.codec import MAX_SEGMENT_BYTES, PREFIX_BYTES, check_blob, has_human_step, read_prefix
 from protos.errors import CorruptData, InputError, SchemaMismatch
-from protos.prefix import MAX_SEGMENT_BYTES, PREFIX_BYTES, read_prefix
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import BUFFERS, Buffer, Schema
 
