@@ -22,7 +22,7 @@ COMMANDS = {
     "import-octo": "turn an official Octo checkpoint into a policy folder",
     "export": "write a run, a replay or a dataset as LeRobotDataset v3 or RLDS",
     "expand": "make many twin demonstrations of a few recorded ones, over regions A and B",
-    "fidelity": "measure a twin against another world: order of the starts, pictures, motions",
+    "fidelity": "measure a twin against another world: order of the starts, images, motions",
     "points": "write a page on which known points of a capture's photos are clicked",
     "scan": "turn photos or a video of a workspace into a scene folder with a report",
     "align": "find the base frame of a scene from the robot in its photos: coarse ICP, then its masks",

@@ -1,4 +1,5 @@
-"""What `twinrl sft` and `twinrl rl` share: where settings come from, progress on the terminal, a clean end.
+"""This module holds what `twinrl sft` and `twinrl rl` share: reading of settings, progress on the terminal, a clean
+end.
 
 DIR/settings.json (--resume) or --settings FILE ─► start values ─► --recipe ─► flags ─► settings ─► DIR/settings.json
 """
@@ -50,13 +51,13 @@ def start_values(kind: type[T], arguments: Sequence[str]) -> T | None:
 
 
 def recipe_in(arguments: Sequence[str]) -> Recipe | None:
-    """What `--recipe` says, which flags then change."""
+    """Returns the recipe that `--recipe` names; flags then change its values."""
     found: Recipe | None = _early(arguments).recipe
     return found
 
 
 def _early(arguments: Sequence[str]) -> argparse.Namespace:
-    """What decides the values that flags start from; anything wrong with it is said when all flags are read."""
+    """Reads the flags that decide the values others start from; errors are told when all flags are read."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--settings", type=Path)
     early.add_argument("--out", type=Path)
@@ -72,7 +73,7 @@ def fitted(kind: type[T], flags: Any, **own: Any) -> T:
 
 
 def schema_of(policy: PolicySettings, folder: Path | None, schema: Schema) -> Schema:
-    """`schema` with the pictures that a policy takes: that of the folder where there is one."""
+    """`schema` with the images that a policy takes: that of the folder where there is one."""
     if folder is not None:
         policy = policy_settings(folder)
     return replace(schema, side_px=policy.octo.side_px, wrist_px=policy.octo.wrist_px)
@@ -105,7 +106,7 @@ def follow(name: str, job: Job, *, total: float, notes: Sequence[str]) -> bool:
 
 
 def summary(command: str, out: Path, *, finished: bool) -> str:
-    """What was saved, and how to go on."""
+    """Returns a line that says what was saved and how to go on."""
     if finished:
         return f"saved {out / 'policy'}"
     if not checkpoint.exists(out / "checkpoint"):

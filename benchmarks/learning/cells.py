@@ -23,10 +23,10 @@ from protos.settings import load_settings, save_settings
 from twin import tasks
 from twin.scene import synthetic_scene
 from twinrl.run import stages
+from twinrl.run.context import Services
 from twinrl.run.files import read_lines
 from twinrl.run.for_task import labels_for, policy_for
 from twinrl.run.progress import Stage as View
-from twinrl.run.services import Services
 from twinrl.run.settings import RunSettings
 from twinrl.run.supervisor import Supervisor
 

@@ -20,7 +20,7 @@ from benchmarks.learning.variants import VARIANTS, Variant
 from benchmarks.measure import hardware, table
 from protos.errors import InputError
 from twin import tasks
-from twinrl.report.statistics import Rate
+from twinrl.report.inputs import Rate
 from twinrl.run.progress import Progress
 from twinrl.run.settings import DemonstrationPlan, EvaluationPlan, RunSettings, SftPlan, TwinRlPlan
 

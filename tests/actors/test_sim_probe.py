@@ -18,7 +18,7 @@ from protos.settings import save_settings
 from twin import tasks
 from twin.scene import synthetic_scene
 from twinrl.commands import probe as command
-from twinrl.report.inputs import Episode
+from twinrl.report.inputs import EpisodeLine
 from twinrl.run.settings import RunSettings
 
 HERE = str(Path(__file__).parent)
@@ -101,7 +101,7 @@ def test_the_command_tries_the_newest_policy_of_a_run(scene, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "region A" in said and "0 of 1 succeeded" in said
     lines = lines_of(tmp_path / "run" / "sft_a" / "probe_policy.jsonl")
-    assert [Episode.read(line).cell for line in lines] == [2, 21]
+    assert [EpisodeLine.read(line).cell for line in lines] == [2, 21]
 
 
 def test_a_run_is_tried_in_its_own_twin(scene, tmp_path):

@@ -14,9 +14,9 @@ from services.net.credentials import Credentials
 from services.net.transport import free_port
 from services.replay.server.server import EmbeddedServer
 from twinrl.commands import doctor
-from twinrl.doctor import ROLES, Finding, Result, machine, neighbours
-from twinrl.doctor.checks import MACHINE_CHECKS, PROBE_CHECKS, chosen
-from twinrl.doctor.children import run_probe, run_probes
+from twinrl.doctor import ROLES, Finding, Result, machine
+from twinrl.doctor import machine as neighbours
+from twinrl.doctor.checks import MACHINE_CHECKS, PROBE_CHECKS, chosen, run_probe, run_probes
 from twinrl.doctor.probes import PROBES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,12 +9,20 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 
 from protos.errors import InputError
-from twinrl.fidelity.images import image_distance, psnr_db
+from twinrl.fidelity.compare import (
+    AxisResponse,
+    StepResponse,
+    _kendall,
+    _spearman,
+    delay_ms,
+    image_distance,
+    psnr_db,
+    rank_agreement,
+    step_response,
+)
 from twinrl.fidelity.measure import Fidelity, counts_by_cell
-from twinrl.fidelity.rank import _kendall, _spearman, rank_agreement
-from twinrl.fidelity.response import AxisResponse, StepResponse, delay_ms, step_response
 from twinrl.fidelity.verdict import rows
-from twinrl.report.inputs import Episode
+from twinrl.report.inputs import EpisodeLine
 
 TIMES = np.arange(60)
 PUSH = np.cumsum(np.exp(-0.5 * ((TIMES - 15) / 3.0) ** 2)) * 0.01
@@ -77,7 +85,7 @@ def test_few_rollouts_lower_the_ceiling_and_widen_the_interval():
 
 def test_episodes_are_counted_by_cell_and_those_outside_left_out():
     def episode(cell, success):
-        return Episode(
+        return EpisodeLine(
             region="A", cell=cell, x=0, y=0, success=success, steps=1, human_steps=0, interventions=0, version=0
         )
 

@@ -21,7 +21,7 @@ from twin.env import VectorTwin
 from twin.randomize import DOMAINS
 from twin.scene import synthetic_scene
 from twinrl.commands import fidelity as command
-from twinrl.fidelity.measure import motions_of_recorded, of_domains, pictures_of_recorded
+from twinrl.fidelity.measure import images_of_recorded, motions_of_recorded, of_domains
 from twinrl.fidelity.probes import World, before_grasp, pulses, recorded_situations, situations
 from twinrl.report import write_report
 from twinrl.run.settings import RunSettings
@@ -95,7 +95,7 @@ def test_situations_show_the_whole_workspace_and_pulses_stay_in_it():
 def test_recorded_episodes_are_set_up_again_up_to_their_grasp(recorded):
     episodes = [Episode.of(segments) for segments in recorded]
     starts, seen = recorded_situations(episodes)
-    twin = world("standin").pictures(starts)  # their own world
+    twin = world("standin").images(starts)  # their own world
     assert len(twin) == len(seen) == len(starts)
     np.testing.assert_allclose(twin.proprio[:, TCP_POSITION], seen.proprio[:, TCP_POSITION], atol=3e-3)
     assert np.abs(twin.side.astype(int) - seen.side).mean() < 1.0
@@ -105,7 +105,7 @@ def test_recorded_episodes_are_set_up_again_up_to_their_grasp(recorded):
 
 def test_recorded_episodes_tell_the_same_as_the_domains(recorded):
     episodes = [Episode.of(segments) for segments in recorded]
-    images, response = pictures_of_recorded(world("twin"), episodes), motions_of_recorded(world("twin"), episodes)
+    images, response = images_of_recorded(world("twin"), episodes), motions_of_recorded(world("twin"), episodes)
     assert response.axes["y"].gain == pytest.approx(0.85, abs=0.06)
     assert 30 < response.axes["y"].delay_ms < 200
     assert 25 < images["side"].psnr_db < 40

@@ -16,9 +16,8 @@ from scipy import stats
 from protos.errors import InputError
 from twin import tasks
 from twinrl.report import write_report
-from twinrl.report.inputs import EVALUATIONS
-from twinrl.report.sections import percent
-from twinrl.report.statistics import Rate, moving_mean
+from twinrl.report.inputs import EVALUATIONS, Rate, moving_mean
+from twinrl.report.page import percent
 
 SPACE = tasks.get("pick_and_place").space
 SUCCESS = {
@@ -35,7 +34,7 @@ def lines(path, entries):
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def picture(path, value):
+def image(path, value):
     """A grey 8 x 8 PNG."""
 
     def chunk(kind, data):
@@ -129,7 +128,7 @@ def synthetic_run(folder):
     settings = {"seed": 2, "twin_rl": {"env_steps": 16000, "actors": 2}, "capture": "photos <of a> table & chair"}
     (folder / "settings.json").write_text(json.dumps(settings))
     for index, name in enumerate(("twin_side", "twin_wrist", "standin_side", "standin_wrist")):
-        picture(folder / "pictures" / f"{name}.png", 50 * index + 60)
+        image(folder / "images" / f"{name}.png", 50 * index + 60)
     return folder
 
 

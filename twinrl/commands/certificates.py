@@ -21,7 +21,7 @@ class Certificates:
     host: tuple[str, ...] = ()
     """Name or IP address under which clients reach a service's machine."""
     days: int = 365
-    """How long the certificates hold."""
+    """Days until the certificates expire."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def summary(command: Certificates) -> str:
-    """What lies in the folder now, and where each file goes."""
+    """Returns a text that names the files in the folder and the machines that need each."""
     until, folder = datetime.now(UTC) + timedelta(days=command.days), command.out
     return f"""{folder}: certificates for {", ".join(command.host)}, until {until:%Y-%m-%d}
 

@@ -17,11 +17,11 @@ from protos.errors import InputError
 from protos.schema import Schema
 from twin import tasks
 from twin.randomize import domain_named
-from twinrl.fidelity import files
+from twinrl.fidelity import measure as files
 from twinrl.fidelity.measure import Fidelity, of_domains, of_success
 from twinrl.fidelity.probes import World
 from twinrl.fidelity.verdict import rows
-from twinrl.report.inputs import Episode
+from twinrl.report.inputs import EpisodeLine
 from twinrl.run.files import read_lines
 from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
@@ -33,14 +33,14 @@ class MeasureFidelity:
     run: tyro.conf.Positional[Path | None] = None
     """Folder of a run, as runs/demo; the result is kept there and shown in its report."""
     domains: tuple[str, str] | None = None
-    """In place of a run: two domains of the twin, as in --domains twin standin."""
+    """Two domains to compare in place of a run: two domains of the twin, as in --domains twin standin."""
     scene: Path | None = None
     """Scene folder, for --domains."""
     task: str = "pick_and_place"
     policy: Path | None = None
     """Policy folder whose success is compared between the domains."""
     rollouts: int = 5
-    """Of the policy, per grid cell and domain; the paper's number."""
+    """Rollouts of the policy per grid cell and domain; the default is the paper's number."""
     schema: Schema = field(default_factory=Schema)
     seed: int = 0
     json: bool = False
@@ -98,7 +98,7 @@ def _of_domains(command: MeasureFidelity) -> Fidelity:
     )
 
 
-def _tried(command: MeasureFidelity, domain: str) -> list[Episode]:
+def _tried(command: MeasureFidelity, domain: str) -> list[EpisodeLine]:
     """Episodes of the policy in one domain, the same number from every cell."""
     from actors.sim.evaluate import evaluate
     from actors.sim.settings import EvaluationSettings, TwinWorld
@@ -112,4 +112,4 @@ def _tried(command: MeasureFidelity, domain: str) -> list[Episode]:
         )
         rollouts = command.rollouts * space.rows * space.columns
         evaluate(EvaluationSettings(world=world, policy=command.policy, out=out, rollouts=rollouts))
-        return [Episode.read(line) for line in read_lines(out)]
+        return [EpisodeLine.read(line) for line in read_lines(out)]

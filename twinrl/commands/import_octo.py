@@ -34,7 +34,7 @@ class ImportOcto:
     step: int | None = None
     """Which step; the newest otherwise."""
     side_px: int | None = None
-    """Side camera's pictures of another size: its positional embeddings are interpolated."""
+    """Side camera's images of another size: its positional embeddings are interpolated."""
     wrist_px: int | None = None
     """The same for the wrist camera."""
     dataset: str | None = None
@@ -71,7 +71,7 @@ def _summary(source: OfficialCheckpoint, policy: Policy, encoder: nn.Module) -> 
     shown = ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
     return [
         f"read {source.folder} step {source.step}: {len(source.params)} parameter arrays, each used once",
-        f"transformer {octo.layers} × {octo.dim}, {octo.heads} heads; pictures {octo.side_px} and {octo.wrist_px} px; "
+        f"transformer {octo.layers} × {octo.dim}, {octo.heads} heads; images {octo.side_px} and {octo.wrist_px} px; "
         f"window {octo.window}; attention of Octo {'1.5' if octo.correct_attention else '1.0'}",
         f"{sizes[0]:,} numbers in the backbone, {sizes[1]:,} in the {policy.settings.action_head} head, "
         f"{sizes[2]:,} in T5",

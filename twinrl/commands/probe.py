@@ -29,7 +29,7 @@ EXPERT = "expert"
 NEWEST_FIRST = ("real_rl", "twin_rl", "sft_ab", "sft_a")
 """Stages of a run that leave a policy."""
 BLIND_PX = 16
-"""The expert looks at no picture."""
+"""The expert looks at no image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Probe:
     workers: int = 2
     """Processes that try cells; the results do not depend on their number."""
     cells: Annotated[tuple[int, ...], tyro.conf.arg(metavar="CELL …")] = ()
-    """Only these cells."""
+    """Cells to try; all when none is named."""
     cell_timeout_s: float = 600.0
     """A cell without results by then is tried again by a new process."""
     ray: str = "local"
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def settings_of(command: Probe) -> ProbeSettings:
-    """What the workers do; InputError when policy or scene is not to be found."""
+    """Returns the job of the workers. Raises InputError when policy or scene is not to be found."""
     folder = None if command.what == EXPERT else _policy_in(Path(command.what))
     scene = command.scene or Path(command.what) / "scene"
     if not (scene / "scene.toml").is_file():

@@ -32,7 +32,7 @@ class Flags(RlSettings):
     schema: Suppress[Schema] = field(default_factory=Schema)
 
     def __post_init__(self) -> None:
-        """Nothing: what comes of the flags is checked when it is whole."""
+        """Skips the checks of a part: the settings are checked when they are complete."""
 
 
 @dataclass(frozen=True, kw_only=True)

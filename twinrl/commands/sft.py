@@ -38,7 +38,7 @@ class Flags(SftSettings):
     action_scale: Suppress[ActionScale | None] = None
 
     def __post_init__(self) -> None:
-        """Nothing: what comes of the flags is checked when it is whole."""
+        """Skips the checks of a part: the settings are checked when they are complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Sft:
     password_file: Path | None = None
     """Holds the password of the user in the urls, so that it does not stand on the command line."""
     credentials: Credentials = field(default_factory=Credentials)
-    """For a replay beyond this machine."""
+    """Certificates for a replay on another machine."""
     all: Annotated[Flags, tyro.conf.arg(name="")] = field(default_factory=Flags)
     settings: Path | None = None
     """JSON file of settings to start from; flags change them."""
@@ -118,7 +118,10 @@ def _settings(command: Sft) -> SftSettings:
 
 
 def _start(settings: SftSettings) -> str:
-    """What is kept of the initial policy, where not all of it is. Raises InputError when it cannot be started from."""
+    """Returns a line that says which parts of the initial policy are kept, empty when all are.
+
+    Raises InputError when the policy cannot be started from.
+    """
     wanted = starting_settings(settings)
     if settings.head == "keep" or settings.initial_policy is None:
         return ""

@@ -1,8 +1,8 @@
-"""Preflight: is this machine fit for its part, and if not, what to do.
+"""This package checks whether a machine is fit for its role, and says what to do where it is not.
 
-examine(role) ─┬─ probes     one child process each, with a deadline: what a broken library does, it does to its child
-               ├─ machine    memory, disk, clock, ports: here, in milliseconds
-               └─ neighbours the replays and the arm that were named
+examine(role) ─┬─ probes     one child process each, with a deadline: a broken library breaks its child only
+               └─ machine    memory, disk, clock, ports: in this process, in milliseconds;
+               │            and the replays and the arm that were named
                     └─► Result per check ─► `twinrl doctor`
 """
 

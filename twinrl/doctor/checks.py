@@ -1,15 +1,23 @@
-"""Which checks a machine of each role gets, and which of them it cannot do without."""
+"""This module runs the checks that a role needs, and those that it can use.
 
-from collections.abc import Callable, Iterator, Mapping
+A probe of a library runs in a child process: one that hangs, crashes or kills its process costs one line of the report.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 from services.net.credentials import Credentials
-from twinrl.doctor import machine, neighbours
-from twinrl.doctor.children import run_probes
-from twinrl.doctor.finding import Finding
+from twinrl.doctor import machine
+from twinrl.doctor.finding import Finding, wanting
 
 Role = Literal["demo", "twins", "learner", "robot", "services"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -36,27 +44,31 @@ MACHINE_CHECKS: Mapping[str, tuple[str, str]] = {
 }
 
 
+DEADLINE_S = 180.0
+"""Long enough to compile gsplat on a slow machine; every other probe takes seconds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a person wants to know."""
+    """The question: a role, and the servers and the arm to reach."""
 
     role: Role = "demo"
     """demo: everything on one machine; or what one machine of a cluster does."""
     runs: Path = Path("runs")
-    """Where runs will be written."""
+    """Folder for runs."""
     replay: tuple[str, ...] = ()
     """Replay servers to reach: redis:// or rediss:// URLs."""
     credentials: Credentials = field(default_factory=Credentials)
-    """For rediss://."""
+    """Certificates for rediss:// URLs."""
     robot: str | None = None
     """Address of an arm to reach."""
     timeout_s: float = 3.0
-    """For every answer of a server or an arm."""
+    """Deadline of every answer of a server or an arm."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One check's answer."""
+    """The finding of one check."""
 
     check: str
     needed: bool
@@ -76,7 +88,7 @@ def examine(asked: Asked) -> Iterator[Result]:
     for name, roles in chosen(MACHINE_CHECKS, asked.role):
         yield _result(name, roles, asked.role, inline[name]())
     for url in asked.replay:
-        finding = neighbours.replay(url, asked.credentials, asked.timeout_s)
+        finding = machine.replay(url, asked.credentials, asked.timeout_s)
         yield Result(check="replay", needed=True, finding=finding)
     if asked.robot is not None:
         yield Result(check="robot", needed=True, finding=machine.robot(asked.robot, asked.timeout_s))
@@ -92,3 +104,28 @@ def chosen(checks: Mapping[str, tuple[str, str]], role: Role) -> list[tuple[str,
 
 def _result(name: str, roles: tuple[str, str], role: Role, finding: Finding) -> Result:
     return Result(check=name, needed=role in roles[0].split(), finding=finding)
+
+
+def run_probes(names: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[tuple[str, Finding]]:
+    """Each name and its finding, in their order, as soon as it is known; as many run at a time as there are cores."""
+    with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as pool:
+        yield from zip(names, pool.map(lambda name: run_probe(name, deadline_s), names), strict=True)
+
+
+def run_probe(name: str, deadline_s: float) -> Finding:
+    """One probe, killed at its deadline."""
+    command = [sys.executable, "-m", "twinrl.doctor", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, check=False)
+    except subprocess.TimeoutExpired:
+        return wanting(f"no answer within {deadline_s:g} s", f"try it by hand: {' '.join(command[1:])}")
+    if done.returncode < 0:
+        cause = signal.Signals(-done.returncode).name
+        return wanting(
+            f"killed by {cause}", "the installed build is not made for this processor or system; reinstall it"
+        )
+    try:
+        return Finding(**json.loads(done.stdout.splitlines()[-1]))
+    except (IndexError, TypeError, ValueError):
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        return wanting(f"ended with code {done.returncode}: {last}", f"try it by hand: {' '.join(command[1:])}")

@@ -1,11 +1,11 @@
-"""What a check found."""
+"""This module holds the result of one check."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line, and what to do when it is not well."""
+    """A finding is one line, and what to do where something is wrong."""
 
     ok: bool
     found: str
@@ -14,10 +14,10 @@ class Finding:
 
 
 def well(found: str) -> Finding:
-    """Nothing to do."""
+    """Returns a finding that asks for nothing."""
     return Finding(ok=True, found=found)
 
 
 def wanting(found: str, advice: str) -> Finding:
-    """Something to do; several lines become one."""
+    """Returns a finding with advice; several lines become one."""
     return Finding(ok=False, found=" ".join(found.split()), advice=advice)

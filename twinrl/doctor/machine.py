@@ -6,23 +6,32 @@ import shutil
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import cast
+
+import redis
 
 from actors.real.link import PORTS
+from protos.errors import TwinRLError
+from services.net.credentials import Credentials
+from services.replay.connection import ReplaySettings, connect, masked
 from twinrl.doctor.finding import Finding, wanting, well
 
 MEMORY_GIB, DISK_GIB = 4.0, 2.0
 """The demo needs about so much; its memory is mostly processes, its disk the replay and the checkpoints."""
 SERVICE_PORTS = {6379: "replay", 7070: "weights", 7071: "guide"}
-"""As the documentation of a cluster uses them."""
+"""Ports that the documentation of a cluster uses."""
 ROBOT_HOSTS = [f"127.0.0.{last}" for last in range(41, 200)]
-"""Where stand-ins may listen: the ports of a UR controller are fixed, so each has an address of its own."""
+"""Loopback addresses for stand-ins: the ports of a UR controller are fixed, so each needs an address of its own."""
+CLOCK_S = 1.0
+"""Clocks may differ by so much: ages of samples are told in seconds."""
 _DAY_S = 86_400
 _TIMEX_BYTES, _TIME_ERROR = 512, 5
 
 
 def memory() -> Finding:
-    """What is free now, swap left out."""
+    """Checks the free memory, without swap."""
     free, cores = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), len(os.sched_getaffinity(0))
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():  # counts what the kernel would give back from its caches
@@ -58,7 +67,7 @@ def shared_memory() -> Finding:
 
 
 def clock() -> Finding:
-    """Not before this program was written, and kept by a time service."""
+    """Checks that the clock is not before the installation and that a time service keeps it."""
     ahead = time.time() - Path(__file__).stat().st_mtime
     if ahead < -_DAY_S:
         return wanting(
@@ -92,7 +101,7 @@ def service_ports() -> Finding:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a service could listen there now."""
+    """Returns whether a service could listen there now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -103,7 +112,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def robot(host: str, timeout_s: float, ports: Sequence[int] = tuple(PORTS)) -> Finding:
-    """Whether a controller listens at its ports; nothing is sent."""
+    """Checks whether a controller listens at its ports; sends nothing."""
     silent = [f"{port} ({PORTS.get(port, 'other')})" for port in ports if not _answers(host, port, timeout_s)]
     if silent:
         return wanting(
@@ -118,3 +127,25 @@ def _answers(host: str, port: int, timeout_s: float) -> bool:
     except OSError:
         return False
     return True
+
+
+def replay(url: str, credentials: Credentials, timeout_s: float) -> Finding:
+    """Asks one replay server for the time. Its password is never shown."""
+    settings = ReplaySettings(
+        urls=(url,), credentials=credentials, connect_timeout_s=timeout_s, command_timeout_s=timeout_s
+    )
+    try:
+        with closing(cast(redis.Redis, connect(settings))) as client:
+            client.ping()
+            asked = time.time()
+            seconds, micros = client.time()
+            answered = time.time()
+    except (redis.RedisError, TwinRLError, OSError) as error:
+        return wanting(f"{masked(url)}: {error}", "start it, or mend address, certificates or password")
+    apart = seconds + micros / 1e6 - (asked + answered) / 2
+    found = f"{masked(url)} answers in {1e3 * (answered - asked):.1f} ms, clock {apart:+.3f} s from here"
+    return (
+        well(found)
+        if abs(apart) <= CLOCK_S
+        else wanting(found, f"clocks may differ by {CLOCK_S:g} s; run chrony on both")
+    )

@@ -1,17 +1,21 @@
-"""What is tried in a child process: the heavy libraries, each by the least real work. Named in `PROBES`."""
+"""This module tries each heavy library by a small piece of real work; `PROBES` names them."""
 
+import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
+from protos.schema import U8
 from twinrl.doctor.finding import Finding, wanting, well
-from twinrl.doctor.pictures import egl, gsplat, numba, osmesa
 
 
 def mujoco() -> Finding:
-    """A falling ball in a batch of two worlds."""
+    """Steps a falling ball in a batch of two worlds."""
     import mujoco
     from mujoco.batch import Batch
 
@@ -28,14 +32,14 @@ def mujoco() -> Finding:
 
 
 def pycolmap() -> Finding:
-    """Only that it loads: a reconstruction takes minutes."""
+    """Loads COLMAP; a reconstruction would take minutes."""
     import pycolmap
 
     return well(f"{pycolmap.__version__}, {'with' if pycolmap.has_cuda else 'without'} CUDA")
 
 
 def torch() -> Finding:
-    """A matrix product, and its gradient."""
+    """Computes a matrix product and its gradient."""
     import torch
 
     x = torch.eye(3, requires_grad=True)
@@ -45,7 +49,7 @@ def torch() -> Finding:
 
 
 def ray() -> Finding:
-    """That it loads with RLlib; a cluster is not started."""
+    """Loads Ray with RLlib; starts no cluster."""
     import ray
     from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
@@ -53,7 +57,7 @@ def ray() -> Finding:
 
 
 def ur_rtde() -> Finding:
-    """That its compiled parts load."""
+    """Loads the compiled parts of ur_rtde."""
     import rtde_control
     import rtde_receive
 
@@ -61,7 +65,7 @@ def ur_rtde() -> Finding:
 
 
 def valkey() -> Finding:
-    """A server of our own, started and asked."""
+    """Starts an embedded server and asks for its version."""
     import redis
 
     from services.replay.connection import ReplaySettings, connect
@@ -72,6 +76,104 @@ def valkey() -> Finding:
         return well(
             f"{about.get('server_name', 'redis')} {about.get('valkey_version') or about['redis_version']} starts"
         )
+
+
+MEAN, MOST = 1e-4, 5e-3
+"""Differences that two rasterizers may have, of full scale."""
+
+
+def numba() -> Finding:
+    """Compiles the kernels, and compares an image with the torch reference where torch is installed."""
+    from twin import render
+
+    started = time.perf_counter()
+    _differences("numba", "numba")
+    ready = f"kernels ready in {time.perf_counter() - started:.1f} s"
+    obstacle = render.get("torch").obstacle()
+    if obstacle is not None:
+        return well(f"{ready}; not compared with the reference ({obstacle})")
+    return _judged(
+        _differences("numba", "torch"),
+        f"{ready}, draws what the torch reference draws",
+        "pip install --force-reinstall numba",
+    )
+
+
+def gsplat() -> Finding:
+    """Compares an image of the GPU with the CPU's; compiles gsplat's kernels where needed."""
+    from twin import render
+
+    obstacle = render.get("gsplat").obstacle()
+    if obstacle is not None:
+        return wanting(obstacle, "")
+    import gsplat
+    import torch
+
+    name = f"{gsplat.__version__} with CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}"
+    return _judged(_differences("gsplat", "numba"), f"{name}, draws what numba draws", "reinstall gsplat for this CUDA")
+
+
+def egl() -> Finding:
+    """Renders with MuJoCo on a GPU or Mesa, without a display."""
+    return _mujoco_draws("egl", "apt install libegl1 libgl1")
+
+
+def osmesa() -> Finding:
+    """Renders with MuJoCo in software."""
+    return _mujoco_draws("osmesa", "apt install libosmesa6")
+
+
+def _differences(ours: str, theirs: str) -> tuple[float, float]:
+    """Mean and largest difference of two rasterizers' images of a small cloud."""
+    from twin import render
+    from twin.camera import look_at
+    from twin.splats import Splats
+
+    rng = np.random.default_rng(0)
+    splats = Splats.of(
+        means=rng.uniform(-0.3, 0.3, (200, 3)),
+        quaternions=np.tile([1.0, 0, 0, 0], (200, 1)),
+        scales=rng.uniform(0.005, 0.05, (200, 3)),
+        opacities=rng.uniform(0.1, 0.95, 200),
+        colours=rng.uniform(0, 1, (200, 3)),
+        sh=rng.normal(0, 0.1, (200, 15, 3)),
+    )
+    camera = look_at((-1, 0.2, 0.4), at=(0, 0, 0), fovy_deg=50, px=48)
+    first, second = (render.get(name).render(splats, [camera])[0].colour for name in (ours, theirs))
+    difference = np.abs(first - second)
+    return float(difference.mean()), float(difference.max())
+
+
+def _judged(difference: tuple[float, float], found: str, advice: str) -> Finding:
+    mean, most = difference
+    if mean <= MEAN and most <= MOST:
+        return well(found)
+    return wanting(f"images differ by {mean:.2g} on average, {most:.2g} at most ({MEAN:g}, {MOST:g} allowed)", advice)
+
+
+def _mujoco_draws(backend: str, advice: str) -> Finding:
+    os.environ["MUJOCO_GL"] = backend  # read when mujoco is first imported
+    try:
+        image = _mujoco_image()
+    except (ImportError, AttributeError, RuntimeError) as error:  # of PyOpenGL, which finds no library
+        return wanting(f"MuJoCo's renderer does not start ({error})", f"{advice}; the twins do without")
+    if int(image.max()) == int(image.min()):
+        return wanting("MuJoCo's renderer gives empty images", f"{advice}; the twins do without")
+    return well(f"MuJoCo's renderer draws with MUJOCO_GL={backend}")
+
+
+def _mujoco_image() -> U8:
+    """Renders a box under a lamp, (32, 32, 3)."""
+    import mujoco
+
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><light pos='0 0 2'/><geom type='box' size='.2 .2 .2'/></worldbody></mujoco>"
+    )
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    with mujoco.Renderer(model, 32, 32) as renderer:
+        renderer.update_scene(data)
+        return renderer.render()
 
 
 PROBES: Mapping[str, Callable[[], Finding]] = {

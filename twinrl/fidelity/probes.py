@@ -1,8 +1,8 @@
-"""What two worlds are asked: to show the same situations, and to make the same motions.
+"""This module sets up the same situations and makes the same motions in two worlds.
 
-    two domains        situations drawn over the workspace ─► pictures of both
+    two domains        situations drawn over the workspace ─► images of both
                        square pulses along each axis ───────► TCP paths of both
-    recorded episodes  frames before the first grasp ───────► pictures of the twin at the recorded tool pose
+    recorded episodes  frames before the first grasp ───────► images of the twin at the recorded tool pose
                        actions before the first grasp ──────► TCP path of the twin beside the recorded one
 
 Up to the first grasp the bodies lie where the configuration put them, so a recorded situation can be set up again.
@@ -11,10 +11,10 @@ Up to the first grasp the bodies lie where the configuration put them, so a reco
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
+from protos.episode import Episode
 from protos.schema import (
     ACTION_DIM,
     F32,
@@ -43,17 +43,6 @@ LOWEST_M = 0.08
 LONGEST_STEPS = 40
 
 
-class Recorded(Protocol):
-    """What is read of an episode."""
-
-    @property
-    def configuration(self) -> Configuration: ...
-    @property
-    def observation(self) -> Observation: ...
-    @property
-    def action(self) -> F32: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class World:
     """A twin, in one of its domains."""
@@ -64,15 +53,15 @@ class World:
     schema: Schema
     seed: int = 0
     latency_steps: tuple[int, ...] = ()
-    """Instead of the domain's."""
+    """Latencies that replace the domain's."""
 
     def twins(self, n: int) -> VectorTwin:
-        """n of them; the caller closes them."""
+        """Starts n twins; the caller closes them."""
         domain = domain_named(self.domain, self.latency_steps)
         return VectorTwin(self.scene, self.task, n=n, domain=domain, seed=self.seed, schema=self.schema)
 
-    def pictures(self, starts: Sequence[Configuration]) -> Observation:
-        """What an episode that starts so shows first, one row per start."""
+    def images(self, starts: Sequence[Configuration]) -> Observation:
+        """Returns the first observation of an episode from each start."""
         with closing(self.twins(len(starts))) as twins:
             for slot, start in enumerate(starts):
                 twins.reset(slot, start)
@@ -127,13 +116,13 @@ def pulses(task: Task) -> tuple[list[Configuration], list[F32]]:
     return [start] * len(actions), actions
 
 
-def before_grasp(episode: Recorded) -> int:
+def before_grasp(episode: Episode) -> int:
     """Steps before the gripper is first told to close, and at most `LONGEST_STEPS`."""
     closing_at = np.flatnonzero(episode.action[:, GRIPPER_ACTION] < 0)
     return min(int(closing_at[0]) if len(closing_at) else len(episode.action), LONGEST_STEPS)
 
 
-def situation_of(episode: Recorded, step: int) -> Configuration:
+def situation_of(episode: Episode, step: int) -> Configuration:
     """The configuration with the tool where it was measured at a step before the grasp; a lean of the tool is lost."""
     pose = episode.observation.proprio[step, TCP_POSE].astype(float)
     yaw = float(yaw_of(matrix_from_vector(pose[3:]) @ TOOL_DOWN.T))
@@ -141,8 +130,10 @@ def situation_of(episode: Recorded, step: int) -> Configuration:
     return replace(episode.configuration, poses={**episode.configuration.poses, TOOL: (x, y, z, yaw)})
 
 
-def recorded_situations(episodes: Sequence[Recorded]) -> tuple[list[Configuration], Observation]:
-    """Up to `SITUATIONS` frames, spread over the episodes and over the time before their grasps, and what they show."""
+def recorded_situations(episodes: Sequence[Episode]) -> tuple[list[Configuration], Observation]:
+    """Returns up to `SITUATIONS` situations, spread over the episodes and the time before their grasps, and their
+    images.
+    """
     each = max(SITUATIONS // len(episodes), 1)
     starts, rows = [], []
     for episode in episodes[:SITUATIONS]:
@@ -157,7 +148,7 @@ def recorded_situations(episodes: Sequence[Recorded]) -> tuple[list[Configuratio
     return starts, seen
 
 
-def recorded_motions(episodes: Sequence[Recorded]) -> tuple[list[Configuration], list[F32], list[F64]]:
+def recorded_motions(episodes: Sequence[Episode]) -> tuple[list[Configuration], list[F32], list[F64]]:
     """Starts, actions and measured TCP paths up to the grasps; episodes that grasp at once are left out."""
     moved = [(episode, before_grasp(episode)) for episode in episodes]
     moved = [(episode, steps) for episode, steps in moved if steps >= PULSE_STEPS]

@@ -1,8 +1,9 @@
-"""What a number is worth. The limits are where policies of the demo began to suffer when one property was changed.
+"""This module judges the numbers of a fidelity measurement. The limits are where policies of the demo began to suffer
+when one property was changed.
 
 success     the cells agree where the bootstrap interval of Spearman's correlation lies above 0; near the ceiling
 there is nothing left to gain from a better twin
-pictures    a side camera 5 mm off gives 33 dB and SSIM 0.985 (harmless), 10 mm 28 dB and 0.95, 24 mm 22 dB and
+images    a side camera 5 mm off gives 33 dB and SSIM 0.985 (harmless), 10 mm 28 dB and 0.95, 24 mm 22 dB and
 0.83 (policies fail); colours shifted by 0.2 give 32 dB (harmless), by 0.8 20 dB (half of them fail)
 motion      policies trained on latencies of 0 and 1 step bear one step (100 ms) more than their mean, not two
 """
@@ -12,10 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protos.schema import CONTROL_HZ
-from twinrl.fidelity.images import ImageDistance
+from twinrl.fidelity.compare import AxisResponse, ImageDistance, RankAgreement, StepResponse
 from twinrl.fidelity.measure import Fidelity
-from twinrl.fidelity.rank import RankAgreement
-from twinrl.fidelity.response import AxisResponse, StepResponse
 
 Verdict = Literal["good", "fair", "poor", "–"]
 GOOD_SHARE_OF_CEILING = 0.8
@@ -77,7 +76,7 @@ def _of_image(camera: str, distance: ImageDistance) -> Row:
     return Row(
         what=f"{camera} camera, same joints and bodies",
         value=f"{distance.psnr_db:.1f} dB, SSIM {distance.ssim:.3f}",
-        note=f"{distance.frames} pictures, the worst {distance.worst_psnr_db:.1f} dB",
+        note=f"{distance.frames} images, the worst {distance.worst_psnr_db:.1f} dB",
         verdict=_worst([_at_least(distance.psnr_db, PSNR_DB), _at_least(distance.ssim, SSIM)]),
     )
 

@@ -2,7 +2,7 @@
 
     eval/*.jsonl, real_rl/episodes.jsonl ──► episodes ──► statistics ─┐
     metrics.jsonl, */metrics.jsonl, stages.jsonl ────────────────────┼─► sections ─► template.html ─► report.html
-    scene/report.json, pictures/*.png, settings.json ────────────────┘       ▲
+    scene/report.json, images/*.png, settings.json ────────────────┘       ▲
                                                              figures (SVG) ──┘
 
 Numbers are counted from the files, never rounded up into claims: every rate stands beside its count and its Wilson 95 %

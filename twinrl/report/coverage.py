@@ -1,4 +1,4 @@
-"""Where twin demonstrations were made, as a picture and a page of its own."""
+"""This module draws where twin demonstrations were made, as an image and a page of its own."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{tit
 body {{ font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 2rem auto; }}
 svg {{ width: 100%; height: auto; }} pre {{ overflow-x: auto; }}
 </style></head><body><h1>{title}</h1>
-<p>The table from above, the robot below the picture. Each field is a cell of the grid of start positions: accepted of
+<p>The table from above, the robot below the image. Each field is a cell of the grid of start positions: accepted of
 tried, coloured by the share that was accepted.</p>{svg}<pre>{table}</pre></body></html>
 """
 

@@ -1,13 +1,59 @@
-"""What a run folder holds, read once and left as it is."""
+"""This module reads a run folder once and changes nothing in it."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from protos.errors import InputError
-from twinrl.report.statistics import Rate
 from twinrl.run.files import read_lines, read_object
+
+Z_95 = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """`successes` of `trials`."""
+
+    successes: int
+    trials: int
+
+    @classmethod
+    def of(cls, outcomes: Iterable[bool]) -> "Rate":
+        """Counts booleans."""
+        counted = list(outcomes)
+        return cls(successes=sum(counted), trials=len(counted))
+
+    @property
+    def share(self) -> float:
+        """The observed share; NaN without trials."""
+        return self.successes / self.trials if self.trials else math.nan
+
+    def interval(self) -> tuple[float, float]:
+        """Wilson score interval at 95 % (E. B. Wilson, 1927): sound for few trials and for shares near 0 and 1."""
+        if not self.trials:
+            return 0.0, 1.0
+        n, p = self.trials, self.share
+        scale = 1 + Z_95**2 / n
+        centre = (p + Z_95**2 / (2 * n)) / scale
+        half = Z_95 * math.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n**2)) / scale
+        low = 0.0 if self.successes == 0 else centre - half
+        high = 1.0 if self.successes == n else centre + half
+        return low, high
+
+
+def moving_mean(values: Sequence[float], window: int) -> NDArray[np.float64]:
+    """Mean of the last `window` values at each position; over fewer where there are not that many yet."""
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])
+    ends = np.arange(1, len(sums))
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
 
 EVALUATIONS = {
     "sft_a_twin": ("SFT on demonstrations in A only", "twin"),
@@ -22,7 +68,7 @@ LEARNING_STAGES = {"sft_a": "SFT, A only", "sft_ab": "SFT, A and B", "twin_rl": 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Episode:
+class EpisodeLine:
     """One finished episode as a line of the run folder tells it. Lengths in metres, base frame."""
 
     region: str
@@ -38,8 +84,8 @@ class Episode:
     robot_s: float = 0.0
 
     @classmethod
-    def read(cls, line: Mapping[str, Any]) -> "Episode":
-        """From one JSON line; unknown keys are left out."""
+    def read(cls, line: Mapping[str, Any]) -> "EpisodeLine":
+        """Reads one JSON line; unknown keys are left out."""
         return cls(**{name: kind(line[name]) for name, kind in _KINDS.items() if name in line})
 
 
@@ -65,13 +111,13 @@ class RunFiles:
     folder: Path
     settings: dict[str, Any]
     stages: list[dict[str, Any]]
-    evaluations: dict[str, list[Episode]]
-    real_episodes: list[Episode]
+    evaluations: dict[str, list[EpisodeLine]]
+    real_episodes: list[EpisodeLine]
     metrics: dict[str, list[dict[str, Any]]]
-    """By stage: the learner's lines, then those that the run wrote about the same stage."""
+    """Lines by stage: the learner's, then those that the run wrote about the same stage."""
     scan: dict[str, Any]
     fidelity: dict[str, Any]
-    pictures: list[Path]
+    images: list[Path]
     missing: list[str] = field(default_factory=list)
     """Files the report would have shown, relative to the run folder."""
 
@@ -89,7 +135,7 @@ def read_run_files(folder: Path) -> RunFiles:
     real_episodes = _episodes(folder / "real_rl" / "episodes.jsonl")
     stages, settings = read_lines(folder / "stages.jsonl"), read_object(folder / "settings.json")
     fidelity = read_object(folder / "fidelity.json")
-    scan, pictures = read_object(folder / "scene" / "report.json"), sorted((folder / "pictures").glob("*.png"))
+    scan, images = read_object(folder / "scene" / "report.json"), sorted((folder / "images").glob("*.png"))
     present: dict[str, Sequence[Any] | Mapping[str, Any]] = {
         "settings.json": settings,
         "stages.jsonl": stages,
@@ -98,7 +144,7 @@ def read_run_files(folder: Path) -> RunFiles:
         **{f"eval/{name}.jsonl": episodes for name, episodes in evaluations.items()},
         **{f"{name}/metrics.jsonl": lines for name, lines in metrics.items()},
         "real_rl/episodes.jsonl": real_episodes,
-        "pictures/*.png": pictures,
+        "images/*.png": images,
     }
     return RunFiles(
         folder=folder,
@@ -109,20 +155,20 @@ def read_run_files(folder: Path) -> RunFiles:
         metrics=metrics,
         scan=scan,
         fidelity=fidelity,
-        pictures=pictures,
+        images=images,
         missing=[name for name, content in present.items() if not content],
     )
 
 
-def rates_by_region(episodes: Sequence[Episode]) -> dict[str, Rate]:
+def rates_by_region(episodes: Sequence[EpisodeLine]) -> dict[str, Rate]:
     """Success in every region that was tried, in order of their names."""
     regions = sorted({episode.region for episode in episodes})
     return {name: Rate.of(episode.success for episode in episodes if episode.region == name) for name in regions}
 
 
-def _episodes(path: Path) -> list[Episode]:
+def _episodes(path: Path) -> list[EpisodeLine]:
     """The whole episode lines of a file; a line that lacks a field stops the report with its name."""
     try:
-        return [Episode.read(line) for line in read_lines(path)]
+        return [EpisodeLine.read(line) for line in read_lines(path)]
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: not a file of episodes: {error}") from error

@@ -1,19 +1,74 @@
-"""What every stage is given: the settings, the supervisor of the child processes, the services."""
+"""This module holds what every stage is given: the settings, the supervisor of child processes, the services.
 
+A service (replay, weights, guide) is started when the first stage needs it. It is a process of its own with its state
+on disk and a fixed address, so that the supervisor can start it again after a crash
+and its clients find it where it was.
+"""
+
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from protos.settings import save_settings
-from twinrl.run.services import Services
+from services.guide import GuideSettings
+from services.net.transport import free_port
+from services.replay import ReplaySettings
 from twinrl.run.settings import RunSettings
 from twinrl.run.supervisor import Child, Supervisor, python_module
 
 
+class Services:
+    """Starts the services of a run and knows their addresses."""
+
+    def __init__(self, settings: RunSettings, supervisor: Supervisor) -> None:
+        self._settings, self._supervisor = settings, supervisor
+        self._folder = settings.folder
+        self._addresses: dict[str, str] = {}
+        self._replay: ReplaySettings | None = None
+
+    def replay(self) -> ReplaySettings:
+        """Returns the settings of the run's replay; starts an embedded Valkey unless a URL was given."""
+        if self._replay is None:
+            self._replay = ReplaySettings(
+                urls=self._settings.replay or (self._start_valkey(),),
+                prefix=f"twinrl-{self._settings.name}",
+                credentials=self._settings.credentials,
+            )
+        return self._replay
+
+    def weights(self) -> str:
+        """Returns host:port of the weights service."""
+        return self._start("weights", "services.weights", "--store", str(self._folder / "weights"))
+
+    def guide(self, settings: GuideSettings) -> str:
+        """Returns host:port of the guide."""
+        path = save_settings(settings, self._folder / "guide" / "settings.json")
+        state = str(path.with_name("state.json"))
+        return self._start("guide", "services.guide", "--settings", str(path), "--state", state)
+
+    def _start(self, name: str, module: str, *arguments: str) -> str:
+        if name not in self._addresses:
+            address = f"127.0.0.1:{free_port()}"
+            command = python_module(module, "--listen", address, *arguments)
+            self._supervisor.start(Child(name=name, command=command, service=True))
+            self._supervisor.wait_listening(name, address)
+            self._addresses[name] = address
+        return self._addresses[name]
+
+    def _start_valkey(self) -> str:
+        # a unix socket's path holds at most 107 bytes, a run folder may be longer
+        socket = Path(tempfile.mkdtemp(prefix="twinrl-")) / "replay.sock"
+        directory = self._folder / "replay"
+        command = python_module("services.replay", "--directory", str(directory), "--socket", str(socket))
+        self._supervisor.start(Child(name="replay", command=command, service=True))
+        return f"unix://{socket}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """One run under way."""
+    """A run under way."""
 
     settings: RunSettings
     supervisor: Supervisor

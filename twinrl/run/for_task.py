@@ -1,4 +1,4 @@
-"""What a task asks of the policy that learns it, and of the labels that it learns from."""
+"""This module derives from a task the settings of its policy, its labels and its exploration."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from twin.robots.grippers import ROBOTIQ_2F85
 from twin.tasks.base import Task
 
 ROTATION = (3, 4, 24)
-"""Of the proprioception: what a turn about the vertical changes while the tool points down."""
+"""Indices of the proprioception that a turn about the vertical changes while the tool points down."""
 
 
 def labels_for(task: Task) -> LabelSettings:

@@ -1,4 +1,4 @@
-"""Pictures of a run: the expert at work, as the twin and the stand-in see it."""
+"""Images of a run: the expert at work, as the twin and the stand-in see it."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from twin.randomize import DOMAINS
 from twin.scene import Scene
 from twinrl.run.settings import RunSettings
 
-PICTURE_PX = 256
+IMAGE_PX = 256
 MOMENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
-"""Shares of the episode at which a picture is taken: start, reach, grasp, carry, done."""
+"""Shares of the episode at which a image is taken: start, reach, grasp, carry, done."""
 
 
-def take_pictures(settings: RunSettings) -> None:
-    """Writes pictures/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B."""
-    folder = settings.folder / "pictures"
+def write_images(settings: RunSettings) -> None:
+    """Writes images/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B."""
+    folder = settings.folder / "images"
     folder.mkdir(exist_ok=True)
     for world, domain in (("twin", "twin"), ("standin", settings.standin)):
         strips = episode_strips(settings.folder / "scene", settings.task, domain, seed=settings.seed)
@@ -28,8 +28,8 @@ def take_pictures(settings: RunSettings) -> None:
 
 
 def episode_strips(scene_folder: Path, task_name: str, domain: str, *, seed: int) -> dict[str, U8]:
-    """Camera -> picture strip (2 · px, moments · px, 3) of the expert at the task from A and from B."""
-    schema = Schema(side_px=PICTURE_PX, wrist_px=PICTURE_PX)
+    """Camera -> image strip (2 · px, moments · px, 3) of the expert at the task from A and from B."""
+    schema = Schema(side_px=IMAGE_PX, wrist_px=IMAGE_PX)
     task = tasks.get(task_name)
     twin = VectorTwin(Scene.load(scene_folder), task, n=2, domain=DOMAINS[domain], seed=seed, schema=schema)
     _begin(twin, seed)

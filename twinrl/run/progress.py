@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: every stage, its rate, the time left, one line for each that is done.
+"""This module shows the progress of a run: every stage, its rate, the time left, one line for each that is done.
 
     with Progress(["scan", "demonstrations", "twin RL"]) as progress:
         with progress.stage("twin RL", total=16000, unit="steps") as stage:

@@ -22,9 +22,8 @@ from protos.errors import InputError
 from protos.process import Exit, interrupt_on_signal
 from protos.settings import load_settings, save_settings, to_json
 from services.replay import ReplaySettings, masked, totals
-from twinrl.run.context import RunContext
+from twinrl.run.context import RunContext, Services
 from twinrl.run.progress import Progress
-from twinrl.run.services import Services
 from twinrl.run.settings import RunSettings
 from twinrl.run.stages import STAGES
 from twinrl.run.supervisor import Supervisor

@@ -19,14 +19,14 @@ BUNDLED_CAPTURE = Path(__file__).resolve().parents[2] / "examples" / "capture"
 
 @dataclass(frozen=True, kw_only=True)
 class DemonstrationPlan:
-    """How many successful demonstrations, and where."""
+    """Numbers of successful demonstrations by world and region."""
 
     real_a: int = 30
-    """On the arm, in region A only: what a person would record."""
+    """Demonstrations on the arm, in region A only, as a person would record them."""
     twin_a: int = 90
     twin_b: int = 90
     source: Literal["expert", "expand"] = "expert"
-    """Where twin demonstrations come from: the scripted expert, or the arm's demonstrations, expanded."""
+    """Source of twin demonstrations: the scripted expert, or the arm's demonstrations, expanded."""
     disturbance: float = 0.3
     """Motion noise that the demonstrator corrects, so that recoveries are shown."""
 
@@ -47,7 +47,7 @@ class TwinRlPlan:
     actors: int = 2
     twins_per_actor: int = 8
     groups: int = 1
-    """Of an actor's twins: one steps while the policy server computes for another."""
+    """Groups of an actor's twins: one group steps while the policy server computes for another."""
     explore: float = 0.1
     publish_every: int = 50
     """Learner updates between two weight versions."""
@@ -94,7 +94,7 @@ class RunSettings:
     capture: Path = BUNDLED_CAPTURE
     """Photos or a video of the workspace."""
     scan: ScanSettings = field(default_factory=ScanSettings)
-    """How the capture becomes a scene; a capture without a printed board needs a known length."""
+    """Settings of the scan; a capture without a printed board needs a known length."""
     replay: tuple[str, ...] = ()
     """redis:// or rediss:// URLs, one per shard; without one an embedded Valkey is started."""
     credentials: Credentials = field(default_factory=Credentials)

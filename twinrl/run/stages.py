@@ -1,7 +1,5 @@
-"""What each stage of a run starts, waits for and leaves behind.
-
-A stage is a function of the run's context. It starts child processes with settings files of their own, follows their
-progress through the files they write, and returns what it counted.
+"""This module holds the stages of a run. A stage is a function of the run's context. It starts child processes with
+settings files of their own, follows their progress through the files they write, and returns what it counted.
 """
 
 from collections.abc import Callable
@@ -22,12 +20,12 @@ from protos.schema import Source
 from protos.status import read_status
 from services.telemetry import read_metrics
 from twin import tasks
-from twinrl.fidelity import files as fidelity
+from twinrl.fidelity import measure as fidelity
 from twinrl.report import write_report
 from twinrl.run import real_stages
 from twinrl.run.context import RunContext
 from twinrl.run.for_task import exploration, labels_for, policy_for
-from twinrl.run.images import take_pictures
+from twinrl.run.images import write_images
 from twinrl.run.progress import Stage as View
 from twinrl.run.scan import ScanJob
 from twinrl.run.settings import RunSettings
@@ -167,13 +165,13 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
 
 
 def report(context: RunContext, view: View) -> float:
-    """The twin's fidelity, pictures of both worlds, then the page."""
+    """The twin's fidelity, images of both worlds, then the page."""
     run = context.settings
     measured = fidelity.measure_run(
         run.folder, context.services.replay(), run.schema, seed=run.seed, latency_steps=run.latency_steps
     )
     fidelity.write(run.folder, measured)
-    take_pictures(context.settings)
+    write_images(context.settings)
     write_report(context.folder)
     view.update(1)
     return 1

@@ -19,7 +19,7 @@ from twinrl.status import read_run
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a run of the method was made in a folder."""
+    """Returns whether a folder holds a run of the method."""
     return (folder / "settings.json").is_file() and ((folder / "replay").is_dir() or (folder / "settings").is_dir())
 
 

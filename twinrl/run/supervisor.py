@@ -45,7 +45,7 @@ LOG_TAIL_BYTES = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """What to start. `command` is the whole command line; `python_module` builds the usual one."""
+    """A child process to start. `command` is the whole command line; `python_module` builds the usual one."""
 
     name: str
     command: Sequence[str]
@@ -162,7 +162,7 @@ class Supervisor:
         self._save()
 
     def running(self, name: str) -> bool:
-        """Whether the child's process is there now."""
+        """Returns whether the child's process is there now."""
         with self._lock:
             return self._entries[name].state == "running" and self._entries[name].popen.poll() is None
 
@@ -171,14 +171,14 @@ class Supervisor:
         return self._entries[name].popen.pid
 
     def restarts(self, name: str) -> int:
-        """How often the child was started again."""
+        """Returns how often the child was started again."""
         with self._lock:
             restarts = self._entries[name].row()["restarts"]
         assert isinstance(restarts, int)
         return restarts
 
     def log_path(self, name: str) -> Path:
-        """Where the child's standard output and error go."""
+        """Returns the file that receives the child's standard output and error."""
         return self.logs / f"{name}.log"
 
     def close(self) -> None:
