@@ -11,6 +11,7 @@ from scipy.stats import kendalltau, spearmanr
 from protos.errors import InputError
 from twinrl.fidelity.compare import (
     AxisResponse,
+    Fidelity,
     StepResponse,
     _kendall,
     _spearman,
@@ -20,7 +21,7 @@ from twinrl.fidelity.compare import (
     rank_agreement,
     step_response,
 )
-from twinrl.fidelity.measure import Fidelity, counts_by_cell
+from twinrl.fidelity.measure import counts_by_cell
 from twinrl.fidelity.verdict import rows
 from twinrl.report.inputs import EpisodeLine
 

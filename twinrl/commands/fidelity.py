@@ -18,7 +18,8 @@ from protos.schema import Schema
 from twin import tasks
 from twin.randomize import domain_named
 from twinrl.fidelity import measure as files
-from twinrl.fidelity.measure import Fidelity, of_domains, of_success
+from twinrl.fidelity.compare import Fidelity
+from twinrl.fidelity.measure import of_domains, of_success
 from twinrl.fidelity.probes import World
 from twinrl.fidelity.verdict import rows
 from twinrl.report.inputs import EpisodeLine

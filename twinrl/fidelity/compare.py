@@ -211,3 +211,21 @@ def image_distance(first: U8, second: U8) -> ImageDistance:
 def psnr_db(squared_error: float) -> float:
     """Peak signal-to-noise ratio of 8-bit images with this mean squared error."""
     return float("inf") if squared_error == 0 else float(10 * np.log10(255.0**2 / squared_error))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """The measured fidelity; None where there was nothing to measure it from."""
+
+    first: str
+    """Name of the twin."""
+    second: str
+    """Name of the world that it is measured against."""
+    policy: str = ""
+    """Policy whose success was compared."""
+    success: RankAgreement | None = None
+    images: dict[str, ImageDistance] | None = None
+    """Distance of images by camera."""
+    response: StepResponse | None = None
+    latency_steps: tuple[int, ...] = ()
+    """Latency of the twin, drawn per episode; empty when it is not known."""

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from twin import tasks
 from twin.scene import Scene
 from twinrl.fidelity.compare import (
     Counts,
+    Fidelity,
     ImageDistance,
     RankAgreement,
     StepResponse,
@@ -37,24 +38,6 @@ from twinrl.fidelity.verdict import rows
 from twinrl.report.inputs import EVALUATIONS, EpisodeLine, read_run_files
 
 CAMERAS = ("side", "wrist")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fidelity:
-    """The measured fidelity; None where there was nothing to measure it from."""
-
-    first: str
-    """Name of the twin."""
-    second: str
-    """Name of the world that it is measured against."""
-    policy: str = ""
-    """Policy whose success was compared."""
-    success: RankAgreement | None = None
-    images: dict[str, ImageDistance] | None = None
-    """Distance of images by camera."""
-    response: StepResponse | None = None
-    latency_steps: tuple[int, ...] = ()
-    """Latency of the twin, drawn per episode; empty when it is not known."""
 
 
 def counts_by_cell(episodes: Iterable[EpisodeLine]) -> Counts:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protos.schema import CONTROL_HZ
-from twinrl.fidelity.compare import AxisResponse, ImageDistance, RankAgreement, StepResponse
-from twinrl.fidelity.measure import Fidelity
+from twinrl.fidelity.compare import AxisResponse, Fidelity, ImageDistance, RankAgreement, StepResponse
 
 Verdict = Literal["good", "fair", "poor", "–"]
 GOOD_SHARE_OF_CEILING = 0.8
