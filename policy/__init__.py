@@ -10,15 +10,15 @@
 
 Doors:
 
-* `policy.settings.PolicySettings`, `policy.presets.preset(name)`: "tiny" (64-pixel cameras, CPU), "small", "base"
+* `policy.settings.PolicySettings`, `policy.settings.preset(name)`: "tiny" (64-pixel cameras, CPU), "small", "base"
 * `policy.model.Policy`: `embed`, `features`, `sample`, `to_wire`, `from_wire`, `parts`, `load_parts`, `backbone_id`,
   `weights_id`, `freeze_backbone`, `train_backbone`, `head_parameters`
 * `policy.heads`: consistency (reinforcement learning), diffusion (released checkpoints), regression
-* `policy.critic.CriticEnsemble`
+* `policy.critics.CriticEnsemble`
 * `policy.language.encode_instruction`
 * `policy.normalize`: `Normalization` of proprioception, `action_units` of imported checkpoints
 * `policy.identity`: what weights are called; who acts checks it
 * `policy.acting.BatchActor`: batched observation → action on the wire, for policy servers and the robot PC
-* `policy.transfer`: another head on a policy's backbone
+* `policy.model`: another head on a policy's backbone
 * `policy.checkpoint`: `save`, `load`, `save_policy`, `load_policy` (safetensors + JSON manifest, no pickle)
 """

@@ -18,7 +18,7 @@ from learner.rl.update import Phase, RlAgent
 from learner.settings import TrainSettings, UpdateSettings
 from learner.sft.trainer import SftTrainer
 from policy.model import Policy
-from policy.presets import preset
+from policy.settings import preset
 
 CPU = torch.device("cpu")
 READOUTS, LAST, FULL = UpdateSettings(), UpdateSettings(backbone="last"), UpdateSettings(backbone="full")

@@ -18,7 +18,7 @@ from benchmarks.policy.shortcuts import shortcuts
 from benchmarks.policy.timing import Call, Clock, Matmul, in_turns, peak_bytes, threads
 from policy.octo.model import Octo
 from policy.octo.settings import OctoSettings
-from policy.presets import preset
+from policy.settings import preset
 from protos.errors import InputError
 
 Preset = Literal["tiny", "small", "base"]

@@ -165,7 +165,7 @@ class Outcome:
 def running_fleet(plan: FleetPlan) -> Iterator[tuple[Fleet, ReplaySettings]]:
     """A fleet with everything around it, in a folder that is deleted afterwards."""
     from policy.model import Policy
-    from policy.presets import preset
+    from policy.settings import preset
     from protos.settings import to_json
     from services.weights import WeightPublisher
 

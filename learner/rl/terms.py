@@ -21,9 +21,8 @@ from learner.rl import losses
 from learner.rl.augment import augment
 from learner.rl.batches import Phase, has_cal_ql
 from learner.rl.update_settings import UpdateSettings
-from policy.critic import CriticEnsemble
+from policy.critics import CriticEnsemble, ImageCritic
 from policy.model import Policy
-from policy.picture_critic import PictureCritic
 
 Terms = dict[str, Tensor]
 
@@ -212,7 +211,7 @@ def _seen(
     proprio: Tensor,
 ) -> Tensor:
     """What the critics take for features: the policy's, or those of their own encoder."""
-    if not isinstance(critic, PictureCritic):
+    if not isinstance(critic, ImageCritic):
         return features
     side, wrist = pictures
     assert side is not None and wrist is not None

@@ -19,9 +19,8 @@ from learner.rl.optimizers import adamw, clip, set_rates
 from learner.rl.terms import Losses, batch_losses
 from learner.settings import UpdateSettings
 from learner.stage.streams import torch_stream
-from policy.critic import CriticEnsemble
+from policy.critics import CriticEnsemble, ImageCritic
 from policy.model import Policy
-from policy.picture_critic import PictureCritic
 from policy.settings import PolicySettings
 from protos.schema import F32
 
@@ -77,7 +76,7 @@ class RlAgent:
 
     def fit_critic_normalization(self, batch: Mapping[str, Tensor]) -> None:
         """Sets the critics' feature statistics from demonstrations, once, before the warm-up."""
-        if isinstance(self.critic, PictureCritic):
+        if isinstance(self.critic, ImageCritic):
             return
         with torch.no_grad():
             features = torch.cat([self._features(part) for part in _chunks(batch, self.policy.device)])
@@ -149,7 +148,7 @@ def new_critic(policy: PolicySettings, settings: UpdateSettings, seed: int) -> C
         sizes = {"members": settings.critics, "width": settings.critic_width}
         if settings.critic_encoder == "readout":
             return CriticEnsemble(policy.feature_dim, policy.action_dim, **sizes)
-        return PictureCritic(
+        return ImageCritic(
             settings.conv,
             pixels=(policy.octo.side_px, policy.octo.wrist_px),
             proprio=len(policy.proprio_indices),

@@ -5,7 +5,7 @@ from typing import Literal
 
 from learner.checks import positive
 from learner.rl.augment import Augmentation
-from policy.picture_critic import ConvSettings
+from policy.critics import ConvSettings
 from protos.errors import InputError
 
 

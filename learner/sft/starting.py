@@ -9,9 +9,8 @@ from learner.datasets.episode import ActionScale
 from learner.settings import SftSettings
 from policy.checkpoint import load_manifest, load_policy, policy_settings
 from policy.language import check_language
-from policy.model import Policy
+from policy.model import Policy, consistency_settings, on_backbone
 from policy.settings import PolicySettings
-from policy.transfer import consistency_settings, on_backbone
 from protos.errors import InputError
 from protos.settings import from_json, to_json
 

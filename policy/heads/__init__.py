@@ -1,14 +1,11 @@
-"""Action heads: from a readout (and proprioception) to actions.
+"""This package holds the action heads: from a readout (and proprioception) to actions.
 
-    consistency   one step from noise to an action; the only head that reinforcement learning trains
-    diffusion     Octo's: DDPM over a chunk of actions, as in the released checkpoints
-    continuous    Octo's regression heads, squared or absolute error; with mean or attention pooling
-
-`pooling` is the attention pooling, `chunks` what the losses over chunks of actions share.
+consistency   one step from noise to an action; the only head that reinforcement learning trains
+chunks        Octo's own heads, which predict a chunk of actions: diffusion as in the released checkpoints, and
+regression with mean or attention pooling
 """
 
+from policy.heads.chunks import ContinuousHead, DiffusionHead, MapPooling, masked_mean
 from policy.heads.consistency import ConsistencyHead, noise_levels
-from policy.heads.continuous import ContinuousHead
-from policy.heads.diffusion import DiffusionHead
 
-__all__ = ["ConsistencyHead", "ContinuousHead", "DiffusionHead", "noise_levels"]
+__all__ = ["ConsistencyHead", "ContinuousHead", "DiffusionHead", "MapPooling", "masked_mean", "noise_levels"]

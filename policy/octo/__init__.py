@@ -1,14 +1,11 @@
-"""Octo (Octo Model Team, arXiv 2405.12213) as one configurable model.
+"""This package holds Octo (Octo Model Team, arXiv 2405.12213) as one configurable model.
 
     language ──► [task_language]
     side     ──► [obs_side     ] × window ┐
     wrist    ──► [obs_wrist    ] × window ├─► + positions ─► block-causal transformer ─► readout of the last step
                  [readout      ] × window ┘
 
-`settings` chooses size and stems, `inputs` says what goes in and what comes out, `tokenizers` turns pictures into
-tokens, `attention` says who sees whom, `transformer` is the pre-norm stack, `model` joins them.
-
-Checkpoints of the original: `official` reads a folder, `official_msgpack` its files, `official_config` its settings,
-`official_names` maps its parameters to ours one to one, `t5` builds its language encoder, `official_policy` makes a
-policy of it. `parity` compares our numbers with the original's.
+Doors: `settings` (size and stems, without torch), `model` (Octo, its inputs and outputs), `transformer` (attention
+rule, blocks), `tokenizers` (images to tokens), `official` (checkpoints of the original), `parity` (our numbers beside
+the original's). Nothing is imported here, so that settings can be read without torch.
 """

@@ -1,20 +1,71 @@
-"""Octo: pictures and a sentence in, the readout embedding of the last time step out."""
+"""This module defines Octo: images and a sentence in, the readout embedding of the last time step out."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from policy.octo.attention import Kind, TokenGroup, additive, allowed_keys
-from policy.octo.inputs import CAMERAS, Camera, CameraMask, Goals, OctoInputs, Tokens
 from policy.octo.settings import OctoSettings
 from policy.octo.tokenizers import ImageTokenizer
-from policy.octo.transformer import Transformer
+from policy.octo.transformer import Kind, TokenGroup, Transformer, additive, allowed_keys
 from protos.errors import InputError
 
+Camera = Literal["side", "wrist"]
+CAMERAS: tuple[Camera, ...] = ("side", "wrist")
 _TASK = "task_language"
 _REPEATED = "obs_task_language"
 _READOUT = "readout_action"
+
+
+class Tokens(NamedTuple):
+    """One group of tokens; (n, k, D) for the task, (n, T, k, D) for what comes anew at every time step."""
+
+    tokens: Tensor
+    mask: Tensor
+    """Shape of `tokens` without its last axis; false where no token may look at this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goals:
+    """Pictures of the finished task, (n, P, P, 3) in 0..255. A missing one is black."""
+
+    side: Tensor | None = None
+    wrist: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraMask:
+    """Which pictures are real, (n, T) bool; a missing mask hides nothing."""
+
+    side: Tensor | None = None
+    wrist: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OctoInputs:
+    """Observations and task. What is None is left out of the sequence, not masked; one camera must be there."""
+
+    side: Tensor | None = None
+    """(n, T, P, P, 3) in 0..255; T may be shorter than the window."""
+    wrist: Tensor | None = None
+    language: Tensor | None = None
+    """(n, language tokens, language_dim)."""
+    goals: Goals = Goals()
+    timestep_mask: Tensor | None = None
+    """(n, T) bool, false where a time step is padding. It hides pictures only."""
+    camera_mask: CameraMask = CameraMask()
+    language_mask: Tensor | None = None
+    """(n,) bool, false where a row has no instruction. The padding inside an instruction is never masked."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and time steps."""
+        pictures = self.wrist if self.side is None else self.side
+        if pictures is None:
+            raise InputError("an observation without pictures: give `side`, `wrist` or both")
+        return pictures.shape[0], pictures.shape[1]
 
 
 class Octo(nn.Module):

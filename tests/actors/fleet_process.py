@@ -16,7 +16,7 @@ from weights_process import WeightsProcess
 from actors.sim.settings import FleetSettings, TwinWorld
 from policy.model import Policy
 from policy.normalize import Normalization
-from policy.presets import preset
+from policy.settings import preset
 from protos.settings import save_settings, to_json
 from protos.status import STATUS_VARIABLE, Status, read_status
 from services.replay import ReplaySettings

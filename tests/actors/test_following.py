@@ -20,8 +20,7 @@ from actors.sim.settings import FleetSettings, TwinWorld
 from policy.identity import wire_id
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
-from policy.presets import preset
-from policy.settings import PolicySettings
+from policy.settings import PolicySettings, preset
 from protos.errors import CorruptData
 from protos.settings import to_json
 from services.replay import ReplaySettings

@@ -18,7 +18,7 @@ from actors.sim.policy_server import PolicyServer
 from actors.sim.settings import FleetSettings, TwinWorld
 from policy.model import Policy as Network
 from policy.normalize import Normalization
-from policy.presets import preset
+from policy.settings import preset
 from protos.settings import from_json, to_json
 from services.replay import ReplaySettings
 from services.weights import WeightPublisher

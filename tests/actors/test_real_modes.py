@@ -45,7 +45,7 @@ def policy(tmp_path_factory):
     """An untrained policy: its folder and itself."""
     from policy.checkpoint import save_policy
     from policy.model import Policy
-    from policy.presets import preset
+    from policy.settings import preset
 
     torch.manual_seed(0)
     policy = Policy(preset("tiny"))

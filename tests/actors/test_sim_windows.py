@@ -18,7 +18,7 @@ from actors.sim.settings import EvaluationSettings, FleetSettings, TwinWorld
 from policy.checkpoint import load_policy, save_policy
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
-from policy.presets import with_octo
+from policy.settings import with_octo
 from protos.schema import Schema
 from protos.settings import to_json
 from services.replay import ReplaySettings

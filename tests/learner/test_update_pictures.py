@@ -11,9 +11,9 @@ from learner.rl.augment import Augmentation
 from learner.rl.update import WARMUP, Phase, RlAgent, batch_losses, complete
 from learner.settings import UpdateSettings
 from learner.stage.streams import torch_stream
+from policy.critics import ConvSettings, ImageCritic
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
-from policy.picture_critic import ConvSettings, PictureCritic
 from policy.settings import HeadSettings, PolicySettings
 from protos.errors import InputError
 
@@ -118,7 +118,7 @@ def test_an_encoder_of_the_window_s_proprioception_trains_with_the_head(encoder)
 def test_critics_with_eyes_learn_what_the_readout_does_not_show():
     """The reward is the brightness of the side camera; readouts and proprioception say nothing of it."""
     agent = make_agent(critic_encoder="conv", conv=CONV, lr_critic=3e-3, augment=NO_AUGMENTATION)
-    assert isinstance(agent.critic, PictureCritic)
+    assert isinstance(agent.critic, ImageCritic)
     batch = make_picture_batch(64)
     light = torch.rand(64, generator=torch.Generator().manual_seed(1))
     batch["side"] = (batch["side"] * 0.2 + 200 * light[:, None, None, None, None]).to(torch.uint8)

@@ -17,7 +17,7 @@ from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.language import encode_instruction
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
-from policy.presets import with_octo
+from policy.settings import with_octo
 from protos.schema import Schema
 from services.replay import EmbeddedServer, ReplaySettings
 from services.telemetry import read_metrics

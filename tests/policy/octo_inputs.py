@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from policy.octo.inputs import Goals, OctoInputs
-from policy.octo.model import Octo
+from policy.octo.model import Goals, Octo, OctoInputs
 from policy.octo.settings import OctoSettings
 
 LAYOUT = OctoSettings(

@@ -10,9 +10,8 @@ import torch
 from transformers import T5Config, T5EncoderModel
 
 from policy.heads import ContinuousHead, DiffusionHead
-from policy.octo.inputs import CameraMask, Goals, OctoInputs
-from policy.octo.model import Octo
-from policy.octo.official_names import continuous_rules, diffusion_rules, octo_rules, t5_rules, to_official
+from policy.octo.model import CameraMask, Goals, Octo, OctoInputs
+from policy.octo.official.names import continuous_rules, diffusion_rules, octo_rules, t5_rules, to_official
 from policy.octo.settings import OctoSettings
 from policy.settings import ContinuousSettings, DiffusionSettings
 

@@ -8,7 +8,7 @@ import torch
 
 from policy.model import Policy
 from policy.normalize import Normalization
-from policy.presets import preset
+from policy.settings import preset
 from protos.schema import Observation
 from protos.settings import to_json
 

@@ -12,8 +12,7 @@ from policy.acting import BatchActor
 from policy.model import Policy
 from policy.normalize import action_units
 from policy.octo.settings import OctoSettings
-from policy.presets import preset
-from policy.settings import ActionUnits, ContinuousSettings, DiffusionSettings, PolicySettings
+from policy.settings import ActionUnits, ContinuousSettings, DiffusionSettings, PolicySettings, preset
 from protos.errors import InputError
 from protos.settings import from_json, to_json
 

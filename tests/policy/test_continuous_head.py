@@ -5,8 +5,7 @@ import pytest
 import torch
 from recorded import linear, needs_recorded, norm, recorded
 
-from policy.heads import ContinuousHead
-from policy.heads.pooling import MapPooling
+from policy.heads import ContinuousHead, MapPooling
 from policy.settings import ContinuousSettings
 from protos.errors import InputError
 

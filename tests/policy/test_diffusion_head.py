@@ -6,7 +6,7 @@ import torch
 from recorded import linear, needs_recorded, norm, recorded
 
 from policy.heads import DiffusionHead
-from policy.heads.diffusion import cosine_betas
+from policy.heads.chunks import cosine_betas
 from policy.settings import DiffusionSettings
 from protos.errors import InputError
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.critic import CriticEnsemble
+from policy.critics import CriticEnsemble
 from policy.heads import ConsistencyHead, noise_levels
 from policy.settings import HeadSettings
 from protos.errors import InputError

@@ -16,8 +16,7 @@ from policy.checkpoint import load_policy, save_policy
 from policy.language import encode_instruction
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
-from policy.presets import preset
-from policy.settings import PolicySettings
+from policy.settings import PolicySettings, preset
 from protos.errors import InputError
 
 TINY = preset("tiny")

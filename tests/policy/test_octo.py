@@ -6,12 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.octo.attention import TokenGroup, additive, allowed_keys
 from policy.octo.model import Octo
 from policy.octo.settings import OctoSettings
 from policy.octo.tokenizers import ImageTokenizer, StandardizedConv
-from policy.octo.transformer import Transformer
-from policy.presets import preset
+from policy.octo.transformer import TokenGroup, Transformer, additive, allowed_keys
+from policy.settings import preset
 from protos.errors import InputError
 
 GROUPS = st.lists(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from octo_inputs import make_inputs, make_octo, readout
 
-from policy.octo.inputs import CameraMask, Goals, OctoInputs
+from policy.octo.model import CameraMask, Goals, OctoInputs
 from protos.errors import InputError
 
 MASKS = {

@@ -14,10 +14,10 @@ from parity_files import HEAD, SIZES, model_config, modules, official_params
 
 from policy.heads import DiffusionHead
 from policy.octo.model import Octo
-from policy.octo.official import check_all_used, head_state, octo_state, read_checkpoint
-from policy.octo.official_config import head_settings, octo_settings
-from policy.octo.official_names import T5, diffusion_rules, octo_rules, t5_rules, to_official
-from policy.octo.t5 import build_t5, t5_config
+from policy.octo.official.checkpoint import check_all_used, head_state, octo_state, read_checkpoint
+from policy.octo.official.config import head_settings, octo_settings
+from policy.octo.official.names import T5, diffusion_rules, octo_rules, t5_rules, to_official
+from policy.octo.official.policy import build_t5, t5_config
 from protos.errors import CorruptData, InputError
 
 DATA = Path(os.environ.get("TWINRL_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")) / "octo"

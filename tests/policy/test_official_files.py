@@ -9,9 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from official_files import nested, packed, small_checkpoint, write_checkpoint
 
-from policy.octo.official import read_checkpoint
-from policy.octo.official_config import head_settings
-from policy.octo.official_msgpack import leaves, read_msgpack
+from policy.octo.official.checkpoint import leaves, read_checkpoint, read_msgpack
+from policy.octo.official.config import head_settings
 from protos.errors import CorruptData, InputError, TwinRLError
 
 WEIGHTS = {"octo_transformer/a": np.arange(6, dtype=np.float32).reshape(2, 3), "octo_transformer/b": np.ones(2)}

@@ -10,8 +10,8 @@ from parity_files import SIZES, WORDS, model_config, modules, official_params
 
 from policy.checkpoint import load, load_policy
 from policy.language import encode_instruction
-from policy.octo.official import read_checkpoint
-from policy.octo.official_policy import imported_policy, resized_positions
+from policy.octo.official.checkpoint import read_checkpoint
+from policy.octo.official.policy import imported_policy, resized_positions
 from protos.errors import CorruptData, InputError
 from twinrl.commands.import_octo import main
 

@@ -10,8 +10,7 @@ from samples_policy import TEXT, TINY, Published, make_policy, observation
 
 from policy.acting import BatchActor
 from policy.normalize import Normalization
-from policy.presets import preset
-from policy.settings import PolicySettings
+from policy.settings import PolicySettings, preset
 from protos.errors import InputError
 from protos.settings import from_json, to_json
 

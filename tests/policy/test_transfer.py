@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from policy.model import Policy
+from policy.model import Policy, consistency_settings, described, on_backbone
 from policy.octo.settings import OctoSettings
 from policy.settings import ActionUnits, DiffusionSettings, HeadSettings, PolicySettings
-from policy.transfer import consistency_settings, described, on_backbone
 from protos.errors import InputError
 
 OCTO = OctoSettings(

@@ -10,9 +10,15 @@ from torch import nn
 
 from policy import checkpoint
 from policy.model import Policy
-from policy.octo.official import OfficialCheckpoint, read_checkpoint
-from policy.octo.official_policy import LANGUAGE, datasets, imported_policy, save_language
-from policy.octo.t5 import build_t5
+from policy.octo.official import (
+    LANGUAGE,
+    OfficialCheckpoint,
+    build_t5,
+    datasets,
+    imported_policy,
+    read_checkpoint,
+    save_language,
+)
 from protos.errors import InputError
 
 _NAMED = 4

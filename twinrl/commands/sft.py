@@ -14,9 +14,8 @@ from learner.recipes import Recipe, with_train_recipe
 from learner.settings import SftSettings
 from learner.sft.starting import starting_settings
 from policy.checkpoint import policy_settings
-from policy.presets import preset
-from policy.settings import PolicySettings
-from policy.transfer import described
+from policy.model import described
+from policy.settings import PolicySettings, preset
 from protos.errors import InputError
 from protos.schema import Schema
 from services.monitor.addresses import Addresses

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy.octo.inputs import CameraMask, Goals, OctoInputs
-from policy.octo.official_config import octo_settings
-from policy.octo.official_names import Array
+from policy.octo.model import CameraMask, Goals, OctoInputs
+from policy.octo.official.config import octo_settings
+from policy.octo.official.names import Array
 from policy.octo.settings import OctoSettings
 from protos.errors import CorruptData, InputError
 

@@ -1,23 +1,30 @@
-"""All cases of a file."""
+"""This module compares all cases of a reference file, gradients of the diffusion loss included."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from policy.heads import DiffusionHead
 from policy.octo.model import Octo
-from policy.octo.official import check_all_used, head_state, octo_state, t5_layers
-from policy.octo.official_config import head_settings
-from policy.octo.official_names import Params
-from policy.octo.parity.gradients import check_gradients
+from policy.octo.official.checkpoint import check_all_used, head_state, octo_state, t5_layers
+from policy.octo.official.config import head_settings
+from policy.octo.official.names import T5, Array, Params, Rule, diffusion_rules, octo_rules, to_official
+from policy.octo.official.policy import build_t5, encode_ids
 from policy.octo.parity.heads import check_diffusion, check_loss, check_other_heads, check_schedule, diffusion_loss
 from policy.octo.parity.reference import Case, Reference
-from policy.octo.parity.table import ALL_CASES, Table
+from policy.octo.parity.table import ALL_CASES, NORM, Table
 from policy.octo.parity.transformer import check_transformer
-from policy.octo.t5 import build_t5, encode_ids
+from policy.octo.settings import OctoSettings
 from policy.settings import DiffusionSettings
 from protos.errors import InputError
+
+_NORM, _FULL = "grad/norm/", "grad/full/"
+_NOISE = 1e-6
+"""Of the norm over all leaves: below it, a leaf's gradient is zero but for rounding (a bias before a norm)."""
 
 
 def compare_file(path: Path, device: torch.device) -> tuple[Table, list[str]]:
@@ -63,3 +70,41 @@ def _head(case: Case, params: Params, dim: int, readout_tokens: int) -> Diffusio
     head = DiffusionHead(dim, settings)
     head.load_state_dict(head_state(params, head.state_dict()))
     return head
+
+
+def check_gradients(table: Table, case: Case, octo: nn.Module, head: nn.Module, settings: OctoSettings) -> None:
+    """After `backward`. Leaves of the language encoder are never trained: theirs must be zero."""
+    ours = _gradients(octo, octo_rules(settings))
+    ours |= _gradients(head, diffusion_rules(len(head.get_submodule("blocks")._modules)))
+    norms = {name.removeprefix(_NORM): case.get(name) for name in case.names(_NORM)}
+    floor = _NOISE * math.sqrt(sum(float(norm) ** 2 for norm in norms.values() if norm is not None))
+    for path, norm in norms.items():
+        mine = _of(ours, path)
+        if norm is None or mine is None:
+            table.add(case.name, "gradient norms", f"{path}: no such tensor", float("inf"), NORM.absolute)
+            continue
+        difference = abs(float(np.linalg.norm(mine)) - float(norm))
+        table.add(case.name, "gradient norms", path, _part(difference, float(norm), floor), NORM.absolute)
+    for name in case.names(_FULL):
+        mine, theirs = _of(ours, name.removeprefix(_FULL)), case.get(name)
+        if mine is None or theirs is None or mine.shape != theirs.shape:
+            table.add(case.name, "gradients", f"{name}: no tensor of this shape", float("inf"), NORM.absolute)
+            continue
+        scale = max(float(np.linalg.norm(theirs.astype(np.float64))), floor)
+        table.add(case.name, "gradients", name, _part(float(np.abs(mine - theirs).max()), scale, floor), NORM.absolute)
+
+
+def _of(gradients: Mapping[str, Array], path: str) -> Array | None:
+    return np.zeros(1) if path.startswith(T5) else gradients.get(path)
+
+
+def _part(difference: float, norm: float, floor: float) -> float:
+    scale = max(norm, floor)
+    return difference / scale if scale else difference
+
+
+def _gradients(module: nn.Module, rules: list[Rule]) -> dict[str, Array]:
+    gradients: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        gradients[name] = parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad.double()
+    return to_official(gradients, rules)

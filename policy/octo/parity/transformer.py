@@ -6,9 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from policy.octo.inputs import CAMERAS, OctoInputs, Tokens
-from policy.octo.model import Octo
-from policy.octo.official_names import CAMERA_NAMES
+from policy.octo.model import CAMERAS, Octo, OctoInputs, Tokens
+from policy.octo.official.names import CAMERA_NAMES
 from policy.octo.parity.reference import Case
 from policy.octo.parity.table import CLOSE, EXACT, SHORTCUT, Table
 from policy.octo.settings import STEM_CONVOLUTIONS

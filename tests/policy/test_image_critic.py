@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from policy.picture_critic import ConvSettings, PictureCritic, SpatialEmbedding
+from policy.critics import ConvSettings, ImageCritic, SpatialEmbedding
 from protos.errors import InputError
 
 SMALL = ConvSettings(channels=(8, 16), groups=4, spatial_features=3, bottleneck=6)
@@ -12,7 +12,7 @@ SMALL = ConvSettings(channels=(8, 16), groups=4, spatial_features=3, bottleneck=
 
 def make_critic(seed=0):
     torch.manual_seed(seed)
-    return PictureCritic(SMALL, pixels=(16, 8), proprio=5, action_dim=4, members=2, width=16)
+    return ImageCritic(SMALL, pixels=(16, 8), proprio=5, action_dim=4, members=2, width=16)
 
 
 def make_view(n=3, window=2):

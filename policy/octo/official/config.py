@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any, Literal
 
-from policy.octo.official_names import CAMERA_NAMES, Params
+from policy.octo.official.names import CAMERA_NAMES, Params
 from policy.octo.settings import OctoSettings
 from policy.settings import ContinuousSettings, DiffusionSettings
 from protos.errors import CorruptData, InputError

@@ -1,0 +1,19 @@
+"""This package imports checkpoints of the original Octo (octo-models/octo).
+
+folder ─► checkpoint (msgpack files) ─┬─ config ─► settings
+├─ names ──► tensors under our names, one to one
+└─ policy ─► Policy, action units of a dataset, language folder
+"""
+
+from policy.octo.official.checkpoint import OfficialCheckpoint, read_checkpoint
+from policy.octo.official.policy import LANGUAGE, build_t5, datasets, imported_policy, save_language
+
+__all__ = [
+    "LANGUAGE",
+    "OfficialCheckpoint",
+    "build_t5",
+    "datasets",
+    "imported_policy",
+    "read_checkpoint",
+    "save_language",
+]
