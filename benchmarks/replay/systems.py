@@ -29,11 +29,8 @@ CLOSE_TIMEOUT_S = 30.0
 
 PINS: Mapping[str, tuple[str, ...]] = {
     "reverb": ("dm-reverb==0.14.0", "tensorflow==2.15.1", "numpy==1.26.4"),
-    "torchrl": ("torchrl==0.14.1", "tensordict==0.14.3", "torch==2.13.0", "numpy==2.4.6"),
-    "ray": ("ray==2.60.0", "numpy==2.4.6"),
-    "robosuite": ("robosuite==1.5.2", "mujoco==3.3.7"),
 }
-"""An environment each: dm-reverb needs an older numpy than the others."""
+"""Each peer has an environment of its own: dm-reverb needs an older numpy than TwinRL."""
 REUSE_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 36)}
 """For peers, which allocate every batch anew: glibc then keeps the pages instead of returning them each time."""
 
@@ -69,8 +66,6 @@ OURS: Mapping[str, Contender] = {
 PEERS: Mapping[str, Contender] = {
     "dm-reverb, in the learner's process": reverb(own_process=False, chunk=2),
     "dm-reverb, in a process of its own": reverb(own_process=True, chunk=0),
-    "Ray actor with a numpy ring": Contender(peer="ray"),
-    "TorchRL LazyMemmapStorage": Contender(peer="torchrl", options={"threads": 2}),
 }
 STEPPED: Mapping[str, Contender] = {
     f"TwinRL, {name}, {when}": ours(codec, mirror=mirror, prefetch=prefetch, threads=1)

@@ -1,7 +1,6 @@
-"""Other simulators of the same size beside the twin: a control step at 10 Hz and its pictures, on one core's time.
+"""This module measures MuJoCo's own renderer beside the twin: a control step at 10 Hz and its images, per CPU second.
 
-What they draw differs: MuJoCo's renderer draws shapes, the twin the scanned workspace. A peer that cannot run here is a
-row with the reason.
+MuJoCo draws shapes, the twin the scanned workspace. Where the renderer cannot run, its row says why.
 """
 
 import json
@@ -15,7 +14,6 @@ from pathlib import Path
 import mujoco
 
 from benchmarks.measure import table
-from benchmarks.replay.systems import interpreter
 from benchmarks.twin.stages import measure
 from protos.errors import TwinRLError
 from twin import tasks
@@ -27,8 +25,8 @@ TIMEOUT_S = 900.0
 TWINS = 8
 
 
-def peer_table(scene: Scene, task: str, *, px: int, steps: int, folder: Path | None) -> str:
-    """A row per system; robosuite runs in an environment in `folder`, and is left out without one."""
+def peer_table(scene: Scene, task: str, *, px: int, steps: int) -> str:
+    """Returns a row per system."""
     ours = measure(scene, task, twins=TWINS, px=px, steps=max(10, steps // TWINS))
     rows = [
         (
@@ -42,19 +40,15 @@ def peer_table(scene: Scene, task: str, *, px: int, steps: int, folder: Path | N
         model = Path(name) / "model.mjb"
         mujoco.mj_saveModel(make("mujoco", scene.robot, tasks.get(task), DOMAINS["twin"], n=1).model, str(model), None)
         job = {"px": px, "steps": steps, "model": str(model)}
-        rows.append(("the same model in MuJoCo, its own renderer", *_rates("mujoco_steps", Path(sys.executable), job)))
-    if folder is None:
-        rows.append(("robosuite", "-", "-", "left out: name a folder for its environment with --peers"))
-    else:
-        rows.append(("robosuite, Lift with a UR5e", *_rates("robosuite_steps", interpreter("robosuite", folder), job)))
-    return table(("system", "one camera [steps/CPU s]", "two cameras [steps/CPU s]", "pictures"), rows)
+        rows.append(("the same model in MuJoCo, its own renderer", *_rates(job)))
+    return table(("system", "one camera [steps/CPU s]", "two cameras [steps/CPU s]", "images"), rows)
 
 
-def _rates(module: str, python: Path, job: Mapping[str, object]) -> tuple[str, str, str]:
-    """Steps per CPU second with one camera and with two, and what is drawn, or why there is nothing."""
+def _rates(job: Mapping[str, object]) -> tuple[str, str, str]:
+    """Returns steps per CPU second with one camera and with two, and what is drawn, or why there is nothing."""
     folder = str(Path(__file__).resolve().parents[1])
     environment = os.environ | {"PYTHONPATH": folder, "MUJOCO_GL": "egl", "OMP_NUM_THREADS": "1"}
-    command = [str(python), "-m", f"peers.{module}", json.dumps(job)]
+    command = [sys.executable, "-m", "peers.mujoco_peer", json.dumps(job)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment)
         if done.returncode:

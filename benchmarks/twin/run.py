@@ -1,7 +1,6 @@
 """What a twin step costs, how many fit on a machine, and what becomes of a fleet whose actors are killed.
 
 twinrl bench twin                                              stages, renderer, MuJoCo's own renderer, small fleets
-twinrl bench twin --peers ~/.cache/twinrl/peers                beside robosuite too, in an environment made there
 twinrl bench twin --parts fleet --actors 200 --twins 2 --seconds 300 --kill 5
 twinrl bench twin --parts groups                               what double buffering is worth
 twinrl bench twin --parts experts --trials 100                 every task's expert in regions A and B
@@ -37,8 +36,6 @@ class TwinBench:
     """Twin steps of a measurement, three of which give a median."""
     batch: tuple[int, ...] = (1, 2, 8, 32)
     """Twins that are stepped together."""
-    peers: Path | None = None
-    """Folder for environments of peers, which are made on first use."""
     actors: int = 4
     twins: int = 2
     """Of each actor."""
@@ -91,7 +88,7 @@ def _render(settings: TwinBench, scene: Scene) -> str:
 def _peers(settings: TwinBench, scene: Scene) -> str:
     from benchmarks.twin.peers import peer_table
 
-    return peer_table(scene, settings.task, px=settings.px, steps=settings.steps, folder=settings.peers)
+    return peer_table(scene, settings.task, px=settings.px, steps=settings.steps)
 
 
 def _fleet(settings: TwinBench, scene: Scene) -> str:

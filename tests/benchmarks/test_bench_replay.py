@@ -20,12 +20,9 @@ from protos.errors import InputError, Unreachable
 
 TOOLS = {
     "reverb_peer": ("tensorflow",),
-    "torchrl_peer": ("torch", "tensordict"),
-    "mujoco_steps": ("mujoco",),
-    "robosuite_steps": ("robosuite",),
 }
 """What a peer needs beside itself."""
-PEERS = sorted(Path(replay.__file__).with_name("peers").glob("*.py"))
+PEERS = sorted((Path(replay.__file__).parents[1] / "peers").glob("*.py"))
 TINY = ReplayBench(
     quick=True, seconds=0.3, warm_up_s=0.1, batch=16, capacity=160, writers=1, side_px=32, wrist_px=16, no_peers=True
 )
@@ -75,24 +72,24 @@ def test_steps_and_ingest_are_measured():
 
 
 def test_a_peer_that_does_not_run_is_said_and_ours_still_measured(tmp_path):
-    peers = peer_environment(tmp_path, "ray", "echo no such processor >&2; exit 3")
-    text = replay.run(replace(TINY, parts=("batches",), only=("Ray",), no_peers=False, peers=peers))
+    peers = peer_environment(tmp_path, "reverb", "echo no such processor >&2; exit 3")
+    text = replay.run(replace(TINY, parts=("batches",), only=("own",), no_peers=False, peers=peers))
     assert BASE in text
-    assert "Not measured: Ray actor with a numpy ring: the worker of ray ended: no such processor" in text
+    assert "Not measured: dm-reverb, in a process of its own: the worker of reverb ended: no such processor" in text
 
 
 def test_a_peer_that_fails_in_a_round_is_said_and_the_others_go_on(tmp_path):
     script = """read job; echo '{"ready": true}'; read order; echo 'ring was killed' >&2; exit 1"""
-    peers = peer_environment(tmp_path, "ray", script)
-    text = replay.run(replace(TINY, parts=("batches",), only=("Ray",), no_peers=False, peers=peers))
+    peers = peer_environment(tmp_path, "reverb", script)
+    text = replay.run(replace(TINY, parts=("batches",), only=("own",), no_peers=False, peers=peers))
     assert [row[0] for row in cells(text)][2:] == [BASE]
-    assert "Not measured: Ray actor with a numpy ring: the worker of ray ended: ring was killed" in text
+    assert "Not measured: dm-reverb, in a process of its own: the worker of reverb ended: ring was killed" in text
 
 
 def test_a_worker_that_is_late_is_given_up(tmp_path, steps):
-    peers = peer_environment(tmp_path, "ray", "exec sleep 600")
+    peers = peer_environment(tmp_path, "reverb", "exec sleep 600")
     job = Job(data=str(steps), folder=str(tmp_path), capacity=160, batch=4, writers=1)
-    worker = Worker("ray", interpreter("ray", peers), job, log_file=tmp_path / "log")
+    worker = Worker("reverb", interpreter("reverb", peers), job, log_file=tmp_path / "log")
     with pytest.raises(Unreachable, match=r"did not answer within 0\.1 s"):
         worker.answer(0.1)
     worker.kill()
@@ -140,8 +137,8 @@ def test_peers_know_nothing_of_twinrl(path):
 
 
 def test_an_environment_that_is_there_is_used(tmp_path):
-    peers = peer_environment(tmp_path, "torchrl", "exit 0")
-    assert interpreter("torchrl", peers) == tmp_path / "torchrl" / "bin" / "python"
+    peers = peer_environment(tmp_path, "reverb", "exit 0")
+    assert interpreter("reverb", peers) == tmp_path / "reverb" / "bin" / "python"
     assert interpreter(None, peers) == Path(sys.executable)
 
 
