@@ -11,13 +11,13 @@ import tyro
 
 from learner.datasets import open_dataset
 from learner.datasets.episode import ActionScale
-from learner.datasets.export import find_schema, replay_episodes, stored_schema
+from learner.datasets.export import stored_schema
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import BUFFERS, Buffer, Schema
 from services.monitor.addresses import Addresses
 from services.net.credentials import Credentials
-from services.replay import ReplaySettings, masked, totals
+from services.replay import ReplaySettings, find_schema, masked, read_episodes, totals
 from twin import tasks
 from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
@@ -96,7 +96,7 @@ def _open_replay(origin: Origin, replay: ReplaySettings, schema: Schema, *, name
     if not buffers:
         there = ", ".join(f"{each} {count}" for each, count in held.items() if count) or "nothing"
         raise InputError(f"{name}: nothing in {', '.join(origin.buffer) or 'any buffer'}; transitions there: {there}")
-    episodes = replay_episodes(replay, schema, buffers)
+    episodes = read_episodes(replay, schema, buffers, name="export")
     first = next(episodes, None)
     if first is None:
         raise InputError(f"{name}: no whole episode in {', '.join(buffers)}")

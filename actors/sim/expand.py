@@ -7,7 +7,7 @@ python -m actors.sim expand --settings expand.json
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Protocol
@@ -21,7 +21,7 @@ from protos.episode import Episode, Segment
 from protos.errors import InputError, TwinRLError
 from protos.files import write_durably
 from protos.schema import F32, Configuration, Observation, Outcome, Source
-from services.replay import ReplayReader, ReplayWriter
+from services.replay import ReplayWriter, read_episodes
 from twin import tasks
 from twin.env import VectorTwin
 from twin.expand import Coverage, Demonstration, Expander, contacts
@@ -138,24 +138,11 @@ def check_complete(coverage: Coverage, plan: ExpansionPlan) -> None:
             )
 
 
-def _recorded(settings: ExpansionRunSettings) -> list[Episode]:
-    """The task's successful episodes of the chosen source in the buffer "demo", as they are now."""
+def _recorded(settings: ExpansionRunSettings) -> Iterator[Episode]:
+    """Yields the task's successful episodes of the chosen source in the buffer "demo", as they are now."""
 
     def wanted(episode: Episode) -> bool:
         of_task = episode.task == settings.world.task and episode.source is settings.source
         return of_task and episode.outcome is Outcome.SUCCESS
 
-    reader = ReplayReader(
-        settings.replay,
-        settings.world.schema,
-        buffers=("demo",),
-        gamma=1.0,
-        n_step=1,
-        capacity={},
-        keep_frames=("demo",),
-        name=ACTOR,
-    )
-    with closing(reader):
-        while reader.poll():
-            pass
-        return reader.episodes("demo", wanted)
+    return read_episodes(settings.replay, settings.world.schema, ("demo",), where=wanted, name=ACTOR)

@@ -1,15 +1,13 @@
 """From any replay, or any dataset that can be read, to a dataset that others read.
 
-    replay ─► replay_episodes ─► recorded ─┐
-    dataset folder ─► open_dataset ────────┴─► chosen ─► copy ─► LeRobotWriter | RldsWriter
+    replay ─► services.replay.read_episodes ─┐
+    dataset folder ─► open_dataset ──────────┴─► chosen ─► copy ─► LeRobotWriter | RldsWriter
 
 Episodes go through one at a time, so neither side need fit into memory.
 """
 
-import logging
-from collections import Counter, deque
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,23 +17,11 @@ from learner.datasets.json_files import read_json
 from learner.datasets.lerobot.layout import INFO, Pictures
 from learner.datasets.rlds.own import MARK
 from protos.episode import Episode
-from protos.errors import CorruptData, InputError, Unreachable
-from protos.schema import Buffer, Outcome, Schema, Source
+from protos.errors import CorruptData, InputError
+from protos.schema import Outcome, Schema, Source
 from protos.settings import from_json
-from services.replay import ReplaySettings
-from services.replay.connection import connect, masked, reaching
-from services.replay.handshake import schema_key
-from services.replay.read.episodes import Track
-from services.replay.read.frame_demand import FrameDemand
-from services.replay.read.shards import Shards
-
-log = logging.getLogger(__name__)
 
 Format = Literal["lerobot", "rlds"]
-WAITING_BYTES = 1 << 30
-"""Segments of unfinished episodes, per shard and buffer."""
-SIZES = range(16, 1025, 16)
-"""Picture sizes that a schema may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,57 +98,6 @@ def copy(episodes: Iterable[Episode], writer: Writer, there: Container[str], wri
         writer.add(episode)
         written.add(episode)
     return passed
-
-
-def replay_episodes(
-    settings: ReplaySettings, schema: Schema, buffers: Sequence[Buffer]
-) -> Generator[Episode, None, None]:
-    """The episodes that are in some buffers now, with their frames; those still under way are left out.
-
-    One is decoded at a time; close it when not all are read. Raises Unreachable, also when one of several shards does
-    not answer, and SchemaMismatch.
-    """
-    arrived = deque[Track]()
-    shards = Shards(
-        settings,
-        schema,
-        buffers=buffers,
-        demands=dict.fromkeys(buffers, FrameDemand(always=True, recompute=False)),
-        waiting_bytes=WAITING_BYTES,
-        deliver=lambda track, _: arrived.append(track),
-        name="export",
-        tell=dict,
-    )
-    with closing(shards):
-        while shards.poll():
-            while arrived:
-                yield from _decoded(arrived.popleft(), schema)
-        if away := shards.away():
-            raise Unreachable(f"replay shard {min(away)} does not answer: what it has is missing from the export")
-
-
-def _decoded(track: Track, schema: Schema) -> Iterator[Episode]:
-    """None for one whose frames are damaged, which is logged."""
-    try:
-        yield track.episode(schema)
-    except CorruptData as error:
-        log.warning("left out an episode of buffer %s: %s", track.buffer, error)
-
-
-def find_schema(settings: ReplaySettings) -> Schema:
-    """The schema of a replay, of whose two picture sizes the servers know the hash.
-
-    Raises Unreachable, and InputError where nothing was written under this prefix.
-    """
-    with reaching(settings), closing(connect(settings)) as client:
-        found = client.execute_command("GET", schema_key(settings))
-    if not found:
-        raise InputError(f"replay at {masked(settings.urls[0])}: nothing was written under prefix {settings.prefix!r}")
-    candidates = (Schema(side_px=side, wrist_px=wrist) for side in SIZES for wrist in SIZES)
-    schema = next((each for each in candidates if each.hash.encode() == found), None)
-    if schema is None:
-        raise InputError(f"replay at {masked(settings.urls[0])}: schema {found.decode()} is of another version")
-    return schema
 
 
 def make_writer(

@@ -19,13 +19,13 @@ from learner.sft.starting import scale_entry, starting_policy, starting_scale
 from learner.sft.trainer import Metrics, SftTrainer, prepare
 from learner.stage import checkpoint, device
 from learner.stage.checkpoint import Checkpoint
-from learner.stage.position import position_in, position_record, position_tensors
+from learner.stage.position import EpisodeNames
 from learner.stage.sources import Stop, check_cameras
 from learner.stage.tracking import Tracking, Watch
 from policy.checkpoint import save_policy
 from protos.errors import CorruptData
+from protos.settings import to_json
 from protos.status import StatusFile
-from services.replay import Position
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,14 @@ def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop, watch
     policy = starting_policy(settings).to(device.choose(settings.device))
     check_cameras(policy, settings.schema)
     datasets, scale = open_datasets(settings.data, settings.schema, action_scale=starting_scale(settings))
-    resumed = None if going_on is None else position_in(going_on)
-    episodes, position = gather(settings, datasets, resumed, stop)
+    resumed = None if going_on is None or not going_on.replay else EpisodeNames.parse(going_on.replay)
+    episodes, names = gather(settings, datasets, resumed, stop)
     if stop():
         return False
     trainer = SftTrainer(policy, prepare(policy, episodes, settings.train), settings.train)
     if going_on is not None:
         _restore(trainer, going_on, saved)
-    save = partial(_save, trainer, settings, position, saved)
+    save = partial(_save, trainer, settings, names, saved)
     log.info("fine-tuning on %d episodes, %d steps, from step %d", len(episodes), settings.train.steps, trainer.step)
     with Tracking(settings, out, stage=out.name, watch=watch) as tracking:
         try:
@@ -78,17 +78,17 @@ def _train(
     return trainer.step >= total
 
 
-def _save(trainer: SftTrainer, settings: SftSettings, position: Position | None, saved: Path) -> None:
+def _save(trainer: SftTrainer, settings: SftSettings, names: EpisodeNames | None, saved: Path) -> None:
     tensors = {f"policy.{name}": tensor for name, tensor in trainer.policy.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(trainer.optimizer).items()}
     content = Checkpoint(
         kind="sft",
-        tensors=tensors | position_tensors(position),
+        tensors=tensors,
         progress={"step": trainer.step, "skipped": trainer.guard.skipped},
         settings=described(settings),
         seed=settings.train.seed,
         weights={"weights_id": trainer.policy.weights_id()},
-        replay=position_record(position),
+        replay={} if names is None else to_json(names),
     )
     checkpoint.save(saved, content)
 

@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from itertools import takewhile
 
 import torch
 
 from learner.settings import RlSettings, Selection, SftSettings, UpdateSettings
-from learner.stage.position import restore_position
+from learner.stage.position import EpisodeNames, episodes_named
 from policy.language import encode_instruction
 from policy.model import Policy
 from protos.episode import Episode
@@ -15,7 +17,7 @@ from protos.errors import InputError, Unreachable
 from protos.schema import F32, Buffer, Schema
 from protos.settings import to_json
 from protos.status import StatusFile
-from services.replay import Position, ReplayReader, ReplaySettings, totals
+from services.replay import Position, ReplayReader, ReplaySettings, newest, read_episodes, totals
 from services.replay.read.batch import Field
 from services.replay.read.strategies import Strategy, Uniform
 
@@ -23,49 +25,36 @@ log = logging.getLogger(__name__)
 Stop = Callable[[], bool]
 _LOOK_AGAIN_S = 0.1
 _EMBED_ROWS = 64
-_ONE_EPISODE_BYTES = 1 << 20
+_EPISODE_BYTES = 2 << 30
+"""Most bytes of images of one selection; the oldest episodes beyond it are left out."""
 
 
-def read_episodes(
-    settings: SftSettings, stop: Stop, resume: Position | None = None
-) -> tuple[list[Episode], Position | None]:
-    """The selected episodes that are in the replay now, and the reader's position behind them.
+def selected_episodes(
+    settings: SftSettings, stop: Stop, resume: EpisodeNames | None = None
+) -> tuple[list[Episode], EpisodeNames | None]:
+    """Returns the selected episodes that are in the replay now, and their names for a checkpoint.
 
-    Waits for the replay, and for the first of them. With the position of an earlier call they are those of that call.
+    Waits for the replay, and for the first of them. With the names of an earlier call they are those of that call.
     """
-    assert settings.replay is not None, "no replay to read from"
-    wait_for_totals(settings.replay, settings.data_timeout_s, stop)
-    wanted = tuple({selection.buffer for selection in settings.select})
-    reader = ReplayReader(
-        settings.replay,
-        settings.schema,
-        buffers=wanted,
-        gamma=1.0,
-        n_step=1,
-        capacity={},
-        keep_frames=wanted,
-        name="sft",
-        resume=resume,
-    )
-    try:
-        deadline = time.monotonic() + settings.data_timeout_s
-        restore_position(reader, settings.resume, stop)
-        if resume is None:
-            catch_up(reader, stop)
-        while not stop():
-            episodes = [episode for selection in settings.select for episode in select(reader, selection)]
-            if episodes:
-                return episodes, reader.position()
-            if time.monotonic() > deadline:
-                raise Unreachable(
-                    f"the replay has no episode for {to_json(settings)['select']} within "
-                    f"data_timeout_s={settings.data_timeout_s:g}; write demonstrations first"
-                )
-            time.sleep(_LOOK_AGAIN_S)
-            catch_up(reader, stop)
-        return [], None
-    finally:
-        reader.close()
+    replay = settings.replay
+    assert replay is not None, "no replay to read from"
+    if resume is not None:
+        return episodes_named(replay, settings.schema, resume, settings.resume, stop), resume
+    wait_for_totals(replay, settings.data_timeout_s, stop)
+    deadline = time.monotonic() + settings.data_timeout_s
+    while not stop():
+        found = [
+            (each.buffer, episode) for each in settings.select for episode in _select(replay, settings, each, stop)
+        ]
+        if found:
+            return [episode for _, episode in found], EpisodeNames.of(found)
+        if time.monotonic() > deadline:
+            raise Unreachable(
+                f"the replay has no episode for {to_json(settings)['select']} within "
+                f"data_timeout_s={settings.data_timeout_s:g}; write demonstrations first"
+            )
+        time.sleep(_LOOK_AGAIN_S)
+    return [], None
 
 
 def wait_for_totals(replay: ReplaySettings, timeout_s: float, stop: Stop) -> Mapping[Buffer, int]:
@@ -88,8 +77,8 @@ def wait_for_totals(replay: ReplaySettings, timeout_s: float, stop: Stop) -> Map
     return {}
 
 
-def select(reader: ReplayReader, selection: Selection) -> list[Episode]:
-    """The episodes that a selection names, oldest first."""
+def _select(replay: ReplaySettings, settings: SftSettings, selection: Selection, stop: Stop) -> list[Episode]:
+    """Returns the episodes that a selection names, oldest first; the newest ones where they are too many bytes."""
 
     def fits(episode: Episode) -> bool:
         return (
@@ -98,13 +87,8 @@ def select(reader: ReplayReader, selection: Selection) -> list[Episode]:
             and (selection.outcome is None or episode.outcome is selection.outcome)
         )
 
-    return reader.episodes(selection.buffer, fits)[: selection.limit]
-
-
-def catch_up(reader: ReplayReader, stop: Stop) -> None:
-    """Reads everything that is in the replay already."""
-    while reader.poll() and not stop():
-        pass
+    with closing(read_episodes(replay, settings.schema, (selection.buffer,), where=fits, name="sft")) as episodes:
+        return newest(takewhile(lambda _: not stop(), episodes), _EPISODE_BYTES)[: selection.limit]
 
 
 def wait_until_caught_up(reader: ReplayReader, stop: Stop) -> None:
@@ -148,35 +132,24 @@ def batch_fields(settings: UpdateSettings) -> tuple[Field, ...]:
 
 
 def instruction(settings: RlSettings, stop: Stop) -> str:
-    """What the first demonstration was told. Raises Unreachable when none comes within `replay_timeout_s`."""
-    buffers = tuple(settings.loop.demo)
-    reader = ReplayReader(
-        settings.replay,
-        settings.schema,
-        buffers=buffers,
-        gamma=1.0,
-        n_step=1,
-        capacity={},
-        keep_frames=buffers,
-        episode_bytes=_ONE_EPISODE_BYTES,
-        name=f"{settings.stage}-instruction",
-    )
-    try:
-        deadline = time.monotonic() + settings.replay_timeout_s
-        while not stop():
-            reader.poll()
-            found = [episode for buffer in buffers for episode in reader.episodes(buffer)]
-            if found:
-                return found[0].instruction
-            if time.monotonic() > deadline:
-                raise Unreachable(
-                    f"no demonstration in {', '.join(buffers)} within replay_timeout_s={settings.replay_timeout_s:g} "
-                    "that says what the policy is told; write demonstrations, or set `instruction`"
-                )
-            time.sleep(_LOOK_AGAIN_S)
-        return ""
-    finally:
-        reader.close()
+    """Returns the instruction of the first demonstration, for which it waits.
+
+    Raises Unreachable when none comes within `replay_timeout_s`.
+    """
+    buffers, name = tuple(settings.loop.demo), f"{settings.stage}-instruction"
+    deadline = time.monotonic() + settings.replay_timeout_s
+    while not stop():
+        found = read_episodes(settings.replay, settings.schema, buffers, name=name)
+        with suppress(Unreachable), closing(found):
+            for episode in found:
+                return episode.instruction
+        if time.monotonic() > deadline:
+            raise Unreachable(
+                f"no demonstration in {', '.join(buffers)} within replay_timeout_s={settings.replay_timeout_s:g} "
+                "that says what the policy is told; write demonstrations, or set `instruction`"
+            )
+        time.sleep(_LOOK_AGAIN_S)
+    return ""
 
 
 def check_cameras(policy: Policy, schema: Schema) -> None:

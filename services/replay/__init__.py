@@ -9,6 +9,7 @@
     ReplayWriter        add(segment, buffers), flush, wait_for_allowance, waiting_for, stats, close
     ReplayReader        start or poll, counts, received, episodes, sample, allow, stats, position, restore, close
     Episode, Batch      what a reader gives
+    read_episodes       everything that is there now, once; newest, find_schema
     totals, delete_buffer
     server_stats        each server's memory, load and rings, or its problem
     presence            which writers and readers are alive, and what they count
@@ -23,6 +24,7 @@ from services.replay.buffers import delete_buffer, totals
 from services.replay.connection import ReplaySettings, masked, shard_of
 from services.replay.presence import Presence, presence, presence_on
 from services.replay.read.batch import Batch
+from services.replay.read.once import find_schema, newest, read_episodes
 from services.replay.read.position import Position
 from services.replay.read.reader import ReplayReader
 from services.replay.read.restore import Patience, Restored
@@ -44,9 +46,12 @@ __all__ = [
     "Restored",
     "ServerStats",
     "delete_buffer",
+    "find_schema",
     "masked",
+    "newest",
     "presence",
     "presence_on",
+    "read_episodes",
     "server_stats",
     "shard_of",
     "totals",

@@ -11,7 +11,7 @@ from actors.sim.demonstrate import demonstrate
 from actors.sim.settings import DemonstrationSettings, ExpansionPlan, ExpansionRunSettings, TwinWorld
 from protos.schema import Outcome, Schema, Source
 from protos.settings import save_settings
-from services.replay import EmbeddedServer, ReplayReader, ReplaySettings
+from services.replay import EmbeddedServer, ReplaySettings, read_episodes
 from twin.scene import synthetic_scene
 
 
@@ -44,13 +44,8 @@ def test_demonstrations_in_a_replay_become_more_of_them(settings, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 twin demonstrations from 3" in done.stderr
     assert json.loads(settings.report.read_text())["regions"] == {"A": 1, "B": 2}
-    reader = ReplayReader(
-        settings.replay, settings.world.schema, buffers=("demo",), gamma=1, n_step=1, capacity={}, keep_frames=("demo",)
-    )
-    while reader.poll():
-        pass
-    made = [each for each in reader.episodes("demo") if each.name.startswith("twin-expand/")]
-    reader.close()
+    everything = read_episodes(settings.replay, settings.world.schema, ("demo",))
+    made = [each for each in everything if each.name.startswith("twin-expand/")]
     assert sorted(each.configuration.region for each in made) == ["A", "B", "B"]
     for each in made:
         assert (each.outcome, each.source, each.task) == (Outcome.SUCCESS, Source.TWIN, "pick_and_place")

@@ -18,7 +18,7 @@ from actors.real.settings import BenchLab, DemonstratePlan, EvaluatePlan, RealSe
 from protos.schema import Outcome, Schema, Source
 from protos.settings import save_settings, to_json
 from services.guide import GuideSettings
-from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, totals
+from services.replay import EmbeddedServer, ReplaySettings, read_episodes, totals
 from services.weights import WeightPublisher
 from twin import tasks
 
@@ -105,19 +105,7 @@ def test_demonstrations_reach_the_replay(settings, tmp_path, replay):
     settings = replace(settings, demonstrate=DemonstratePlan(episodes=2, region="A"), scene="bench")
     code, errors = run("demonstrate", settings, tmp_path, "--arm")
     assert code == 0, errors
-    reader = ReplayReader(
-        replay,
-        SCHEMA,
-        buffers=("demo",),
-        gamma=0.97,
-        n_step=3,
-        capacity={"demo": 1000},
-        embed=None,
-        keep_frames=("demo",),
-    )
-    with closing(reader):
-        reader.poll()
-        episodes = reader.episodes("demo")
+    episodes = list(read_episodes(replay, SCHEMA, ("demo",)))
     assert len(episodes) == 2
     for episode in episodes:
         assert episode.outcome is Outcome.SUCCESS and episode.source is Source.REAL

@@ -14,7 +14,7 @@ from actors.sim.settings import DemonstrationSettings, EvaluationSettings, TwinW
 from policy.checkpoint import save_policy
 from policy.model import Policy
 from protos.schema import Outcome, Source
-from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, totals
+from services.replay import EmbeddedServer, ReplaySettings, read_episodes, totals
 from twin.scene import synthetic_scene
 
 RECOVERY_S = 40.0
@@ -41,12 +41,7 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplaySettings]
 def test_demonstrations_reach_replay_whole(world, replay):
     settings = DemonstrationSettings(world=world, replay=replay, episodes={"A": 2, "B": 1}, twins=3)
     assert demonstrate(settings) == 3
-    reader = ReplayReader(
-        replay, world.schema, buffers=("demo",), gamma=0.97, n_step=3, capacity={"demo": 1000}, keep_frames=("demo",)
-    )
-    reader.poll()
-    episodes = reader.episodes("demo")
-    reader.close()
+    episodes = list(read_episodes(replay, world.schema, ("demo",)))
     assert sorted(episode.configuration.region for episode in episodes) == ["A", "A", "B"]
     for episode in episodes:
         assert episode.outcome is Outcome.SUCCESS

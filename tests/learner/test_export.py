@@ -17,14 +17,12 @@ from learner.datasets.export import (
     Tally,
     chosen,
     copy,
-    find_schema,
     make_writer,
-    replay_episodes,
     stored_schema,
 )
 from protos.errors import InputError, SchemaMismatch, Unreachable
 from protos.schema import Outcome, Schema, Source
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, find_schema, read_episodes
 
 NUMBERS = count()
 
@@ -57,13 +55,13 @@ def test_every_episode_of_the_buffers_comes_with_its_frames(replay, rng):
     segments = [make_segment(rng, f"e{i}", region="AB"[i % 2]) for i in range(4)]
     send(replay, segments, "twin")
     send(replay, [make_segment(rng, "real", source=Source.REAL)], "real", actor="arm")
-    found = list(replay_episodes(replay, SCHEMA, ("twin",)))
+    found = list(read_episodes(replay, SCHEMA, ("twin",)))
     assert [episode.name for episode in found] == ["e0", "e1", "e2", "e3"]
     for segment, episode in zip(segments, found, strict=True):
         assert (episode.configuration, episode.outcome) == (segment.configuration, segment.outcome)
         np.testing.assert_array_equal(episode.observation.side, segment.observation.side)
         np.testing.assert_array_equal(episode.action, segment.action)
-    assert {episode.name for episode in replay_episodes(replay, SCHEMA, ("twin", "real"))} == {
+    assert {episode.name for episode in read_episodes(replay, SCHEMA, ("twin", "real"))} == {
         *("e0", "e1", "e2", "e3", "real")
     }
 
@@ -71,12 +69,12 @@ def test_every_episode_of_the_buffers_comes_with_its_frames(replay, rng):
 def test_more_episodes_than_one_pass_brings(replay, rng):
     """A pass over a server takes 64 segments; none is told twice."""
     send(replay, [make_segment(rng, f"e{i}") for i in range(150)], "twin")
-    assert [episode.name for episode in replay_episodes(replay, SCHEMA, ("twin",))] == [f"e{i}" for i in range(150)]
+    assert [episode.name for episode in read_episodes(replay, SCHEMA, ("twin",))] == [f"e{i}" for i in range(150)]
 
 
 def test_a_shard_that_is_away_is_not_passed_over(replay, rng):
     send(replay, [make_segment(rng, "e")], "twin")
-    found = replay_episodes(replace(replay, urls=(*replay.urls, "redis://127.0.0.1:1")), SCHEMA, ("twin",))
+    found = read_episodes(replace(replay, urls=(*replay.urls, "redis://127.0.0.1:1")), SCHEMA, ("twin",))
     assert next(found).name == "e"
     with pytest.raises(Unreachable, match="shard 1 does not answer"):
         next(found)
@@ -88,7 +86,7 @@ def test_the_schema_of_a_replay_is_found_by_its_hash(replay, rng):
     send(replay, [make_segment(rng, "e")], "twin")
     assert find_schema(replay) == SCHEMA
     with pytest.raises(SchemaMismatch):
-        list(replay_episodes(replay, Schema(), ("twin",)))
+        list(read_episodes(replay, Schema(), ("twin",)))
 
 
 def test_a_server_that_is_away_is_told():
@@ -96,13 +94,13 @@ def test_a_server_that_is_away_is_told():
     with pytest.raises(Unreachable):
         find_schema(away)
     with pytest.raises(Unreachable):
-        list(replay_episodes(away, SCHEMA, ("twin",)))
+        list(read_episodes(away, SCHEMA, ("twin",)))
 
 
 @pytest.mark.parametrize(("kind", "pictures"), [("lerobot", "png"), ("lerobot", "video"), ("rlds", "video")])
 def test_a_replay_becomes_a_dataset_that_reads_the_same(replay, rng, tmp_path, kind, pictures):
     send(replay, [make_segment(rng, f"e{i}", region="AB"[i % 2]) for i in range(3)], "twin")
-    episodes = list(replay_episodes(replay, SCHEMA, ("twin",)))
+    episodes = list(read_episodes(replay, SCHEMA, ("twin",)))
     writer, there = make_writer(kind, tmp_path / "d", SCHEMA, action_scale=SCALE, pictures=pictures)
     written = Tally()
     assert copy(episodes, writer, there, written) == 0

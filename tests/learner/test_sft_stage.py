@@ -1,5 +1,7 @@
 """The supervised stage against a real Valkey."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,12 @@ from samples import SCHEMA, SMALL, make_demo, make_segment, recorded
 
 from learner.datasets.episode import ActionScale
 from learner.datasets.rlds.writer import RldsWriter
-from learner.settings import Selection, SftSettings, TrainSettings
-from learner.stage.sources import read_episodes
+from learner.settings import ResumeSettings, Selection, SftSettings, TrainSettings
+from learner.stage.position import EpisodeNames
+from learner.stage.sources import selected_episodes
 from learner.stages import run_sft
 from policy.checkpoint import load, load_policy
-from protos.errors import InputError, Unreachable
+from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import Outcome, Source
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from services.telemetry import read_metrics
@@ -57,19 +60,19 @@ def sft_settings(replay, **changes):
     ],
 )
 def test_selections(demos, select, names):
-    assert [episode.name for episode in read_episodes(sft_settings(demos, select=select), never)[0]] == names
+    assert [episode.name for episode in selected_episodes(sft_settings(demos, select=select), never)[0]] == names
 
 
 def test_an_empty_selection_is_reported(demos):
     with pytest.raises(Unreachable, match=r"no episode.*data_timeout_s=0\.1"):
-        read_episodes(sft_settings(demos, select=(Selection(buffer="human"),), data_timeout_s=0.1), never)
+        selected_episodes(sft_settings(demos, select=(Selection(buffer="human"),), data_timeout_s=0.1), never)
 
 
 def test_sft_stopped_and_resumed_equals_sft_in_one_go(demos, tmp_path):
     settings = sft_settings(demos)
     assert run_sft(settings, tmp_path / "whole", resume=False, stop=never)
-    asked = iter(range(1000))
-    assert not run_sft(settings, tmp_path / "parts", resume=False, stop=lambda: next(asked) > 12)
+    told = []
+    assert not run_sft(settings, tmp_path / "parts", resume=False, stop=lambda: len(told) > 1, watch=told.append)
     assert read_metrics(tmp_path / "parts" / "metrics.jsonl")[-1]["step"] < 12
     assert run_sft(settings, tmp_path / "parts", resume=True, stop=never)
     whole, parts = (load_policy(tmp_path / name / "policy").state_dict() for name in ("whole", "parts"))
@@ -81,6 +84,30 @@ def test_sft_stopped_and_resumed_equals_sft_in_one_go(demos, tmp_path):
         (10, 12, "whole"),
         (12, 12, "whole"),
     ]
+
+
+def test_names_of_another_format_are_refused():
+    with pytest.raises(CorruptData, match=r"in format 1, this program reads format 2: go on with the version"):
+        EpisodeNames.parse({"format": 1, "shards": [], "mirrors": {}})
+
+
+def test_episodes_that_the_replay_no_longer_has_are_counted(demos, caplog):
+    settings = sft_settings(demos)
+    names = EpisodeNames(episodes=(("demo", "b1", 10), ("demo", "gone", 10), ("demo", "a0", 10)))
+    found, again = selected_episodes(settings, never, names)
+    assert [episode.name for episode in found] == ["b1", "a0"]
+    assert again is names
+    assert "no longer has 1 of the 3 episodes" in caplog.text
+
+
+def test_a_shard_that_is_away_is_waited_for_and_then_done_without(demos):
+    away = replace(demos, urls=(*demos.urls, "redis://127.0.0.1:1"))
+    names = EpisodeNames(episodes=(("demo", "b1", 10),))
+    settings = sft_settings(away, resume=ResumeSettings(timeout_s=0.2))
+    with pytest.raises(Unreachable, match=r"shard 1 .* set partial=true"):
+        selected_episodes(settings, never, names)
+    partial = replace(settings, resume=ResumeSettings(timeout_s=0.2, partial=True))
+    assert [episode.name for episode in selected_episodes(partial, never, names)[0]] == ["b1"]
 
 
 @pytest.fixture

@@ -15,12 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from learner.datasets.export import replay_episodes
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.files import write_durably
 from protos.schema import Buffer, Observation, Schema, Source
-from services.replay import ReplaySettings
+from services.replay import ReplaySettings, read_episodes
 from twin import tasks
 from twin.scene import Scene
 from twinrl.fidelity.compare import (
@@ -142,6 +141,6 @@ def _finite(value: Any) -> Any:
 
 def _of_arm(replay: ReplaySettings, schema: Schema, buffer: Buffer) -> list[Episode]:
     """The arm's first episodes in a buffer: in "demo" those of the operator, in "real" those of policies."""
-    with closing(replay_episodes(replay, schema, (buffer,))) as episodes:
+    with closing(read_episodes(replay, schema, (buffer,))) as episodes:
         of_arm = (each for each in episodes if each.source is Source.REAL and each.configuration.poses)
         return list(islice(of_arm, EPISODES))

@@ -1,0 +1,99 @@
+"""This module reads everything that is in a replay once, without following it.
+
+The learner's fine-tuning, seeding, expansion and export read whole episodes with their images in this way.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+
+from protos.episode import Episode
+from protos.errors import CorruptData, InputError, Unreachable
+from protos.schema import Buffer, Schema
+from services.replay.connection import ReplaySettings, connect, masked, reaching
+from services.replay.handshake import schema_key
+from services.replay.read.episodes import Track
+from services.replay.read.frame_demand import FrameDemand
+from services.replay.read.shards import Shards
+
+log = logging.getLogger(__name__)
+
+WAITING_BYTES = 1 << 30
+"""Most bytes of unfinished episodes, per shard and buffer."""
+SIZES = range(16, 1025, 16)
+"""Image sizes that a schema may have."""
+
+
+def read_episodes(
+    settings: ReplaySettings,
+    schema: Schema,
+    buffers: Sequence[Buffer],
+    *,
+    where: Callable[[Episode], bool] | None = None,
+    name: str = "read once",
+) -> Generator[Episode, None, None]:
+    """Yields the episodes that are in some buffers now, each shard's in order of arrival, with their images.
+
+    `where` chooses among them; `name` is what others see of this reader. Episodes that are still under way are left
+    out, damaged ones are left out and logged. Only one episode is decoded at a time; close the generator if you do not
+    exhaust it. Raises SchemaMismatch, and Unreachable if a shard does not answer, at the latest in the end.
+    """
+    arrived = deque[Track]()
+    shards = Shards(
+        settings,
+        schema,
+        buffers=buffers,
+        demands=dict.fromkeys(buffers, FrameDemand(always=True, recompute=False)),
+        waiting_bytes=WAITING_BYTES,
+        deliver=lambda track, _: arrived.append(track),
+        name=name,
+        tell=dict,
+    )
+    with closing(shards):
+        while shards.poll():
+            while arrived:
+                episode = _decoded(arrived.popleft(), schema)
+                if episode is not None and (where is None or where(episode)):
+                    yield episode
+        if away := shards.away():
+            raise Unreachable(f"replay shard {min(away)} does not answer: its episodes are missing")
+
+
+def newest(episodes: Iterable[Episode], limit_bytes: int) -> list[Episode]:
+    """Returns the last of some episodes, in order, whose images take at most `limit_bytes`; at least one."""
+    kept, held = deque[Episode](), 0
+    for episode in episodes:
+        kept.append(episode)
+        held += _image_bytes(episode)
+        while held > limit_bytes and len(kept) > 1:
+            held -= _image_bytes(kept.popleft())
+    return list(kept)
+
+
+def find_schema(settings: ReplaySettings) -> Schema:
+    """Returns the schema of a replay, found by its hash, which the server keeps.
+
+    Raises Unreachable, and InputError where nothing was written under this prefix.
+    """
+    with reaching(settings), closing(connect(settings)) as client:
+        found = client.execute_command("GET", schema_key(settings))
+    if not found:
+        raise InputError(f"replay at {masked(settings.urls[0])}: nothing was written under prefix {settings.prefix!r}")
+    candidates = (Schema(side_px=side, wrist_px=wrist) for side in SIZES for wrist in SIZES)
+    schema = next((each for each in candidates if each.hash.encode() == found), None)
+    if schema is None:
+        raise InputError(f"replay at {masked(settings.urls[0])}: schema {found.decode()} is of another version")
+    return schema
+
+
+def _decoded(track: Track, schema: Schema) -> Episode | None:
+    try:
+        return track.episode(schema)
+    except CorruptData as error:
+        log.warning("left out an episode of buffer %s: %s", track.buffer, error)
+        return None
+
+
+def _image_bytes(episode: Episode) -> int:
+    return episode.observation.side.nbytes + episode.observation.wrist.nbytes
