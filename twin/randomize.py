@@ -1,9 +1,9 @@
 """Domains: how one world differs from another. The stand-in for the real arm is a domain too.
 
 The camera and colour shifts are constants of a domain; latency, light, white balance and the jitter of the cameras are
-drawn anew for every episode (`twin.render.looks` draws the latter three), sensor noise for every picture. `disturbance`
-shakes the arm while a demonstration is made, so that it shows how to come back; the stored action stays the clean one
-(DART, Laskey et al. 2017).
+drawn anew for every episode (`twin.render.appearance` draws the latter three), sensor noise for every image.
+`disturbance` shakes the arm while a demonstration is made, so that it shows how to come back; the stored action stays
+the clean one (DART, Laskey et al. 2017).
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,11 +21,10 @@ from twin.kinematics import Kinematics
 from twin.physics import Physics, make
 from twin.randomize import Domain
 from twin.render import interface, kernels
+from twin.render.cameras import ExactSide, FastSide
 from twin.render.compositor import TwinRenderer
-from twin.render.moving import MovingSplats, moving_splats
-from twin.render.posed import PosedSplats
+from twin.render.moving import MovingSplats, PosedSplats, moving_splats
 from twin.render.rasterizer import footprints, layer_of, workspace_for
-from twin.render.side import ExactSide, FastSide
 from twin.rotations import matrix_from_quaternion
 from twin.scene import Scene, synthetic_scene
 from twin.splats import Splats

@@ -54,8 +54,7 @@ def configurations(task):
 @pytest.fixture(scope="session")
 def photographed():
     """Pictures of a splat table from an arc, and points on it."""
-    from twin.scan.lens import Lens
-    from twin.scan.sfm import Reconstruction, View
+    from twin.scan.sfm import Lens, Reconstruction, View
 
     truth = synthetic_scene(0.02).static
     views = []

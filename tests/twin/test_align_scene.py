@@ -9,11 +9,10 @@ from robot_photos import JOINTS, arc, displaced, error, photographed, seen_from
 from scipy.spatial import cKDTree
 
 from protos.errors import InputError, SceneError
-from twin.align.cameras import read_cameras
-from twin.align.masks import cleaned, read_masks
 from twin.align.refine import Similarity
 from twin.align.robot import robot_model
 from twin.align.scene import SceneAlignSettings, align_scene
+from twin.align.views import cleaned, read_cameras, read_masks
 from twin.scene import Scene, synthetic_scene
 from twin.splats import concatenate
 from twinrl.commands import align as command

@@ -7,9 +7,9 @@ from twin.kinematics import Kinematics
 from twin.physics import make
 from twin.randomize import DOMAINS, Domain
 from twin.render import rasterize
+from twin.render.cameras import SPLATS, wrist_static
 from twin.render.compositor import TwinRenderer
 from twin.render.moving import moving_splats
-from twin.render.wrist import SPLATS, wrist_static
 from twin.scene import synthetic_scene
 from twin.splats import Splats, concatenate
 from twin.tasks.pick_and_place import CUBE, TARGET

@@ -11,14 +11,12 @@ from twin.env import VectorTwin
 from twin.physics.mujoco_batch import MujocoPhysics
 from twin.randomize import DOMAINS, Domain
 from twin.render import kernels
+from twin.render.cameras import BIAS_M, DEPTH_SLACK_M
 from twin.render.compositor import TwinRenderer
 from twin.render.interface import STOP
 from twin.render.kernels import FAR, Layer
-from twin.render.moving import moving_splats
-from twin.render.posed import PosedSplats
+from twin.render.moving import PosedSplats, moving_splats
 from twin.render.rasterizer import footprints, layer_of, workspace_for
-from twin.render.side import DEPTH_SLACK_M
-from twin.render.wrist import BIAS_M
 from twin.splats import Splats, concatenate
 
 SCHEMA = Schema(side_px=64, wrist_px=48)
@@ -177,7 +175,7 @@ def test_bodies_with_splats_of_their_own_are_drawn_from_them(scene, task, config
 
 def test_limits_close_untouched_blocks():
     """A footprint whose box ends inside a block opens that block and no other."""
-    from twin.render.side import restore, touched
+    from twin.render.cameras import restore, touched
 
     work = workspace_for(1, 24, 24)
     work.footprints[0, [0, 1, 10, 11]] = [12.0, 4.0, 3.9, 3.9]

@@ -14,11 +14,9 @@ from twin.camera import look_at
 from twin.rotations import matrix_from_vector
 from twin.scan.board import from_board
 from twin.scan.capture import Board, read_capture
-from twin.scan.lens import Lens
 from twin.scan.place import PlaceSettings, place_by_reference, place_by_views
-from twin.scan.points import from_length
-from twin.scan.scale import Length, Scale, similarity
-from twin.scan.sfm import Reconstruction, View
+from twin.scan.scale import Length, Scale, from_length, similarity
+from twin.scan.sfm import Lens, Reconstruction, View
 from twin.scan.table import TableSettings, find_table
 
 BOARD = Board(

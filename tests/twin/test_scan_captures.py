@@ -10,8 +10,7 @@ import pytest
 from test_scan import CAPTURE, copied, quiet, truth_and_found
 
 from twin.scan import ScanSettings, scan
-from twin.scan.lens import Lens
-from twin.scan.sfm import SfmSettings
+from twin.scan.sfm import Lens, SfmSettings
 from twin.scan.train import TrainSettings
 
 pytestmark = [

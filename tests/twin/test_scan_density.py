@@ -9,8 +9,7 @@ import torch
 
 from twin.rotations import matrix_from_quaternion
 from twin.scan.density import Density, DensitySettings
-from twin.scan.seed import SeedSettings
-from twin.scan.train import TrainSettings, train
+from twin.scan.train import SeedSettings, TrainSettings, train
 
 SETTINGS = DensitySettings(most=10, every=1, first=0, last=1, growth=1.0, faint=0.02, large_px=2.0)
 FOCAL, WIDTH = 100.0, 100

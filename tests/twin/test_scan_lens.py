@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twin.scan.lens import Lens
+from twin.scan.sfm import Lens
 
 LENSES = {
     "PINHOLE": [310.0, 290.0, 150.0, 130.0],

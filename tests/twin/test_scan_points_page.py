@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from protos.errors import SceneError
-from twin.scan.capture import read_capture
-from twin.scan.points_page import write_points_page
+from twin.scan.capture import read_capture, write_points_page
 
 NAMES = ["00.jpg", 'a "b" </script><script>alert(1)</script>.png'.replace("/", "\u2215"), "zürich 1.JPG"]
 POINTS = [

@@ -13,7 +13,7 @@ from protos.errors import SceneError
 from twin.scan.board import from_board
 from twin.scan.capture import Board, KnownPoint, point_of, read_capture
 from twin.scan.place import place_by_reference
-from twin.scan.points import from_points
+from twin.scan.scale import from_points
 from twin.scan.table import TableSettings, find_table
 
 PLACES = ((-0.7, -0.2, 0.0), (-0.3, -0.15, 0.0), (-0.4, 0.25, 0.0))

@@ -7,8 +7,7 @@ from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_cova
 from twin.camera import look_at
 from twin.render import rasterize
 from twin.scan.rasterize import render
-from twin.scan.seed import SeedSettings, start
-from twin.scan.train import TrainSettings, train
+from twin.scan.train import SeedSettings, TrainSettings, start, train
 from twin.splats import Splats
 
 WIDTH, HEIGHT = 64, 48

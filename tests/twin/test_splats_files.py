@@ -143,7 +143,7 @@ def spz_head(version: int = 3, count: int = 1, degree: int = 0, fraction_bits: i
         (compressed_ply_bytes(random_splats(3)).replace(b"min_scale_x", b"min_scale_w"), "without min_scale_x"),
         (compressed_ply_bytes(random_splats(3)).replace(b"uint packed_r", b"float packed_r"), "type uint"),
         (compressed_ply_bytes(random_splats(3, degree=1)).replace(b"sh 3", b"sh 2"), "harmonics of 2 splats"),
-        (compressed_ply_bytes(random_splats(3, degree=1)).replace(b"f_rest_4", b"f_rest_7"), "properties of sh"),
+        (compressed_ply_bytes(random_splats(3, degree=1)).replace(b"f_rest_4", b"f_rest_7"), "two properties"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from protos.schema import U8
-from twin.align.align import Alignment, AlignSettings, Views, align, moved_camera
-from twin.align.cameras import FILE, CaptureCameras, read_cameras
-from twin.align.masks import on_masks, read_masks
+from twin.align.align import Alignment, AlignSettings, Views, align, moved_camera, outline
 from twin.align.refine import Similarity
-from twin.align.residual import outline
 from twin.align.robot import RobotModel, robot_model
+from twin.align.views import FILE, CaptureCameras, on_masks, read_cameras, read_masks
 from twin.camera import Camera
 from twin.render import rasterize
 from twin.scene import RobotAlignment, Scene

@@ -15,15 +15,13 @@ from scipy.spatial import cKDTree
 
 from protos.errors import InputError
 from protos.schema import F32
-from twin.align.cameras import read_cameras
-from twin.align.masks import read_masks
+from twin.align.views import read_cameras, read_masks
 from twin.camera import Camera, pose_of
 from twin.objects.fill import FillSettings, without_object
 from twin.objects.folder import ScannedObject, checked_name
 from twin.objects.hull import HullSettings, convex_parts, mass_properties
 from twin.objects.select import OrientedBox, SelectSettings, in_box, on_object_masks
-from twin.objects.silhouette import confirmed
-from twin.objects.surface import SurfaceSettings, surface_points
+from twin.objects.surface import SurfaceSettings, confirmed, surface_points
 from twin.rotations import about_z
 from twin.scene import Scene
 from twin.splats import Splats

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from protos.errors import SceneError
 from protos.schema import F32
-from twin.align.masks import on_masks
+from twin.align.views import on_masks
 from twin.camera import Camera
 from twin.splats import Splats
 

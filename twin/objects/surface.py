@@ -6,14 +6,16 @@ Centres of splats are poor points: large ones lie far apart and reach beyond, fa
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
 
 from protos.errors import SceneError
-from protos.schema import F64
+from protos.schema import F32, F64
+from twin.align.views import on_masks
 from twin.camera import Camera, look_at
 from twin.render import rasterize
 from twin.render.kernels import FAR
@@ -26,6 +28,12 @@ SPARSE = 0.2
 RIM_PX = 3
 OUTERMOST = 0.002
 """Share of the points that is let go in each direction."""
+
+
+SPACING_M = 0.002
+
+MOST = 60_000
+"""Points that fill a hull; a large one is filled more coarsely."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,3 +116,31 @@ def _seen(splats: Splats, camera: Camera) -> F64:
     x, y = (columns + 0.5 - camera.cx) / camera.fx * z, (rows + 0.5 - camera.cy) / camera.fy * z
     pose = camera.base_from_camera
     return np.asarray(np.stack([x, y, z], 1) @ pose[:3, :3].T + pose[:3, 3])
+
+
+def confirmed(surface: F64, views: Sequence[tuple[Camera, F32]], share: float) -> F64:
+    """Points (n, 3) in the hull of `surface` (m, 3) that lie on at least this share of the masks of those who see them.
+
+    Raises `SceneError` when the masks and the surface have nothing in common.
+    """
+    points = np.concatenate([surface, _filling(surface)])
+    on, seen = on_masks(points, views)
+    kept = points[(on >= share) & (seen >= 2)]
+    if len(kept) < 4:
+        raise SceneError(
+            "the masks and the splats do not agree on where the object is; is each mask named after its photo, and "
+            "white on the object?"
+        )
+    return kept
+
+
+def _filling(surface: F64) -> F64:
+    low, high = surface.min(axis=0), surface.max(axis=0)
+    spacing = max(SPACING_M, float(np.prod(high - low) / MOST) ** (1 / 3))
+    axes = [np.arange(a, b + spacing, spacing) for a, b in zip(low, high, strict=True)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    try:
+        sides = ConvexHull(surface).equations
+    except QhullError as error:
+        raise SceneError("the object's splats lie in one plane; choose a larger box or better masks") from error
+    return np.asarray(points[(points @ sides[:, :3].T <= -sides[:, 3]).all(axis=1)])

@@ -18,14 +18,11 @@ from twin.camera import Camera, invert, pose_of
 from twin.physics import Physics
 from twin.randomize import TABLE_SHIFT, Domain
 from twin.render import kernels
-from twin.render.kernels import Workspace
-from twin.render.looks import Look, Looks
-from twin.render.moving import moving_splats
-from twin.render.posed import PosedSplats
+from twin.render.appearance import Look, Looks
+from twin.render.cameras import ExactSide, FastSide, WristView
+from twin.render.kernels import Workspace, expose
+from twin.render.moving import PosedSplats, moving_splats
 from twin.render.rasterizer import layer_of, view_of, workspace_for
-from twin.render.sensor import expose
-from twin.render.side import ExactSide, FastSide
-from twin.render.wrist import WristView
 from twin.scene import Scene
 
 

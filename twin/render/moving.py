@@ -7,9 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
-from protos.schema import F64
+from protos.schema import F32, F64
 from twin import surfaces
 from twin.kinematics import Kinematics
+from twin.render import kernels
+from twin.render.kernels import View, Workspace, eyes_of, shade
+from twin.render.rasterizer import layer_of
 from twin.robots.base import FINGERS, Robot
 from twin.rotations import matrix_from_quaternion
 from twin.splats import Splats, concatenate, merge_to
@@ -105,3 +108,32 @@ def _mesh(model: mujoco.MjModel, mesh: int) -> tuple[F64, NDArray[np.int32]]:
     vertex, face = model.mesh_vertadr[mesh], model.mesh_faceadr[mesh]
     vertices = model.mesh_vert[vertex : vertex + model.mesh_vertnum[mesh]].astype(float)
     return vertices, model.mesh_face[face : face + model.mesh_facenum[mesh]]
+
+
+class PosedSplats:
+    """Buffers of one thread: one slot's splats at a time."""
+
+    def __init__(self, moving: MovingSplats) -> None:
+        self._body, self._first_wrist = moving.body, moving.first_wrist
+        self._local = layer_of(moving.splats)
+        means, covariances = np.empty_like(self._local.means), np.empty_like(self._local.covariances)
+        self.layer = self._local._replace(means=means, covariances=covariances)
+        """In the base frame; harmonics are still in the bodies' frames."""
+        self._positions, self._rotations = np.zeros((1, 3), np.float32), np.zeros((1, 3, 3), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def pose(self, positions: F32, rotations: F32) -> None:
+        """Moves every splat with its body: positions (bodies, 3), rotations (bodies, 3, 3) in the base frame."""
+        self._positions, self._rotations = positions, rotations
+        kernels.move(self._local, self._body, positions, rotations, self.layer)
+
+    def footprints(self, view: View, width: int, height: int, work: Workspace, row: int, *, wrist: bool = False) -> int:
+        """Appends the visible splats from `row` on, for the wrist camera only those near it; returns the new count."""
+        first = self._first_wrist if wrist else 0
+        count = kernels.project(self.layer, first, view, width, height, work, row)
+        if self._local.sh.shape[1]:
+            eyes = eyes_of(view, self._positions, self._rotations)
+            shade(self._local, self._body, eyes, work, row, count)
+        return count

@@ -8,9 +8,8 @@ import numpy as np
 from twin.camera import Camera
 from twin.render import kernels
 from twin.render.interface import STOP, Picture, common_size
-from twin.render.kernels import BLOCK, FAR, Layer, View, Workspace
+from twin.render.kernels import BLOCK, FAR, Layer, View, Workspace, eye_of, shade
 from twin.render.lanes import LANES
-from twin.render.shading import eye_of, shade
 from twin.splats import Splats
 
 

@@ -18,6 +18,7 @@ pixel = [120, 340]                 column and row in the photo's file, as any pi
 base_m = [-0.5, 0.2, 0.0]          where it is in the robot's base frame [m]; touch it with the tool to find out
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import numpy as np
 
 from protos.errors import SceneError
 from protos.schema import F64
+from twin.scan.frames import photo_paths
 from twin.toml_file import read_toml
 
 FILE = "capture.toml"
@@ -178,3 +180,23 @@ def _board(board: dict[str, Any]) -> Board:
         legacy=bool(board.get("legacy", False)),
         base_from_board=(x, y, yaw),
     )
+
+
+TEMPLATE = Path(__file__).with_name("points.html")
+PAGE = "points.html"
+NOT_IN_BROWSERS = (".tif", ".tiff")
+
+
+def write_points_page(photos: Path) -> Path:
+    """Writes the page into the folder of photos; returns its path. Raises `SceneError`."""
+    if not photos.is_dir():
+        raise SceneError(
+            f"{photos}: no folder; points are clicked in photos, for a video use a printed board or --length"
+        )
+    names = [path.name for path in photo_paths(photos)]
+    if unseen := [name for name in names if name.lower().endswith(NOT_IN_BROWSERS)]:
+        raise SceneError(f"{photos / unseen[0]}: browsers do not show TIFF; export the photos as JPEG or PNG")
+    listed = json.dumps(names).replace("<", "\\u003c")  # a name cannot end the script that it stands in
+    page = photos / PAGE
+    page.write_text(TEMPLATE.read_text(encoding="utf-8").replace("/*PHOTOS*/[]", listed), encoding="utf-8")
+    return page

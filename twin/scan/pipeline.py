@@ -21,9 +21,8 @@ from twin.scan.capture import FILE, Board, KnownPoint, point_of, read_capture
 from twin.scan.clean import CleanSettings, clean
 from twin.scan.frames import Frames, FrameSettings, collect
 from twin.scan.place import Placement, PlaceSettings, place_by_reference, place_by_views
-from twin.scan.points import from_length, from_points
 from twin.scan.report import ScanReport
-from twin.scan.scale import NEEDED, Length, Scale
+from twin.scan.scale import NEEDED, Length, Scale, from_length, from_points
 from twin.scan.sfm import Reconstruction, SfmSettings, reconstruct
 from twin.scan.table import Plane, TableSettings, find_table
 from twin.scan.train import TrainSettings, train

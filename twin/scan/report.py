@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
 
 from protos.schema import F32
 from twin.camera import Camera
 from twin.render import rasterize
 from twin.scan.frames import U8, Dropped
-from twin.scan.quality import psnr, ssim
 from twin.scan.sfm import View
 from twin.scan.train import shrunk, small
 from twin.splats import Splats
@@ -196,3 +197,19 @@ def _encoded(picture: U8, suffix: str) -> bytes:
 
 def _u8(image: F32) -> U8:
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def psnr(photo: U8, shown: U8, valid: NDArray[np.bool_]) -> float:
+    """Peak signal-to-noise ratio [dB] of two pictures (H, W, 3) over the `valid` pixels (H, W); 100 when equal."""
+    error = ((photo[valid].astype(float) - shown[valid]) ** 2).mean() / 255**2
+    return -10 * math.log10(max(float(error), 1e-10))
+
+
+def ssim(photo: U8, shown: U8, valid: NDArray[np.bool_]) -> float:
+    """Structural similarity, 1 when equal. Windows near invalid pixels see the photo on both sides of the border."""
+    filled = np.where(valid[..., None], shown, photo)
+    _, similarity = structural_similarity(
+        photo, filled, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        full=True,
+    )  # fmt: skip
+    return float(similarity[valid].mean())

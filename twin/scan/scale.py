@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protos.errors import SceneError
 from protos.schema import F64
-from twin.scan.sfm import Reconstruction
+from twin.camera import Camera, pose_of
+from twin.scan.capture import KnownPoint
+from twin.scan.sfm import Reconstruction, View
+from twin.scan.table import Plane
 
 NEEDED = (
     "nothing gives the scan its size. Put a printed ArUco board on the table and describe it in capture.toml beside "
@@ -69,3 +73,121 @@ def triangulate(scene: Reconstruction, sightings: Sequence[tuple[int, F64]]) -> 
     system = np.array(rows)
     homogeneous = np.linalg.svd(system / np.linalg.norm(system, axis=1, keepdims=True))[2][-1]
     return homogeneous[:3] / homogeneous[3]
+
+
+FEWEST = 3
+THIN = 0.05
+"""Points whose extent across is this share of their extent along count as lying on one line."""
+ON_TABLE_M = 0.002
+
+
+def from_points(scene: Reconstruction, table: Plane, points: Sequence[KnownPoint], shrink: float) -> Scale:
+    """Scale, origin and axes from points whose place in the base frame is known.
+
+    `shrink` is working pixels per pixel of the photo file. Raises `SceneError` for fewer than three places, places on a
+    line, and points that the photos do not determine.
+    """
+    sightings: dict[tuple[float, float, float], list[tuple[int, F64]]] = {}
+    for point in points:
+        index = _view(scene, point.photo, "points")
+        pixel = _straight(scene, scene.views[index], [point.pixel], shrink, f"point {point.pixel} of {point.photo}")[0]
+        sightings.setdefault(point.base_m, []).append((index, pixel))
+    places = np.array(list(sightings))
+    _check_spread(places)
+    found = np.array([_place(scene, table, base, seen) for base, seen in sightings.items()])
+    scale, rotation, origin = similarity(places, found)
+    fitted = scale * places @ rotation.T + origin
+    misses = [
+        pixel - scene.views[index].camera.project(point)[:2]
+        for point, seen in zip(fitted, sightings.values(), strict=True)
+        for index, pixel in seen
+    ]
+    a, b = np.triu_indices(len(places), 1)
+    ratio = np.linalg.norm(found[a] - found[b], axis=1) / np.linalg.norm(places[a] - places[b], axis=1) / scale
+    middle = np.array([*places[:, :2].mean(axis=0), 0.0])
+    residual_mm, residual_px = 1e3 * _rms(found - fitted) / scale, _rms(np.array(misses))
+    return Scale(
+        metres_per_unit=1 / scale,
+        provenance=f"{len(points)} typed pixels of {len(places)} known places "
+        f"(they miss by {residual_mm:.1f} mm, {residual_px:.2f} px RMS)",
+        spread_percent=100 * float(np.std(ratio)),
+        residual_mm=residual_mm,
+        residual_px=residual_px,
+        sfm_from_reference=pose_of(scale * rotation @ middle + origin, rotation),
+        base_from_reference=pose_of(middle, np.eye(3)),
+    )
+
+
+def from_length(scene: Reconstruction, table: Plane, length: Length, shrink: float) -> Scale:
+    """Scale from one known length on the table."""
+    if not length.metres > 0:
+        raise SceneError(f"--length {length.metres}: a length in metres, greater than 0")
+    view = scene.views[_view(scene, length.photo, "photo")]
+    ends = (length.start, length.end)
+    pixels = _straight(scene, view, ends, shrink, f"--from {length.start} --to {length.end}")
+    start, end = table.hit(view.camera, pixels)
+    units = float(np.linalg.norm(end - start))
+    if not units > 0:
+        raise SceneError(
+            f"--from {length.start} --to {length.end}: both must show the table top, apart from each other"
+        )
+    return Scale(
+        metres_per_unit=length.metres / units,
+        provenance=f"{length.metres:g} m between pixels {length.start} and {length.end} of {length.photo}",
+    )
+
+
+def _check_spread(places: F64) -> None:
+    if len(places) < FEWEST:
+        raise SceneError(f"{len(places)} known places: at least {FEWEST} are needed, not on one line")
+    along, across, _ = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)[:3]
+    if across < THIN * along:
+        raise SceneError(
+            f"the {len(places)} known places lie on one line (within {100 * across / max(along, 1e-12):.0f} % of its "
+            "length), about which the scene could still turn; add one well beside it"
+        )
+
+
+def _place(scene: Reconstruction, table: Plane, base: tuple[float, float, float], seen: list[tuple[int, F64]]) -> F64:
+    """Where a known place is in SfM units (3,)."""
+    if len({index for index, _ in seen}) > 1:
+        return triangulate(scene, seen)
+    index, pixel = seen[0]
+    view = scene.views[index]
+    if abs(base[2]) > ON_TABLE_M:
+        raise SceneError(
+            f"point {base} is {base[2] * 1e3:.0f} mm off the table and typed in {view.name} only; "
+            "type it in a second photo"
+        )
+    point = table.hit(view.camera, pixel[None])[0]
+    if not np.isfinite(point).all():
+        raise SceneError(
+            f"point {base} in {view.name}: its ray does not meet the table; choose a pixel of the table top"
+        )
+    return point
+
+
+def _view(scene: Reconstruction, name: str, option: str) -> int:
+    names = [view.name for view in scene.views]
+    if name not in names:
+        raise SceneError(f"--{option} {name}: choose a registered photo: {', '.join(names)}")
+    return names.index(name)
+
+
+def _straight(
+    scene: Reconstruction, view: View, pixels: Sequence[tuple[float, float]], shrink: float, what: str
+) -> F64:
+    """Typed pixels of a photo's file, as pixels (n, 2) of the undistorted view."""
+    size = _size(view.camera) / shrink
+    given = np.array(pixels, float)
+    if (given < 0).any() or (given > size).any():
+        raise SceneError(f"{what}: {view.name} has {size[0]:.0f} x {size[1]:.0f} pixels")
+    return scene.lens.undistort(given * shrink)
+
+
+def _size(camera: Camera) -> F64:
+    return np.array([camera.width, camera.height], float)
+
+
+def _rms(differences: F64) -> float:
+    return float(np.sqrt((differences**2).sum(axis=1).mean()))

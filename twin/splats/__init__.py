@@ -5,9 +5,8 @@ compressed PLY ───┼─ read_splats ─► Splats ─► transformed, con
 SPZ ──────────────┘     (z up)        └─ write_ply ─► 3DGS PLY
 """
 
-from twin.splats.cloud import SH_DEGREE_0, SPREAD, Splats, concatenate
+from twin.splats.cloud import SH_DEGREE_0, SPREAD, Splats, concatenate, merge_to, merge_voxels
 from twin.splats.files import UP_AXES, UpAxis, read_splats
-from twin.splats.merge import merge_to, merge_voxels
 from twin.splats.ply import read_ply, write_ply
 
 __all__ = [

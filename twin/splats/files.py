@@ -1,4 +1,4 @@
-"""One door for splat files, told apart by their content."""
+"""This module reads splat files of every format; it tells them apart by their content."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -6,9 +6,8 @@ from typing import Literal, get_args
 from protos.errors import InputError, SceneError
 from protos.schema import F64
 from twin.camera import pose_of
-from twin.splats import compressed_ply, ply, spz
+from twin.splats import ply, spz
 from twin.splats.cloud import Splats
-from twin.splats.ply_header import read_tables
 from twin.splats.stored import read_bytes
 
 UpAxis = Literal["x", "-x", "y", "-y", "z", "-z"]
@@ -16,7 +15,7 @@ UP_AXES: tuple[UpAxis, ...] = get_args(UpAxis)
 
 
 def read_splats(path: Path | str, *, up: UpAxis | None = None) -> Splats:
-    """Splats from a 3DGS PLY, a compressed PLY or an SPZ file, turned so that z is up.
+    """Reads a 3DGS PLY, a compressed PLY or an SPZ file and turns its splats so that z is up.
 
     `up` is the axis of the file that points up. None takes the format's habit: -y for PLY (its cameras look along z
     with y down), y for SPZ. Lengths stay as in the file. Raises `SceneError` in one line for any other or damaged file.
@@ -26,24 +25,21 @@ def read_splats(path: Path | str, *, up: UpAxis | None = None) -> Splats:
     path = Path(path)
     data = read_bytes(path)
     if data.startswith(spz.GZIP_MAGIC):
-        return turned_up(spz.from_bytes(path, data), up or "y")
+        return _turned_up(spz.from_bytes(path, data), up or "y")
     if data.startswith(spz.MAGIC):
         raise SceneError(f"{path}: an SPZ file without gzip, version 4 or later; versions 2 and 3 are read")
     if not data.startswith(b"ply"):
         raise SceneError(f"{path}: neither PLY nor SPZ; 3D Gaussian Splatting files of these two kinds are read")
-    tables = read_tables(path, data)
-    if tables[0].name == "chunk":
-        return turned_up(compressed_ply.from_tables(path, tables), up or "-y")
-    return turned_up(ply.from_table(path, tables[0]), up or "-y")
+    return _turned_up(ply.from_bytes(path, data), up or "-y")
 
 
-def turned_up(splats: Splats, up: UpAxis) -> Splats:
-    """With `up` turned to z, by the smallest turn about another axis."""
+def _turned_up(splats: Splats, up: UpAxis) -> Splats:
+    """Turns `up` to z, by the smallest turn about another axis."""
     return splats if up == "z" else splats.transformed(z_up_from(up))
 
 
 def z_up_from(up: UpAxis) -> F64:
-    """The turn (4, 4) that takes an axis to z: about x, but about y for the x axes."""
+    """Returns the turn (4, 4) that takes an axis to z: about x, but about y for the x axes."""
     axis, sign = "xyz".index(up[-1]), -1.0 if up.startswith("-") else 1.0
     rotations: tuple[list[list[float]], ...] = (
         [[0, 0, -sign], [0, 1, 0], [sign, 0, 0]],

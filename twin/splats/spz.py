@@ -16,8 +16,7 @@ import numpy as np
 
 from protos.errors import SceneError
 from protos.schema import F64, U8
-from twin.splats.cloud import SH_DEGREE_0, Splats
-from twin.splats.harmonics import COUNTS
+from twin.splats.cloud import COUNTS, SH_DEGREE_0, Splats
 from twin.splats.stored import check_count, splats_of
 
 GZIP_MAGIC, MAGIC = b"\x1f\x8b", b"NGSP"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from twin.scan.points_page import write_points_page
+from twin.scan.capture import write_points_page
 
 
 @dataclass(frozen=True, kw_only=True)

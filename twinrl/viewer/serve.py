@@ -12,7 +12,7 @@ import viser
 from protos.errors import InputError
 from services.net.transport import free_port
 from twin import tasks
-from twin.align.cameras import FILE, read_cameras
+from twin.align.views import FILE, read_cameras
 from twin.objects import ScannedObject
 from twin.objects.cut import FOLDER
 from twin.scene import Scene

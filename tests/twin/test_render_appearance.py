@@ -6,9 +6,9 @@ import pytest
 from protos.errors import InputError
 from protos.schema import Schema
 from twin.randomize import DOMAINS, Domain
+from twin.render.appearance import Looks
+from twin.render.kernels import expose
 from twin.render.lanes import LANES
-from twin.render.looks import Looks
-from twin.render.sensor import expose
 
 VARIED = Domain(exposure_stops=1.0, white_balance=0.2, sensor_noise=0.02, camera_jitter_m=0.01, camera_jitter_rad=0.02)
 

@@ -17,10 +17,12 @@ import numpy as np
 from protos.schema import F32
 from twin.camera import Camera
 from twin.render import interface, kernels
-from twin.render.kernels import BLOCK, I32, JIT, Layer, Workspace
+from twin.render.kernels import BLOCK, I32, JIT, Layer, View, Workspace
 from twin.render.lanes import LANES
-from twin.render.posed import PosedSplats
-from twin.render.rasterizer import draw, footprints, view_of, workspace_for
+from twin.render.moving import PosedSplats
+from twin.render.rasterizer import append, draw, footprints, layer_of, view_of, workspace_for
+from twin.scene import Scene
+from twin.splats import Splats, merge_to
 
 STOP = 0.004
 """Transmittance at which a pixel of the fast mode is finished: one grey level."""
@@ -94,3 +96,44 @@ def restore(work: Workspace, blocks: I32, canvas: F32) -> None:
                 work.canvas[y, :4, x] = canvas[y, :4, x]
                 work.canvas[y, 4, x] = 0
                 work.blocks[y // BLOCK, x // BLOCK] = 0
+
+
+BIAS_M = 0.02
+"""The static layer is sorted this much farther away: what moves is above the table."""
+VOXEL_M, SPLATS = 0.025, 2500
+"""Size of the merged static splats, and the most there may be; larger voxels are tried until they fit."""
+MARGIN_M = 0.05
+
+
+class WristView:
+    """Draws what the wrist camera sees."""
+
+    def __init__(self, static: Splats, scene: Scene, intrinsics: F32, px: int, *, exact: bool) -> None:
+        """`intrinsics` (4,) are fx, fy, cx, cy of square pictures of `px` pixels."""
+        self._static = layer_of(static if exact else wrist_static(static, scene))
+        self._stop = interface.STOP if exact else STOP
+        self._intrinsics, self._px = intrinsics, px
+        self.background = np.zeros((px, px, 3), np.float32)
+
+    def workspace(self, moving: int) -> Workspace:
+        """Buffers for so many moving splats and the static ones."""
+        return workspace_for(moving + len(self._static.means), self._px, self._px)
+
+    def draw(self, moving: PosedSplats, camera_from_base: F32, work: Workspace) -> None:
+        """One picture on the canvas, from the camera pose (3, 4)."""
+        view, px = View(camera_from_base, self._intrinsics), self._px
+        near = moving.footprints(view, px, px, work, 0, wrist=True)
+        count = append(self._static, view, px, px, work, near)
+        work.depth[near:count] += np.float32(BIAS_M)
+        kernels.sort_by_depth(work, count)
+        kernels.clear(work)
+        kernels.blend(work, count, self._stop)
+
+
+def wrist_static(static: Splats, scene: Scene) -> Splats:
+    """The scan as the wrist camera sees it: cropped to the workspace and merged to at most `SPLATS`."""
+    space = scene.workspace
+    low = np.array([space.x[0], space.y[0], space.z[0]]) - MARGIN_M
+    high = np.array([space.x[1], space.y[1], space.z[1]]) + MARGIN_M
+    inside = ((static.means >= low) & (static.means <= high)).all(axis=1)
+    return merge_to(static[np.flatnonzero(inside)], SPLATS, VOXEL_M)
