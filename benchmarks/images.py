@@ -1,6 +1,6 @@
 """Steps that look like a camera's, made once and stored by every system of the replay benchmark.
 
-A picture is a background with the spectrum of photographs (amplitude falling with frequency), a patch that moves from
+A image is a background with the spectrum of photographs (amplitude falling with frequency), a patch that moves from
 step to step, and sensor noise. What that costs each codec is in the tables: a JPEG of 256 × 256 takes about 30 kB.
 """
 
@@ -44,11 +44,11 @@ def film(rng: np.random.Generator, frames: int, px: int) -> U8:
     size = px // 6
     background, patch = _photograph(rng, px), _photograph(rng, size)
     begin, end = rng.integers(0, px - size, (2, 2))
-    pictures = np.repeat(background[None], frames, axis=0)
-    for picture, share in zip(pictures, np.linspace(0, 1, frames), strict=True):
+    images = np.repeat(background[None], frames, axis=0)
+    for image, share in zip(images, np.linspace(0, 1, frames), strict=True):
         top, left = (begin + share * (end - begin)).astype(int)
-        picture[top : top + size, left : left + size] = patch
-    noisy = pictures + rng.normal(0, NOISE, pictures.shape)
+        image[top : top + size, left : left + size] = patch
+    noisy = images + rng.normal(0, NOISE, images.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 

@@ -1,4 +1,6 @@
-"""What all benchmarks share: the cost of processes, rounds that take turns, tables, the machine in one line."""
+"""This module holds what all benchmarks share: the cost of processes, rounds that take turns, tables, the machine in
+one line.
+"""
 
 import os
 import platform

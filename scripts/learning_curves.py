@@ -23,7 +23,7 @@ WINDOW = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Which folder, which stage."""
+    """A folder and a stage."""
 
     folder: tyro.conf.Positional[Path]
     picture: tyro.conf.Positional[Path]

@@ -33,7 +33,7 @@ class ActorJob:
     """The scenario's: spools and journals lie in it."""
     segments_per_s: float
     px: int
-    """Of both cameras."""
+    """Side of the images of both cameras."""
 
 
 class FaultActor:
@@ -50,7 +50,7 @@ class FaultActor:
 
     @property
     def incarnation(self) -> str:
-        """Of the life that was started last."""
+        """State of the incarnation that was started last."""
         return f"life{self._lives}"
 
     def start(self) -> None:

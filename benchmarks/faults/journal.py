@@ -1,4 +1,4 @@
-"""What actors say they handed over and what is on the servers: two independent records, compared by id.
+"""This module compares two independent records by id: what actors handed over and what the servers hold.
 
 Each incarnation of an actor appends to a journal of its own, one unbuffered line before and after each `add`, so that
 what was written survives a `kill -9` of the actor. The servers' side is read entry by entry and slot by slot.
@@ -50,7 +50,7 @@ class Journal:
 
 @dataclass(kw_only=True)
 class Claims:
-    """What all journals of a folder say."""
+    """Reads all journals of a folder."""
 
     begun: set[Id] = field(default_factory=set)
     accepted: set[Id] = field(default_factory=set)
@@ -81,7 +81,7 @@ class Claims:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """How often ids arrived, against how often they should have."""
+    """Compares how often ids arrived with how often they should have."""
 
     lost: int
     doubled: int
@@ -99,7 +99,9 @@ class Verdict:
 
 
 def committed(settings: ReplaySettings) -> Counter[Id]:
-    """How often each id is in the rings of all shards. Raises CorruptData for a slot that holds another segment."""
+    """Counts how often each id is in the rings of all shards. Raises CorruptData for a slot that holds another
+    segment.
+    """
     return sum((_on_shard(settings, shard) for shard in range(len(settings.urls))), Counter[Id]())
 
 

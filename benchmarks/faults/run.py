@@ -35,11 +35,11 @@ class FaultsBench:
 
     actors: int = 4
     segments_per_s: float = 50.0
-    """Of each actor, 16 transitions each, where servers and actors are killed."""
+    """Segments per second of each actor, 16 transitions each, where servers and actors are killed."""
     outage_segments_per_s: float = 10.0
-    """Of each actor, where a server is away for long."""
+    """The rate of each actor where a server is away for long."""
     px: int = 64
-    """Side of both cameras' pictures, stored raw: 0.4 MB per segment at 64."""
+    """Side of both cameras' images, stored raw: 0.4 MB per segment at 64."""
     server_kills: int = 20
     actor_kills: int = 20
     double_kills: int = 5
@@ -50,7 +50,7 @@ class FaultsBench:
     load_s: float = 1.0
     """Load between two kills, on average."""
     folder: Path | None = None
-    """Where servers and spools keep their files, a few gigabytes; by default the system's temporary folder."""
+    """Folder for the files of servers and spools, a few gigabytes; by default the system's temporary folder."""
 
     def __post_init__(self) -> None:
         if self.actors < 2 or self.actors % 2:
@@ -65,19 +65,19 @@ class FaultsBench:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is going to happen."""
+    """A scenario names what is killed, how often, and for how long."""
 
     name: str
     shards: int
     segments_per_s: float
-    """Of each actor."""
+    """Segments per second of each actor."""
     act: Callable[[FaultsBench, Stage], list[float]]
     """Kills and restarts; returns how long it took each time until work went on [s]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What one scenario did."""
+    """The result of one scenario."""
 
     scenario: str
     claims: Claims
@@ -116,7 +116,7 @@ def run(settings: FaultsBench) -> str:
 
 
 def _scenarios(settings: FaultsBench) -> list[Scenario]:
-    """Those that the settings do not set to 0."""
+    """Returns the scenarios that the settings do not set to 0."""
     servers, actors, both = settings.server_kills, settings.actor_kills, settings.double_kills
     away_s, shard_away_s = settings.outage_s, settings.shard_outage_s
     often, seldom = settings.segments_per_s, settings.outage_segments_per_s

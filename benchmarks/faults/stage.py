@@ -55,7 +55,7 @@ class Learner:
         )
 
     def received(self) -> Counter[Id]:
-        """How often each episode has come."""
+        """Counts how often each episode has come."""
         self.reader.stats()
         with self._mutex:
             return self.ids.copy()

@@ -1,7 +1,5 @@
 """Random batches and demonstrations in the shapes of real ones: time and memory do not depend on what is in them."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,19 +8,10 @@ from learner.settings import TrainSettings, UpdateSettings
 from learner.sft.trainer import Demonstrations
 from policy.model import Policy
 from policy.settings import PolicySettings
-from protos.schema import ACTION_DIM, F32, GRIPPER, PROPRIO_DIM, Configuration, Observation
+from protos.episode import Episode
+from protos.schema import ACTION_DIM, GRIPPER, PROPRIO_DIM, Configuration, Observation, Outcome, Source
 
 EPISODE_STEPS = 25
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomEpisode:
-    """What fine-tuning reads of a demonstration."""
-
-    instruction: str
-    configuration: Configuration
-    observation: Observation
-    action: F32
 
 
 def make_batch(policy: PolicySettings, update: UpdateSettings, rows: int) -> dict[str, Tensor]:
@@ -62,18 +51,23 @@ def make_demonstrations(policy: Policy, settings: TrainSettings, episodes: int) 
     return Demonstrations.of([_episode(policy.settings, rng) for _ in range(episodes)], policy, settings)
 
 
-def _episode(policy: PolicySettings, rng: np.random.Generator) -> RandomEpisode:
+def _episode(policy: PolicySettings, rng: np.random.Generator) -> Episode:
     rows = EPISODE_STEPS + 1
     side, wrist = (
         rng.integers(0, 256, (rows, px, px, 3), np.uint8) for px in (policy.octo.side_px, policy.octo.wrist_px)
     )
     proprio = rng.normal(size=(rows, PROPRIO_DIM)).astype(np.float32)
     proprio[:, GRIPPER] = rng.random(rows)
-    return RandomEpisode(
+    return Episode(
+        name="random",
         instruction="Put the cube on the disc.",
         configuration=Configuration(
             region="A", poses={name: (*rng.normal(size=3).tolist(), 0.0) for name in ("cube", "target")}
         ),
         observation=Observation(side=side, wrist=wrist, proprio=proprio),
         action=rng.uniform(-1, 1, (EPISODE_STEPS, ACTION_DIM)).astype(np.float32),
+        reward=np.zeros(EPISODE_STEPS, np.float32),
+        human=np.ones(EPISODE_STEPS, bool),
+        outcome=Outcome.SUCCESS,
+        source=Source.REAL,
     )

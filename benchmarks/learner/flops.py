@@ -1,4 +1,4 @@
-"""How much arithmetic an update is, counted from the sizes as in `policy_flops`.
+"""This module counts the arithmetic of an update from the sizes, as `benchmarks.policy.flops` does.
 
 A layer whose weights train and whose input has a gradient costs three times its forward pass: forward, gradient of the
 weights, gradient of the input. Whoever is a constant in a loss, or first in a network, costs less.

@@ -1,7 +1,7 @@
-"""Where the time of an update goes: its parts, called one by one in turns.
+"""This module times the parts of an update, called one by one in turns.
 
 noise      random numbers of every row, row weights
-features   augmentation, pictures to readouts where the backbone trains, proprioception; for both observations
+features   augmentation, images to readouts where the backbone trains, proprioception; for both observations
 critic     TD target and error, forward and backward
 actor      cloning and the action's value, forward and backward; where the backbone trains, its gradient too
 steps      clipping, the NaN check, both optimizers, the target critics
@@ -44,7 +44,7 @@ def _row(name: str, agent: RlAgent, rows: int, *, turns: int, turn_s: float) -> 
 
 
 def _calls(agent: RlAgent, rows: int) -> dict[str, Call]:
-    """In this order: `steps` takes the gradients that the call before it leaves."""
+    """Calls the parts in this order: `steps` takes the gradients that the call before it leaves."""
     policy, settings = agent.policy.settings, agent.settings
     batch = make_batch(policy, settings, rows)
 

@@ -1,4 +1,4 @@
-"""What an update costs, inside RLlib and outside, beside the same update written as plainly as possible.
+"""This benchmark measures an update, inside RLlib and outside, beside the same update written as plainly as possible.
 
 twinrl bench learner               tiny policy, one thread per process; all presets on a GPU, if there is one
 twinrl bench learner --full        also the backbone of octo-small on the CPU, with small batches: minutes
@@ -44,14 +44,14 @@ class LearnerBench:
     small_batch: int = 4
     """The same for octo-small on the CPU."""
     full: bool = False
-    """Also octo-small on the CPU, its head on readouts and with its backbone."""
+    """Measures octo-small on the CPU too, its head on readouts and with its backbone."""
     remote: bool = True
-    """Also two learners in processes of their own."""
+    """Measures two learners in processes of their own too."""
     turns: int = 7
     turn_s: float = 0.5
     """A turn lasts so long, or one update if that takes longer."""
     quick: bool = False
-    """Only that it runs, in seconds: two short turns, no remote learners, no GPU."""
+    """Shows that it runs, in seconds: two short turns, no remote learners, no GPU."""
 
     def __post_init__(self) -> None:
         for name in ("batch", "picture_batch", "small_batch", "turns", "turn_s"):

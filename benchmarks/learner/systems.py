@@ -28,7 +28,7 @@ WAYS = {
     "bf16": UpdateSettings(precision="bf16"),
     "bf16 compiled": UpdateSettings(precision="bf16", compile=True),
 }
-"""How a GPU computes; only precision and compilation count."""
+"""Settings of a GPU; only precision and compilation count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class System:
     call: Call
     flops: int
     beside_plain: bool = False
-    """Whether it is the update that was written again, on as many rows."""
+    """True for the update that was written again, on as many rows."""
     clock: Callable[[], float] | None = None
     """CPU seconds of all processes that work for it, where this one is not alone."""
 

@@ -39,17 +39,17 @@ _MARK = "of-bench-learning"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a unit cost and, where it leaves a policy behind, what that can do."""
+    """The cost of a unit of work and, where it leaves a policy behind, the policy's success."""
 
     steps: int
     """Optimizer steps of SFT, transitions of RL."""
     rollouts: int
     """Per region; 0 where nothing was tried."""
     successes: dict[str, int] = field(default_factory=dict)
-    """By region."""
+    """Successes by region."""
     updates: int = 0
     cpu_s: float
-    """Of everything it started, Ray included, the evaluation not."""
+    """CPU time of everything it started, Ray included, the evaluation not."""
     wall_s: float
 
 
@@ -61,7 +61,7 @@ class Unit:
     steps: int = 0
     total: float
     counted: str
-    """What `total` is a number of, for the display."""
+    """Unit of `total`, for the display."""
     make: Callable[[VariantContext, View], None]
     policy: str = ""
     """Folder of the policy that it leaves behind and that is tried."""
@@ -72,7 +72,7 @@ class Unit:
         return self.settings.folder
 
     def result(self) -> Result | None:
-        """What was measured before. Raises InputError if that was of another size."""
+        """Reads what was measured before. Raises InputError if that was of another size."""
         path = self.folder / RESULT
         if not path.exists():
             return None
@@ -129,7 +129,7 @@ def scan(plan: RunSettings, *, synthetic: bool) -> Unit:
 
 
 def demonstrations(plan: RunSettings, scanned: Unit) -> Unit:
-    """On the stand-in arm and in the twin, as in the demo."""
+    """Records demonstrations on the stand-in arm and in the twin, as the demo does."""
 
     def make(context: VariantContext, view: View) -> None:
         _take(scanned, context, "scene")

@@ -26,7 +26,7 @@ from twinrl.run.settings import DemonstrationPlan, EvaluationPlan, RunSettings, 
 
 START = "SFT"
 Key = tuple[str, int]
-"""What was done, and of which seed: "scan", "demonstrations", START or a variant."""
+"""The work that was done, and its seed: "scan", "demonstrations", START or a variant."""
 COLUMNS = (
     "RL stage",
     "A, by seed",
@@ -59,7 +59,7 @@ class LearningBench:
     measure: bool = True
     """`--no-measure` only writes the tables of what is there."""
     quick: bool = False
-    """Only that it runs, a minute or two: a made-up scene, few demonstrations, one seed. Give it its own folder."""
+    """Shows that it runs, in a minute or two: a made-up scene, few demonstrations, one seed. Give it its own folder."""
 
     def __post_init__(self) -> None:
         for name in ("sft_steps", "env_steps", "rollouts"):

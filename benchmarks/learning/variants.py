@@ -1,4 +1,4 @@
-"""What the RL stage can do without: each variant changes one thing of the demo's settings."""
+"""This module holds variants of the RL stage, each of which changes one thing of the demo's settings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

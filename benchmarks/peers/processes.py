@@ -1,4 +1,4 @@
-"""What processes cost: CPU seconds and memory from /proc (Linux). Standard library only."""
+"""This module reads the CPU seconds and memory of processes from /proc (Linux), with the standard library alone."""
 
 import os
 from collections.abc import Iterable

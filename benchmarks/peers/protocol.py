@@ -1,4 +1,4 @@
-"""How a worker talks to the benchmark: one JSON object per line.
+"""This module holds the protocol of workers: one JSON object per line.
 
     benchmark                                   worker (one per system)
     {"data": …, "capacity": …, …}  ──stdin──►   makes the system, fills it, checks a batch
@@ -9,7 +9,7 @@
 
 All systems get the same steps: segments of 16 transitions, 17 observations each, from .npy files. `proprio[0]` and
 `proprio[1]` of every observation say which segment and step it is, so that each worker's first batch is compared with
-the files: what a system delivers is the right picture and its true successor, or the worker ends with an error.
+the files: what a system delivers is the right image and its true successor, or the worker ends with an error.
 """
 
 import json
@@ -34,7 +34,7 @@ Batch = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker is asked to set up."""
+    """The set-up that a worker is asked for."""
 
     data: str
     """Folder of side.npy, wrist.npy, proprio.npy (segments, 17, …) and action.npy (segments, 16, 7)."""
@@ -52,14 +52,14 @@ class System(Protocol):
     """One replay with its learner in this process and its writers in others."""
 
     tolerance: float
-    """Greatest mean difference of a picture from its original; 0 where storage is lossless."""
+    """Greatest mean difference of a image from its original; 0 where storage is lossless."""
 
     def batch(self) -> Batch:
         """The next batch, as arrays in this process's memory."""
         ...
 
     def write(self, rate: float) -> None:
-        """From now on the writers together offer `rate` transitions per second; 0: none."""
+        """Lets the writers together offer `rate` transitions per second from now on; 0: none."""
         ...
 
     def written(self) -> int:
@@ -99,8 +99,8 @@ class Data:
             segment, step = (int(value) for value in batch["proprio"][row, :2])
             for prefix, at in (("", step), ("next_", step + 1)):
                 for camera in ("side", "wrist"):
-                    picture, original = batch[prefix + camera][row], getattr(self, camera)[segment, at]
-                    error = np.abs(picture.astype(np.int16) - original).mean()
+                    image, original = batch[prefix + camera][row], getattr(self, camera)[segment, at]
+                    error = np.abs(image.astype(np.int16) - original).mean()
                     if error > tolerance:
                         raise ValueError(f"{prefix}{camera} of segment {segment}, step {step}: off by {error:.1f}")
 

@@ -1,4 +1,4 @@
-"""How much arithmetic a forward pass is, counted from the sizes.
+"""This module counts the arithmetic of a forward pass from the sizes.
 
 One multiplication and one addition are 2 FLOPs. Only convolutions and products of matrices count; norms, activations
 and softmax are left out, so a time over this floor holds them too. A masked attention score counts like any other: it
@@ -46,7 +46,9 @@ def block_flops(octo: OctoSettings, length: int, rows: int) -> int:
 
 
 def entrance_flops(octo: OctoSettings) -> int:
-    """Of one observation, the layers whose input never has a gradient: first convolutions, language projection."""
+    """Counts, for one observation, the layers whose input never has a gradient: first convolutions, language
+    projection.
+    """
     first = octo.window * sum(_stem(octo, camera)[1][0] for camera in ("side", "wrist"))
     return first + _linear(octo.language_tokens, octo.language_dim, octo.dim)
 
@@ -58,13 +60,13 @@ def linear_flops(module: nn.Module) -> int:
 
 
 def _pictured(octo: OctoSettings, camera: str) -> tuple[int, int]:
-    """Tokens of one picture of a camera, and the FLOPs of its stem."""
+    """Tokens of one image of a camera, and the FLOPs of its stem."""
     number, layers = _stem(octo, camera)
     return number, sum(layers)
 
 
 def _stem(octo: OctoSettings, camera: str) -> tuple[int, list[int]]:
-    """Tokens of one picture, and the FLOPs of each convolution."""
+    """Tokens of one image, and the FLOPs of each convolution."""
     side = camera == "side"
     px = octo.side_px if side else octo.wrist_px
     channels = 6 if octo.goal_images else 3

@@ -1,4 +1,4 @@
-"""What a forward pass costs, and what each of its shortcuts is worth.
+"""This benchmark measures a forward pass and the worth of each of its shortcuts.
 
 twinrl bench policy                    one CPU thread; on a GPU too, if there is one
 twinrl bench policy --full             also batches of 16 of the large presets on the CPU
@@ -46,13 +46,13 @@ class PolicyBench:
     windows: tuple[int, ...] = (1, 2)
     batches: tuple[int, ...] = (1, 16)
     full: bool = False
-    """On the CPU, also the larger batches of small and base: several seconds per pass."""
+    """Measures on the CPU the larger batches of small and base: several seconds per pass."""
     parts: tuple[Part, ...] = ("forward", "shortcuts", "gpu")
     turns: int = 7
     turn_s: float = 0.3
     """A turn lasts so long, or one call if that takes longer."""
     quick: bool = False
-    """Only that it runs, in seconds: the tiny preset, two short turns."""
+    """Shows that it runs, in seconds: the tiny preset, two short turns."""
 
     def __post_init__(self) -> None:
         if self.turns < 1 or not self.turn_s > 0:
@@ -71,7 +71,7 @@ class Size:
     batch: int
 
     def call(self, model: Callable[..., Tensor], device: torch.device) -> Call:
-        """The pass on random pictures."""
+        """The pass on random images."""
         octo, shape = self.octo, (self.batch, self.octo.window)
         side, wrist = (
             torch.randint(0, 256, (*shape, px, px, 3), dtype=torch.uint8, device=device)

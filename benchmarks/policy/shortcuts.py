@@ -1,4 +1,6 @@
-"""What shortens a forward pass or lengthens it: pairs that take turns, on one observation of one CPU thread."""
+"""This module measures what shortens a forward pass or lengthens it: pairs that take turns, on one observation of one
+CPU thread.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -71,7 +73,7 @@ def shortcuts(settings: PolicySettings, *, turns: int, turn_s: float) -> str:
         outputs = {name: way() for name, way in ways.items()}
         found = in_turns(ways, turns=turns, turn_s=turn_s, device=CPU)
     octo = settings.octo
-    head = f"Window 1, batch 1, pictures of {octo.side_px}² and {octo.wrist_px}², {octo.layers} layers of {octo.dim}."
+    head = f"Window 1, batch 1, images of {octo.side_px}² and {octo.wrist_px}², {octo.layers} layers of {octo.dim}."
     return f"{head}\n\n{table(COLUMNS, [_row(pair, found, outputs) for pair in PAIRS])}"
 
 
@@ -140,6 +142,6 @@ class _FullLastLayer(nn.Module):
 
 
 def _observation(sight: Sight) -> Observation:
-    """What an actor is handed: arrays of one observation."""
+    """Returns the arrays of one observation, as an actor is handed them."""
     side, wrist, proprio = (np.ascontiguousarray(t[:, -1].numpy()) for t in (sight.side, sight.wrist, sight.proprio))
     return Observation(side=side, wrist=wrist, proprio=proprio)

@@ -48,7 +48,7 @@ class Timings:
         return spread(columns[0], _decimals(self.cpu_ms)), spread(columns[1], _decimals(self.wall_ms))
 
     def times(self, other: "Timings", *, clock: Clock = "cpu_ms") -> list[float]:
-        """How many times as long as `other`, turn by turn."""
+        """Returns how many times as long as `other` it takes, turn by turn."""
         pairs = zip(self.turns, other.turns, strict=True)
         return [getattr(mine, clock) / getattr(its, clock) for mine, its in pairs]
 

@@ -1,4 +1,5 @@
-"""How many transitions per second the server takes from writers that have nothing else to do, and what each costs it.
+"""This module measures how many transitions per second the server takes from writers that have nothing else to do, and
+what each costs it.
 
 Writers send segments that were encoded before; what is measured is spool, network, commit script, log and ring.
 """

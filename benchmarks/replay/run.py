@@ -49,9 +49,9 @@ class ReplayBench:
 
     parts: tuple[Part, ...] = ("batches", "step", "ingest")
     rounds: int = 3
-    """How often each system takes its turn."""
+    """Number of turns of each system."""
     seconds: float = 6.0
-    """Of one turn, after the warm-up."""
+    """Length of one turn, after the warm-up."""
     warm_up_s: float = 2.0
     batch: int = 256
     capacity: int = 4000
@@ -60,7 +60,7 @@ class ReplayBench:
     rate: float = 400.0
     """Transitions per second that all writers offer together."""
     step_s: float = 0.1
-    """Of the learner, in the second table."""
+    """Step of the learner, in the second table."""
     side_px: int = 256
     wrist_px: int = 128
     only: tuple[str, ...] = ()
@@ -68,9 +68,9 @@ class ReplayBench:
     no_peers: bool = False
     """TwinRL's own replay only."""
     peers: Path = field(default_factory=lambda: Path.home() / ".cache" / "twinrl" / "peers")
-    """Where the other replays are installed, each in an environment of its own, on first use."""
+    """Folder in which other replays are installed, each in an environment of its own, on first use."""
     folder: Path | None = None
-    """Where servers and spools keep their files, a few gigabytes; by default the system's temporary folder."""
+    """Folder for the files of servers and spools, a few gigabytes; by default the system's temporary folder."""
     quick: bool = False
     """One short round each and few transitions: shows that everything runs, and no more than that."""
 
@@ -82,13 +82,13 @@ class ReplayBench:
             raise InputError(f"capacity={self.capacity}: at least {10 * SEGMENT_STEPS}")
 
     def chosen(self, contenders: Mapping[str, Contender]) -> dict[str, Contender]:
-        """Those that `only` names, and the first."""
+        """Returns the systems that `only` names, and the first."""
         words = self.only or ("",)
         first = next(iter(contenders))
         return {name: each for name, each in contenders.items() if name == first or any(w in name for w in words)}
 
     def job(self, data: Path, folder: Path, options: Mapping[str, object]) -> Job:
-        """What the worker of one system is told."""
+        """Returns the job of one system's worker."""
         folder.mkdir(parents=True)
         return Job(
             data=str(data),

@@ -32,7 +32,9 @@ PINS: Mapping[str, tuple[str, ...]] = {
 }
 """Each peer has an environment of its own: dm-reverb needs an older numpy than TwinRL."""
 REUSE_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 36)}
-"""For peers, which allocate every batch anew: glibc then keeps the pages instead of returning them each time."""
+"""Environment of peers, which allocate every batch anew: glibc then keeps the pages instead of returning them each
+time.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,9 @@ def ours(codec: str, *, mirror: bool, prefetch: int, threads: int) -> Contender:
 
 
 def reverb(*, own_process: bool, chunk: int) -> Contender:
-    """With the settings that gave most batches of those tried, see docs/benchmarks.md; chunk 0: Reverb's choice."""
+    """Returns Reverb with the settings that gave most batches of those tried, see docs/benchmarks.md; chunk 0:
+    Reverb's choice.
+    """
     options = {"own_process": own_process, "chunk": chunk, "workers": 2, "in_flight": 512}
     return Contender(peer="reverb", options=options)
 
@@ -171,7 +175,7 @@ class Worker:
 
 
 def _module(peer: str | None) -> tuple[str, dict[str, str]]:
-    """What to run, and what to add to its environment."""
+    """Returns the module to run and what to add to its environment."""
     if peer is None:
         return "benchmarks.replay.worker", {}
     return f"peers.{peer}_peer", {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), **REUSE_MEMORY}

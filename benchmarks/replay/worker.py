@@ -2,7 +2,7 @@
 
     writers (processes) ── ReplayWriter ──► EmbeddedServer (process) ──► ReplayReader ──► batch
 
-Options: `codec`, `mirror` (decoded pictures in memory; else read from the server when drawn), `prefetch` (batches drawn
+Options: `codec`, `mirror` (decoded images in memory; else read from the server when drawn), `prefetch` (batches drawn
 ahead by `threads` threads; 0: drawn when asked for).
 """
 
@@ -29,11 +29,11 @@ BATCH_TIMEOUT_S = 30.0
 MIRROR_BYTES = 64 << 30
 """More than any capacity measured here needs; the mirror takes only what the capacity needs."""
 JPEG_ERROR = 6.0
-"""Mean difference per pixel [grey levels] that JPEG 95, 4:2:0 stays below on the benchmark's pictures."""
+"""Mean difference per pixel [grey levels] that JPEG 95, 4:2:0 stays below on the benchmark's images."""
 SERVER_SHARE = 1.5
-"""What the server keeps, relative to what the reader draws from."""
+"""Bytes that the server keeps, relative to what the reader draws from."""
 SPOOL_BYTES = 8 << 30
-"""Also for seconds of ingest at full speed that the server has not yet written to its disk."""
+"""Size of the spool, for seconds of ingest at full speed that the server has not yet written to its disk."""
 MOST_UNSENT = 64
 """Segments that a writer at full speed lets wait in its spool."""
 
@@ -142,7 +142,7 @@ def schema_of(data: Data) -> Schema:
 
 
 def segment_bytes(data: Data, codec: str) -> int:
-    """What one segment takes on the server, on average."""
+    """Returns the mean size of a segment on the server, in bytes."""
     schema = schema_of(data)
     segments = [_pack(data.segment(number), number) for number in range(len(data))]
     blobs = [encode_segment(each, schema, actor="a", incarnation="i", seq=0, codec=codec) for each in segments]
@@ -150,15 +150,15 @@ def segment_bytes(data: Data, codec: str) -> int:
 
 
 def as_arrays(batch: Batch) -> Arrays:
-    """The pictures without their window of one, and the numbers."""
-    pictures = {name: _single(getattr(batch, name)) for name in ("side", "wrist", "next_side", "next_wrist")}
+    """The images without their window of one, and the numbers."""
+    images = {name: _single(getattr(batch, name)) for name in ("side", "wrist", "next_side", "next_wrist")}
     numbers = {name: getattr(batch, name) for name in ("proprio", "next_proprio", "action")}
-    return pictures | numbers
+    return images | numbers
 
 
-def _single(pictures: U8 | None) -> U8:
-    assert pictures is not None, "the reader was asked for pictures"
-    return pictures[:, 0]
+def _single(images: U8 | None) -> U8:
+    assert images is not None, "the reader was asked for images"
+    return images[:, 0]
 
 
 def _writer(job: Job, actor: str) -> ReplayWriter:
@@ -171,7 +171,7 @@ def _pack(steps: dict[str, Any], number: int) -> Segment:
     """A segment, an episode of its own, of the benchmark's arrays."""
     return Segment(
         task="benchmark",
-        scene="pictures",
+        scene="images",
         instruction="Put the cube on the disc.",
         configuration=Configuration(region="A"),
         episode=str(number),

@@ -48,7 +48,7 @@ COLUMNS = (
     "stalls",
 )
 STEADY_S = 5.0
-"""After the last actor's first step, before the measurement begins."""
+"""Pause after the last actor's first step, before the measurement begins."""
 
 
 def fork_servers() -> list[int]:
@@ -138,12 +138,12 @@ class FleetPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a fleet did and cost."""
+    """The work and the cost of a fleet."""
 
     plan: FleetPlan
     start_s: float
     start_cpu_s: float
-    """Of all processes until the last actor stepped."""
+    """CPU time of all processes until the last actor stepped."""
     seconds: float
     steps: int
     """Transitions that reached the replay."""
@@ -156,7 +156,7 @@ class Outcome:
     """Longest time between two steps: median over actors, and of the worst. Killed lives are not counted."""
     longest_gap_s: float
     recovered_s: tuple[float, ...]
-    """From each kill to the next step of the actor."""
+    """Seconds from each kill to the next step of the actor."""
     restarts: int
     stalls: int
 

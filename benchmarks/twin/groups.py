@@ -1,4 +1,5 @@
-"""What double buffering is worth: fleets that differ in `groups` alone, one after the other, in one run.
+"""This module measures what double buffering is worth: fleets that differ in `groups` alone, one after the other, in
+one run.
 
 Steps per second and how much of the machine the fleet kept busy, on as many cores as there are.
 """

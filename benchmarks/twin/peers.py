@@ -31,7 +31,7 @@ def peer_table(scene: Scene, task: str, *, px: int, steps: int) -> str:
     rows = [
         (
             f"TwinRL, {TWINS} twins in a process",
-            f"{ours.steps_per_s(without='wrist picture'):,.0f}",
+            f"{ours.steps_per_s(without='wrist image'):,.0f}",
             f"{ours.steps_per_s():,.0f}",
             "splats",
         )

@@ -1,4 +1,4 @@
-"""What a twin step costs, how many fit on a machine, and what becomes of a fleet whose actors are killed.
+"""This benchmark measures a twin step, how many twins fit on a machine, and a fleet whose actors are killed.
 
 twinrl bench twin                                              stages, renderer, MuJoCo's own renderer, small fleets
 twinrl bench twin --parts fleet --actors 200 --twins 2 --seconds 300 --kill 5
@@ -31,16 +31,16 @@ class TwinBench:
     scene: Path | None = None
     """Scene folder; the synthetic table by default."""
     px: int = 128
-    """Side of both pictures where stages and peers are measured; fleets use the demo's 64."""
+    """Side of both images where stages and peers are measured; fleets use the demo's 64."""
     steps: int = 400
     """Twin steps of a measurement, three of which give a median."""
     batch: tuple[int, ...] = (1, 2, 8, 32)
     """Twins that are stepped together."""
     actors: int = 4
     twins: int = 2
-    """Of each actor."""
+    """Twins of each actor."""
     seconds: float = 30.0
-    """For which a fleet steps, after its last actor has started."""
+    """Time for which a fleet steps, after its last actor has started."""
     kill: int = 1
     """Actors that are killed meanwhile, by SIGKILL."""
     groups: int = 1
@@ -50,7 +50,7 @@ class TwinBench:
     trials: int = 100
     """Episodes of each expert in each region."""
     quick: bool = False
-    """Only that it runs: few steps of few twins, no peers, no fleet."""
+    """Shows that it runs: few steps of few twins, no peers, no fleet."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "actors", "twins", "groups", "trials"):

@@ -1,6 +1,7 @@
-"""Where the CPU time of twin steps goes: the episode loop as actors run it, with a clock at every stage.
+"""This module measures where the CPU time of twin steps goes: the episode loop as actors run it, with a clock at every
+stage.
 
-    physics ─ IK ─ task │ move splats ─ side picture ─ wrist picture ─ copy │ loop, recorder
+    physics ─ IK ─ task │ move splats ─ side image ─ wrist image ─ copy │ loop, recorder
 
 Time is the thread's own CPU time; the twins of a row are stepped by one thread.
 """
@@ -25,7 +26,7 @@ from twin.env import VectorTwin
 from twin.randomize import DOMAINS
 from twin.scene import Scene
 
-STAGES = ("physics", "IK", "move splats", "side picture", "wrist picture", "copy", "task", "loop, recorder")
+STAGES = ("physics", "IK", "move splats", "side image", "wrist image", "copy", "task", "loop, recorder")
 WARM_UP_STEPS = 3
 
 
@@ -80,7 +81,7 @@ class AnyStart:
         return self._space.sample(self._rng)
 
     def report(self, result: EpisodeResult) -> None:
-        """Nothing to learn."""
+        """Records nothing."""
 
 
 class Nowhere:
@@ -139,10 +140,10 @@ def _instrument(twin: VectorTwin, clock: Clock) -> None:
         (twin, "step", "task"),
         (twin, "observe", "copy"),
         (twin, "reset", "task"),
-        (renderer, "draw", "side picture"),
+        (renderer, "draw", "side image"),
         (renderer._buffers[0].moving, "pose", "move splats"),
-        (renderer._wrist, "draw", "wrist picture"),
-        (renderer, "_develop", lambda *a: "side picture" if a[-1].base is renderer.side else "wrist picture"),
+        (renderer._wrist, "draw", "wrist image"),
+        (renderer, "_develop", lambda *a: "side image" if a[-1].base is renderer.side else "wrist image"),
     ]
     for owner, name, stage in parts:
         setattr(owner, name, clock.timed(stage, getattr(owner, name)))
@@ -154,7 +155,7 @@ def stage_table(scene: Scene, task: str, *, twins: tuple[int, ...], px: int, ste
     for n in twins:
         cost = measure(scene, task, twins=n, px=px, steps=max(10, steps // n))
         cells = [f"{cost.ms[name]:.3f}" for name in STAGES]
-        one, both = cost.steps_per_s(without="wrist picture"), cost.steps_per_s()
+        one, both = cost.steps_per_s(without="wrist image"), cost.steps_per_s()
         rows.append((n, *cells, f"{one:,.0f}", f"{both:,.0f}"))
     columns = (
         "twins",

@@ -43,9 +43,9 @@ def test_time_of_an_inner_stage_is_not_the_outer_ones_too():
 
 
 def test_a_stage_can_be_left_out():
-    cost = Cost(ms={"physics": 1.0, "wrist picture": 3.0, "side picture": 1.0})
+    cost = Cost(ms={"physics": 1.0, "wrist image": 3.0, "side image": 1.0})
     assert cost.steps_per_s() == 200.0
-    assert cost.steps_per_s(without="wrist picture") == 500.0
+    assert cost.steps_per_s(without="wrist image") == 500.0
 
 
 def test_a_small_run_has_every_stage_and_every_expert():
