@@ -53,7 +53,7 @@ class Policy(Protocol):
         ...
 
     def act(self, observation: Observation, pad: Bools | None) -> Decision:
-        """One decision per slot. With a window above 1 the observation holds windows (`actors.history`)."""
+        """One decision per slot. With a window above 1 the observation holds windows (`actors.loop`)."""
         ...
 
 

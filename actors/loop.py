@@ -12,7 +12,7 @@ The environment has n slots (a twin actor steps several twins at once; the arm i
 the policy once more, so that the last observation has its embedding too; then the slot is reset and idles for one
 control step, which lets the physics settle, while the other slots go on.
 
-A policy that looks back is shown windows of its latest observations (`actors.history`).
+A policy that looks back is shown windows of its latest observations (`actors.loop`).
 
 A policy that is not ready (its weights are too stale) holds all slots before the next episode of any of them begins.
 
@@ -29,7 +29,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from actors.history import ObservationHistory
 from actors.interfaces import Decision, Environment, Guide, Operator, Policy, Sink
 from actors.quarantine import Quarantine
 from actors.recorder import EpisodeRecorder
@@ -235,3 +234,46 @@ class EpisodeLoop:
         result = call()
         self.stats.seconds[what] += time.perf_counter() - started
         return result
+
+
+class ObservationHistory:
+    """Windows of `window` observations, the newest last, for n slots."""
+
+    def __init__(self, n: int, window: int) -> None:
+        self.window = window
+        self._age = np.zeros(n, np.intp)  # earlier observations of the slot's episode
+        self._windows: Observation | None = None
+
+    def begin(self, slot: int) -> None:
+        """The slot's next observation is the first of an episode."""
+        self._age[slot] = 0
+
+    def push(self, observation: Observation) -> tuple[Observation, Bools | None]:
+        """Takes the newest observation of all slots (n rows); returns their windows and `pad` (n, window).
+
+        The windows' pictures are (n, window, P, P, 3), their proprioception (n, window, 25). They are valid until the
+        next call.
+        """
+        if self.window == 1:
+            return observation, None
+        if self._windows is None:
+            self._windows = _repeated(observation, self.window)
+        pad = self._age[:, None] < np.arange(self.window - 1, -1, -1)
+        for name in Observation.__slots__:
+            _append(getattr(self._windows, name), getattr(observation, name), self._age == 0)
+        self._age += 1
+        return self._windows, pad
+
+
+def _repeated(observation: Observation, window: int) -> Observation:
+    """Windows that hold only this observation."""
+    return Observation(
+        **{name: np.repeat(getattr(observation, name)[:, None], window, axis=1) for name in Observation.__slots__}
+    )
+
+
+def _append(windows: np.ndarray, newest: np.ndarray, first: Bools) -> None:
+    """Moves windows (n, W, ...) on by one; where the episode begins the newest fills the whole window."""
+    windows[:, :-1] = windows[:, 1:]
+    windows[:, -1] = newest
+    windows[first] = newest[first, None]

@@ -1,6 +1,6 @@
 """Expansion for people: where the demonstrations come from, where the twin's go, and what is told of it.
 
-run, replay or dataset ─► demonstrations ─► actors.sim.expand ─► dataset folder | buffer "demo" of a replay
+run, replay or dataset ─► demonstrations ─► actors.sim.expansion ─► dataset folder | buffer "demo" of a replay
                                                   └─► coverage: table, coverage.json, coverage.html
 """
 

@@ -1,6 +1,6 @@
 """What the policy sees: a side and a wrist camera, square pictures of the schema's size.
 
-    BenchCameras   the stand-in's cameras
+    LabCameras   the stand-in's cameras
     UsbCameras     two OpenCV cameras, each read by a thread that keeps the newest picture
 
 A picture that is too old stops the arm: a frozen camera looks like a world in which nothing moves.
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from actors.real.bench import BenchClient
+from actors.lab import LabClient
 from protos.errors import ArmStopped, InputError, SchemaMismatch
 from protos.schema import U8, Schema
 
@@ -28,14 +28,14 @@ class Cameras(Protocol):
     def close(self) -> None: ...
 
 
-class BenchCameras:
+class LabCameras:
     """The stand-in's cameras."""
 
-    def __init__(self, bench: BenchClient, schema: Schema) -> None:
-        self._bench, self._schema = bench, schema
+    def __init__(self, lab: LabClient, schema: Schema) -> None:
+        self._lab, self._schema = lab, schema
 
     def read(self) -> tuple[U8, U8]:
-        side, wrist, _ = self._bench.frames()
+        side, wrist, _ = self._lab.frames()
         if (side.shape[0], wrist.shape[0]) != (self._schema.side_px, self._schema.wrist_px):
             raise SchemaMismatch(
                 f"the stand-in's cameras have {side.shape[0]} and {wrist.shape[0]} pixels, "
@@ -44,7 +44,7 @@ class BenchCameras:
         return side, wrist
 
     def close(self) -> None:
-        """The bench belongs to whoever opened it."""
+        """The client belongs to whoever opened it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Who puts the objects where an episode starts, and who says whether the task is done.
 
-BenchHands     the stand-in's bench does both at once
+LabHands     the stand-in's lab does both at once
 ConsoleHands   an operator at this terminal
 """
 
@@ -9,7 +9,7 @@ import select
 import sys
 from typing import Protocol, TextIO
 
-from actors.real.bench import BenchClient
+from actors.lab import LabClient
 from protos.errors import ArmStopped, InputError
 from protos.schema import Configuration
 from twin.tasks.base import TOOL
@@ -33,17 +33,17 @@ class Hands(Protocol):
         ...
 
 
-class BenchHands:
+class LabHands:
     """The stand-in's hands and eyes."""
 
-    def __init__(self, bench: BenchClient) -> None:
-        self._bench = bench
+    def __init__(self, lab: LabClient) -> None:
+        self._lab = lab
 
     def place(self, configuration: Configuration) -> None:
-        self._bench.place(configuration)
+        self._lab.place(configuration)
 
     def judge(self) -> bool:
-        return self._bench.success()
+        return self._lab.success()
 
     def free(self, reason: str) -> None:
         """Holding where it stands is enough to free the stand-in's tool."""

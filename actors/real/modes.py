@@ -17,15 +17,15 @@ from uuid import uuid4
 
 import numpy as np
 
-from actors.evaluation import ListGuide, NoSink, result_line
+from actors.guides import ListGuide, NoSink, result_line
 from actors.interfaces import EpisodeResult, Guide
 from actors.loop import EpisodeLoop, LoopStats
 from actors.policies import NoPolicy, StoredPolicy
 from actors.real.policy import WeightsPolicy
 from actors.real.robot import Robot
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings
-from actors.real.sink import DemonstrationSink, RealSink
 from actors.recorder import EpisodeRecorder, EpisodeTags
+from actors.sinks import DemonstrationSink, RealSink
 from protos.errors import InputError
 from protos.schema import Configuration, Source
 from protos.settings import from_json

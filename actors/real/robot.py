@@ -10,16 +10,34 @@ import numpy as np
 
 from actors.human.scripted import Eyes, ScriptedOperator
 from actors.interfaces import Operator
+from actors.lab import LabClient
 from actors.real.arm import UrArm
-from actors.real.bench import BenchClient
-from actors.real.cameras import BenchCameras, Cameras, UsbCameras
-from actors.real.environment import RealEnvironment
+from actors.real.cameras import Cameras, LabCameras, UsbCameras
 from actors.real.gripper import RobotiqGripper
-from actors.real.hands import BenchHands, ConsoleHands, Hands
+from actors.real.hands import ConsoleHands, Hands, LabHands
 from actors.real.safety import Limits
 from actors.real.settings import ConsoleLab, RealSettings
-from protos.errors import InputError
+from protos.errors import ArmStopped, InputError
+from protos.schema import (
+    ACTION_DIM,
+    CONTROL_HZ,
+    F32,
+    F64,
+    GRIPPER,
+    GRIPPER_ACTION,
+    PROPRIO_DIM,
+    TCP_POSE,
+    TCP_VELOCITY,
+    UNDER_WAY,
+    WRENCH,
+    Configuration,
+    Observation,
+    Step,
+)
 from twin import tasks
+from twin.randomize import Disturbance
+from twin.rotations import TOOL_DOWN, about_z, continuous, matrix_from_vector, upright, vector_from_matrix
+from twin.tasks.base import TOOL, Task
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +75,16 @@ class Robot:
         settings, lab = self.settings, self.settings.lab
         if isinstance(lab, ConsoleLab):
             return UsbCameras(lab.side, lab.wrist, settings.schema), ConsoleHands(), None
-        bench = BenchClient(settings.arm.host, lab.port, timeout_s=lab.timeout_s)
-        self._open.callback(bench.close)
-        return BenchCameras(bench, settings.schema), BenchHands(bench), bench
+        client = LabClient(settings.arm.host, lab.port, timeout_s=lab.timeout_s)
+        self._open.callback(client.close)
+        return LabCameras(client, settings.schema), LabHands(client), client
 
     def operator(self, *, always: bool) -> Operator | None:
         """The operator of the settings, None when nobody watches; with `always` a demonstrator."""
         if self.settings.operator == "none":
             return None
         if self._eyes is None:
-            raise InputError('operator "scripted" sees objects only on the stand-in (lab "bench"); choose "none"')
+            raise InputError('operator "scripted" sees objects only on the stand-in (lab "simulated"); choose "none"')
         takeover = replace(self.settings.takeover, always=always)
         return ScriptedOperator(self.task, self.environment, self._eyes, takeover)
 
@@ -91,3 +109,167 @@ class Robot:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+LIFT_BELOW_TOP_M = 0.03
+"""Resets cross the table this far below the top of the work box."""
+OPENING_S, SETTLE_S = 0.4, 0.3
+RESET_ATTEMPTS = 3
+"""A reset that a limit stops is tried again after the operator freed the tool."""
+
+
+class RealEnvironment:
+    """Satisfies `actors.interfaces.Environment`.
+
+    `disturbance` shakes the commanded motion while demonstrations are made, so that they show how to come back; the
+    action stored is then the clean one (DART, Laskey et al. 2017). Otherwise it is the one left by the limits.
+    """
+
+    n = 1
+
+    def __init__(
+        self,
+        arm: UrArm,
+        gripper: RobotiqGripper,
+        cameras: Cameras,
+        hands: Hands,
+        task: Task,
+        *,
+        disturbance: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self._arm, self._gripper, self._cameras, self._hands, self.task = arm, gripper, cameras, hands, task
+        self._is_disturbed = disturbance > 0
+        self._disturbance = Disturbance(1, disturbance, np.random.default_rng(seed))
+        self._steps = self._solved_for = 0
+        self._stop = ""
+        """Why the arm stopped itself in this episode."""
+        self.stops = 0
+
+    def reset(self, slot: int, configuration: Configuration) -> None:
+        """Brings tool and objects to their starts. The arm moves: people stand clear until objects are asked for.
+
+        After an episode in which the arm stopped itself, the operator frees the tool and says when to go on.
+        """
+        for attempt in range(1, RESET_ATTEMPTS + 1):
+            if self._stop:
+                self._hands.free(self._stop)
+                self._arm.wait_until_fit()
+                self._stop = ""
+            try:
+                self._bring(configuration)
+            except ArmStopped as stop:
+                if attempt == RESET_ATTEMPTS:
+                    raise
+                self._note(stop)
+            else:
+                break
+        self._disturbance.reset(0)
+        self._steps = self._solved_for = 0
+
+    def _bring(self, configuration: Configuration) -> None:
+        x, y, z, yaw = self.task.pose(configuration, TOOL)
+        self._gripper.command(is_open=True)
+        self._arm.rest(OPENING_S)
+        self._arm.move_to(self._lifted())
+        self._arm.move_to(np.concatenate([[x, y, z], _tool_down(yaw)]))
+        self._hands.place(configuration)
+        self._arm.rest(SETTLE_S)
+
+    def observe(self) -> Observation:
+        """One row."""
+        state = self._arm.observe()
+        side, wrist = self._cameras.read()
+        proprio = np.empty((1, PROPRIO_DIM), np.float32)
+        proprio[0, TCP_POSE], proprio[0, TCP_VELOCITY], proprio[0, WRENCH] = state.pose, state.velocity, state.wrench
+        proprio[0, GRIPPER] = self._gripper.opening()
+        behind = matrix_from_vector(state.pose[3:]).T
+        proprio[0, UNDER_WAY] = *self.commanded - state.pose[:3], *vector_from_matrix(self.commanded_rotation @ behind)
+        return Observation(side=side[None], wrist=wrist[None], proprio=proprio)
+
+    def step(self, action: F32) -> Step:
+        """One control period with the action (1, 7). A NaN is an InputError and moves nothing."""
+        if np.shape(action) != (1, ACTION_DIM) or not np.isfinite(action).all():
+            raise InputError(f"action {np.asarray(action).tolist()}: needs 7 finite numbers for one slot")
+        wanted = np.clip(action[0].astype(float), -1, 1)
+        self._move_gripper(wanted[GRIPPER_ACTION])
+        try:
+            moved = self._move_tool(wanted)
+        except ArmStopped as stop:
+            self._note(stop)
+            return _failed_step(wanted)
+        self._steps += 1
+        self._solved_for = self._solved_for + 1 if self._hands.judge() else 0
+        success = np.array([self._solved_for >= self.task.success_steps])
+        executed = (wanted if self._is_disturbed else moved)[None].astype(np.float32)
+        return Step(
+            executed=executed,
+            reward=success.astype(np.float32),
+            terminated=success,
+            truncated=(self._steps >= self.task.max_steps) & ~success,
+            success=success.copy(),
+        )
+
+    def _note(self, stop: ArmStopped) -> None:
+        """A limit stopped the arm: the episode has failed. A stop of the controller itself ends the session."""
+        if not self._arm.can_be_commanded():
+            raise stop
+        self._stop = str(stop)
+        self.stops += 1
+        log.warning("the arm stopped itself: %s", stop)
+
+    @property
+    def commanded(self) -> F64:
+        """TCP position (3,) that the actions so far ask for, those under way included."""
+        return self._arm.anchor()[:3]
+
+    @property
+    def commanded_rotation(self) -> F64:
+        """base_from_tcp (3, 3) that they ask for."""
+        return matrix_from_vector(self._arm.anchor()[3:])
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the gripper is commanded to close."""
+        return not self._gripper.is_commanded_open
+
+    def _lifted(self) -> F64:
+        """Above where the tool is now, pointing down, at the height for crossing the table."""
+        pose, limits = self._arm.observe().pose, self._arm.limits
+        height = max(limits.high[2] - LIFT_BELOW_TOP_M, pose[2])
+        position = np.clip([pose[0], pose[1], height], limits.low, limits.high)
+        return np.concatenate([position, _tool_down(0.0)])
+
+    def _move_gripper(self, command: float) -> None:
+        if command != 0 and (command > 0) != self._gripper.is_commanded_open:
+            self._gripper.command(is_open=command > 0)
+
+    def _move_tool(self, wanted: F64) -> F64:
+        """Servos one period; returns the action (7,) that the limits left."""
+        metres, radians = self.task.action_scale
+        begin = self._arm.anchor()
+        goal = begin.copy()
+        goal[:3] += self._disturbance.shake(wanted[None, :3])[0] * metres
+        if radians > 0:
+            turned = matrix_from_vector(wanted[3:6] * radians) @ matrix_from_vector(begin[3:])
+            goal[3:] = continuous(vector_from_matrix(upright(turned, self.task.tilt_rad)), begin[3:])
+        reached = self._arm.servo(goal, 1 / CONTROL_HZ)
+        moved = np.zeros(ACTION_DIM)
+        moved[:3] = (reached - begin)[:3] / metres
+        if radians > 0:
+            turn = matrix_from_vector(reached[3:]) @ matrix_from_vector(begin[3:]).T
+            moved[3:6] = vector_from_matrix(turn) / radians
+        moved[GRIPPER_ACTION] = wanted[GRIPPER_ACTION]
+        return np.clip(moved, -1, 1)
+
+
+def _failed_step(wanted: F64) -> Step:
+    """The end of an episode in which the arm stopped itself; nothing moves."""
+    yes, no = np.ones(1, bool), np.zeros(1, bool)
+    executed = wanted[None].astype(np.float32)
+    return Step(executed=executed, reward=np.zeros(1, np.float32), terminated=yes, truncated=no, success=no.copy())
+
+
+def _tool_down(yaw: float) -> F64:
+    """Rotation vector of a tool that points down, turned by `yaw`."""
+    return continuous(vector_from_matrix(about_z(yaw) @ TOOL_DOWN), vector_from_matrix(TOOL_DOWN))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from actors.human.scripted import TakeoverSettings
-from actors.real import bench
+from actors.lab import LAB_PORT
 from actors.real.arm import ArmSettings
 from actors.real.cameras import UsbCameraSettings
 from actors.real.gripper import GripperSettings
@@ -18,11 +18,11 @@ from services.weights.staleness import StalenessBound
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchLab:
+class SimulatedLab:
     """The stand-in's cameras and hands, at the address of the arm."""
 
-    kind: Literal["bench"] = "bench"
-    port: int = bench.PORT
+    kind: Literal["simulated"] = "simulated"
+    port: int = LAB_PORT
     timeout_s: float = 5.0
 
 
@@ -95,7 +95,7 @@ class RealSettings:
     arm: ArmSettings = field(default_factory=ArmSettings)
     gripper: GripperSettings = field(default_factory=GripperSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
-    lab: BenchLab | ConsoleLab = field(default_factory=BenchLab)
+    lab: SimulatedLab | ConsoleLab = field(default_factory=SimulatedLab)
     operator: Literal["scripted", "none"] = "scripted"
     """Who may take over; a person's takeover device is not built yet."""
     takeover: TakeoverSettings = field(default_factory=TakeoverSettings)

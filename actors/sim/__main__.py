@@ -29,15 +29,15 @@ def main(arguments: Arguments) -> None:
             stop = stop_on_signal()  # Ray has put handlers of its own in place, which would end us at once
             fleet.run(stop.is_set)
     elif arguments.what == "evaluate":
-        from actors.sim.evaluate import evaluate
+        from actors.sim.evaluation import evaluate
 
         evaluate(load_settings(EvaluationSettings, arguments.settings))
     elif arguments.what == "expand":
-        from actors.sim.expand import expand
+        from actors.sim.expansion import expand
 
         expand(load_settings(ExpansionRunSettings, arguments.settings))
     else:
-        from actors.sim.demonstrate import demonstrate
+        from actors.sim.demonstrations import demonstrate
 
         demonstrate(load_settings(DemonstrationSettings, arguments.settings))
 

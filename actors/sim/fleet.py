@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from actors.sim.fault_log import FaultLog
+from actors.quarantine import FaultLog
 from actors.sim.policy_server import PolicyServer
 from actors.sim.ray_session import start_ray, warm_environment
-from actors.sim.remote import POLICY_SERVER
 from actors.sim.settings import FleetSettings
-from actors.sim.twin_actor import TwinActor
+from actors.sim.twin_actor import POLICY_SERVER, TwinActor
 from actors.sim.watch import FleetWatch, Verdict
 from protos.status import StatusFile
 from services.telemetry import MetricsLog

@@ -49,7 +49,7 @@ def main() -> None:
 def warm_up(world_json: str) -> None:
     """Imports what a twin actor imports and takes one step of one twin, so that every kernel is compiled."""
     from actors.sim.settings import TwinWorld
-    from actors.sim.worlds import make_twin
+    from actors.sim.twins import make_twin
     from protos.settings import from_json
     from twin import tasks
 

@@ -16,15 +16,25 @@ from typing import TYPE_CHECKING, Any
 from actors.loop import EpisodeLoop
 from actors.quarantine import Quarantine, key_of
 from actors.recorder import EpisodeRecorder, EpisodeTags
-from actors.sim.groups import LoopGroup, shares
-from actors.sim.remote import RemotePolicy, SpaceGuide, ThrottledSink
 from actors.sim.settings import FleetSettings
-from actors.sim.worlds import load_scene, make_twin
+from actors.sim.twins import load_scene, make_twin
 from protos.schema import Source
 from services.replay import ReplayWriter
 
 if TYPE_CHECKING:
     from twin.env import VectorTwin
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+import numpy as np
+
+from actors.interfaces import Decision, EpisodeResult
+from protos.episode import Segment
+from protos.errors import Unreachable
+from protos.schema import Bools, Configuration, Observation
+from protos.space import ConfigurationSpace
 
 log = logging.getLogger(__name__)
 
@@ -158,3 +168,121 @@ class TwinActor:
             ThrottledSink(writer, self._stop),
             quarantine=Quarantine(seed=seed, first=first, explain=twin.fault, avoid=avoid),
         )
+
+
+def shares(twins: int, groups: int) -> list[int]:
+    """Twins of each group, as equal as they can be; no group is empty."""
+    count = min(groups, twins)
+    return [twins // count + (index < twins % count) for index in range(count)]
+
+
+class LoopGroup:
+    """Runs loops side by side until told to stop, or until one of them fails."""
+
+    def __init__(self, loops: list[EpisodeLoop]) -> None:
+        self.loops = loops
+        self._failed = threading.Event()
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Raises the first error of any loop once all have ended."""
+        if len(self.loops) == 1:
+            self.loops[0].run(stop)
+            return
+        with ThreadPoolExecutor(len(self.loops), "group") as pool:
+            runs = [pool.submit(self._run, loop, stop) for loop in self.loops]
+        for run in runs:
+            run.result()
+
+    def _run(self, loop: EpisodeLoop, stop: Callable[[], bool]) -> None:
+        try:
+            loop.run(lambda: stop() or self._failed.is_set())
+        except BaseException:
+            self._failed.set()
+            raise
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and seconds of all loops together, their faults, and how far each group is."""
+        each = [asdict(loop.stats) for loop in self.loops]
+        held = [one.pop("waits_for") for one in each]
+        seconds = [one.pop("seconds") for one in each]
+        totals: dict[str, Any] = {name: sum(one[name] for one in each) for name in each[0]}
+        quarantines = [loop.quarantine for loop in self.loops]
+        return totals | {
+            "waits_for": next(filter(None, held), ""),
+            "seconds": {name: sum(one[name] for one in seconds) for name in seconds[0]},
+            "turns": [loop.stats.turns for loop in self.loops],
+            "faults": sum(quarantine.count for quarantine in quarantines),
+            "quarantined": [fault.line() for quarantine in quarantines for fault in quarantine.slots.values()],
+        }
+
+
+POLICY_SERVER = "policy-server"
+"""Ray name of the node's policy server."""
+
+
+class SpaceGuide:
+    """Starts drawn uniformly from the whole space: the twin explores regions A and B alike."""
+
+    def __init__(self, space: ConfigurationSpace, seed: int) -> None:
+        self._space, self._rng = space, np.random.default_rng(seed)
+
+    def next(self) -> Configuration:
+        return self._space.sample(self._rng)
+
+    def report(self, result: EpisodeResult) -> None:
+        """Nothing to learn: twin starts do not depend on outcomes."""
+
+
+class RemotePolicy:
+    """The policy server behind the loop's `Policy` interface; rides out a restart of the server."""
+
+    def __init__(self, explore: float, timeout_s: float) -> None:
+        import ray
+
+        self._server = ray.get_actor(POLICY_SERVER)
+        self._explore, self._timeout_s = explore, timeout_s
+        self._window = 0
+
+    def ready(self) -> str:
+        import ray
+
+        try:
+            return ray.get(self._server.ready.remote(), timeout=self._timeout_s)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            return f"policy server: away ({type(error).__name__})"
+
+    @property
+    def window(self) -> int:
+        if not self._window:
+            self._window = int(self._ask("window"))
+        return self._window
+
+    def act(self, observation: Observation, pad: Bools | None = None) -> Decision:
+        arguments = (observation.side, observation.wrist, observation.proprio, self._explore)
+        answer = self._ask("act", *arguments) if pad is None else self._ask("act", *arguments, pad)
+        return Decision(action=answer[0], embedding=answer[1], version=answer[2], backbone_id=answer[3])
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """The server's answer; asks again while it restarts. Raises Unreachable when it stays away."""
+        import ray
+
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return ray.get(getattr(self._server, method).remote(*arguments), timeout=self._timeout_s)
+            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+                if time.monotonic() > deadline:
+                    raise Unreachable(f"policy server: no answer within {self._timeout_s:.0f} s") from error
+                log.warning("policy server is away (%s); asking again", type(error).__name__)
+                time.sleep(0.2)
+
+
+class ThrottledSink:
+    """Replay, at the pace that the learner allows."""
+
+    def __init__(self, writer: ReplayWriter, stop: threading.Event) -> None:
+        self._writer, self._stop = writer, stop
+
+    def add(self, segment: Segment) -> None:
+        self._writer.add(segment, ("twin",))
+        self._writer.wait_for_allowance("twin", self._stop.is_set)

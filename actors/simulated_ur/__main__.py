@@ -1,4 +1,4 @@
-"""`python -m actors.simulated_ur --settings standin.json`: the stand-in for an arm, until SIGTERM or Ctrl-C."""
+"""`python -m actors.simulated_ur --settings standin.json` runs the stand-in for an arm until SIGTERM or Ctrl-C."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ def main(arguments: Arguments) -> None:
 
 async def _run(settings: StandinSettings) -> None:
     from actors.simulated_ur.controller import Controller
-    from actors.simulated_ur.server import serve
+    from actors.simulated_ur.ports import serve
     from actors.simulated_ur.world import host_world
 
     hosted = host_world(settings)
@@ -40,7 +40,7 @@ async def _run(settings: StandinSettings) -> None:
         seed=settings.seed,
     )
     listening = asyncio.ensure_future(
-        serve(controller, host=settings.host, bench_port=settings.bench_port, objects=hosted.objects)
+        serve(controller, host=settings.host, lab_port=settings.lab_port, objects=hosted.objects)
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, listening.cancel)

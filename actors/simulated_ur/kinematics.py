@@ -1,4 +1,4 @@
-"""The controller's kinematics: TCP poses (6,) [m, rotation vector] to joint angles (6,) and back."""
+"""This module maps TCP poses (6,) [m, rotation vector] to joint angles (6,) [rad] and back, as the controller does."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class OutOfReachError(Exception):
 
 
 class ControllerKinematics:
-    """Of one arm with the tool that is set at its pendant."""
+    """Computes the poses of one arm with the tool that is set at its pendant."""
 
     def __init__(self, robot: Robot) -> None:
         self._arm = Kinematics(robot)
@@ -26,16 +26,16 @@ class ControllerKinematics:
         """Pose of the tool (6,)."""
 
     def pose_of(self, joints: F64) -> F64:
-        """TCP pose of joint angles."""
+        """Returns the TCP pose (6,) of joint angles (6,)."""
         position, rotation = self._arm.forward(joints[None])
         return np.concatenate([position[0], continuous(vector_from_matrix(rotation[0]), TOOL_DOWN_VECTOR)])
 
     def velocity_of(self, joints: F64, rates: F64) -> F64:
-        """TCP velocity (6,) [m/s, rad/s] of joint angles and velocities."""
+        """Returns the TCP velocity (6,) [m/s, rad/s] of joint angles and velocities."""
         return self._arm.tool_velocity(joints[None], rates[None])[0]
 
     def joints_for(self, pose: F64, *, near: F64) -> F64:
-        """Joint angles near `near` with the TCP at `pose`. Raises OutOfReachError."""
+        """Returns joint angles near `near` with the TCP at `pose`. Raises OutOfReachError."""
         position, rotation = pose[None, :3], matrix_from_vector(pose[3:])
         joints = near[None]
         for iterations, damping in ATTEMPTS:
@@ -46,7 +46,7 @@ class ControllerKinematics:
         raise OutOfReachError(f"no joint angles for the TCP pose {np.round(pose, 3).tolist()}")
 
     def is_reachable(self, pose: F64, *, near: F64) -> bool:
-        """Whether `joints_for` finds an answer."""
+        """Returns True if `joints_for` finds an answer."""
         try:
             self.joints_for(pose, near=near)
         except OutOfReachError:
@@ -54,13 +54,13 @@ class ControllerKinematics:
         return True
 
     def joint_velocities(self, joints: F64, velocity: F64) -> F64:
-        """Joint velocities (6,) that move the TCP at `velocity` (6,) [m/s, rad/s]."""
+        """Returns the joint velocities (6,) that move the TCP at `velocity` (6,) [m/s, rad/s]."""
         jacobian = self._arm.tool_velocity(np.tile(joints, (6, 1)), np.eye(6)).T
         return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), velocity)
 
 
 class Line:
-    """A straight way of the TCP from where joints `start` put it to the pose `goal`; the rotation turns evenly."""
+    """A straight line of the TCP from its pose at joints `start` to the pose `goal`; the rotation turns evenly."""
 
     def __init__(self, kinematics: ControllerKinematics, start: F64, goal: F64) -> None:
         self._kinematics = kinematics
@@ -72,7 +72,7 @@ class Line:
         self.angle_rad = float(np.linalg.norm(self._turn))
 
     def joints(self, share: float) -> F64:
-        """Joint angles after `share` (0..1) of the way; called with growing shares."""
+        """Returns the joint angles after `share` (0..1) of the way; called with growing shares."""
         rotation = matrix_from_vector(share * self._turn) @ matrix_from_vector(self._from[3:])
         pose = np.concatenate([self._from[:3] + share * self._way, vector_from_matrix(rotation)])
         self._joints = self._kinematics.joints_for(pose, near=self._joints)

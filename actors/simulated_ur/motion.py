@@ -1,4 +1,4 @@
-"""How the simulated arm moves: commands in, one joint target per slice of time out.
+"""This module moves the simulated arm: commands in, one joint target per slice of robot time out.
 
     servo  the newest target that is at least `delay_s` old, approached by the share `gain` per 100 ms
     move   a trapezoidal profile along joints (moveJ) or along a line (moveL)
@@ -7,8 +7,18 @@
 
 `delay_s` and `gain` are how the stand-in differs from the twin: a twin delays whole actions by 0 or 1 control steps and
 executes them fully, this arm hears of every servo target k control steps later and follows it sluggishly.
+
+Robot time is real time while nobody commands, and runs ahead of the wall clock while servo commands are executed:
+
+    wall   ──────── thinking 8 ms ────────┬ servoL(…, t=0.02) takes 1 ms ┬── thinking …
+    robot  ──────── + 8 ms ───────────────┴ + 20 ms ─────────────────────┴──
+
+A grant is robot time that a command asks for: it is simulated at once, as fast as it can be. A driver that paces itself
+on the robot's own clock, as it does with a real arm, then runs as fast as the simulation, while the time that it spends
+thinking still passes on the robot. With `fast=False` grants are ignored: robot time is real time.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +26,24 @@ from typing import Protocol
 
 import numpy as np
 
+from actors.simulated_ur.kinematics import OutOfReachError
+from actors.simulated_ur.world import World
 from protos.schema import CONTROL_HZ, F64
 
 SETTLED_RAD_S = 0.01
 SETTLE_LIMIT_S = 0.5
 """A move or stop ends when the joints stand still, after this long at the latest."""
+STALL_S = 0.1
+"""A longer gap between two ticks is a stall of this computer; the robot does not make up for it with a leap."""
+SLICE_S = 0.02
+"""Joint targets change at most this often."""
+JUMP_LIMIT_RAD = 0.5
+"""A servo target farther than this from the one before is refused, as on the real controller."""
+LONGEST_MOVE_S = 60.0
+
+
+class JumpError(Exception):
+    """A servo target is too far from the one before."""
 
 
 class Mode(Protocol):
@@ -53,7 +76,7 @@ class Servo:
         self._waiting: deque[tuple[float, F64]] = deque()
 
     def add(self, t: float, joints: F64) -> None:
-        """A target commanded `t` seconds after the mode began."""
+        """Takes a target commanded `t` seconds after the mode began."""
         self.newest = joints
         self._waiting.append((t + self._delay_s, joints))
 
@@ -69,7 +92,7 @@ class Servo:
 
 
 class Speed:
-    """Joint velocities, approached at a bounded acceleration, for a time (0: until something else is commanded)."""
+    """Approaches joint velocities at a bounded acceleration, for a time (0: until something else is commanded)."""
 
     def __init__(self, joints: F64, velocity: F64, acceleration: float, duration_s: float) -> None:
         self._joints, self._wanted, self._acceleration = joints, velocity, acceleration
@@ -88,7 +111,7 @@ class Speed:
 
 
 class Move:
-    """A trapezoidal profile along `path`, which maps 0..1 to joints."""
+    """Follows a trapezoidal profile along `path`, which maps 0..1 to joints."""
 
     def __init__(self, path: Callable[[float], F64], *, length: float, speed: float, acceleration: float) -> None:
         self._path, self._length = path, length
@@ -97,7 +120,7 @@ class Move:
         self.duration_s = length / self._speed + self._speed / acceleration if length > 0 else 0.0
 
     def travelled(self, t: float) -> float:
-        """Share of the way after `t` seconds."""
+        """Returns the share of the way after `t` seconds."""
         if t >= self.duration_s:
             return 1.0
         ramp_s = self._speed / self._acceleration
@@ -114,3 +137,129 @@ class Move:
 
     def done(self, t: float, joint_speed: float) -> bool:
         return t >= self.duration_s and (joint_speed < SETTLED_RAD_S or t > self.duration_s + SETTLE_LIMIT_S)
+
+
+class RobotClock:
+    """Lets robot time pass by calling `advance(seconds)`."""
+
+    def __init__(
+        self, advance: Callable[[float], None], *, fast: bool, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._advance, self._now = advance, now
+        self.fast = fast
+        self._mark = now()
+
+    def catch_up(self) -> None:
+        """Lets the real time pass that went by since the last call or grant."""
+        now = self._now()
+        elapsed, self._mark = now - self._mark, now
+        self._advance(min(elapsed, STALL_S))
+
+    def grant(self, seconds: float) -> None:
+        """Lets `seconds` of robot time pass at once (with `fast`); the wall time that it takes does not count."""
+        if self.fast:
+            self._advance(seconds)
+            self._mark = self._now()
+
+
+class SimulatedArm:
+    """Moves the arm and the gripper of a world, in one mode after another.
+
+    `latency_steps` are the delays, in control steps, of which each episode draws one.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        fast: bool,
+        latency_steps: tuple[int, ...] = (0,),
+        gain: float = 1.0,
+        seed: int = 0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.world = world
+        self.time_s = 0.0
+        self.clock = RobotClock(self._advance, fast=fast, now=now)
+        self.target: F64 = world.joints.copy()
+        """Joint target of the moment (6,)."""
+        self.trouble = ""
+        """The reason why the arm gave up its last move; empty when it did not."""
+        self.begin(Hold(self.target))
+        self._latency_steps, self._gain = latency_steps, gain
+        self._rng = np.random.default_rng(seed)
+        self._delay_s = latency_steps[0] / CONTROL_HZ
+        self._gripper_waiting: deque[tuple[float, float]] = deque()
+
+    def begin(self, mode: Mode) -> None:
+        """Moves in this way from now on."""
+        self._mode, self._mode_began_s = mode, self.time_s
+        self._was_done = False
+
+    def hold(self) -> None:
+        """Stays at the joint target."""
+        self.begin(Hold(self.target))
+
+    def brake(self) -> None:
+        """Stays where the joints are, and forgets its trouble."""
+        self.trouble = ""
+        self.begin(Hold(self.world.joints.copy()))
+
+    def servo(self, joints: F64, seconds: float) -> None:
+        """Follows a servo target for `seconds` of robot time. Raises JumpError."""
+        before = self._mode.newest if isinstance(self._mode, Servo) else self.target
+        if np.abs(joints - before).max() > JUMP_LIMIT_RAD:
+            raise JumpError("servo target too far from the one before")
+        if not isinstance(self._mode, Servo):
+            self.begin(Servo(self.target, delay_s=self._delay_s, gain=self._gain))
+        assert isinstance(self._mode, Servo)
+        self._mode.add(self.time_s - self._mode_began_s, joints)
+        self.clock.grant(min(seconds, 1.0))
+
+    def run_to_end(self) -> bool:
+        """Executes a move or a stop at once where the clock runs ahead; returns True once it is done.
+
+        Raises OutOfReachError when the path leaves what the arm can reach.
+        """
+        deadline_s = self.time_s + LONGEST_MOVE_S
+        while self.clock.fast and not self.is_done and self.time_s < deadline_s:
+            self.clock.grant(SLICE_S)
+            if self.trouble:
+                raise OutOfReachError(self.trouble)
+        return self.is_done
+
+    @property
+    def is_done(self) -> bool:
+        """True once the present mode has come to its end."""
+        if not self._was_done:
+            speed = float(np.abs(self.world.joint_velocities).max())
+            self._was_done = self._mode.done(self.time_s - self._mode_began_s, speed)
+        return self._was_done
+
+    def command_gripper(self, opening: float) -> None:
+        """Moves the fingers to an opening, 0 closed .. 1 open; heard as late as servo targets are."""
+        delay_s = self._delay_s if isinstance(self._mode, Servo) else 0.0
+        self._gripper_waiting.append((self.time_s + delay_s, opening))
+
+    def draw_latency(self) -> None:
+        """Draws the delay of the next episode."""
+        self._delay_s = int(self._rng.choice(self._latency_steps)) / CONTROL_HZ
+
+    def _advance(self, seconds: float) -> None:
+        while seconds > 1e-9:
+            slice_s = min(seconds, SLICE_S)
+            self._move(slice_s)
+            self.time_s += slice_s
+            seconds -= slice_s
+            self._was_done = self.is_done
+
+    def _move(self, slice_s: float) -> None:
+        try:
+            self.target = self._mode.target(self.time_s + slice_s - self._mode_began_s, slice_s)
+        except OutOfReachError as error:
+            self.brake()
+            self.trouble = str(error)
+        while self._gripper_waiting and self._gripper_waiting[0][0] <= self.time_s:
+            self.world.set_gripper(self._gripper_waiting.popleft()[1])
+        self.world.set_joint_targets(self.target)
+        self.world.advance(slice_s)

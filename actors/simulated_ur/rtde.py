@@ -1,4 +1,4 @@
-"""RTDE version 2, the controller's side: frames, recipes, one connection per client.
+"""This module is the controller's side of RTDE version 2: variables, recipes, frames, one connection per client.
 
     frame = u16 size (header included), u8 type, payload; all numbers big-endian
 
@@ -8,20 +8,21 @@
 State packages leave at the tick of the controller and at once after a command that changed something, so that a client
 who paces itself on the robot's clock need not wait for the next tick.
 
-Source: Universal Robots, "Real-Time Data Exchange (RTDE) Guide", protocol version 2.
+Source: Universal Robots, "Real-Time Data Exchange (RTDE) Guide", protocol version 2, with its tables of robot
+controller inputs and outputs.
 """
 
 import asyncio
 import logging
+import re
 import struct
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
-
-from actors.simulated_ur.variables import WIRE_FORMATS, Field, wire_type
 
 log = logging.getLogger(__name__)
 
-PORT = 30004
+RTDE_PORT = 30004
 _HEADER = struct.Struct(">HB")
 _VERSION_REQUEST, _CONTROLLER_VERSION = ord("V"), ord("v")
 _OUTPUTS, _INPUTS, _START, _PAUSE, _DATA = ord("O"), ord("I"), ord("S"), ord("P"), ord("U")
@@ -31,8 +32,91 @@ UNREAD_LIMIT_BYTES = 256 * 1024
 """A client that leaves more than this unread is disconnected."""
 
 
+WIRE_FORMATS = {
+    "VECTOR6D": "6d",
+    "VECTOR3D": "3d",
+    "VECTOR6INT32": "6i",
+    "DOUBLE": "d",
+    "UINT64": "Q",
+    "UINT32": "I",
+    "INT32": "i",
+    "UINT8": "B",
+}
+"""RTDE type -> struct format (big-endian on the wire)."""
+
+_NAMES = {
+    "VECTOR6D": "target_q target_qd target_qdd target_current target_moment actual_q actual_qd actual_current "
+    "joint_control_output actual_TCP_pose actual_TCP_speed actual_TCP_force target_TCP_pose target_TCP_speed "
+    "joint_temperatures actual_joint_voltage ft_raw_wrench payload_inertia external_force_torque",
+    "VECTOR3D": "payload_cog actual_tool_accelerometer elbow_position elbow_velocity",
+    "VECTOR6INT32": "joint_mode",
+    "DOUBLE": "timestamp actual_execution_time speed_scaling target_speed_fraction actual_momentum "
+    "actual_main_voltage actual_robot_voltage actual_robot_current standard_analog_input0 standard_analog_input1 "
+    "standard_analog_output0 standard_analog_output1 standard_analog_output_0 standard_analog_output_1 payload "
+    "speed_slider_fraction tcp_force_scalar",
+    "UINT64": "actual_digital_input_bits actual_digital_output_bits",
+    "UINT32": "runtime_state robot_status_bits safety_status_bits speed_slider_mask",
+    "INT32": "robot_mode safety_mode",
+    "UINT8": "standard_digital_output_mask standard_digital_output configurable_digital_output_mask "
+    "configurable_digital_output tool_digital_output_mask tool_digital_output standard_analog_output_mask "
+    "standard_analog_output_type",
+}
+_TYPES = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+_REGISTER = re.compile(r"(?:in|out)put_(int|double)_register_(\d+)")
+
+ROBOT_MODE_RUNNING = 7
+RUNTIME_STOPPED, RUNTIME_PLAYING = 1, 2
+SAFETY_NORMAL, SAFETY_PROTECTIVE_STOP = 1, 3
+STATUS_POWER_ON, STATUS_PROGRAM_RUNNING = 1, 2
+SAFETY_BIT_NORMAL, SAFETY_BIT_PROTECTIVE_STOP = 1, 4
+
+
+def wire_type(name: str) -> str | None:
+    """Returns the RTDE type of a variable, None when a controller does not have it."""
+    if (register := _REGISTER.fullmatch(name)) is not None:
+        return {"int": "INT32", "double": "DOUBLE"}[register[1]] if int(register[2]) < 48 else None
+    return _TYPES.get(name)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One variable of a recipe and how many numbers it takes on the wire."""
+
+    name: str
+    kind: str
+
+    @property
+    def width(self) -> int:
+        digits = WIRE_FORMATS[self.kind][:-1]
+        return int(digits) if digits else 1
+
+
+def start_values() -> dict[str, Any]:
+    """Returns every variable of a powered robot whose program does not run yet."""
+    widths = {name: Field(name, kind).width for name, kind in _TYPES.items()}
+    values: dict[str, Any] = {name: 0 if width == 1 else [0] * width for name, width in widths.items()}
+    for direction in ("input", "output"):
+        for index in range(48):
+            values[f"{direction}_int_register_{index}"] = 0
+            values[f"{direction}_double_register_{index}"] = 0.0
+    joint_running, celsius, volts = 253, 28.0, 48.0
+    return values | {
+        "robot_mode": ROBOT_MODE_RUNNING,
+        "safety_mode": SAFETY_NORMAL,
+        "runtime_state": RUNTIME_STOPPED,
+        "robot_status_bits": STATUS_POWER_ON,
+        "safety_status_bits": SAFETY_BIT_NORMAL,
+        "speed_scaling": 1.0,
+        "target_speed_fraction": 1.0,
+        "actual_main_voltage": volts,
+        "actual_robot_voltage": volts,
+        "joint_mode": [joint_running] * 6,
+        "joint_temperatures": [celsius] * 6,
+    }
+
+
 class Machine(Protocol):
-    """What a connection needs of the controller behind it."""
+    """The part of a controller that RTDE clients read and write."""
 
     def receive(self, inputs: Mapping[str, Any]) -> None: ...
     def state(self, names: Collection[str]) -> Mapping[str, Any]: ...
@@ -57,7 +141,7 @@ class Recipe:
         return self._struct.pack(*numbers)
 
     def unpack(self, payload: bytes) -> dict[str, Any]:
-        """Raises struct.error when the payload has another length."""
+        """Returns the values of a data package. Raises struct.error when the payload has another length."""
         numbers, start, values = self._struct.unpack(payload), 0, {}
         for field in self.fields:
             piece = numbers[start : start + field.width]
@@ -67,7 +151,7 @@ class Recipe:
 
 
 class RtdeServer:
-    """All RTDE clients of one controller."""
+    """Serves all RTDE clients of one controller."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine

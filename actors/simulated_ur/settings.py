@@ -1,17 +1,17 @@
-"""Settings of the simulated controller."""
+"""This module holds the settings of the simulated controller."""
 
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from actors.real import bench
+from actors.lab import LAB_PORT
 from protos.errors import InputError
 from protos.schema import Schema
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandinSettings:
-    """One simulated arm in a scene. Its physics and looks differ from the twin's by `domain`."""
+    """One simulated arm in a scene. Its physics and appearance differ from the twin's by `domain`."""
 
     scene: Path
     task: str = "pick_and_place"
@@ -20,7 +20,7 @@ class StandinSettings:
     seed: int = 0
     host: str = "127.0.0.41"
     """A loopback address of its own: the ports of a UR controller are fixed."""
-    bench_port: int = bench.PORT
+    lab_port: int = LAB_PORT
     fast: bool = True
     """Run ahead of the wall clock while commands are executed; False keeps to real time."""
 

@@ -1,4 +1,4 @@
-"""What the controller needs of the physics behind it; `twin.world.ArmWorld` is one.
+"""This module names what the controller needs of the physics behind it; `twin.world.ArmWorld` is one.
 
 All quantities are those of one arm, in its base frame; see `protos.schema` for units.
 """
@@ -41,7 +41,7 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Hosted:
-    """A world and what the controller has to know of its domain and task."""
+    """A world, and the facts about its domain and task that the controller has to know."""
 
     world: World
     robot: Robot
@@ -50,7 +50,7 @@ class Hosted:
 
 
 def host_world(settings: StandinSettings) -> Hosted:
-    """The MuJoCo world of the stand-in's scene, task and domain. Raises InputError for names that do not exist."""
+    """Returns the MuJoCo world of the stand-in's scene, task and domain. Raises InputError for unknown names."""
     from twin.world import ArmWorld
 
     if settings.domain not in DOMAINS:

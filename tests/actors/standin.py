@@ -14,10 +14,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from actors.real import bench
-from actors.simulated_ur import dashboard, rtde
+from actors.lab import LAB_PORT, LabClient
 from actors.simulated_ur.controller import Controller
-from actors.simulated_ur.server import serve
+from actors.simulated_ur.ports import DASHBOARD_PORT, serve
+from actors.simulated_ur.rtde import RTDE_PORT
 from actors.simulated_ur.settings import StandinSettings
 from protos.errors import InputError
 from protos.settings import save_settings
@@ -32,7 +32,7 @@ def free_host() -> str:
         host = f"127.{random.randint(10, 250)}.{random.randint(0, 250)}.{random.randint(2, 250)}"
         try:
             with socket.socket() as probe:
-                probe.bind((host, rtde.PORT))
+                probe.bind((host, RTDE_PORT))
         except OSError:
             continue
         return host
@@ -88,12 +88,12 @@ class IdealRobot:
         self.host = free_host()
         domain = json.dumps({"fast": fast, "latency_steps": latency_steps, "gain": gain, "pace": pace})
         self._process = subprocess.Popen([sys.executable, __file__, self.host, domain], stderr=subprocess.DEVNULL)
-        until(lambda: listens(self.host, bench.PORT), "the controller listens", seconds=60)
-        self.bench = bench.BenchClient(self.host)
+        until(lambda: listens(self.host, LAB_PORT), "the controller listens", seconds=60)
+        self.lab = LabClient(self.host)
 
     def kill(self):
         """The controller is gone, as if its mains plug had been pulled."""
-        self.bench.close()
+        self.lab.close()
         self._process.kill()
         self._process.wait(10)
 
@@ -105,11 +105,14 @@ class IdealRobot:
         self._process.send_signal(signal.SIGCONT)
 
     def protective_stop(self):
-        self.bench.protective_stop()
+        self.lab.protective_stop()
 
     def pendant(self, command):
-        """What an operator types at the pendant; its answer."""
-        with socket.create_connection((self.host, dashboard.PORT), timeout=5) as wire, wire.makefile("rw") as lines:
+        """Types a command at the pendant, as an operator does; returns its answer."""
+        with (
+            socket.create_connection((self.host, DASHBOARD_PORT), timeout=5) as wire,
+            wire.makefile("rw") as lines,
+        ):
             lines.readline()
             lines.write(command + "\n")
             lines.flush()
@@ -150,7 +153,7 @@ class StandinProcess:
 
     def _is_up(self):
         assert self.process.poll() is None, self._log.read_text()
-        return listens(self.host, bench.PORT)
+        return listens(self.host, LAB_PORT)
 
 
 @contextmanager
@@ -179,7 +182,7 @@ def until(condition, what, seconds=30.0):
 
 
 async def _serve_while_the_test_lives(controller, host, parent):
-    serving = asyncio.ensure_future(serve(controller, host=host, bench_port=bench.PORT, objects=("cube", "target")))
+    serving = asyncio.ensure_future(serve(controller, host=host, lab_port=LAB_PORT, objects=("cube", "target")))
     while os.getppid() == parent and not serving.done():
         await asyncio.sleep(0.2)
     serving.cancel()
@@ -190,5 +193,7 @@ if __name__ == "__main__":
     pace = domain.pop("pace")
     controller = Controller(IdealWorld(), now=lambda: time.monotonic() * pace, **domain)
     kinematics = controller.kinematics
-    kinematics.joints_for(kinematics.pose_of(controller.target), near=controller.target)  # compiles before it is needed
+    kinematics.joints_for(
+        kinematics.pose_of(controller.arm.target), near=controller.arm.target
+    )  # compiles before it is needed
     asyncio.run(_serve_while_the_test_lives(controller, sys.argv[1], os.getppid()))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from actors.interfaces import EpisodeResult
-from actors.sim.demonstrate import DemonstrationQuota
+from actors.sim.demonstrations import DemonstrationQuota
 from protos.episode import Segment
 from protos.errors import TwinRLError
 from protos.schema import ACTION_DIM, PROPRIO_DIM, Configuration, Observation, Outcome, Source

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.sim.demonstrate import demonstrate
+from actors.sim.demonstrations import demonstrate
 from actors.sim.settings import DemonstrationSettings, ExpansionPlan, ExpansionRunSettings, TwinWorld
 from protos.schema import Outcome, Schema, Source
 from protos.settings import save_settings

@@ -7,8 +7,8 @@ import pytest
 from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
-from actors.sim.demonstrate import DemonstrationQuota, TwinExpert
-from actors.sim.expand import check_complete, expand_in_twin, usable
+from actors.sim.demonstrations import DemonstrationQuota, TwinExpert
+from actors.sim.expansion import check_complete, expand_in_twin, usable
 from actors.sim.settings import ExpansionPlan, TwinWorld
 from protos.episode import Episode
 from protos.schema import Outcome, Schema, Source

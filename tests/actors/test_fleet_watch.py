@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from actors.sim.fault_log import FaultLog
-from actors.sim.groups import shares
+from actors.quarantine import FaultLog
+from actors.sim.twin_actor import shares
 from actors.sim.watch import GATHER_S, HEALTHY_S, PAUSE_S, START_PER_ACTOR_S, START_S, FleetWatch, pause_s
 
 STALL_S = 60.0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from test_loop import Policy as Plain
 from test_loop import Script, play
 
-from actors.history import ObservationHistory
+from actors.loop import ObservationHistory
 from protos.schema import Observation
 
 

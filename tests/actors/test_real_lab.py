@@ -1,4 +1,4 @@
-"""Bench, cameras and hands: everything around the arm."""
+"""The lab protocol, cameras and hands: everything around the arm."""
 
 import os
 import socket
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from standin import free_host, ideal_robot
 
-from actors.real.bench import PORT, BenchClient
-from actors.real.cameras import BenchCameras, UsbCamera, UsbCameraSettings
+from actors.lab import LAB_PORT, LabClient
+from actors.real.cameras import LabCameras, UsbCamera, UsbCameraSettings
 from actors.real.hands import ConsoleHands
 from protos.errors import ArmStopped, InputError, SchemaMismatch, Unreachable
 from protos.schema import Configuration, Schema
@@ -27,40 +27,40 @@ def robot():
         yield robot
 
 
-def test_the_bench_places_and_sees(robot):
-    robot.bench.place(Configuration(region="A", cell=3, poses=POSES))
-    assert robot.bench.objects() == {name: POSES[name] for name in ("cube", "target")}
-    side, wrist, t = robot.bench.frames()
+def test_the_lab_places_and_sees(robot):
+    robot.lab.place(Configuration(region="A", cell=3, poses=POSES))
+    assert robot.lab.objects() == {name: POSES[name] for name in ("cube", "target")}
+    side, wrist, t = robot.lab.frames()
     assert side.shape == wrist.shape == (64, 64, 3) and side[0, 0, 0] == 7 and wrist[0, 0, 0] == 9 and t > 0
-    assert robot.bench.success() is False
+    assert robot.lab.success() is False
 
 
-def test_the_bench_says_what_is_wrong_and_goes_on(robot):
+def test_the_lab_says_what_is_wrong_and_goes_on(robot):
     with pytest.raises(InputError, match="no cube"):
-        robot.bench.place(Configuration(region="A", poses={}))
+        robot.lab.place(Configuration(region="A", poses={}))
     with pytest.raises(InputError, match="choose frames, place"):
-        robot.bench._ask({"op": "dance"})
-    assert robot.bench.success() is False
+        robot.lab._ask({"op": "dance"})
+    assert robot.lab.success() is False
 
 
 @pytest.mark.parametrize("junk", [struct.pack(">II", 1 << 31, 0), struct.pack(">II", 3, 0) + b"{x}"])
 def test_junk_closes_that_connection_only(robot, junk):
-    with socket.create_connection((robot.host, PORT), timeout=5) as wire:
+    with socket.create_connection((robot.host, LAB_PORT), timeout=5) as wire:
         wire.sendall(junk)
         assert wire.recv(1) == b""
-    assert robot.bench.success() is False
+    assert robot.lab.success() is False
 
 
-def test_no_bench_is_said_with_address_and_deadline():
+def test_no_lab_is_said_with_address_and_deadline():
     host = free_host()
-    with pytest.raises(Unreachable, match=rf"{host}:{PORT}.*deadline 1 s"):
-        BenchClient(host, timeout_s=1)
+    with pytest.raises(Unreachable, match=rf"{host}:{LAB_PORT}.*deadline 1 s"):
+        LabClient(host, timeout_s=1)
 
 
 def test_cameras_of_another_size_are_refused(robot):
-    assert BenchCameras(robot.bench, Schema()).read()[0].shape == (64, 64, 3)
+    assert LabCameras(robot.lab, Schema()).read()[0].shape == (64, 64, 3)
     with pytest.raises(SchemaMismatch, match="64 and 64 pixels, the schema 128 and 64"):
-        BenchCameras(robot.bench, Schema(side_px=128)).read()
+        LabCameras(robot.lab, Schema(side_px=128)).read()
 
 
 def video():

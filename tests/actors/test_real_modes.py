@@ -14,7 +14,7 @@ from standin import standin_process, until
 
 from actors.human.scripted import TakeoverSettings
 from actors.real.arm import ArmSettings
-from actors.real.settings import BenchLab, DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
+from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, SimulatedLab, TrainPlan
 from protos.schema import Outcome, Schema, Source
 from protos.settings import save_settings, to_json
 from services.guide import GuideSettings
@@ -58,7 +58,7 @@ def policy(tmp_path_factory):
 def settings(standin, replay, tmp_path):
     return RealSettings(
         arm=ArmSettings(host=standin.host, hold_after_s=1.0, controller_watchdog_hz=0.1, blend=0.3),
-        lab=BenchLab(timeout_s=30),
+        lab=SimulatedLab(timeout_s=30),
         takeover=TakeoverSettings(takeover_at=0.1),
         replay=replay,
         spool=tmp_path / "spool",
@@ -102,14 +102,14 @@ def test_without_arming_it_shows_the_arm_and_refuses(settings, tmp_path):
 
 
 def test_demonstrations_reach_the_replay(settings, tmp_path, replay):
-    settings = replace(settings, demonstrate=DemonstratePlan(episodes=2, region="A"), scene="bench")
+    settings = replace(settings, demonstrate=DemonstratePlan(episodes=2, region="A"), scene="table")
     code, errors = run("demonstrate", settings, tmp_path, "--arm")
     assert code == 0, errors
     episodes = list(read_episodes(replay, SCHEMA, ("demo",)))
     assert len(episodes) == 2
     for episode in episodes:
         assert episode.outcome is Outcome.SUCCESS and episode.source is Source.REAL
-        assert episode.human.all() and episode.configuration.region == "A" and episode.scene == "bench"
+        assert episode.human.all() and episode.configuration.region == "A" and episode.scene == "table"
         assert episode.observation.side.std() > 5, "the pictures show something"
         assert np.abs(np.diff(episode.observation.proprio[:, :3], axis=0)).max() < 0.06
 
@@ -181,16 +181,16 @@ def test_a_controller_that_dies_ends_the_run_with_one_clear_line(settings, tmp_p
         _, errors = process.communicate(timeout=90)
     assert process.returncode in (2, 3), errors
     last = [line for line in errors.splitlines() if line.startswith("twinrl: ")]
-    assert len(last) == 1 and ("lost" in last[0] or "bench" in last[0] or "clock" in last[0])
+    assert len(last) == 1 and ("lost" in last[0] or "lab" in last[0] or "clock" in last[0])
 
 
 def _moves(standin):
-    from actors.real.bench import BenchClient
+    from actors.lab import LabClient
 
-    bench = BenchClient(standin.host)
-    pictures = [bench.frames()[0].astype(int) for _ in range(2)]
-    bench.close()
-    return np.abs(pictures[1] - pictures[0]).max() > 40
+    lab = LabClient(standin.host)
+    images = [lab.frames()[0].astype(int) for _ in range(2)]
+    lab.close()
+    return np.abs(images[1] - images[0]).max() > 40
 
 
 @pytest.mark.parametrize(

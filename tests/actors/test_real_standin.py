@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from standin import standin_process
 
-from actors.evaluation import ListGuide
+from actors.guides import ListGuide
 from actors.human.scripted import TakeoverSettings
 from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy
 from actors.real.arm import ArmSettings
 from actors.real.robot import Robot
-from actors.real.settings import BenchLab, RealSettings
+from actors.real.settings import RealSettings, SimulatedLab
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from protos.errors import ArmStopped, InputError
 from protos.schema import UNDER_WAY, Outcome, Source
@@ -28,7 +28,7 @@ def standin(tmp_path_factory):
 
 def settings(standin, **changes):
     arm = ArmSettings(host=standin.host, hold_after_s=1.0, controller_watchdog_hz=0.1, blend=0.3)
-    return RealSettings(arm=arm, armed=True, lab=BenchLab(timeout_s=30), takeover=TakeoverSettings(), **changes)
+    return RealSettings(arm=arm, armed=True, lab=SimulatedLab(timeout_s=30), takeover=TakeoverSettings(), **changes)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fleet_process import tiny_policy, workers_of
 
-from actors.sim import probe as probing
-from actors.sim.probe import ProbeWorker, probe, starts_in
+from actors.sim import evaluation as probing
+from actors.sim.evaluation import ProbeWorker, probe, starts_in
 from actors.sim.settings import ProbeSettings, TwinWorld
 from policy.checkpoint import save_policy
 from protos.errors import InputError

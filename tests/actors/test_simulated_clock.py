@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.simulated_ur.clock import STALL_S, RobotClock
+from actors.simulated_ur.motion import STALL_S, RobotClock
 
 
 class Wall:

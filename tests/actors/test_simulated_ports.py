@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.simulated_ur import robotiq, rtde
-from actors.simulated_ur.dashboard import Dashboard
-from actors.simulated_ur.rtde import Recipe, RtdeServer
-from actors.simulated_ur.script import ScriptPort
-from actors.simulated_ur.variables import start_values
+from actors.simulated_ur import ports, rtde
+from actors.simulated_ur.ports import Dashboard, ScriptPort
+from actors.simulated_ur.rtde import Recipe, RtdeServer, start_values
 
 
 class Machine:
@@ -193,7 +191,7 @@ def ask(gripper, words):
 
 def test_gripper_registers():
     fingers = Fingers()
-    gripper = robotiq.Gripper(fingers)
+    gripper = ports.Gripper(fingers)
     assert ask(gripper, "GET STA") == "STA 0\n"
     assert ask(gripper, "SET POS 255") == "ack"
     assert fingers.opening == 1.0, "an inactive gripper does not move"
@@ -201,7 +199,7 @@ def test_gripper_registers():
     assert ask(gripper, "GET STA") == "STA 3\n"
     assert ask(gripper, "SET POS 255 SPE 100 FOR 10") == "ack"
     assert fingers.opening == 0.0
-    assert ask(gripper, "GET POS") == f"POS {robotiq.CLOSED_AT}\n"
+    assert ask(gripper, "GET POS") == f"POS {ports.CLOSED_AT}\n"
     assert ask(gripper, "GET OBJ") == "OBJ 3\n"
     fingers.opening = 0.45
     assert [ask(gripper, "GET OBJ") for _ in range(2)] == ["OBJ 0\n", "OBJ 2\n"], "moving, then on something"
@@ -209,7 +207,7 @@ def test_gripper_registers():
 
 @pytest.mark.parametrize("words", ["", "GET", "GET XYZ", "SET POS", "SET POS 256", "SET POS -1", "SET STA 3", "HI"])
 def test_gripper_refuses_nonsense(words):
-    assert ask(robotiq.Gripper(Fingers()), words) == "?\n"
+    assert ask(ports.Gripper(Fingers()), words) == "?\n"
 
 
 def test_start_values_fill_every_type():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actors.sim.settings import TwinWorld
-from actors.sim.worlds import make_twin
+from actors.sim.twins import make_twin
 from protos.errors import InputError
 from protos.schema import TCP_POSITION, Schema
 from twin.scene import synthetic_scene

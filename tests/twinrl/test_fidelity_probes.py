@@ -10,7 +10,7 @@ import pytest
 from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
-from actors.sim.demonstrate import DemonstrationQuota, TwinExpert
+from actors.sim.demonstrations import DemonstrationQuota, TwinExpert
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import GRIPPER_ACTION, TCP_POSITION, Schema, Source

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         coverage, used = _expand(command, plan, source, world, stack)
     _report(command, coverage, task)
     sys.stdout.write(_summary(coverage, used, time.process_time() - began) + "\n")
-    from actors.sim.expand import check_complete
+    from actors.sim.expansion import check_complete
 
     check_complete(coverage, plan)
     return 0
@@ -101,7 +101,7 @@ def _expand(
     command: Expand, plan: ExpansionPlan, source: Opened, world: TwinWorld, stack: ExitStack
 ) -> tuple[Coverage, int]:
     """Coverage, and how many demonstrations were expanded."""
-    from actors.sim.expand import expand_in_twin, usable
+    from actors.sim.expansion import expand_in_twin, usable
 
     task = tasks.get(world.task)
     choice = Choice(

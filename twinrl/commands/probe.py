@@ -22,7 +22,7 @@ from twinrl.run.progress import Progress
 from twinrl.run.stored_replay import twin_of
 
 if TYPE_CHECKING:
-    from actors.sim.probe import Findings
+    from actors.sim.evaluation import Findings
     from protos.space import ConfigurationSpace
 
 EXPERT = "expert"
@@ -64,7 +64,7 @@ class Probe:
 def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Probe, prog="twinrl probe", args=arguments)
     settings = settings_of(command)
-    from actors.sim.probe import probe
+    from actors.sim.evaluation import probe
     from twin import tasks
 
     space = tasks.get(settings.world.task).space

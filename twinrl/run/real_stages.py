@@ -1,6 +1,6 @@
 """The stages on the arm. In a demo the arm is the stand-in: a simulated UR controller in a process of its own.
 
-    stand-in process ◄── RTDE, dashboard, gripper, bench (cameras, hands) ──► actors.real process
+    stand-in process ◄── RTDE, dashboard, gripper, lab (cameras, hands) ──► actors.real process
 
 The stand-in's address is the only thing here that a lab replaces: `python -m actors.real` with its own settings.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actors.human.scripted import TakeoverSettings
-from actors.real import bench
+from actors.lab import LAB_PORT
 from actors.real.arm import ArmSettings
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
 from actors.simulated_ur.settings import StandinSettings
@@ -137,7 +137,7 @@ def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSe
         host=host,
     )
     context.start(f"standin-{name}", "actors.simulated_ur", settings=standin)
-    context.supervisor.wait_listening(f"standin-{name}", f"{host}:{bench.PORT}", timeout_s=60)
+    context.supervisor.wait_listening(f"standin-{name}", f"{host}:{LAB_PORT}", timeout_s=60)
     return RealSettings(
         name=f"arm-{name}",
         task=run.task,

@@ -1,34 +1,66 @@
-"""A policy's success from every cell of the grid, tried by many workers on Ray.
+"""Tries a policy in the twin from every cell of the grid, without exploration.
 
-    cells 0 … n ──one at a time──► ProbeWorker × k (twins, policy) ──results of the cell──► lines, table, progress
-       ▲                                │ dies or hangs
-       └────────── done again ◄─────────┘
+The same episode loop as everywhere, with a list of configurations for a guide and nowhere to send segments. The lines
+it writes are the report's heat-maps and, for the newest policy, the guide's success map. For many rollouts over many
+processes there is `actors.sim.evaluation`.
 
-A cell is tried as a whole, with starts, twins and policy seeded by its number: the results are the same whatever the
-number of workers, and whatever happened to them. A cell counts when its results are here, so none counts twice.
+    python -m actors.sim.evaluation --settings evaluate.json
 """
 
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from actors.evaluation import write_lines
-from actors.interfaces import EpisodeResult, Policy
+from actors.guides import ListGuide, NoSink, write_lines
+from actors.interfaces import EpisodeResult, Operator, Policy
+from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy, StoredPolicy
-from actors.sim.evaluate import try_from
-from actors.sim.expert import TwinExpert
+from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.ray_session import start_ray, warm_environment
-from actors.sim.settings import ProbeSettings
-from actors.sim.worlds import make_twin
+from actors.sim.settings import EvaluationSettings, ProbeSettings
+from actors.sim.twins import TwinExpert, make_twin
 from protos.errors import TwinRLError
-from protos.schema import Configuration
+from protos.schema import Configuration, Source
 from protos.space import ConfigurationSpace
 from twin import tasks
+from twin.env import VectorTwin
+
+
+def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
+    """Runs `rollouts` episodes in every region; writes one line each to `settings.out`."""
+    import torch
+
+    from twin import tasks
+
+    torch.set_num_threads(settings.threads)
+    world = settings.world
+    space = tasks.get(world.task).space
+    rng = np.random.default_rng(world.seed)
+    starts = [one for region in space.regions for one in space.spread(rng, region=region, rollouts=settings.rollouts)]
+    twin = make_twin(world, n=min(settings.twins, len(starts)), seed=world.seed, threads=settings.threads)
+    policy = StoredPolicy(settings.policy, twin.task.instruction, explore=0.0, seed=world.seed)
+    results = try_from(starts, twin, policy)
+    twin.close()
+    write_lines(settings.out, results, space.manipulated)
+    return results
+
+
+def try_from(
+    starts: Sequence[Configuration], twin: VectorTwin, policy: Policy, operator: Operator | None = None
+) -> list[EpisodeResult]:
+    """An episode from each start; results in order of finishing."""
+    tags = EpisodeTags(
+        actor="evaluation", incarnation="0", task=twin.task.name, scene="", instruction="", source=Source.TWIN
+    )
+    guide = ListGuide(starts)
+    EpisodeLoop(twin, policy, guide, EpisodeRecorder(tags), NoSink(), operator).run(lambda: False)
+    return guide.results
+
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 A disturbance moves the tool off the expert's path, so that the demonstrations contain recoveries; what is stored is
 what the expert commanded.
 
-    python -m actors.sim.demonstrate --settings demonstrate.json
+    python -m actors.sim.demonstrations --settings demonstrate.json
 """
 
 import logging
@@ -17,8 +17,8 @@ from actors.interfaces import EpisodeResult
 from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
-from actors.sim.expert import TwinExpert
 from actors.sim.settings import DemonstrationSettings
+from actors.sim.twins import TwinExpert
 from protos.episode import Segment
 from protos.errors import TwinRLError
 from protos.schema import Configuration, Outcome, Source

@@ -1,16 +1,17 @@
-"""The bench: what a person in a lab does with hands and eyes, as a small protocol towards the stand-in.
+"""The lab protocol carries what a person in a lab does with hands and eyes to a simulated arm.
 
     request   u32 length of JSON, u32 0, JSON {"op": …, …}
     reply     u32 length of JSON, u32 length of bytes, JSON (an "error" key if refused), bytes
 
     op              what a person would do
-    frames          look through the two cameras (reply bytes: side picture, then wrist picture)
+    frames          look through the two cameras (reply bytes: side image, then wrist image)
     place           put the objects where a configuration says
     objects         see where the objects are
-    success         see whether the task is solved at this moment
+    success         see if the task is solved at this moment
     protective_stop press against the arm until it stops (tests)
 
-Only cameras and objects: the arm and its gripper are reached through the controller's own ports and nothing else.
+It reaches cameras and objects only: the arm and its gripper are commanded through the controller's own ports. The
+client is used by `actors.real`, the server is `actors.simulated_ur.ports.LabServer`.
 """
 
 import json
@@ -25,30 +26,33 @@ import numpy as np
 from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import U8, Configuration
 
-PORT = 30100
+LAB_PORT = 30100
 HEADER = struct.Struct(">II")
 JSON_LIMIT_BYTES = 64 * 1024
 BYTES_LIMIT = 16 * 1024 * 1024
 
 
 def pack(message: dict[str, Any], blob: bytes = b"") -> bytes:
-    """One frame of the protocol."""
+    """Returns one message as it travels."""
     text = json.dumps(message).encode()
     return HEADER.pack(len(text), len(blob)) + text + blob
 
 
 def lengths(header: bytes) -> tuple[int, int]:
-    """Lengths announced by a header, checked before anything is read. Raises CorruptData."""
+    """Returns the lengths that a header announces, checked before anything is read. Raises CorruptData."""
     text, blob = HEADER.unpack(header)
     if text > JSON_LIMIT_BYTES or blob > BYTES_LIMIT:
-        raise CorruptData(f"bench frame announces {text} + {blob} bytes (limits {JSON_LIMIT_BYTES}, {BYTES_LIMIT})")
+        raise CorruptData(f"lab message announces {text} + {blob} bytes (limits {JSON_LIMIT_BYTES}, {BYTES_LIMIT})")
     return text, blob
 
 
-class BenchClient:
-    """One connection to the bench; safe to share between threads."""
+class LabClient:
+    """Asks the lab of a simulated arm over one connection; safe to share between threads.
 
-    def __init__(self, host: str, port: int = PORT, *, timeout_s: float = 5.0) -> None:
+    Every method raises Unreachable when the connection is lost, InputError when the lab refuses.
+    """
+
+    def __init__(self, host: str, port: int = LAB_PORT, *, timeout_s: float = 5.0) -> None:
         self._address, self._timeout_s = f"{host}:{port}", timeout_s
         self._lock = threading.Lock()
         try:
@@ -58,7 +62,7 @@ class BenchClient:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def frames(self) -> tuple[U8, U8, float]:
-        """Side picture, wrist picture (each (px, px, 3)) and the robot time [s] at which they were taken."""
+        """Returns side image, wrist image (each (px, px, 3)) and the robot time [s] at which they were taken."""
         reply, blob = self._ask({"op": "frames"})
         side, wrist = (tuple(reply[name]) for name in ("side", "wrist"))
         pixels = np.frombuffer(blob, np.uint8).copy()
@@ -66,21 +70,24 @@ class BenchClient:
         return pixels[:cut].reshape(side), pixels[cut:].reshape(wrist), float(reply["t"])
 
     def place(self, configuration: Configuration) -> None:
+        """Puts the objects where the configuration says."""
         self._ask({"op": "place", "configuration": asdict(configuration)})
 
     def objects(self) -> dict[str, tuple[float, float, float, float]]:
-        """Body name -> (x, y, z, yaw) in the base frame [m, rad]."""
+        """Returns body name -> (x, y, z, yaw) in the base frame [m, rad]."""
         reply, _ = self._ask({"op": "objects"})
         return {name: tuple(pose) for name, pose in reply["objects"].items()}
 
     def success(self) -> bool:
-        """Whether the task is solved at this moment."""
+        """Returns True if the task is solved at this moment."""
         return bool(self._ask({"op": "success"})[0]["success"])
 
     def protective_stop(self) -> None:
+        """Presses against the arm until its controller stops it."""
         self._ask({"op": "protective_stop"})
 
     def close(self) -> None:
+        """Closes the connection."""
         self._socket.close()
 
     def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -92,7 +99,7 @@ class BenchClient:
             except (OSError, EOFError) as error:
                 raise self._unreachable(error) from error
         if "error" in reply:
-            raise InputError(f"bench at {self._address}: {reply['error']}")
+            raise InputError(f"lab at {self._address}: {reply['error']}")
         return reply, data
 
     def _read(self, count: int) -> bytes:
@@ -105,4 +112,4 @@ class BenchClient:
         return bytes(received)
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"bench of the stand-in at {self._address}: {error} (deadline {self._timeout_s:g} s)")
+        return Unreachable(f"lab of the stand-in at {self._address}: {error} (deadline {self._timeout_s:g} s)")

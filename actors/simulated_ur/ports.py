@@ -1,0 +1,255 @@
+"""This module opens the ports of the simulated controller and answers on them; RTDE is in `rtde`.
+
+    29999         Dashboard    one line in, one line out: what an operator does at the teach pendant
+    30001 … 30003 ScriptPort   takes URScript: ur_rtde uploads its control script, which starts the program
+    30004         RtdeServer   state out, command registers in
+    63352         Gripper      the socket of the Robotiq URCap
+    30100         LabServer    cameras, hands and eyes of the lab (`actors.lab`); no port of a real controller
+
+Sources: Universal Robots, "Dashboard Server e-Series"; Robotiq 2F-85 instruction manual, registers of section 4; the
+gripper's text protocol is that of the URCap's server.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from actors import lab
+from actors.simulated_ur.controller import Controller
+from actors.simulated_ur.rtde import RTDE_PORT, RtdeServer
+from protos.errors import CorruptData, InputError
+from protos.schema import Configuration
+from protos.settings import from_json
+
+log = logging.getLogger(__name__)
+
+DASHBOARD_PORT = 29999
+SCRIPT_PORTS = (30001, 30002, 30003)
+GRIPPER_PORT = 63352
+TICK_S = 0.01
+"""Period of the state stream and of real-time ticks while nothing is commanded; 100 Hz keeps an idle robot cheap."""
+GREETING = "Connected: Universal Robots Dashboard Server"
+SCRIPT_LIMIT_BYTES = 1 << 20
+OPEN_AT, CLOSED_AT = 3, 230
+"""Positions that a real gripper reports at its ends; the register itself runs from 0 to 255."""
+_WRITABLE = ("ACT", "GTO", "POS", "SPE", "FOR")
+_ACTIVE = 3
+_MOVING, _STOPPED_ON_OBJECT, _ARRIVED = 0, 2, 3
+_ARRIVED_WITHIN = 4
+
+
+async def serve(controller: Controller, *, host: str, lab_port: int, objects: Sequence[str]) -> None:
+    """Listens until cancelled. Raises InputError if a port is taken or the address cannot be bound."""
+    streams = RtdeServer(controller)
+    handlers = {
+        DASHBOARD_PORT: Dashboard(controller).serve,
+        GRIPPER_PORT: Gripper(controller).serve,
+        lab_port: LabServer(controller, objects).serve,
+    }
+    loop = asyncio.get_running_loop()
+    servers: list[asyncio.Server] = []
+    try:
+        servers.append(await loop.create_server(streams.connect, host, RTDE_PORT))
+        for port in SCRIPT_PORTS:
+            servers.append(await loop.create_server(lambda: ScriptPort(controller.start_program), host, port))
+        for port, handler in handlers.items():
+            servers.append(await asyncio.start_server(handler, host, port))
+    except OSError as error:
+        raise InputError(f"host {host}: cannot listen there ({error}); choose another 127.0.0.N") from error
+    log.info("simulated UR5e listens on %s (RTDE %d, lab %d)", host, RTDE_PORT, lab_port)
+    try:
+        while True:
+            controller.tick()
+            streams.publish()
+            await asyncio.sleep(TICK_S)
+    finally:
+        for server in servers:
+            server.close()
+
+
+class Pendant(Protocol):
+    """The part of the controller that the dashboard commands."""
+
+    @property
+    def is_stopped(self) -> bool: ...
+    def unlock(self) -> None: ...
+    def stop_program(self, why: str) -> None: ...
+
+
+class Dashboard:
+    """Answers the commands that a driver of the arm uses; anything else is "could not understand", as on the robot."""
+
+    def __init__(self, pendant: Pendant) -> None:
+        self._pendant = pendant
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one connection, line by line, until the client leaves."""
+        writer.write(f"{GREETING}\n".encode())
+        await _answer_lines(reader, writer, lambda line: f"{self.answer(line.lower())}\n")
+
+    def answer(self, command: str) -> str:
+        """Returns the robot's answer to one command."""
+        stopped = self._pendant.is_stopped
+        if command == "unlock protective stop":
+            self._pendant.unlock()
+        elif command == "stop":
+            self._pendant.stop_program("dashboard")
+        answers = {
+            "polyscopeversion": "URSoftware 5.15.0.0 (Jan 01 2024)",
+            "get serial number": "20235500001",
+            "get robot model": "UR5",
+            "is in remote control": "true",
+            "robotmode": "Robotmode: RUNNING",
+            "safetystatus": f"Safetystatus: {'PROTECTIVE_STOP' if stopped else 'NORMAL'}",
+            "unlock protective stop": "Protective stop releasing",
+            "close safety popup": "closing safety popup",
+            "stop": "Stopped",
+            "quit": "Disconnected",
+        }
+        return answers.get(command, f'could not understand: "{command}"')
+
+
+class ScriptPort(asyncio.Protocol):
+    """Takes scripts from one connection; `start` is called when the control script has arrived completely."""
+
+    def __init__(self, start: Callable[[], None]) -> None:
+        self._start, self._text = start, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._text += data
+        if self._text.rstrip().endswith(b"end"):
+            if b"def rtde_control" in self._text:
+                self._start()
+            else:
+                log.warning("a script of %d bytes that is not ur_rtde's is not simulated", len(self._text))
+            self._text = b""
+        elif len(self._text) > SCRIPT_LIMIT_BYTES:
+            log.warning("script longer than %d bytes: closing the connection", SCRIPT_LIMIT_BYTES)
+            self._transport.abort()
+
+
+class Fingers(Protocol):
+    """The gripper's fingers."""
+
+    @property
+    def opening(self) -> float: ...
+    def command_gripper(self, opening: float) -> None: ...
+
+
+class Gripper:
+    """Holds the registers of one gripper; every connection sees the same ones.
+
+    SET ACT 1 GTO 1        ► ack
+    SET POS 255 SPE 255    ► ack       0 open .. 255 closed
+    GET POS                ► POS 228   measured position of the fingers
+    """
+
+    def __init__(self, fingers: Fingers) -> None:
+        self._fingers = fingers
+        self._registers = dict.fromkeys(_WRITABLE, 0)
+        self._before = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one connection, line by line, until the client leaves."""
+        await _answer_lines(reader, writer, lambda line: self.answer(line.split()))
+
+    def answer(self, words: list[str]) -> str:
+        """Returns the reply to one command; as on a real unit, "ack" comes without a newline."""
+        match words:
+            case ["GET", name] if name in ("POS", "STA", "OBJ", *_WRITABLE):
+                return f"{name} {self._read(name)}\n"
+            case ["SET", *pairs] if pairs and len(pairs) % 2 == 0:
+                return self._write(pairs)
+            case _:
+                return "?\n"
+
+    def _write(self, pairs: list[str]) -> str:
+        values = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        if not all(name in _WRITABLE and text.isdigit() and int(text) <= 255 for name, text in values.items()):
+            return "?\n"
+        self._registers |= {name: int(text) for name, text in values.items()}
+        if self._registers["ACT"] and self._registers["GTO"] and "POS" in values:
+            self._fingers.command_gripper(1.0 - self._registers["POS"] / 255)
+        return "ack"
+
+    def _read(self, name: str) -> int:
+        position = OPEN_AT + round((1.0 - self._fingers.opening) * (CLOSED_AT - OPEN_AT))
+        if name == "POS":
+            return position
+        if name == "STA":
+            return _ACTIVE if self._registers["ACT"] else 0
+        if name == "OBJ":
+            moved, self._before = position != self._before, position
+            wanted = OPEN_AT + round(self._registers["POS"] / 255 * (CLOSED_AT - OPEN_AT))
+            if abs(position - wanted) <= _ARRIVED_WITHIN:
+                return _ARRIVED
+            return _MOVING if moved else _STOPPED_ON_OBJECT
+        return self._registers[name]
+
+
+class LabServer:
+    """Serves the surroundings of one controller's arm. `objects` are the names of the bodies on the table."""
+
+    def __init__(self, controller: Controller, objects: Sequence[str]) -> None:
+        self._controller, self._objects = controller, tuple(objects)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one connection until the client leaves or sends what is no message."""
+        try:
+            while True:
+                text, blob = lab.lengths(await reader.readexactly(lab.HEADER.size))
+                request = json.loads(await reader.readexactly(text))
+                await reader.readexactly(blob)
+                writer.write(self._reply(request))
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            log.debug("lab client went away")
+        except (CorruptData, json.JSONDecodeError) as error:
+            log.warning("lab: %s: closing the connection", error)
+        finally:
+            writer.close()
+
+    def _reply(self, request: dict[str, Any]) -> bytes:
+        try:
+            return self._answer(request)
+        except InputError as error:
+            return lab.pack({"error": str(error)})
+
+    def _answer(self, request: dict[str, Any]) -> bytes:
+        controller = self._controller
+        match request.get("op"):
+            case "frames":
+                side, wrist = controller.render()
+                shapes = {"side": side.shape, "wrist": wrist.shape, "t": controller.time_s}
+                return lab.pack(shapes, side.tobytes() + wrist.tobytes())
+            case "place":
+                controller.place(from_json(Configuration, request.get("configuration", {}), "configuration"))
+            case "objects":
+                return lab.pack({"objects": {name: controller.world.object_pose(name) for name in self._objects}})
+            case "success":
+                return lab.pack({"success": controller.world.success()})
+            case "protective_stop":
+                controller.protective_stop("someone pushed the arm")
+            case other:
+                raise InputError(f"op {other!r}: choose frames, place, objects, success or protective_stop")
+        return lab.pack({})
+
+
+async def _answer_lines(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Callable[[str], str]
+) -> None:
+    """Writes `answer(line)` for every line of ASCII that a client sends, until it leaves."""
+    try:
+        while line := await reader.readline():
+            writer.write(answer(line.decode("ascii", "replace").strip()).encode())
+            await writer.drain()
+    except ConnectionError:
+        log.debug("client went away")
+    finally:
+        writer.close()
