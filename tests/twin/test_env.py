@@ -135,7 +135,7 @@ def test_the_carried_cube_does_not_slip(make_twin, configurations):
     for _ in range(24):
         action = twin.expert_action()
         twin.step(action)
-        state = twin.physics.state()
+        state = twin.state()
         offset = state.bodies[CUBE] - state.tool
         carried = state.closing & (state.bodies[CUBE][:, 2] > 0.03)
         if before is not None:
@@ -161,7 +161,7 @@ def test_the_wrench_weighs_the_held_cube(make_twin, task, configurations):
     for _ in range(10):
         twin.step(close)
     lifted = twin.observe().proprio[0]
-    assert twin.physics.state().bodies[CUBE][0, 2] > 0.03
+    assert twin.state().bodies[CUBE][0, 2] > 0.03
     assert abs(empty) < 2
     assert lifted[14] == pytest.approx(-0.5 * 9.81, rel=0.1)
 

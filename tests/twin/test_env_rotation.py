@@ -49,14 +49,14 @@ def act(*, rotate=(0, 0, 0), up=0.0):
 
 def turned(twin, before):
     """The measured turn since `before` as a rotation vector."""
-    return vector_from_matrix(twin.physics.state().tool_rotation[0] @ before.T)
+    return vector_from_matrix(twin.state().tool_rotation[0] @ before.T)
 
 
 def test_a_rotation_action_turns_the_tool_about_the_vertical_alone(twin_of, task):
     twin = twin_of(replace(task, action_scale=(0.03, 0.1)))
     assert task.active_action_dims == (0, 1, 2, 6)
     assert twin.task.active_action_dims == (0, 1, 2, 5, 6)
-    before = twin.physics.state().tool_rotation[0].copy()
+    before = twin.state().tool_rotation[0].copy()
     for k in range(8):
         twin.step(act(rotate=(0.9, -0.4, 0.5 if k < 5 else 0)))
     np.testing.assert_allclose(turned(twin, before), [0, 0, 5 * 0.5 * 0.1], atol=0.02)
@@ -73,9 +73,9 @@ def test_the_tool_leans_as_far_as_the_task_allows(twin_of, task):
 def test_the_commanded_rotation_stays_on_its_leash(twin_of, task):
     twin = twin_of(replace(task, action_scale=(0.03, 1.5)), replace(PROMPT, servo_stiffness=0.05))
     for _ in range(4):
-        measured = twin.physics.state().tool_rotation[0].copy()
+        measured = twin.state().tool_rotation[0].copy()
         twin.step(act(rotate=(0, 0, 1)))
-        ahead = vector_from_matrix(twin.physics.state().commanded_rotation[0] @ measured.T)
+        ahead = vector_from_matrix(twin.state().commanded_rotation[0] @ measured.T)
         assert ahead[2] == pytest.approx(LEASH_RAD, abs=1e-6)
 
 
@@ -92,7 +92,7 @@ def test_the_state_tells_rotations_that_are_still_under_way(twin_of, task, tilt_
 
 def test_the_proprioception_tells_turns_that_are_still_under_way(twin_of, task):
     twin = twin_of(replace(task, action_scale=(0.03, 0.1)), Domain(latency_steps=(2,)))
-    before = twin.physics.state().tool_rotation[0].copy()
+    before = twin.state().tool_rotation[0].copy()
     for _ in range(2):
         twin.step(act(rotate=(0, 0, 1)))
     assert np.linalg.norm(turned(twin, before)) < 0.01, "nothing has happened yet"
@@ -101,7 +101,7 @@ def test_the_proprioception_tells_turns_that_are_still_under_way(twin_of, task):
 
 def test_disturbance_shakes_the_turn_of_a_task_that_turns(twin_of, task):
     twin = twin_of(replace(task, action_scale=(0.03, 0.1)), replace(DOMAINS["twin"], disturbance=1.0))
-    before = twin.physics.state().tool_rotation[0].copy()
+    before = twin.state().tool_rotation[0].copy()
     for _ in range(6):
         step = twin.step(act(rotate=(0, 0, 0.2)))
     assert abs(turned(twin, before)[2] - 6 * 0.02) > 0.01
@@ -113,7 +113,7 @@ def test_the_state_knows_how_bodies_lie(twin_of, task, configurations):
     start = configurations("A", 1)[0]
     x, y, z, _ = task.pose(start, "cube")
     twin.reset(0, replace(start, poses=dict(start.poses) | {"cube": (x, y, z, 0.7), TARGET: (-0.39, 0, 0.001, -0.4)}))
-    rotations = twin.physics.state().rotations
+    rotations = twin.state().rotations
     np.testing.assert_allclose(rotations["cube"][0], about_z(0.7), atol=1e-6)
     np.testing.assert_allclose(rotations[TARGET][0], about_z(-0.4), atol=1e-6)
 
@@ -123,14 +123,14 @@ def test_a_retired_body_is_gone_in_its_slot_until_the_reset(twin_of, configurati
     down = np.concatenate([act(up=-1), act()])
     for _ in range(4):
         twin.step(down)
-    assert twin.physics.state().tool[0, 2] < 0.10
-    np.testing.assert_allclose(twin.physics.state().bodies[TARGET][:, 2], [PARKED_Z_M, 0.001], atol=1e-9)
+    assert twin.state().tool[0, 2] < 0.10
+    np.testing.assert_allclose(twin.state().bodies[TARGET][:, 2], [PARKED_Z_M, 0.001], atol=1e-9)
     for _ in range(4):
         twin.step(-down)
-    assert twin.physics.state().bodies[TARGET][0, 2] == PARKED_Z_M
+    assert twin.state().bodies[TARGET][0, 2] == PARKED_Z_M
     start = configurations("B", 1)[0]
     twin.reset(0, start)
-    np.testing.assert_allclose(twin.physics.state().bodies[TARGET][0], start.poses[TARGET][:3], atol=1e-9)
+    np.testing.assert_allclose(twin.state().bodies[TARGET][0], start.poses[TARGET][:3], atol=1e-9)
 
 
 def test_marks_vanish_in_the_arms_world_too(scene):

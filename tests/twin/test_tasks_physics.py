@@ -74,10 +74,10 @@ def test_what_is_carried_does_not_slip(twin_of, name):
     rng = np.random.default_rng(0)
     for slot in range(n):
         twin.reset(slot, twin.task.space.sample(rng, region="A"))
-    start, slips, before = twin.physics.state().bodies[body][:, 2].copy(), [], None
+    start, slips, before = twin.state().bodies[body][:, 2].copy(), [], None
     for _ in range(20):
         twin.step(twin.expert_action())
-        state = twin.physics.state()
+        state = twin.state()
         held = state.bodies[body] + twin.task.hold.height_m * state.rotations[body][:, :, 2]
         # in the tool's frame, as the tool turns while it carries
         offset = np.einsum("nji,nj->ni", state.tool_rotation, held - state.tool)
@@ -106,4 +106,4 @@ def test_pressing_the_eraser_down_does_not_wipe_but_sliding_does(twin_of):
 
 def left(twin):
     """Marks on the board."""
-    return sum(pose[0, 2] > 0 for name, pose in twin.physics.state().bodies.items() if name.startswith("mark"))
+    return sum(pose[0, 2] > 0 for name, pose in twin.state().bodies.items() if name.startswith("mark"))

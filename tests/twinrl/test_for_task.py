@@ -112,7 +112,7 @@ def record(task, region):
     twin.reset(0, start)
     proprio, action, truth, tool = [], [], [], []
     for _ in range(task.max_steps):
-        state = twin.physics.state()
+        state = twin.state()
         truth.append([*state.bodies[body][0] + [0, 0, task.hold.height_m], yaw_of(state.rotations[body][0])])
         tool.append([*state.tool[0], yaw_of(state.tool_rotation[0] @ TOOL_DOWN.T)])
         proprio.append(twin.observe().proprio[0])
