@@ -25,9 +25,7 @@ from protos.schema import (
     Step,
 )
 from twin.kinematics import Kinematics
-from twin.physics import Physics, faults, make
-from twin.physics.model import steps_in
-from twin.physics.state import retire, state_of
+from twin.physics import TIMESTEP_S, Physics, broken, fault_of, make, retire, state_of
 from twin.randomize import Disturbance, Domain
 from twin.render.compositor import TwinRenderer
 from twin.rotations import (
@@ -41,11 +39,11 @@ from twin.rotations import (
     within_angle,
 )
 from twin.scene import Scene
-from twin.tasks.base import TOOL, Task, TaskState
+from twin.tasks import TOOL, Task, TaskState
 
 LEASH_M, LEASH_RAD = 0.06, 0.35
 """The commanded pose runs at most this far ahead of the tool: on every axis, and about any axis."""
-CONTROL_STEPS = steps_in(1 / CONTROL_HZ)
+CONTROL_STEPS = round(1 / CONTROL_HZ / TIMESTEP_S)
 
 
 class VectorTwin:
@@ -114,12 +112,12 @@ class VectorTwin:
         pictures = self._renderer
         pictures.draw()
         proprio = proprio_of(self._physics, *self._commanded())
-        proprio[faults.broken(self._physics)] = np.nan
+        proprio[broken(self._physics)] = np.nan
         return Observation(side=pictures.side.copy(), wrist=pictures.wrist.copy(), proprio=proprio)
 
     def fault(self, slot: int) -> str:
         """What is wrong with a slot's physics, in one line; empty when nothing is."""
-        return faults.describe(self._physics, slot)
+        return fault_of(self._physics, slot)
 
     def step(self, action: F32) -> Step:
         """One control step (0.1 s) of every slot with actions (n, 7)."""

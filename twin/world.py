@@ -10,13 +10,11 @@ from protos.errors import InputError
 from protos.schema import F64, U8, Configuration, Schema
 from twin.env import tool_poses
 from twin.kinematics import Kinematics
-from twin.physics import Pose, make
-from twin.physics.model import TIMESTEP_S
-from twin.physics.state import retire, state_of
+from twin.physics import TIMESTEP_S, Pose, make, retire, state_of
 from twin.randomize import Domain
 from twin.render.compositor import TwinRenderer
 from twin.scene import Scene
-from twin.tasks.base import TOOL, Task, TaskState
+from twin.tasks import TOOL, Task, TaskState
 
 
 class ArmWorld:

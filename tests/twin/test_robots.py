@@ -9,7 +9,7 @@ import pytest
 from protos.errors import InputError, SceneError
 from twin import robots, tasks
 from twin.kinematics import Kinematics
-from twin.physics.model import build_model
+from twin.physics.mujoco_batch import build_model
 from twin.randomize import DOMAINS
 from twin.robots import FINGERS, Transform
 from twin.rotations import TOOL_DOWN, matrix_from_quaternion

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from protos.schema import F64
-from twin.physics.model import build_model
+from twin.physics import build_model
 from twin.randomize import Domain
 from twin.robots.base import FINGERS, Robot
 from twin.rotations import quaternion_from_matrix

@@ -1,12 +1,12 @@
-"""n arms with their tables in Isaac Gym (Preview 4): PhysX, on the GPU where there is one.
+"""This module steps n arms with their tables in Isaac Gym (Preview 4): PhysX, on the GPU where there is one.
 
     reset, place ─► root and DOF states ─┐ once, before the next step
     command ──────► DOF position targets ┴─► simulate × steps ─► body and DOF states, force sensors ─► arrays here
 
 Isaac Gym cannot be installed where this project is tested: NVIDIA hands it out for download, built for Python 3.6 to
-3.8. The adapter is checked by types against `typings/isaacgym`, its URDF files against MuJoCo, and the order of its
-calls against a fake; the conformance suite runs it wherever `import isaacgym` works. PhysX has never run behind it in
-CI, so take its first run as a test.
+3.8. The adapter's calls are checked against the types of isaacgym-stubs, its URDF files against MuJoCo, and the order of
+its calls against a fake; the conformance suite runs it wherever `import isaacgym` works. PhysX has never run behind it
+in CI, so take its first run as a test.
 """
 
 from collections.abc import Mapping
@@ -19,49 +19,42 @@ from numpy.typing import NDArray
 
 from protos.errors import InputError
 from protos.schema import F64
-from twin.kinematics import Kinematics
-from twin.physics.interface import Pose
+from twin.physics.interface import Physics
 from twin.physics.isaac_world import ROBOT, SENSED, build
-from twin.physics.model import build_model
 from twin.physics.urdf import subtree
 from twin.randomize import Domain
-from twin.robots.base import FINGERS, Robot
-from twin.rotations import about_z, matrix_from_quaternion, quaternion_from_matrix, yaw_of
-from twin.tasks.base import Task
-
-if TYPE_CHECKING:
-    pass
+from twin.robots import FINGERS, Robot
+from twin.rotations import about_z, matrix_from_quaternion, quaternion_from_matrix
+from twin.tasks import Task
 
 if TYPE_CHECKING:
     from isaacgym import gymapi
 
 
-class IsaacPhysics:
-    """n environments of one simulation. See `twin.physics.interface.Physics`."""
+class IsaacPhysics(Physics):
+    """n environments of one simulation hold the n worlds."""
 
     def __init__(self, robot: Robot, task: Task, domain: Domain, n: int, threads: int = 1) -> None:
         _require_isaacgym()
-        self.model = build_model(robot, task, domain)
-        self.n, self.robot, self.task = n, robot, task
-        self._kinematics = Kinematics(robot)
+        super().__init__(robot, task, domain, n)
         self._described = mujoco.MjData(self.model)
         self._world = build(robot, task, self.model, n, threads)
         self._acquire()
         arm = [self._world.joints.index(name) for name in robot.joints]
         self._order = np.array(arm + [self._world.joints.index(name) for name in FINGERS])
         self._q, self._rates = np.zeros((2, n, len(self._order)))
-        self.wrench: F64 = np.zeros((n, 6))
-        self.body_positions: F64 = np.zeros((n, self.model.nbody, 3))
-        self.body_rotations: F64 = np.tile(np.eye(3).ravel(), (n, self.model.nbody, 1))
+        self._wrench = np.zeros((n, 6))
+        self.body_positions = np.zeros((n, self.model.nbody, 3))
+        self.body_rotations = np.tile(np.eye(3).ravel(), (n, self.model.nbody, 1))
         self._moved: set[int] = set()
         self._sent: list[Any] = []
         self._broken = np.zeros(n, bool)
         self._restarted = np.zeros(n, bool)
 
     def reset(self, slots: NDArray[np.intp], joints: F64, poses: Mapping[str, F64]) -> None:
-        """States are written before the next step; the outputs show them at once."""
+        """Notes the states, which are written before the next step; the outputs show them at once."""
         start = np.concatenate([joints, np.full((len(slots), 2), self.robot.gripper.travel_m)], axis=1)
-        self._q[slots], self._rates[slots], self.wrench[slots] = start, 0.0, 0.0
+        self._q[slots], self._rates[slots], self._wrench[slots] = start, 0.0, 0.0
         self._targets[np.ix_(slots, self._order)] = start
         self._broken[slots] = False
         self._restarted[slots] = True
@@ -70,7 +63,7 @@ class IsaacPhysics:
         self.place(slots, poses)
 
     def place(self, slots: NDArray[np.intp], poses: Mapping[str, F64]) -> None:
-        """A pose that is not finite breaks its slot; it never reaches PhysX."""
+        """Puts bodies to their poses. One that is not finite breaks its slot; it never reaches PhysX."""
         for name, rows in poses.items():
             for slot, pose in zip(slots, rows, strict=True):
                 if np.isfinite(pose).all():
@@ -80,7 +73,7 @@ class IsaacPhysics:
                     self.body_positions[slot, subtree(self.model, name)] = np.nan
 
     def command(self, joints: F64, opening: NDArray[np.floating]) -> None:
-        """Targets of the drives, sent with the next step."""
+        """Sets the targets of the drives, sent with the next step."""
         travel = np.clip(opening, 0, 1)[:, None] * self.robot.gripper.travel_m
         self._targets[:, self._order] = np.concatenate([joints, np.tile(travel, (1, 2))], axis=1)
 
@@ -115,27 +108,14 @@ class IsaacPhysics:
         return self.body_rotation("gripper")
 
     @property
-    def tool_velocity(self) -> F64:
-        """(n, 6) m/s and rad/s, from the joint velocities and the Jacobian."""
-        return self._kinematics.tool_velocity(self.joints, self.joint_velocities)
-
-    @property
     def opening(self) -> F64:
         """(n,) measured, 0 closed .. 1 open."""
         return np.clip(self._q[:, -2:].sum(1) / self.robot.gripper.stroke_m, 0, 1)
 
-    def body_position(self, name: str) -> F64:
-        """(n, 3) m, a live view."""
-        return self.body_positions[:, self.model.body(name).id]
-
-    def body_rotation(self, name: str) -> F64:
-        """base_from_body (n, 3, 3), a live view."""
-        return self.body_rotations[:, self.model.body(name).id].reshape(self.n, 3, 3)
-
-    def body_pose(self, slot: int, name: str) -> Pose:
-        """x, y, z, yaw of one body."""
-        x, y, z = (float(value) for value in self.body_position(name)[slot])
-        return x, y, z, float(yaw_of(self.body_rotation(name)[slot]))
+    @property
+    def wrench(self) -> F64:
+        """(n, 6) N, Nm: the force sensors of palm and fingers, which feel contacts alone, summed up at the TCP."""
+        return self._wrench
 
     def close(self) -> None:
         """Ends the simulation."""
@@ -216,8 +196,8 @@ class IsaacPhysics:
         self.body_positions[:, 1:] = rigid[:, :, :3]
         rotations = matrix_from_quaternion(np.roll(rigid[:, :, 3:7], 1, axis=-1))
         self.body_rotations[:, 1:] = rotations.reshape(self.n, -1, 9)
-        self.wrench[:] = self._contacts()
-        self.body_positions[self._broken, 1:] = self.wrench[self._broken] = np.nan
+        self._wrench[:] = self._contacts()
+        self.body_positions[self._broken, 1:] = self._wrench[self._broken] = np.nan
 
     def _contacts(self) -> F64:
         """Forces on palm and fingers, summed up at the TCP (n, 6)."""

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import InputError
-from twin.physics.model import TIMESTEP_S
+from twin.physics.interface import TIMESTEP_S
 from twin.physics.urdf import colliding_geoms, subtree, write_urdf
-from twin.robots.base import FINGERS, Robot
-from twin.tasks.base import Task
+from twin.robots import FINGERS, Robot
+from twin.tasks import Task
 
 if TYPE_CHECKING:
     from isaacgym import gymapi
@@ -67,13 +67,13 @@ def build(robot: Robot, task: Task, model: mujoco.MjModel, n: int, threads: int)
         env = gym.create_env(sim, gymapi.Vec3(), gymapi.Vec3(), n)
         place = model.geom("table").pos
         handle = gym.create_actor(env, table, gymapi.Transform(gymapi.Vec3(*place)), "table", slot, 0)
-        _rub(gym, env, handle, [float(model.geom("table").friction[0])])
+        _set_friction(gym, env, handle, [float(model.geom("table").friction[0])])
         for name, asset in assets.items():
             pose = _transform(model, name)
             handle = gym.create_actor(env, asset, pose, name, slot, _SELF if name == ROBOT else 0)
             actors[name][slot] = gym.get_actor_index(env, handle, gymapi.DOMAIN_SIM)
             geoms = [geom for body in subtree(model, name) for geom in colliding_geoms(model, body)]
-            _rub(gym, env, handle, [float(model.geom_friction[geom, 0]) for geom in geoms])
+            _set_friction(gym, env, handle, [float(model.geom_friction[geom, 0]) for geom in geoms])
             if name == ROBOT:
                 gym.set_actor_dof_properties(env, handle, _servos(gym, asset, model, robot))
             for body in subtree(model, name):
@@ -158,10 +158,10 @@ def _servos(gym: "gymapi.Gym", asset: "gymapi.Asset", model: mujoco.MjModel, rob
     return properties
 
 
-def _rub(gym: "gymapi.Gym", env: "gymapi.Env", actor: int, frictions: list[float]) -> None:
-    """Sliding frictions of an actor's shapes in their order; of an unequal number, the largest for all.
+def _set_friction(gym: "gymapi.Gym", env: "gymapi.Env", actor: int, frictions: list[float]) -> None:
+    """Sets the sliding friction of each of an actor's shapes, in order; the largest for all where the numbers differ.
 
-    PhysX rubs with the mean of two surfaces' frictions; MuJoCo with the larger, or with that of higher `priority`.
+    PhysX takes the mean of two surfaces' frictions; MuJoCo the larger, or that of the higher `priority`.
     """
     properties = gym.get_actor_rigid_shape_properties(env, actor)
     if len(properties) != len(frictions):

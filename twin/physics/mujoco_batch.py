@@ -1,4 +1,4 @@
-"""n arms with their tables in MuJoCo, stepped together.
+"""This module steps n arms with their tables in MuJoCo, on the CPU.
 
 Outputs (tool pose, body poses, wrench) describe the state after the last `step` or `place`; MuJoCo leaves them stale
 after writes to the state, so every change here ends with a forward pass over positions.
@@ -12,38 +12,33 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from protos.schema import F64
-from twin.kinematics import Kinematics
-from twin.physics.interface import Pose
-from twin.physics.model import build_model
+from twin.physics.interface import Physics
 from twin.randomize import Domain
-from twin.robots.base import FINGERS, Robot
-from twin.rotations import about_z, quaternion_from_matrix, yaw_of
-from twin.tasks.base import Task
+from twin.robots import FINGERS, Robot
+from twin.rotations import about_z, quaternion_from_matrix
+from twin.tasks import Task
 
 _POS, _NONE = int(mujoco.mjtStage.mjSTAGE_POS.value), int(mujoco.mjtStage.mjSTAGE_NONE.value)
 _GRAVITY = 9.81
 
 
-class MujocoPhysics:
-    """One MuJoCo batch. See `twin.physics.interface.Physics`."""
+class MujocoPhysics(Physics):
+    """One MuJoCo batch holds the n worlds; its arrays are bound once and read as live views."""
 
     def __init__(self, robot: Robot, task: Task, domain: Domain, n: int, threads: int = 1) -> None:
-        self.model = build_model(robot, task, domain)
-        self.n, self.robot, self.task = n, robot, task
-        self._kinematics = Kinematics(robot)
+        super().__init__(robot, task, domain, n)
         self._batch = Batch(self.model, n, threads)
         bind = self._batch.bind
         self._qpos, self._qvel, self._ctrl = bind("qpos"), bind("qvel"), bind("ctrl")
         self._mocap_pos, self._mocap_quat = bind("mocap_pos"), bind("mocap_quat")
-        self.body_positions: F64 = bind("xpos")  # (n, bodies, 3), live
-        self.body_rotations: F64 = bind("xmat")  # (n, bodies, 9), live
+        self.body_positions, self.body_rotations = bind("xpos"), bind("xmat")
         self._site, self._site_rotation, self._sensors = bind("site_xpos"), bind("site_xmat"), bind("sensordata")
         self._arm = np.array([self.model.joint(name).qposadr[0] for name in robot.joints])
         self._arm_rates = np.array([self.model.joint(name).dofadr[0] for name in robot.joints])
         self._fingers = np.array([self.model.joint(name).qposadr[0] for name in FINGERS])
 
-    def place(self, slots: NDArray[np.intp], poses: Mapping[str, NDArray[np.float64]]) -> None:
-        """Puts bodies, at rest, to poses name -> (len(slots), 4) x, y, z, yaw; everything else stays."""
+    def place(self, slots: NDArray[np.intp], poses: Mapping[str, F64]) -> None:
+        """Puts bodies, at rest, to their poses: free ones by their joint, fixed ones by their mocap body."""
         for name, pose in poses.items():
             quaternion = quaternion_from_matrix(about_z(pose[:, 3]))
             if name in self.task.free_bodies:
@@ -58,8 +53,8 @@ class MujocoPhysics:
                 self._mocap_quat[slots, mocap] = quaternion
         self._batch.forward(np.asarray(slots, np.int32), stage=_POS)
 
-    def reset(self, slots: NDArray[np.intp], joints: F64, poses: Mapping[str, NDArray[np.float64]]) -> None:
-        """The set points become the same: the arm stays where it is until the next `command`."""
+    def reset(self, slots: NDArray[np.intp], joints: F64, poses: Mapping[str, F64]) -> None:
+        """Starts anew; the set points become the same, so the arm stays where it is until the next `command`."""
         self._batch.reset(np.asarray(slots, np.int32), stage=_NONE)
         self._qpos[np.ix_(slots, self._arm)] = joints
         self._qpos[np.ix_(slots, self._fingers)] = self.robot.gripper.travel_m
@@ -73,7 +68,7 @@ class MujocoPhysics:
         self._ctrl[:, len(self._arm) :] = np.clip(opening, 0, 1)[:, None] * self.robot.gripper.travel_m
 
     def step(self, steps: int) -> None:
-        """`steps` physics steps of 5 ms in every slot."""
+        """Makes `steps` physics steps in every slot."""
         self._batch.step(nstep=steps, stage=_POS)
 
     @property
@@ -97,22 +92,13 @@ class MujocoPhysics:
         return self._site_rotation[:, 0].reshape(self.n, 3, 3)
 
     @property
-    def tool_velocity(self) -> F64:
-        """(n, 6) m/s and rad/s, from the joint velocities and the Jacobian."""
-        return self._kinematics.tool_velocity(self.joints, self.joint_velocities)
-
-    @property
     def opening(self) -> F64:
         """(n,) measured, 0 closed .. 1 open."""
         return np.clip(self._qpos[:, self._fingers].sum(1) / self.robot.gripper.stroke_m, 0, 1)
 
     @property
     def wrench(self) -> F64:
-        """(n, 6) force [N] and torque [Nm] that the world puts on the tool, at the TCP, in the base frame.
-
-        The gripper's own weight is taken out, as the controller of a UR arm does with its payload setting; its inertia
-        is not. The value is that of the last physics step, zero right after a reset.
-        """
+        """(n, 6) N, Nm: what the flange's force and torque sensors and the gripper's weight leave for the world."""
         R = self.tool_rotation
         held_by_flange = np.einsum("nij,nkj->nki", R, self._sensors.reshape(self.n, 2, 3))
         weight = np.array([0, 0, -self.robot.gripper.mass_kg * _GRAVITY])
@@ -121,19 +107,5 @@ class MujocoPhysics:
         world = -np.concatenate([held_by_flange[:, 0] + weight, held_by_flange[:, 1] + moment], 1)
         return np.where(self._sensors.any(1, keepdims=True), world, 0.0)
 
-    def body_position(self, name: str) -> F64:
-        """(n, 3) m, a live view."""
-        return self.body_positions[:, self.model.body(name).id]
-
-    def body_rotation(self, name: str) -> F64:
-        """base_from_body (n, 3, 3), a live view."""
-        return self.body_rotations[:, self.model.body(name).id].reshape(self.n, 3, 3)
-
-    def body_pose(self, slot: int, name: str) -> Pose:
-        """x, y, z, yaw of one body."""
-        body = self.model.body(name).id
-        x, y, z = (float(value) for value in self.body_positions[slot, body])
-        return x, y, z, float(yaw_of(self.body_rotations[slot, body].reshape(3, 3)))
-
     def close(self) -> None:
-        """Nothing: MuJoCo's memory goes with the object."""
+        """Does nothing: MuJoCo's memory goes with the object."""

@@ -1,18 +1,27 @@
-"""The privileged state that a task looks at, read from physics; and the marks that a task lets vanish.
+"""This module reads a task's privileged state and a slot's faults from physics, and removes what a task retires.
 
-physics ─► state_of ─► TaskState ─► task.succeeded, task.expert
-                           └──────► task.retired ─► retire ─► bodies parked below the table, out of every camera
+    physics ─► state_of ─► TaskState ─► task.succeeded, task.expert
+       │                       └──────► task.retired ─► retire ─► bodies parked below the table, out of every camera
+       └─────► broken, fault_of: worlds whose bodies are not finite, or were flung away by an exploding contact
+
+MuJoCo goes on with a broken world, and its arm may look as if nothing had happened while an object is nowhere; so the
+vector twin looks at every body after each step and shows NaN in the proprioception of a broken slot.
 """
 
 import numpy as np
 
 from protos.schema import F64, Bools
-from twin.physics import Physics
-from twin.tasks.base import PARKED_Z_M, TaskState
+from twin.physics.interface import Physics
+from twin.tasks import PARKED_Z_M, TaskState
+
+REACH_M = 10.0
+"""A body farther from the robot than this was flung there."""
+JOINT_SPEED_RAD_S = 50.0
+"""The arm's own limit is 3.1 rad/s; only an explosion makes it this fast."""
 
 
 def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closing: Bools, told: Bools) -> TaskState:
-    """The state of every slot; measured quantities are live views."""
+    """Returns the state of every slot; measured quantities are live views."""
     bodies = physics.task.bodies
     return TaskState(
         tool=physics.tool_position,
@@ -30,9 +39,34 @@ def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closi
 
 
 def retire(physics: Physics, state: TaskState) -> None:
-    """Takes away what the task says has vanished in `state`."""
+    """Parks what the task says has vanished in `state`."""
     for name, gone in physics.task.retired(state).items():
         slots = np.flatnonzero(gone & state.has(name))
         if len(slots):
             x, y, _ = state.bodies[name][slots].T
             physics.place(slots, {name: np.column_stack([x, y, np.full(len(slots), PARKED_Z_M), 0 * x])})
+
+
+def broken(physics: Physics) -> Bools:
+    """Returns the slots (n,) whose bodies or joints are where no sound world puts them."""
+    with np.errstate(invalid="ignore"):
+        bodies = np.abs(physics.body_positions).max(axis=(1, 2)) < REACH_M
+        joints = np.abs(physics.joint_velocities).max(axis=1) < JOINT_SPEED_RAD_S
+        angles = np.isfinite(physics.joints).all(axis=1)
+    return ~(bodies & joints & angles)
+
+
+def fault_of(physics: Physics, slot: int) -> str:
+    """Says in one line what is wrong with a slot's physics; empty when nothing is."""
+    for body, position in enumerate(physics.body_positions[slot]):
+        if not np.isfinite(position).all():
+            return f"physics: body {physics.model.body(body).name!r} is not finite"
+        if np.abs(position).max() >= REACH_M:
+            where = ", ".join(f"{value:.3g}" for value in position)
+            return f"physics: body {physics.model.body(body).name!r} at ({where}) m, limit {REACH_M:g} m"
+    speeds = physics.joint_velocities[slot]
+    if not np.isfinite(speeds).all() or not np.isfinite(physics.joints[slot]).all():
+        return "physics: a joint is not finite"
+    if np.abs(speeds).max() >= JOINT_SPEED_RAD_S:
+        return f"physics: a joint at {np.abs(speeds).max():.3g} rad/s, limit {JOINT_SPEED_RAD_S:g}"
+    return ""
