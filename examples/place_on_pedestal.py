@@ -8,8 +8,7 @@ from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
 from twin import tasks
 from twin.randomize import Domain
-from twin.tasks import expert
-from twin.tasks.base import TOOL, Hold, Task, TaskState
+from twin.tasks import TOOL, Hold, Task, TaskState, expert
 
 CUBE, PEDESTAL = "cube", "pedestal"
 HALF_M, TOP_M = 0.018, 0.04

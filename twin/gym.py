@@ -10,7 +10,7 @@ from protos.schema import ACTION_DIM, F32, PROPRIO_DIM, Configuration, Schema
 from twin.env import VectorTwin
 from twin.randomize import Domain
 from twin.scene import Scene
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 
 class GymTwin(gymnasium.Env[dict[str, Any], F32]):

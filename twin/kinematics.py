@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from protos.schema import F64
-from twin.robots.base import Robot
+from twin.robots import Robot
 from twin.rotations import TOOL_DOWN, about_z
 
 HOME_PULL = 0.3

@@ -18,8 +18,7 @@ from protos.schema import F64
 from protos.space import Box
 from twin import robots
 from twin.camera import Camera, look_at, pose_looking, square_camera
-from twin.robots import Robot, Transform
-from twin.robots.ur5e import UR5E
+from twin.robots import UR5E, Robot, Transform
 from twin.splats import Splats, concatenate, read_ply, write_ply
 from twin.surfaces import grid, surface_splats
 from twin.toml_file import read_versioned
@@ -204,13 +203,13 @@ def _robot(table: Mapping[str, Any]) -> Robot:
     robot, tool = robots.get(str(table.get("robot", UR5E.name))), table.get("tool", {})
     if unknown := set(tool) - {"gripper", "position", "quaternion"}:
         raise ValueError(f"[tool] {', '.join(sorted(unknown))}: it has gripper, position and quaternion")
-    mount = robot.flange_from_gripper
+    mount, gripper = robot.flange_from_gripper, str(tool.get("gripper", robot.gripper.name))
     quaternion = np.array(_numbers(tool.get("quaternion", mount.quaternion), 4))
     if abs(np.linalg.norm(quaternion) - 1) > 1e-3:
         raise ValueError(f"[tool] quaternion {quaternion.tolist()}: of length {np.linalg.norm(quaternion):.4g}, not 1")
     return replace(
         robot,
-        gripper=robots.get_gripper(str(tool.get("gripper", robot.gripper.name))),
+        gripper=robot.gripper if gripper == robot.gripper.name else robots.get_gripper(gripper),
         flange_from_gripper=Transform(
             position=_numbers(tool.get("position", mount.position), 3), quaternion=tuple(quaternion.tolist())
         ),

@@ -16,7 +16,7 @@ from protos.episode import Episode, Segment
 from protos.errors import InputError, Unreachable
 from protos.schema import Schema
 from services.replay import ReplaySettings, ReplayWriter
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 FLUSH_S = 60.0
 Deliver = Callable[[list[Segment]], None]

@@ -13,7 +13,7 @@ import numpy as np
 from protos.errors import InputError
 from protos.schema import F32, F64, GRIPPER, TCP_POSE, TCP_POSITION, TCP_VELOCITY, Observation
 from twin.rotations import about_z, matrix_from_vector
-from twin.tasks.base import Task, TaskState
+from twin.tasks import Task, TaskState
 
 
 class Eyes(Protocol):

@@ -12,7 +12,7 @@ from typing import Protocol, TextIO
 from actors.lab import LabClient
 from protos.errors import ArmStopped, InputError
 from protos.schema import Configuration
-from twin.tasks.base import TOOL
+from twin.tasks import TOOL
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from protos.settings import from_json
 from protos.space import ConfigurationSpace
 from protos.status import StatusFile
 from services.replay import ReplayWriter
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

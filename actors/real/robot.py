@@ -37,7 +37,7 @@ from protos.schema import (
 from twin import tasks
 from twin.randomize import Disturbance
 from twin.rotations import TOOL_DOWN, about_z, continuous, matrix_from_vector, upright, vector_from_matrix
-from twin.tasks.base import TOOL, Task
+from twin.tasks import TOOL, Task
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from twin.expand.path import ToolPath
 from twin.randomize import domain_named
 from twin.rotations import matrix_from_vector
 from twin.scene import Scene
-from twin.tasks.base import Task, TaskState
+from twin.tasks import Task, TaskState
 
 log = logging.getLogger(__name__)
 ACTOR = "twin-expand"

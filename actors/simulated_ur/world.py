@@ -13,8 +13,7 @@ from protos.errors import InputError
 from protos.schema import F64, U8, Configuration
 from twin import tasks
 from twin.randomize import DOMAINS, Domain
-from twin.robots import Robot
-from twin.robots.ur5e import UR5E
+from twin.robots import UR5E, Robot
 from twin.scene import Scene
 
 

@@ -28,7 +28,7 @@ from twin.render.rasterizer import footprints, layer_of, workspace_for
 from twin.rotations import matrix_from_quaternion
 from twin.scene import Scene, synthetic_scene
 from twin.splats import Splats
-from twin.tasks.base import TOOL
+from twin.tasks import TOOL
 
 PX, STATIC = 128, 20_000
 PARTS = 8

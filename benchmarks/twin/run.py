@@ -112,8 +112,8 @@ def _groups(settings: TwinBench, scene: Scene) -> str:
 
 
 def _experts(settings: TwinBench, scene: Scene) -> str:
+    from twin.env import trials
     from twin.randomize import DEMONSTRATION_DISTURBANCE, DOMAINS
-    from twin.tasks.trials import trials
 
     worlds = {
         "twin": DOMAINS["twin"],

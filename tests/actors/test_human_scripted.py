@@ -8,7 +8,7 @@ from protos.errors import InputError
 from protos.schema import Observation
 from twin import tasks
 from twin.rotations import TOOL_DOWN
-from twin.tasks.base import PARKED_Z_M
+from twin.tasks import PARKED_Z_M
 
 TASK = tasks.get("pick_and_place")
 TABLE = {"cube": (-0.55, 0.10, 0.018, 0.0), "target": (-0.39, 0.0, 0.001, 0.0)}

@@ -10,7 +10,7 @@ from twin.env import VectorTwin
 from twin.randomize import DOMAINS, Domain
 from twin.render import rasterize
 from twin.scene import Scene, synthetic_scene
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 
 @pytest.fixture(scope="session")

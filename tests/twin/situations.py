@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from twin.rotations import TOOL_DOWN, about_z
-from twin.tasks.base import TaskState
+from twin.tasks import TaskState
 
 
 def situation(

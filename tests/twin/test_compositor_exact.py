@@ -8,7 +8,7 @@ import pytest
 from protos.schema import Schema
 from twin.camera import Camera, pose_of
 from twin.env import VectorTwin
-from twin.physics.mujoco_batch import MujocoPhysics
+from twin.physics import MujocoPhysics
 from twin.randomize import DOMAINS, Domain
 from twin.render import kernels
 from twin.render.cameras import BIAS_M, DEPTH_SLACK_M

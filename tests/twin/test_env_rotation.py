@@ -10,7 +10,7 @@ from twin.env import LEASH_RAD, VectorTwin
 from twin.kinematics import Kinematics
 from twin.randomize import DOMAINS, Domain
 from twin.rotations import TOOL_DOWN, about_z, vector_from_matrix
-from twin.tasks.base import PARKED_Z_M
+from twin.tasks import PARKED_Z_M
 from twin.tasks.pick_and_place import TARGET, PickAndPlace
 from twin.world import ArmWorld
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from situations import situation
 
 from twin import tasks
+from twin.env import trials
 from twin.randomize import DEMONSTRATION_DISTURBANCE, DOMAINS
 from twin.tasks.expert import wrapped
-from twin.tasks.trials import trials
 
 PICK, HEXAGON = tasks.get("pick_and_place"), tasks.get("insert_hexagon_block")
 TARGET = (-0.39, 0.0, 0.001)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from twin import robots, tasks
 from twin.kinematics import Kinematics
-from twin.physics.mujoco_batch import build_model
+from twin.physics import build_model
 from twin.randomize import DOMAINS
 from twin.rotations import TOOL_DOWN, about_z, matrix_from_vector
 

@@ -6,7 +6,7 @@ import pytest
 
 from protos.errors import InputError
 from twin import robots, tasks
-from twin.physics.mujoco_batch import build_model
+from twin.physics import build_model
 from twin.physics.urdf import subtree, write_urdf
 from twin.randomize import DOMAINS
 from twin.rotations import matrix_from_quaternion

@@ -113,7 +113,7 @@ def test_a_varied_twin_repeats_and_differs_between_episodes(scene, task, configu
 def test_jittered_cameras_draw_what_they_see(scene, task, configurations):
     """The background of a jittered pose is the scene from that pose."""
     from twin.camera import Camera
-    from twin.physics.mujoco_batch import MujocoPhysics
+    from twin.physics import MujocoPhysics
     from twin.render import rasterize
     from twin.render.compositor import TwinRenderer
 

@@ -9,7 +9,7 @@ import pytest
 from protos.errors import SceneError
 from twin import surfaces
 from twin.render.moving import SCANNED_SPLATS, moving_splats
-from twin.robots.ur5e import UR5E
+from twin.robots import UR5E
 from twin.rotations import about_z, quaternion_from_matrix
 
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * [0.03, 0.02, 0.01]

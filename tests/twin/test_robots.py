@@ -8,13 +8,13 @@ import pytest
 
 from protos.errors import InputError, SceneError
 from twin import robots, tasks
+from twin.env import trials
 from twin.kinematics import Kinematics
-from twin.physics.mujoco_batch import build_model
+from twin.physics import build_model
 from twin.randomize import DOMAINS
 from twin.robots import FINGERS, Transform
 from twin.rotations import TOOL_DOWN, matrix_from_quaternion
 from twin.scene import Scene
-from twin.tasks.trials import trials
 
 
 def built(robot):

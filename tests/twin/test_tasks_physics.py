@@ -10,8 +10,7 @@ from twin import tasks
 from twin.env import VectorTwin
 from twin.randomize import Domain
 from twin.scene import synthetic_scene
-from twin.tasks.insert_hexagon_block import SEAT as HEXAGON_SEAT
-from twin.tasks.insert_triple_column_block import SEAT as COLUMNS_SEAT
+from twin.tasks.insertion import COLUMNS_SEAT, HEXAGON_SEAT
 
 PROMPT = Domain(latency_steps=(0,))
 SOCKETS = {"insert_hexagon_block": ("socket", HEXAGON_SEAT), "insert_triple_column_block": ("board", COLUMNS_SEAT)}

@@ -13,9 +13,9 @@ from situations import situation
 from protos.errors import InputError
 from protos.schema import Schema
 from twin import tasks
+from twin.env import trials
 from twin.gym import GymTwin
 from twin.randomize import DEMONSTRATION_DISTURBANCE, DOMAINS
-from twin.tasks.trials import trials
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "place_on_pedestal.py"

@@ -14,8 +14,8 @@ from twin.expand.settings import ExpansionSettings
 from twin.expand.timing import evenly
 from twin.kinematics import Kinematics
 from twin.randomize import Domain
-from twin.robots.base import Robot
-from twin.tasks.base import Task
+from twin.robots import Robot
+from twin.tasks import Task
 
 REACH_M, REACH_RAD = 0.001, 0.01
 """Largest miss of inverse kinematics."""

@@ -12,9 +12,9 @@ import numpy as np
 from protos.schema import F64
 from twin.physics import build_model
 from twin.randomize import Domain
-from twin.robots.base import FINGERS, Robot
+from twin.robots import FINGERS, Robot
 from twin.rotations import quaternion_from_matrix
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 Pairs = list[tuple[int, int]]
 

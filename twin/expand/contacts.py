@@ -22,7 +22,7 @@ from protos.schema import F64
 from twin.camera import invert
 from twin.expand.demonstration import Demonstration, body_poses
 from twin.expand.path import ToolPath
-from twin.tasks.base import TOOL, Task
+from twin.tasks import TOOL, Task
 
 Kind = Literal["start", "grasp", "visit", "release"]
 MEETING_M = 0.12

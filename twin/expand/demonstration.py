@@ -9,7 +9,7 @@ from protos.schema import F32, F64, GRIPPER_ACTION, TCP_POSE, Bools, Configurati
 from twin.camera import pose_of
 from twin.expand.path import ToolPath
 from twin.rotations import TOOL_DOWN, about_z, matrix_from_vector
-from twin.tasks.base import TOOL, Task
+from twin.tasks import TOOL, Task
 
 MISSED_M = 0.02
 """What is let go of within this distance was not grasped."""

@@ -27,9 +27,9 @@ from twin.expand.settings import ExpansionSettings
 from twin.expand.timing import evenly, no_faster
 from twin.expand.transfer import anchor_moves, bent, cost
 from twin.randomize import Domain
-from twin.robots.base import Robot
+from twin.robots import Robot
 from twin.rotations import upright
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 LOCKED_RAD = 0.15
 """A tool that does not turn is still measured as turned by a few degrees while it moves."""

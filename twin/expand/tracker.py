@@ -15,7 +15,7 @@ from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION
 from twin.expand.expander import Plan
 from twin.expand.path import angle_between
 from twin.rotations import vector_from_matrix
-from twin.tasks.base import Task, TaskState
+from twin.tasks import Task, TaskState
 
 ARRIVED_M, ARRIVED_RAD = 0.006, 0.06
 """The tool counts as there when the gripper is to act."""

@@ -25,7 +25,7 @@ from twin.expand.contacts import Contact
 from twin.expand.demonstration import Demonstration, body_poses, start_pose
 from twin.expand.path import ToolPath, angle_between, slerp
 from twin.rotations import about_z, yaw_of
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 
 def anchor_moves(

@@ -1,8 +1,8 @@
 """This package moves n arms over their tables: engines behind one interface, and what a twin reads from them.
 
-    VectorTwin, ArmWorld ─ reset, place, command, step ─► Physics ─┬─ mujoco_batch   MuJoCo, on the CPU; the default
-                                                                   └─ isaac          Isaac Gym (PhysX), where installed
-    Physics ─ state_of ─► TaskState ─► success, experts          Physics ─ broken, fault_of ─► faults of a slot
+VectorTwin, ArmWorld ─ reset, place, command, step ─► Physics ─┬─ mujoco_batch   MuJoCo, on the CPU; the default
+└─ isaac          Isaac Gym (PhysX), where installed
+Physics ─ state_of ─► TaskState ─► success, experts          Physics ─ broken, fault_of ─► faults of a slot
 """
 
 from collections.abc import Callable, Mapping

@@ -4,9 +4,9 @@
     command ──────► DOF position targets ┴─► simulate × steps ─► body and DOF states, force sensors ─► arrays here
 
 Isaac Gym cannot be installed where this project is tested: NVIDIA hands it out for download, built for Python 3.6 to
-3.8. The adapter's calls are checked against the types of isaacgym-stubs, its URDF files against MuJoCo, and the order of
-its calls against a fake; the conformance suite runs it wherever `import isaacgym` works. PhysX has never run behind it
-in CI, so take its first run as a test.
+3.8. The adapter's calls are checked against the types of isaacgym-stubs, its URDF files against MuJoCo, and the order
+of its calls against a fake; the conformance suite runs it wherever `import isaacgym` works. PhysX has never run behind
+it in CI, so take its first run as a test.
 """
 
 from collections.abc import Mapping

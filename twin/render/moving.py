@@ -13,10 +13,10 @@ from twin.kinematics import Kinematics
 from twin.render import kernels
 from twin.render.kernels import View, Workspace, eyes_of, shade
 from twin.render.rasterizer import layer_of
-from twin.robots.base import FINGERS, Robot
+from twin.robots import FINGERS, Robot
 from twin.rotations import matrix_from_quaternion
 from twin.splats import Splats, concatenate, merge_to
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 SPACING_M = {"base": 0.05, "gripper": 0.016} | dict.fromkeys(FINGERS, 0.012)
 """Distance of neighbouring splats on the robot; the arm's links are seen from afar and get `ARM_SPACING_M`."""

@@ -1,57 +1,61 @@
-"""The tasks, one file each. `get(name)` finds them.
+"""This package holds the tasks, one idea per file, and finds them by name.
 
-A task from elsewhere joins with `register`. Every process of a run must know it, so the modules that do so are named,
-separated by commas, in the environment variable TWINRL_TASKS; they are imported when a task is first asked for. Names
-of tasks also come with recorded data, which never says what to import.
+    get(name) ─► Task ─┬─ space          where episodes start        ─► guides, demonstrations
+                       ├─ mjcf, assets   bodies and targets          ─► physics, renderer
+                       ├─ succeeded      TaskState ─► done?          ─► vector twin, the arm
+                       └─ expert         TaskState ─► action (n, 7)  ─► demonstrations, scripted operators
+
+A task of another package joins by an entry point of the group `twinrl.tasks` (`twin.plugins`); `register` makes one
+known in this process alone. `twin.tasks.expert` and `twin.tasks.shapes` are what tasks are made of.
 """
 
-import os
 from collections.abc import Callable
-from importlib import import_module
+from typing import Any
 
-from protos.errors import InputError
-from twin.tasks.base import Task
-from twin.tasks.erase_whiteboard import EraseWhiteboard
-from twin.tasks.insert_hexagon_block import InsertHexagonBlock
-from twin.tasks.insert_triple_column_block import InsertTripleColumnBlock
-from twin.tasks.pick_and_place import PickAndPlace
+from twin.plugins import Registry
+from twin.tasks.base import PARKED_Z_M, TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, mirrored
 
-MODULES = "TWINRL_TASKS"
-"""Environment variable with the modules that register tasks."""
-_TASKS: dict[str, Callable[[], Task]] = {
-    "pick_and_place": PickAndPlace,
-    "insert_hexagon_block": InsertHexagonBlock,
-    "insert_triple_column_block": InsertTripleColumnBlock,
-    "erase_whiteboard": EraseWhiteboard,
-}
+
+def _opened(name: str, make: Callable[[], Any]) -> Callable[[], Task]:
+    task = make()
+    if not isinstance(task, Task) or task.name != name:
+        raise TypeError(f"it makes {getattr(task, 'name', task)!r}; a twin.tasks.Task of the name {name!r} is needed")
+    return make
+
+
+_TASKS: Registry[Callable[[], Task]] = Registry(
+    "task",
+    {
+        "pick_and_place": "twin.tasks.pick_and_place:PickAndPlace",
+        "insert_hexagon_block": "twin.tasks.insertion:InsertHexagonBlock",
+        "insert_triple_column_block": "twin.tasks.insertion:InsertTripleColumnBlock",
+        "erase_whiteboard": "twin.tasks.erase_whiteboard:EraseWhiteboard",
+    },
+    _opened,
+)
+names = _TASKS.names
 
 
 def register(make: Callable[[], Task]) -> None:
-    """Makes a task known by its name; a name that another task has is refused."""
-    name = make().name
-    if _TASKS.setdefault(name, make) is not make:
-        raise InputError(f"task {name!r} exists already; taken are {', '.join(_TASKS)}")
-
-
-def names() -> tuple[str, ...]:
-    """Every task's name."""
-    _import_registered()
-    return tuple(_TASKS)
+    """Makes a task known in this process by its name; a name that another task has is refused."""
+    _TASKS.register(make().name, make)
 
 
 def get(name: str) -> Task:
-    """The task called `name`."""
-    if name not in names():
-        raise InputError(f"task {name!r}: choose one of {', '.join(_TASKS)}; others join through {MODULES}")
-    return _TASKS[name]()
+    """Returns the task called `name`."""
+    return _TASKS.get(name)()
 
 
-def _import_registered() -> None:
-    for module in filter(None, os.environ.get(MODULES, "").split(",")):
-        try:
-            import_module(module)
-        except ModuleNotFoundError as error:
-            raise InputError(f"{MODULES}={os.environ[MODULES]}: no module {error.name!r} on the import path") from error
-
-
-__all__ = ["Task", "get", "names", "register"]
+__all__ = [
+    "PARKED_Z_M",
+    "TOOL",
+    "TOOL_START",
+    "WORK_BOX",
+    "Hold",
+    "Task",
+    "TaskState",
+    "get",
+    "mirrored",
+    "names",
+    "register",
+]

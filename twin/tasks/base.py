@@ -1,8 +1,8 @@
-"""What a task is: where episodes start, how far an action reaches, when it is done, how an expert would do it."""
+"""This module says what a task is: its starts, the reach of its actions, its success, and its expert."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,18 +10,27 @@ from protos.errors import InputError
 from protos.schema import F32, F64, Bools, Configuration
 from protos.space import Box, ConfigurationSpace
 from twin.randomize import Domain
-from twin.robots.grippers import ROBOTIQ_2F85
+from twin.robots import ROBOTIQ_2F85
 from twin.splats import Splats
 
 TOOL = "tool"
 """Name of the tool's start pose in a configuration."""
 PARKED_Z_M = -0.5
-"""Where retired bodies are: below the table, out of every camera."""
+"""Height of retired bodies: below the table, out of every camera."""
+WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
+"""The table in front of the robot; a task may narrow it."""
+TOOL_START = Box(x=(-0.56, -0.52), y=(-0.02, 0.02), z=(0.15, 0.17))
+"""Start poses of the tool, over the middle of the table."""
+
+
+def mirrored(box: Box) -> dict[str, Box]:
+    """Returns region A at y > 0, demonstrated on the arm, and region B, its mirror at y < 0."""
+    return {"A": box, "B": replace(box, y=(-box.y[1], -box.y[0]))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """What success, retired marks and the expert look at, one row per slot; base frame, metres."""
+    """A state is what success, retired marks and the expert look at, one row per slot; base frame, metres."""
 
     tool: F64  # (n, 3) measured TCP position
     tool_rotation: F64  # (n, 3, 3) measured base_from_tcp
@@ -37,17 +46,17 @@ class TaskState:
 
     @property
     def grasp_width(self) -> F64:
-        """(n,) gap between the fingers [m]."""
+        """Gap between the fingers (n,) [m]."""
         return self.opening * self.stroke_m
 
     def has(self, body: str) -> Bools:
-        """(n,) whether a body is still there; retired ones are not."""
+        """Tells in which slots (n,) a body is still there; retired ones are not."""
         return np.asarray(self.bodies[body][:, 2] > PARKED_Z_M / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """How an object is held."""
+    """A hold says how the fingers take an object."""
 
     height_m: float
     """Tool above the body's origin."""
@@ -63,7 +72,7 @@ class Hold:
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """One manipulation task; a subclass per file."""
+    """A task is one thing to do with the gripper; a subclass describes it."""
 
     name: str
     instruction: str
@@ -74,15 +83,15 @@ class Task(ABC):
     """How far the tool may lean from pointing straight down; with 0 it turns about the vertical alone."""
     max_steps: int
     work_box: Box
-    """Where the tool may be commanded to."""
+    """Range of commanded tool positions."""
     free_bodies: tuple[str, ...]
     """Objects that physics moves."""
     fixed_bodies: tuple[str, ...] = ()
-    """Targets that stay where the configuration puts them; the first is what the manipulated object is brought to."""
+    """Targets that stay in place; the manipulated object is brought to the first of them."""
     hold: Hold
-    """How the fingers take the manipulated object."""
+    """Grasp of the manipulated object."""
     precision_m: float = 0.003
-    """How exactly the tool must be led where it matters most; noise that explores is not larger."""
+    """Exactness with which the tool must be led where it matters most; exploration noise is not larger."""
     success_steps: int = 2
     """Control steps in a row that `succeeded` must hold."""
     splats: Mapping[str, Splats] = field(default_factory=dict)
@@ -92,6 +101,7 @@ class Task(ABC):
 
     @property
     def bodies(self) -> tuple[str, ...]:
+        """Names of all bodies, the free ones first."""
         return self.free_bodies + self.fixed_bodies
 
     @property
@@ -103,30 +113,30 @@ class Task(ABC):
 
     @abstractmethod
     def mjcf(self, domain: Domain) -> str:
-        """The task's bodies: a freejoint body per free body, a mocap body per fixed one."""
+        """Writes the task's bodies: a freejoint body per free body, a mocap body per fixed one."""
 
     def assets(self, domain: Domain) -> str:
-        """What goes into MJCF's `asset` element: meshes of the task's bodies."""
+        """Writes the content of MJCF's `asset` element: meshes of the task's bodies."""
         return ""
 
     @abstractmethod
     def splat_spacing(self, body: str) -> float:
-        """Distance of the splats drawn on a body's surface [m]."""
+        """Returns the distance of the splats drawn on a body's surface [m]."""
 
     @abstractmethod
     def succeeded(self, state: TaskState) -> Bools:
-        """(n,) whether the task is done at this moment."""
+        """Tells in which slots (n,) the task is done at this moment."""
 
     @abstractmethod
     def expert(self, state: TaskState) -> F32:
-        """(n, 7) what a good operator would do now."""
+        """Returns the actions (n, 7) of a good operator."""
 
     def retired(self, state: TaskState) -> Mapping[str, Bools]:
-        """Fixed bodies that vanish now, name -> (n,); they stay away, below the table, until the next reset."""
+        """Names fixed bodies that vanish now -> (n,); they stay away, below the table, until the next reset."""
         return {}
 
     def pose(self, configuration: Configuration, body: str) -> tuple[float, float, float, float]:
-        """x, y, z, yaw of one body (or `TOOL`) in a configuration; `InputError` names what is missing."""
+        """Returns x, y, z, yaw of one body (or `TOOL`) in a configuration; `InputError` names what is missing."""
         if body not in configuration.poses:
             raise InputError(
                 f"configuration without a pose for {body!r} (it has {', '.join(configuration.poses) or 'none'}); "
@@ -135,5 +145,5 @@ class Task(ABC):
         return configuration.poses[body]
 
     def body_poses(self, configuration: Configuration) -> dict[str, F64]:
-        """Where the configuration puts the task's bodies: name -> (1, 4)."""
+        """Returns the start poses of the task's bodies: name -> (1, 4)."""
         return {name: np.array([self.pose(configuration, name)], float) for name in self.bodies}

@@ -1,4 +1,4 @@
-"""Wipe the marks off the whiteboard. The eraser starts in region A at y > 0 or in region B, its mirror, at y < 0.
+"""This module holds the task to wipe marks off a whiteboard.
 
 A mark vanishes when the eraser's face slides over it: on the board, flat, moving. Pressing the eraser down on it is not
 enough, and neither is passing above it.
@@ -14,8 +14,8 @@ from protos.schema import F32, F64, Bools
 from protos.space import Box, ConfigurationSpace
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
-from twin.tasks import expert
-from twin.tasks.base import TOOL, Hold, Task, TaskState
+from twin.tasks import expert, shapes
+from twin.tasks.base import TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, mirrored
 
 ERASER, BOARD = "eraser", "board"
 MARKS = tuple(f"mark_{k}" for k in range(6))
@@ -28,7 +28,6 @@ TOUCH_M, FLAT, WIPE_M_S = 0.0015, math.cos(math.radians(8)), 0.01
 """The face wipes this close to the board, this upright (cosine of the tilt), and at this speed or faster."""
 BOARD_COLOUR, MARK_COLOUR = (0.93, 0.94, 0.95), (0.12, 0.12, 0.60)
 FELT_COLOUR, BACK_COLOUR, BACK_SHIFT = (0.20, 0.20, 0.22), (0.85, 0.35, 0.10), (-0.25, 0.2, 0.25)
-_X, _YAW = (-0.62, -0.52), (-0.3, 0.3)
 _MARKS = {
     name: Box(
         x=(BOARD_AT[0] - 0.018, BOARD_AT[0] + 0.018),
@@ -37,21 +36,19 @@ _MARKS = {
     )
     for k, name in enumerate(MARKS)
 }
-_TOOL = Box(x=(-0.56, -0.52), y=(-0.02, 0.02), z=(0.15, 0.17))
 _BOARD = Box(x=(BOARD_AT[0], BOARD_AT[0]), y=(BOARD_AT[1], BOARD_AT[1]), z=(BOARD_HALF_M[2], BOARD_HALF_M[2]))
 SPACE = ConfigurationSpace(
     manipulated=ERASER,
-    regions={"A": Box(x=_X, y=(0.06, 0.20), yaw=_YAW), "B": Box(x=_X, y=(-0.20, -0.06), yaw=_YAW)},
-    others={BOARD: _BOARD, TOOL: _TOOL} | _MARKS,
+    regions=mirrored(Box(x=(-0.62, -0.52), y=(0.06, 0.20), yaw=(-0.3, 0.3))),
+    others={BOARD: _BOARD, TOOL: TOOL_START} | _MARKS,
 )
-WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 HOLD = Hold(height_m=0.022, width_m=(0.020, 0.042), near_m=0.009, slip_m=0.013, turn_rad=math.pi)
 PRESS_M, LIFT_M, WIPE_STEP_M, BESIDE_M, BEYOND_M = 0.0015, 0.05, 0.012, 0.03, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class EraseWhiteboard(Task):
-    """An eraser, a board on the table, six marks."""
+    """An eraser is grasped and wiped over six marks on a board."""
 
     name: str = "erase_whiteboard"
     instruction: str = "Wipe the marks off the whiteboard."
@@ -65,11 +62,11 @@ class EraseWhiteboard(Task):
     success_steps: int = 1
 
     def mjcf(self, domain: Domain) -> str:
-        """The eraser's origin is the middle of its face; nothing collides with the marks."""
+        """Writes eraser, board and marks; the eraser's origin is the middle of its face; marks collide with nothing."""
         back = numbers(*domain.shifted(BACK_COLOUR, BACK_SHIFT))
-        rub = f'friction="{domain.friction} .01 .001" condim="4" mass="{domain.object_mass_kg / 2}"'
+        held = f'{shapes.rough(domain)} mass="{domain.object_mass_kg / 2}"'
         eraser = "".join(
-            f'<geom type="box" size="{numbers(*FACE_M, height / 2)}" pos="0 0 {z}" rgba="{colour} 1" {rub}/>'
+            f'<geom type="box" size="{numbers(*FACE_M, height / 2)}" pos="0 0 {z}" rgba="{colour} 1" {held}/>'
             for height, z, colour in (
                 (FELT_M, FELT_M / 2, numbers(*FELT_COLOUR)),
                 (BACK_M, FELT_M + BACK_M / 2, back),
@@ -87,11 +84,11 @@ class EraseWhiteboard(Task):
         )
 
     def splat_spacing(self, body: str) -> float:
-        """Fine enough for the wrist camera."""
+        """Returns spacings that are fine enough for the wrist camera."""
         return {ERASER: 0.011, BOARD: 0.012}.get(body, 0.007)
 
     def retired(self, state: TaskState) -> Mapping[str, Bools]:
-        """The marks under the eraser's face while it slides over the board."""
+        """Names the marks under the eraser's face while it slides over the board."""
         offset = _marks(state) - state.bodies[ERASER][:, None]
         inside = np.abs(np.einsum("nmi,nij->nmj", offset, state.rotations[ERASER])[:, :, :2]) < FACE_M
         touches = state.bodies[ERASER][:, 2] - TOP_M < TOUCH_M
@@ -100,7 +97,7 @@ class EraseWhiteboard(Task):
         return {name: slides & inside[:, k].all(1) for k, name in enumerate(MARKS)}
 
     def succeeded(self, state: TaskState) -> Bools:
-        """Every mark is gone."""
+        """Tells where every mark is gone."""
         return ~np.any([state.has(name) for name in MARKS], axis=0)
 
     def expert(self, state: TaskState) -> F32:
@@ -110,12 +107,12 @@ class EraseWhiteboard(Task):
 
 
 def _marks(state: TaskState) -> F64:
-    """Positions (n, 6, 3)."""
+    """Returns the marks' positions (n, 6, 3)."""
     return np.stack([state.bodies[name] for name in MARKS], 1)
 
 
 def _wipe(state: TaskState) -> expert.Aim:
-    """Beside the nearest mark that is left; once down, over it and a little beyond."""
+    """Aims beside the nearest mark that is left; once down, over it and a little beyond."""
     eraser, marks, board = state.bodies[ERASER], _marks(state), state.bodies[BOARD]
     x, y = eraser[:, 0] - board[:, 0], eraser[:, 1]
     left = np.stack([state.has(name) for name in MARKS], 1)

@@ -1,4 +1,4 @@
-"""Scripted experts: pure numpy functions, for demonstrations in the twin and for the scripted operator of the arm.
+"""This module is what scripted experts are made of: pure numpy functions, for the twin and for the scripted operator.
 
 Every height they aim at falls continuously with the error (a funnel), and the tool turns while it travels:
 
@@ -14,6 +14,7 @@ A rule that switches between heights teaches a cloned policy to hover at the swi
     state ─► the task's own carry ─► Aim ───────┴─► act ─► action (n, 7)
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ RISE_M = 0.03
 
 @dataclass(frozen=True, kw_only=True)
 class Aim:
-    """Where the tool should be commanded to."""
+    """An aim is the pose that the tool should be commanded to."""
 
     position: F64  # (n, 3)
     yaw: F64  # (n,) turn about the vertical from `TOOL_DOWN` [rad]
@@ -37,7 +38,7 @@ class Aim:
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """The grasp of n slots: the way to it and how far it is."""
+    """A reach is the grasp of n slots: the way to it and how far it is."""
 
     aim: Aim
     holding: Bools  # (n,)
@@ -46,7 +47,7 @@ class Reach:
 
 
 def reach(state: TaskState, body: str, hold: Hold) -> Reach:
-    """From above: down as the horizontal error and the turn shrink, then close."""
+    """Approaches a body from above: down as the horizontal error and the turn shrink, then closed."""
     tool, thing = state.tool, state.bodies[body]
     off = np.hypot(*(thing - tool)[:, :2].T)
     grasp_z = thing[:, 2] + hold.height_m
@@ -65,7 +66,7 @@ def reach(state: TaskState, body: str, hold: Hold) -> Reach:
 
 
 def act(state: TaskState, grasp: Reach, carry: Aim, done: Bools, action_scale: tuple[float, float]) -> F32:
-    """The action (n, 7): reach, close, carry while the object is held, leave when `done`."""
+    """Returns the actions (n, 7): reach, close, carry while the object is held, leave when `done`."""
     commanded, yaw = state.commanded, yaw_of(state.commanded_rotation @ TOOL_DOWN.T)
     rise = commanded + np.array([0, 0, RISE_M])
     leave = np.where(state.told_to_close[:, None], commanded, rise)
@@ -83,33 +84,42 @@ def act(state: TaskState, grasp: Reach, carry: Aim, done: Bools, action_scale: t
 
 
 def over(state: TaskState, body: str, target: F64, free: F64) -> F64:
-    """Commanded tool position (n, 2) that brings a held body over `target` (n, 2); `free` (n,) 0 stays, 1 goes."""
+    """Returns tool positions (n, 2) that bring a held body over `target` (n, 2); `free` (n,) 0 stays, 1 goes."""
     aim = target - (state.bodies[body] - state.tool)[:, :2]
     return state.commanded[:, :2] + free[:, None] * (aim - state.commanded[:, :2])
 
 
 def wrapped(angle: F64, period: float) -> F64:
-    """The same angle modulo `period`, nearest to 0; all angles are the same with period 0."""
+    """Returns the angle modulo `period` that is nearest to 0; 0 with period 0, where all angles are the same."""
     return (angle + period / 2) % period - period / 2 if period > 0 else 0 * angle
 
 
 def ramp(x: F64, low: float, high: float) -> F64:
-    """0 below `low`, 1 above `high`, straight in between."""
+    """Returns 0 below `low`, 1 above `high`, and a straight line in between."""
     return np.clip((x - low) / (high - low), 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """How a body fits into a socket."""
+    """A seat says how a body fits into a socket."""
 
     high_m: float
-    """The body's origin above the socket's when it is seated."""
+    """Height of the body's origin above the socket's when it is seated."""
     turn_rad: float
     """Turning the body by this much changes nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """A tolerance says how near its seat a body is: off the socket's axis, above its seat, and turned."""
+
+    off_m: float
+    high_m: float
+    turn_rad: float = math.inf
+
+
 def misfit(state: TaskState, body: str, socket: str, seat: Seat) -> tuple[F64, F64, F64]:
-    """How far a body is off a socket's axis (n,) and above its seat (n,) [m], and the turn (n,) that it lacks [rad]."""
+    """Returns a body's distance off a socket's axis and above its seat (n,) [m], and the turn (n,) it lacks [rad]."""
     offset = state.bodies[body] - state.bodies[socket]
     turn = yaw_of(state.rotations[socket]) - yaw_of(state.rotations[body])
     return np.hypot(offset[:, 0], offset[:, 1]), offset[:, 2] - seat.high_m, wrapped(turn, seat.turn_rad)
@@ -127,21 +137,3 @@ def carry_in(state: TaskState, body: str, socket: str, seat: Seat, hold: Hold) -
     z = np.maximum(z, state.tool[:, 2] - 0.008 - fast)
     sideways = over(state, body, state.bodies[socket][:, :2], np.maximum(lifted, 1 - ramp(off, 0.02, 0.04)))
     return Aim(position=np.column_stack([sideways, z]), yaw=yaw_of(state.tool_rotation @ TOOL_DOWN.T) + turn)
-
-
-def insert(
-    state: TaskState,
-    body: str,
-    socket: str,
-    seat: Seat,
-    hold: Hold,
-    inside_m: tuple[float, float],
-    action_scale: tuple[float, float],
-) -> F32:
-    """Actions (n, 7) that grasp a body and bring it into a socket.
-
-    It is let go once it is this near the socket's axis and this little above its seat.
-    """
-    off, high, _ = misfit(state, body, socket, seat)
-    inside = (off < inside_m[0]) & (high < inside_m[1])
-    return act(state, reach(state, body, hold), carry_in(state, body, socket, seat, hold), inside, action_scale)

@@ -1,4 +1,4 @@
-"""Put the cube on the disc. Region A lies at y > 0, region B mirrors it at y < 0."""
+"""This module holds the task to put a cube on a disc: the one to start with, without rotation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
 from twin.randomize import Domain
 from twin.robots.mjcf import numbers
-from twin.tasks import expert
-from twin.tasks.base import TOOL, Hold, Task, TaskState
+from twin.tasks import expert, shapes
+from twin.tasks.base import TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, mirrored
 
 CUBE, TARGET = "cube", "target"
 CUBE_HALF_M = 0.018
@@ -20,25 +20,22 @@ CUBE_SHIFT = (-0.25, 0.2, 0.25)
 """Direction of the domain's colour shift for the cube."""
 ON_TARGET_M, ON_TABLE_M = 0.035, 0.03
 """The cube's centre is this near the target's and this low."""
-_X = (-0.62, -0.48)
-_Z = (CUBE_HALF_M, CUBE_HALF_M)
 SPACE = ConfigurationSpace(
     manipulated=CUBE,
-    regions={"A": Box(x=_X, y=(0.06, 0.20), z=_Z), "B": Box(x=_X, y=(-0.20, -0.06), z=_Z)},
+    regions=mirrored(Box(x=(-0.62, -0.48), y=(0.06, 0.20), z=(CUBE_HALF_M, CUBE_HALF_M))),
     others={
         TARGET: Box(x=(-0.41, -0.37), y=(-0.03, 0.03), z=(TARGET_HALF_M, TARGET_HALF_M)),
-        TOOL: Box(x=(-0.56, -0.52), y=(-0.02, 0.02), z=(0.15, 0.17)),
+        TOOL: TOOL_START,
     },
 )
 GRASP_HEIGHT_M = 0.014
-"""Tool above the cube's underside while grasping."""
+"""Height of the tool above the cube's underside while grasping."""
 HOLD = Hold(height_m=GRASP_HEIGHT_M - CUBE_HALF_M, width_m=(0.018, 0.051))
-WORK_BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PickAndPlace(Task):
-    """A red cube, a blue disc, no rotation."""
+    """A red cube is put on a blue disc."""
 
     name: str = "pick_and_place"
     instruction: str = "Put the cube on the disc."
@@ -52,27 +49,27 @@ class PickAndPlace(Task):
     symmetries: Mapping[str, int] = field(default_factory=lambda: {CUBE: 4})
 
     def mjcf(self, domain: Domain) -> str:
-        """A free box and a disc that nothing collides with."""
+        """Writes a free box and a disc that nothing collides with."""
         cube = numbers(*domain.shifted(CUBE_COLOUR, CUBE_SHIFT))
         return (
             f'<body name="{TARGET}" mocap="true"><geom type="cylinder" size="{TARGET_RADIUS_M} {TARGET_HALF_M}" '
             f'rgba="{numbers(*TARGET_COLOUR)} 1" contype="0" conaffinity="0"/></body>'
             f'<body name="{CUBE}"><freejoint name="{CUBE}"/><geom type="box" size="{numbers(*[CUBE_HALF_M] * 3)}" '
-            f'mass="{domain.object_mass_kg}" friction="{domain.friction} .01 .001" condim="4" rgba="{cube} 1"/></body>'
+            f'mass="{domain.object_mass_kg}" {shapes.rough(domain)} rgba="{cube} 1"/></body>'
         )
 
     def splat_spacing(self, body: str) -> float:
-        """Fine enough for the wrist camera."""
+        """Returns spacings that are fine enough for the wrist camera."""
         return {CUBE: 0.012, TARGET: 0.014}[body]
 
     def succeeded(self, state: TaskState) -> Bools:
-        """The cube lies on the disc and the gripper is told to let go."""
+        """Tells where the cube lies on the disc and the gripper is told to let go."""
         offset = state.bodies[CUBE] - state.bodies[TARGET]
         near = np.hypot(offset[:, 0], offset[:, 1]) < ON_TARGET_M
         return near & (state.bodies[CUBE][:, 2] < ON_TABLE_M) & ~state.closing
 
     def expert(self, state: TaskState) -> F32:
-        """Sideways only when lifted, or close to the target; down as it comes near."""
+        """Moves sideways only when lifted, or close to the target; down as it comes near."""
         cube, target = state.bodies[CUBE], state.bodies[TARGET]
         off = np.hypot(*(target - cube)[:, :2].T)
         free = np.maximum(expert.ramp(state.tool[:, 2], 0.02, 0.04), 1 - expert.ramp(off, 0.04, 0.06))

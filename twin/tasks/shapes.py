@@ -1,15 +1,23 @@
-"""Shapes made of boxes: exact, cheap to collide, and drawn by the renderer as they are."""
+"""This module writes shapes made of boxes as MJCF: exact, cheap to collide, and drawn by the renderer as they are."""
 
 import math
 
+from twin.randomize import Domain
 from twin.robots.mjcf import numbers
 
 _SLOPE_HALF_M = 0.002
 """Half the thickness of the plates that make a chamfer."""
+SMOOTH = 'friction=".2 .005 .0001" priority="1"'
+"""Attributes of what objects slide into: its low friction counts, not the object's."""
+
+
+def rough(domain: Domain) -> str:
+    """Returns the attributes of what the fingers hold: the domain's friction."""
+    return f'friction="{domain.friction} .01 .001" condim="4"'
 
 
 def hexagon(apothem_m: float, half_height_m: float, attributes: str, *, z_m: float = 0.0) -> str:
-    """An upright hexagonal prism, two of its flats across y: three boxes, each across one pair of flats."""
+    """Writes an upright hexagonal prism, two of its flats across y: three boxes, each across one pair of flats."""
     half_side = apothem_m * math.tan(math.pi / 6)
     size = numbers(half_side, apothem_m, half_height_m)
     return "".join(
@@ -30,7 +38,7 @@ def socket(
     centre: tuple[float, float] = (0.0, 0.0),
     turn_rad: float = 0.0,
 ) -> str:
-    """A hole with a regular outline: walls `straight_m` high, then widened by `chamfer` (outwards, upwards).
+    """Writes a hole with a regular outline: walls `straight_m` high, then widened by `chamfer` (outwards, upwards).
 
     It stands `floor_m` above the body's origin around `centre`, with one wall at -y, turned by `turn_rad`.
     """
@@ -58,7 +66,7 @@ def _ring(
     turn_rad: float,
     attributes: str,
 ) -> str:
-    """Boxes around a vertical axis that lean outwards; `half` is their outermost radius, half depth and half height."""
+    """Writes boxes around a vertical axis that lean outwards; `half`: outermost radius, half depth, half height."""
     size = numbers(half[0] * math.tan(math.pi / sides), half[1], half[2])
     boxes = ""
     for k in range(sides):

@@ -30,7 +30,7 @@ from twin.env import VectorTwin
 from twin.randomize import domain_named
 from twin.rotations import TOOL_DOWN, matrix_from_vector, yaw_of
 from twin.scene import Scene
-from twin.tasks.base import TOOL, Task
+from twin.tasks import TOOL, Task
 
 SITUATIONS = 24
 PULSE_STEPS, REST_STEPS = 5, 8

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from learner.sft.labels import LabelSettings
 from policy.settings import PolicySettings
-from twin.robots.grippers import ROBOTIQ_2F85
-from twin.tasks.base import Task
+from twin.robots import ROBOTIQ_2F85
+from twin.tasks import Task
 
 ROTATION = (3, 4, 24)
 """Indices of the proprioception that a turn about the vertical changes while the tool points down."""

@@ -4,12 +4,12 @@ import numpy as np
 import viser
 
 from protos.schema import Configuration
-from twin.physics.mujoco_batch import MujocoPhysics
+from twin.physics import MujocoPhysics
 from twin.randomize import DOMAINS
 from twin.render.moving import moving_splats
 from twin.rotations import quaternion_from_matrix
 from twin.scene import Scene
-from twin.tasks.base import Task
+from twin.tasks import Task
 from twinrl.viewer.shapes import WRIST, add_camera, add_splats, wrist_camera
 
 

@@ -12,7 +12,7 @@ from twin.objects import ScannedObject
 from twin.rotations import quaternion_from_matrix
 from twin.scene import Scene
 from twin.splats import Splats
-from twin.tasks.base import Task
+from twin.tasks import Task
 
 Colour = tuple[int, int, int]
 CAPTURE, SIDE, WRIST, WORKSPACE = (150, 150, 150), (230, 120, 30), (200, 60, 160), (90, 90, 90)
