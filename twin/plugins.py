@@ -55,7 +55,7 @@ class Registry(Generic[T]):
             raise InputError(f"{self._kind} {name!r} is in several packages: {', '.join(owners)}; keep one")
         try:
             return self._opened(name, points[0].load())
-        except Exception as error:
+        except Exception as error:  # whatever a package raises, the one who asks for it is told
             said = " ".join(str(error).split())
             raise InputError(
                 f"{self._kind} {name!r} of the package {owners[0]} ({points[0].value}) does not load: "

@@ -16,8 +16,7 @@ from actors.simulated_ur.kinematics import ControllerKinematics, OutOfReachError
 from actors.simulated_ur.motion import JumpError, SimulatedArm
 from actors.simulated_ur.world import World
 from protos.schema import U8, Configuration
-from twin.robots import Robot
-from twin.robots import UR5E
+from twin.robots import UR5E, Robot
 
 log = logging.getLogger(__name__)
 

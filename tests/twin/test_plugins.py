@@ -172,5 +172,5 @@ def test_a_robot_of_a_package_stands_in_a_scene_with_its_own_gripper(package, tm
 
 def test_a_thing_that_is_no_robot_is_refused(package):
     package("no_robots", "ARM = 1", "twinrl.robots", "my_arm", "no_robots:ARM")
-    with pytest.raises(InputError, match="robot 'my_arm' of the package no_robots .*TypeError: it is 1; "):
+    with pytest.raises(InputError, match=r"'my_arm' of the package no_robots .*TypeError: it is 1; "):
         robots.get("my_arm")
