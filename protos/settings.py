@@ -1,9 +1,9 @@
 """This module reads settings from JSON into frozen dataclasses, and writes them.
 
 Every process of a run reads one JSON file of settings. An unknown key is an error that names the nearest known one, a
-value of the wrong type an error that names its place and the valid choices. Neither library makes this
-shorter: msgspec ignores unknown keys of dataclasses and refuses unions of two, cattrs turns "2" into 2, and the errors of
-both lack the value and the choices.
+value of the wrong type an error that names its place and the valid choices. Neither library makes this shorter: msgspec
+ignores unknown keys of dataclasses and refuses unions of two, cattrs turns "2" into 2, and the errors of both lack the
+value and the choices.
 """
 
 import difflib
@@ -18,6 +18,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from protos.errors import InputError
 
 T = TypeVar("T")
+FORMAT = 2
+"""Format of the files that `save_settings` writes; counts up when older files cannot be read any more."""
+WRITTEN_BY = {1: "0.1", FORMAT: "0.2"}
+"""Version of TwinRL that writes a format; files of format 1 do not name it."""
 _CONTAINERS: tuple[tuple[Any, Any, str], ...] = (
     (Path, str | Path, "a path"),
     *((kind, list | tuple, "a list") for kind in (tuple, list, Sequence)),
@@ -33,18 +37,30 @@ def to_json(settings: Any) -> dict[str, Any]:
 def save_settings(settings: Any, path: Path) -> Path:
     """Writes a settings file; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(settings), indent=2) + "\n")
+    path.write_text(json.dumps({"format": FORMAT, **to_json(settings)}, indent=2) + "\n")
     return path
 
 
-def load_settings(kind: type[T], path: Path) -> T:
-    """Reads a settings file written by hand or by `save_settings`."""
+def load_settings(kind: type[T], path: Path, *, written: bool = False) -> T:
+    """Reads a settings file written by hand or by `save_settings`.
+
+    With `written` it must be of `save_settings`, as in the folder of a run. Raises InputError for a file of another
+    format, and names the version of TwinRL that reads it.
+    """
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such settings file") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from error
+    if isinstance(data, dict):
+        found = data.pop("format", 1 if written else FORMAT)
+        if found != FORMAT:
+            writer = f"TwinRL {WRITTEN_BY[found]}" if found in WRITTEN_BY else "a later TwinRL"
+            raise InputError(
+                f"{path}: written by {writer}, this is TwinRL {WRITTEN_BY[FORMAT]}, which cannot go on with it; "
+                f"open it with {writer}"
+            )
     return from_json(kind, data, where=path.name)
 
 

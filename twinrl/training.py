@@ -46,7 +46,7 @@ def start_values(kind: type[T], arguments: Sequence[str]) -> T | None:
     """
     found = _early(arguments)
     if found.resume and found.settings is None and found.out is not None and (found.out / SETTINGS).exists():
-        return load_settings(kind, found.out / SETTINGS)
+        return load_settings(kind, found.out / SETTINGS, written=True)
     return None if found.settings is None else load_settings(kind, found.settings)
 
 

@@ -1,5 +1,6 @@
 """Settings survive JSON, and a mistake in them is named."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,3 +101,17 @@ def test_missing_and_broken_files(tmp_path):
 def test_schema_refuses_odd_sizes():
     with pytest.raises(InputError, match="side_px=65"):
         Schema(side_px=65)
+
+
+def test_a_file_of_another_format_is_refused_with_the_version_that_reads_it(tmp_path):
+    path = save_settings(Outer(), tmp_path / "settings.json")
+    content = json.loads(path.read_text())
+    assert load_settings(Outer, path, written=True) == Outer()
+    del content["format"]
+    path.write_text(json.dumps(content))
+    assert load_settings(Outer, path) == Outer()  # written by hand
+    with pytest.raises(InputError, match=r"settings.json: written by TwinRL 0\.1, this is TwinRL 0\.2.*open it with"):
+        load_settings(Outer, path, written=True)
+    path.write_text(json.dumps({**content, "format": 99}))
+    with pytest.raises(InputError, match="written by a later TwinRL"):
+        load_settings(Outer, path)

@@ -91,7 +91,7 @@ def _open_folder(settings: RunSettings, *, resume: bool) -> RunSettings:
     if resume:
         if not saved.exists():
             raise InputError(f"--resume: there is no run in {folder}; start it without --resume")
-        return load_settings(RunSettings, saved)
+        return load_settings(RunSettings, saved, written=True)
     if folder.exists() and any(folder.iterdir()):
         if not saved.exists():
             raise InputError(f"{folder} exists and is not a run of TwinRL; choose another --name")

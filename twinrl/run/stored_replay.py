@@ -25,7 +25,7 @@ def is_run(folder: Path) -> bool:
 
 def run_settings(folder: Path) -> RunSettings:
     """Raises InputError for a folder that is no run, or one of another version."""
-    return load_settings(RunSettings, folder / "settings.json")
+    return load_settings(RunSettings, folder / "settings.json", written=True)
 
 
 def twin_of(folder: Path | None, task: str | None, domain: str) -> tuple[str, tuple[int, ...]]:
