@@ -1,8 +1,9 @@
-"""Demonstrations made by hand, for the tests of expansion."""
+"""This module makes demonstrations and episodes by hand, for the tests of expansion."""
 
 import numpy as np
 
-from protos.schema import Configuration
+from protos.episode import Episode
+from protos.schema import Configuration, Observation, Outcome, Source
 from twin.expand.demonstration import Demonstration
 from twin.expand.path import ToolPath
 from twin.rotations import TOOL_DOWN
@@ -12,6 +13,22 @@ OLD = {"tool": (-0.54, 0.0, 0.16, 0.0), "cube": (-0.55, 0.10, 0.018, 0.0), "targ
 
 def configuration(region="A", cell=0, **poses):
     return Configuration(region=region, cell=cell, poses=OLD | poses)
+
+
+def episode(name, start, proprio, action):
+    """Returns an episode with images of one pixel."""
+    images = np.zeros((len(proprio), 1, 1, 3), np.uint8)
+    return Episode(
+        name=name,
+        instruction="",
+        configuration=start,
+        observation=Observation(side=images, wrist=images, proprio=proprio),
+        action=action,
+        reward=np.zeros(len(action), np.float32),
+        human=np.zeros(len(action), bool),
+        outcome=Outcome.SUCCESS,
+        source=Source.TWIN,
+    )
 
 
 def demonstration(name="by hand", **poses):

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -26,9 +25,7 @@ from protos.schema import F32, TCP_POSE, Configuration, Observation, Outcome, So
 from services.replay import ReplayWriter, read_episodes
 from twin import tasks
 from twin.env import VectorTwin
-from twin.expand import Coverage, Demonstration, Expander, Plan, Reason, Tracker, contacts
-from twin.expand.demonstration import body_poses
-from twin.expand.path import ToolPath
+from twin.expand import Coverage, Demonstration, Expander, Plan, Reason, ToolPath, Tracker, body_poses, contacts
 from twin.randomize import domain_named
 from twin.rotations import matrix_from_vector
 from twin.scene import Scene
@@ -38,19 +35,6 @@ log = logging.getLogger(__name__)
 ACTOR = "twin-expand"
 FLUSH_S = 30.0
 Deliver = Callable[[list[Segment]], None]
-
-
-class Recorded(Protocol):
-    """What expansion reads of an episode, wherever it was kept."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def configuration(self) -> Configuration: ...
-    @property
-    def observation(self) -> Observation: ...
-    @property
-    def action(self) -> F32: ...
 
 
 def expand_in_twin(
@@ -92,12 +76,12 @@ def expand_in_twin(
     return queue.coverage
 
 
-def usable(task: Task, recorded: Iterable[Recorded], plan: ExpansionPlan) -> list[Demonstration]:
+def usable(task: Task, recorded: Iterable[Episode], plan: ExpansionPlan) -> list[Demonstration]:
     """Those episodes that can be expanded; each of the others is logged. Raises InputError when none can."""
     kept, refused = list[Demonstration](), list[InputError]()
     for one in recorded:
         try:
-            made = Demonstration.of(one.name, one.configuration, one.observation.proprio, one.action)
+            made = Demonstration.of(one)
             contacts(made, task, plan.how.contact_radius_m)
         except InputError as error:
             log.warning("left out: %s", error)
@@ -199,7 +183,7 @@ class PlanQueue:
                 if isinstance(plan, Plan):
                     self._open.append(Attempt(plan=plan, tracker=Tracker(self._task, plan)))
                     return configuration
-                self.coverage.reject(configuration.cell, plan.reason)
+                self.coverage.reject(configuration.cell, plan)
         return None
 
     def attempt_at(self, configuration: Configuration) -> Attempt:

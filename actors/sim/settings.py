@@ -8,7 +8,7 @@ from protos.schema import Schema, Source
 from services.net.credentials import Credentials
 from services.replay import ReplaySettings
 from services.weights.staleness import StalenessBound
-from twin.expand.settings import ExpansionSettings
+from twin.expand import ExpansionSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from expansion_samples import configuration, demonstration
+from expansion_samples import configuration, demonstration, episode
 
 from actors.sim.expansion import check_complete, expand_in_twin, usable
 from actors.sim.settings import ExpansionPlan, TwinWorld
@@ -81,18 +81,10 @@ def test_an_unknown_region_is_refused_with_the_choices(world):
         made(world, ExpansionPlan(episodes={"C": 1}))
 
 
-class Episode:
-    """Enough of a recorded episode."""
-
-    def __init__(self, name, configuration, closed):
-        self.name, self.configuration = name, configuration
-        self.action = np.zeros((4, 7), np.float32)
-        self.action[:, GRIPPER_ACTION] = np.where(closed, -1, 1)
-        self.observation = type("Seen", (), {"proprio": np.zeros((5, 25), np.float32)})
-
-
 def test_episodes_that_cannot_be_expanded_are_left_out_and_the_reason_told(caplog):
-    nothing = Episode("open", configuration(), [False] * 4)
+    action = np.zeros((4, 7), np.float32)
+    action[:, GRIPPER_ACTION] = 1.0
+    nothing = episode("open", configuration(), np.zeros((5, 25), np.float32), action)
     with pytest.raises(InputError, match=r"none of 1 successful episodes.*never closes"):
         usable(TASK, [nothing], ExpansionPlan())
     assert "left out: demonstration open" in caplog.text

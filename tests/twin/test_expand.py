@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from twin import tasks
 from twin.camera import pose_of
 from twin.expand import contacts
-from twin.expand.path import ToolPath, angle_between, slerp
-from twin.expand.timing import evenly, no_faster, steps_between
+from twin.expand.path import ToolPath, angle_between, evenly, no_faster, slerp, steps_between
 from twin.expand.transfer import anchor_moves, bent, group_move
 from twin.rotations import TOOL_DOWN, about_z, matrix_from_vector, yaw_of
 

@@ -8,9 +8,8 @@ from expansion_samples import OLD, configuration, demonstration
 
 from twin import robots, tasks
 from twin.camera import pose_of
-from twin.expand import Expander, ExpansionSettings, Plan, Reason, Refused
-from twin.expand.checks import PathChecks
-from twin.expand.clearance import Clearance
+from twin.expand import Expander, ExpansionSettings, Plan, Reason
+from twin.expand.checks import Clearance, PathChecks
 from twin.expand.demonstration import body_poses
 from twin.expand.path import ToolPath
 from twin.kinematics import Kinematics
@@ -35,8 +34,8 @@ def straight(a, b, count=20, rotation=TOOL_DOWN, closed=False):
     )
 
 
-def checks(robot=UR5E, task=TASK, **settings):
-    return PathChecks(robot, task, Domain(), ExpansionSettings(**settings))
+def checks(robot=UR5E, task=TASK, clearance_m=ExpansionSettings.clearance_m):
+    return PathChecks(robot, task, Domain(), clearance_m)
 
 
 @pytest.mark.parametrize("robot", [UR5E, FR3], ids=lambda robot: robot.name)
@@ -119,7 +118,7 @@ def test_a_plan_starts_at_the_tool_and_meets_object_and_target(planned):
 
 def test_a_turned_cube_is_refused_where_the_tool_does_not_turn():
     turned = configuration(cube=(-0.55, 0.10, 0.018, 0.6))
-    assert expander().plan(turned) == Refused(Reason.TURN)
+    assert expander().plan(turned) == Reason.TURN
     turning = replace(TASK, action_scale=(0.03, 0.2))
     assert isinstance(expander(turning).plan(turned), Plan)
 
@@ -129,4 +128,4 @@ def test_a_motion_that_comes_too_near_is_planned_anew_and_one_without_a_way_refu
     plan = expander(planned=0.0).plan(on_the_way)
     assert isinstance(plan, Plan)
     blocked = expander(planned=0.0, clearance_m=0.1).plan(configuration())
-    assert blocked == Refused(Reason.NO_PATH)
+    assert blocked == Reason.NO_PATH

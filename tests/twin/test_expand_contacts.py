@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from expansion_samples import OLD, configuration, demonstration
+from expansion_samples import OLD, configuration, demonstration, episode
 
 from protos.errors import InputError
 from protos.schema import GRIPPER_ACTION
@@ -17,7 +17,7 @@ RADIUS_M = 0.06
 
 
 def recorded(positions, closed):
-    """Proprioception and actions as an episode has them."""
+    """Returns proprioception and actions as an episode has them."""
     proprio = np.zeros((len(positions), 25), np.float32)
     proprio[:, :3], proprio[:, 3:6] = positions, TOOL_DOWN_VECTOR
     action = np.zeros((len(positions) - 1, 7), np.float32)
@@ -79,14 +79,14 @@ def test_a_missed_grasp_is_not_taken_for_one(task):
     closed = shown.path.closed.copy()
     grasp = int(np.flatnonzero(closed)[0])
     closed[grasp - 3] = True  # closes on the way, for one step
-    made = Demonstration.of("missed", shown.configuration, *recorded(shown.path.positions, closed))
+    made = Demonstration.of(episode("missed", shown.configuration, *recorded(shown.path.positions, closed)))
     assert [each.kind for each in contacts(made, task, RADIUS_M)] == ["start", "grasp", "release"]
     assert not made.path.closed[grasp - 3]
 
 
 def test_an_episode_becomes_a_path(task):
     shown = demonstration()
-    made = Demonstration.of("d", shown.configuration, *recorded(shown.path.positions, shown.path.closed))
+    made = Demonstration.of(episode("d", shown.configuration, *recorded(shown.path.positions, shown.path.closed)))
     np.testing.assert_allclose(made.path.positions, shown.path.positions, atol=1e-6)
     np.testing.assert_allclose(made.path.rotations, shown.path.rotations, atol=1e-6)
     np.testing.assert_array_equal(made.path.closed, shown.path.closed)
@@ -104,15 +104,14 @@ def test_episodes_that_are_no_demonstrations_are_refused(change, message):
     shown = demonstration()
     proprio, action = change(*recorded(shown.path.positions, shown.path.closed))
     with pytest.raises(InputError, match=message):
-        Demonstration.of("bad", shown.configuration, proprio, action)
+        Demonstration.of(episode("bad", shown.configuration, proprio, action))
 
 
 def test_an_episode_without_poses_is_refused():
     shown = demonstration()
     with pytest.raises(InputError, match="where the objects were"):
-        Demonstration.of(
-            "d", replace(shown.configuration, poses={}), *recorded(shown.path.positions, shown.path.closed)
-        )
+        nowhere = replace(shown.configuration, poses={})
+        Demonstration.of(episode("d", nowhere, *recorded(shown.path.positions, shown.path.closed)))
 
 
 def test_a_path_without_a_grasp_or_with_one_in_the_air_is_refused(task):

@@ -11,7 +11,7 @@ from protos.schema import GRIPPER_ACTION
 from twin import tasks
 from twin.expand import Plan, Tracker
 from twin.expand.path import ToolPath
-from twin.expand.tracker import PATIENCE
+from twin.expand.tracker import WAIT_STEPS
 from twin.rotations import TOOL_DOWN, about_z
 
 TASK = tasks.get("pick_and_place")
@@ -52,8 +52,8 @@ def test_the_gripper_waits_for_the_tool_but_not_for_ever():
     for place in PATH.positions[: GRASP - 1]:
         driver.action(at(place), 0)
     there, behind = PATH.positions[GRASP - 1], PATH.positions[GRASP - 1] + [0, 0, 0.02]
-    grips = [driver.action(at(behind, commanded=there), 0)[GRIPPER_ACTION] for _ in range(PATIENCE + 1)]
-    assert grips == [1] * PATIENCE + [-1]
+    grips = [driver.action(at(behind, commanded=there), 0)[GRIPPER_ACTION] for _ in range(WAIT_STEPS + 1)]
+    assert grips == [1] * WAIT_STEPS + [-1]
     prompt = tracker()
     for place in PATH.positions[: GRASP - 1]:
         prompt.action(at(place), 0)

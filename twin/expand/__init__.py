@@ -1,20 +1,16 @@
-"""Exploration-space expansion: many twin demonstrations from a few (TwinRL, stage I).
+"""This package makes many twin demonstrations from a few: exploration-space expansion (TwinRL, stage I).
 
-demonstrations ─► Expander ─Plan─► Tracker ─actions─► VectorTwin ─► accepted | rejected, with the reason
-                                                                          └─► Coverage over the grid
+    Episode ─► Demonstration ─► Expander ─ Plan ─► Tracker ─ actions ─► VectorTwin ─► accepted | rejected, by Reason
+    configuration ─────────────────┘                                                      └─► Coverage over the grid
 
-Demonstration.of(name, configuration, proprio, action)
-Expander(robot, task, demonstrations, domain=, settings=, seed=).plan(configuration, attempt) -> Plan | Refused
-Tracker(task, plan).action(state, slot)
-Coverage(space=)
+Nothing but the tracker's actions reaches a twin; whether a plan does the task is for the twin to say.
 """
 
-from twin.expand.contacts import contacts
+from twin.expand.checks import Reason
 from twin.expand.coverage import Coverage
-from twin.expand.demonstration import Demonstration
-from twin.expand.expander import Expander, Plan
-from twin.expand.reasons import Reason, Refused
-from twin.expand.settings import ExpansionSettings
+from twin.expand.demonstration import Demonstration, body_poses, contacts
+from twin.expand.expander import Expander, ExpansionSettings, Plan
+from twin.expand.path import ToolPath
 from twin.expand.tracker import Tracker
 
 __all__ = [
@@ -24,7 +20,8 @@ __all__ = [
     "ExpansionSettings",
     "Plan",
     "Reason",
-    "Refused",
+    "ToolPath",
     "Tracker",
+    "body_poses",
     "contacts",
 ]

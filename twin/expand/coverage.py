@@ -1,4 +1,4 @@
-"""Where twin demonstrations were made, and why not elsewhere: counts per grid cell.
+"""This module counts per grid cell where twin demonstrations were made, and why not elsewhere.
 
 region A, x from -0.62 (top) to -0.48, y from 0.06 (left) to 0.20        accepted / tried
      3/3   3/4   3/3   3/3
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protos.space import ConfigurationSpace
-from twin.expand.reasons import Reason
+from twin.expand.checks import Reason
 
 
 @dataclass(kw_only=True)
 class Coverage:
-    """Counts of one expansion; a configuration counts once for every demonstration that was tried on it."""
+    """A coverage counts one expansion; a configuration counts once for every demonstration tried on it."""
 
     space: ConfigurationSpace
     accepted: Counter[int] = field(default_factory=Counter)
@@ -32,36 +32,36 @@ class Coverage:
         self.rejected.setdefault(cell, Counter())[reason] += 1
 
     def tried(self, cell: int) -> int:
-        """Accepted and rejected in a cell."""
+        """Returns the number of plans accepted and rejected in a cell."""
         return self.accepted[cell] + sum(self.rejected.get(cell, Counter()).values())
 
     @property
     def reasons(self) -> Counter[Reason]:
-        """Over all cells."""
+        """Rejections by reason, over all cells."""
         return sum(self.rejected.values(), Counter())
 
     @property
     def kept(self) -> int:
-        """Accepted over all cells."""
+        """Episodes accepted over all cells."""
         return sum(self.accepted.values())
 
     @property
     def rate(self) -> float:
-        """Accepted of tried; 0 before the first."""
+        """Share of the tried plans that were accepted; 0 before the first."""
         return self.kept / max(self.kept + sum(self.reasons.values()), 1)
 
     def cells_of(self, region: str) -> range:
-        """The cells of a region."""
+        """Returns the cells of a region."""
         per_region = self.space.rows * self.space.columns
         first = list(self.space.regions).index(region) * per_region
         return range(first, first + per_region)
 
     def accepted_in(self, region: str) -> int:
-        """Episodes kept in a region."""
+        """Returns the number of episodes kept in a region."""
         return sum(self.accepted[cell] for cell in self.cells_of(region))
 
     def table(self) -> str:
-        """For people: one block per region, a row of cells per line, then the reasons."""
+        """Formats the counts for people: one block per region, a row of cells per line, then the reasons."""
         lines = []
         for name, box in self.space.regions.items():
             cells = list(self.cells_of(name))
@@ -78,7 +78,7 @@ class Coverage:
         return "\n".join([*lines, f"not kept: {told or 'none'}"])
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values: totals, then one entry per cell that was tried."""
+        """Returns plain values: totals, then one entry per cell that was tried."""
         cells = [cell for cell in range(self.space.cells) if self.tried(cell)]
         return {
             "accepted": self.kept,

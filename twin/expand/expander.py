@@ -1,8 +1,8 @@
-"""Plans what a demonstration looks like from another initial configuration, and says why where there is no such plan.
+"""This module plans a demonstration from another initial configuration, or says why there is no such plan.
 
     demonstrations ─► contacts ─┐
     configuration ──────────────┴─► moved and bent ─► free motions: kept, or planned anew ─► timed ─► checked ─► Plan
-                                                                                               └─► Refused(reason)
+                                                                                               └─► Reason
 
 Nothing is simulated here; whether a plan does the task is for the twin to say (`twin.expand.tracker`).
 """
@@ -17,14 +17,10 @@ import numpy as np
 from protos.errors import InputError
 from protos.schema import F64, Configuration
 from twin.camera import invert
-from twin.expand.checks import PathChecks
-from twin.expand.contacts import Contact, contacts
-from twin.expand.demonstration import Demonstration, body_poses
-from twin.expand.path import ToolPath, angle_between, joined
+from twin.expand.checks import PathChecks, Reason
+from twin.expand.demonstration import Contact, Demonstration, body_poses, contacts
+from twin.expand.path import ToolPath, angle_between, evenly, joined, no_faster
 from twin.expand.planner import Planner
-from twin.expand.reasons import Reason, Refused
-from twin.expand.settings import ExpansionSettings
-from twin.expand.timing import evenly, no_faster
 from twin.expand.transfer import anchor_moves, bent, cost
 from twin.randomize import Domain
 from twin.robots import Robot
@@ -36,20 +32,50 @@ LOCKED_RAD = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpansionSettings:
+    """These settings say how demonstrations are carried over; the defaults suit a table-top task at 10 Hz."""
+
+    contact_radius_m: float = 0.06
+    """Tool travel around a grasp, a visit or a release in which the demonstrated path is kept as it is."""
+    planned: float = 0.3
+    """Share of the free motions that are planned anew even where the demonstrated one would do; 0 keeps its style."""
+    speed: float = 0.8
+    """Speed of free motions as a share of the largest action; what is left is for corrections."""
+    clearance_m: float = 0.005
+    """Free motions keep this far from the table and from every body."""
+    attempts: int = 3
+    """Demonstrations that are tried for one configuration, the nearest first."""
+    tries_per_episode: float = 4.0
+    """Give up when this many configurations were tried for every demonstration wanted."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("contact_radius_m", 0.0, 0.5),
+            ("planned", 0.0, 1.0),
+            ("speed", 0.05, 1.0),
+            ("clearance_m", 0.0, 0.1),
+            ("attempts", 1, 100),
+            ("tries_per_episode", 1.0, 1000.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name}={getattr(self, name)}: {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A tool path that should do the task from a configuration."""
+    """A plan is a tool path that should do the task from a configuration."""
 
     configuration: Configuration
     path: ToolPath
     """One pose per control step, no faster than the task's actions."""
     demonstration: str
-    """Name of the one that it was made from."""
+    """Name of the demonstration that it was made from."""
     planned: int
-    """How many of its free motions were planned anew."""
+    """Number of its free motions that were planned anew."""
 
 
 class Expander:
-    """Makes plans from a set of demonstrations of one task."""
+    """An expander makes plans from a set of demonstrations of one task."""
 
     def __init__(
         self,
@@ -67,39 +93,39 @@ class Expander:
         self._task, self._settings = task, settings
         self._known = [(one, contacts(one, task, settings.contact_radius_m)) for one in demonstrations]
         self._rng = np.random.default_rng(seed)
-        self._checks = PathChecks(robot, task, domain, settings)
+        self._checks = PathChecks(robot, task, domain, settings.clearance_m)
 
-    def plan(self, configuration: Configuration, attempt: int = 0) -> Plan | Refused:
-        """From the demonstration that is `attempt`-nearest to the configuration, 0 the nearest."""
+    def plan(self, configuration: Configuration, attempt: int = 0) -> Plan | Reason:
+        """Plans from the demonstration that is `attempt`-nearest to the configuration, 0 the nearest."""
         order = sorted(self._known, key=lambda known: cost(known[0], configuration, self._task.bodies))
         demonstration, found = order[attempt]
         moves = anchor_moves(demonstration, found, self._task, configuration)
         moved = _allowed(bent(demonstration.path, found, moves), self._task)
         if moved is None:
-            return Refused(Reason.TURN)
+            return Reason.TURN
         made = self._timed(moved, found, configuration)
-        if isinstance(made, Refused):
+        if isinstance(made, Reason):
             return made
         path, planned = made
         reason = self._checks.reason(path, body_poses(self._task, configuration))
         if reason is not None:
-            return Refused(reason)
+            return reason
         return Plan(configuration=configuration, path=path, demonstration=demonstration.name, planned=planned)
 
     @property
     def choices(self) -> int:
-        """How many demonstrations there are to plan from."""
+        """Number of demonstrations to plan from."""
         return len(self._known)
 
     @property
     def checks(self) -> PathChecks:
-        """What plans, and paths that were driven, are checked with."""
+        """Checks of plans, and of paths that were driven."""
         return self._checks
 
     def _timed(
         self, moved: ToolPath, found: Sequence[Contact], configuration: Configuration
-    ) -> tuple[ToolPath, int] | Refused:
-        """The moved path in control steps, and how many of its free motions were planned."""
+    ) -> tuple[ToolPath, int] | Reason:
+        """Returns the moved path in control steps, and how many of its free motions were planned."""
         scale, poses = self._task.action_scale, body_poses(self._task, configuration)
         parts, planned = [moved.part(0, 0)], 0
         carried: dict[str, F64] = {}
@@ -108,7 +134,7 @@ class Expander:
             if contact.first - before.last > 1:
                 way = self._free_motion(moved.part(before.last, contact.first), poses, carried)
                 if way is None:
-                    return Refused(Reason.NO_PATH)
+                    return Reason.NO_PATH
                 planned, first = planned + way.anew, contact.first
                 parts.append(_after_first(evenly(way.path, scale, self._settings.speed)))
             parts.append(_after_first(no_faster(moved.part(first, contact.last), scale)))
@@ -121,7 +147,7 @@ class Expander:
         return joined(parts), planned
 
     def _free_motion(self, way: ToolPath, poses: Mapping[str, F64], carried: Mapping[str, F64]) -> "_FreeMotion | None":
-        """The motion as it was bent, or planned anew: by chance, or because the bent one comes too near."""
+        """Returns the motion as it was bent, or planned anew: by chance, or because the bent one comes too near."""
         by_chance = self._rng.random() < self._settings.planned
         is_free = self._checks.is_free(way, poses, carried)
         if is_free and not by_chance:
@@ -142,7 +168,7 @@ class _FreeMotion(NamedTuple):
 
 
 def _allowed(path: ToolPath, task: Task) -> ToolPath | None:
-    """The path with rotations that the task's actions can make; None where it turns and the task's tool does not."""
+    """Limits rotations to what the task's actions can make; None where it turns and the task's tool does not."""
     if task.action_scale[1] > 0:
         leaning = upright(path.rotations, task.tilt_rad)
         return ToolPath(positions=path.positions, rotations=leaning, closed=path.closed)
@@ -155,5 +181,5 @@ def _allowed(path: ToolPath, task: Task) -> ToolPath | None:
 
 
 def _after_first(path: ToolPath) -> ToolPath:
-    """Without its first pose, which ends the part before."""
+    """Drops the first pose, which ends the part before."""
     return path.part(1, len(path) - 1)

@@ -1,4 +1,8 @@
-"""A path of the tool: where it is and what the gripper is told, one row per control step."""
+"""This module holds tool paths, one pose and gripper command per row, and times them in control steps.
+
+A control step moves the tool at most `metres` along each axis and turns it at most `radians` about each (an action of
+1). Contacts keep their demonstrated timing where that is slow enough; free motions go at an even share of the limit.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +14,7 @@ from twin.rotations import matrix_from_vector, vector_from_matrix
 
 @dataclass(frozen=True, kw_only=True)
 class ToolPath:
-    """T tool poses in the base frame."""
+    """A tool path is T poses in the base frame with the gripper's command at each."""
 
     positions: F64  # (T, 3) m
     rotations: F64  # (T, 3, 3) base_from_tcp
@@ -20,19 +24,19 @@ class ToolPath:
         return len(self.positions)
 
     def pose(self, index: int) -> F64:
-        """base_from_tcp (4, 4) at one step."""
+        """Returns base_from_tcp (4, 4) at one step."""
         out = np.eye(4)
         out[:3, :3], out[:3, 3] = self.rotations[index], self.positions[index]
         return out
 
     def part(self, first: int, last: int) -> "ToolPath":
-        """The steps first..last, both included."""
+        """Returns the steps first..last, both included."""
         rows = slice(first, last + 1)
         return ToolPath(positions=self.positions[rows], rotations=self.rotations[rows], closed=self.closed[rows])
 
 
 def joined(parts: list[ToolPath]) -> ToolPath:
-    """One path after the other."""
+    """Joins paths, one after the other."""
     return ToolPath(
         positions=np.concatenate([part.positions for part in parts]),
         rotations=np.concatenate([part.rotations for part in parts]),
@@ -41,11 +45,49 @@ def joined(parts: list[ToolPath]) -> ToolPath:
 
 
 def slerp(a: F64, b: F64, share: F64) -> F64:
-    """Rotations (k, 3, 3) on the shortest way from `a` to `b` (3, 3), `share` (k,) of it: 0 is `a`, 1 is `b`."""
+    """Returns rotations (k, 3, 3) at the shares (k,) of the shortest way from `a` (0) to `b` (1), both (3, 3)."""
     way = vector_from_matrix(b @ a.T)
     return matrix_from_vector(np.asarray(share)[:, None] * way) @ a
 
 
 def angle_between(a: F64, b: F64) -> F64:
-    """Angles (...,) between rotations (..., 3, 3) [rad]."""
+    """Returns the angles (...,) between rotations (..., 3, 3) [rad]."""
     return np.linalg.norm(vector_from_matrix(np.asarray(a) @ np.swapaxes(b, -1, -2)), axis=-1)
+
+
+def steps_between(path: ToolPath, action_scale: tuple[float, float]) -> F64:
+    """Returns the actions' sizes (T - 1,) from each pose to the next; a locked turn counts nothing."""
+    metres, radians = action_scale
+    travel = np.abs(np.diff(path.positions, axis=0)).max(axis=1) / metres
+    if radians == 0:
+        return travel
+    turn = vector_from_matrix(path.rotations[1:] @ np.swapaxes(path.rotations[:-1], -1, -2))
+    return np.maximum(travel, np.abs(turn).max(axis=1) / radians)
+
+
+def evenly(path: ToolPath, action_scale: tuple[float, float], speed: float) -> ToolPath:
+    """Divides a way into steps of equal size, each at most `speed` of the largest action; both ends are kept."""
+    sizes = steps_between(path, action_scale)
+    along = np.concatenate([[0.0], np.cumsum(sizes)])
+    count = max(int(np.ceil(along[-1] / speed - 1e-9)), 1)
+    return _at(path, np.interp(np.linspace(0, along[-1], count + 1), along, np.arange(len(path))))
+
+
+def no_faster(path: ToolPath, action_scale: tuple[float, float]) -> ToolPath:
+    """Adds poses wherever a step asks for more than the largest action."""
+    parts = [path.part(0, 0)]
+    for step, size in enumerate(steps_between(path, action_scale)):
+        count = max(int(np.ceil(size - 1e-9)), 1)
+        parts.append(_at(path, step + np.arange(1, count + 1) / count))
+    return joined(parts)
+
+
+def _at(path: ToolPath, index: F64) -> ToolPath:
+    """Interpolates poses at fractional indices (k,); the gripper's command is that of the index before."""
+    low = np.minimum(index.astype(int), len(path) - 1)
+    high, share = np.minimum(low + 1, len(path) - 1), index - low
+    positions = path.positions[low] + share[:, None] * (path.positions[high] - path.positions[low])
+    rotations = [
+        slerp(path.rotations[a], path.rotations[b], np.array([s])) for a, b, s in zip(low, high, share, strict=True)
+    ]
+    return ToolPath(positions=positions, rotations=np.concatenate(rotations), closed=path.closed[low])

@@ -1,4 +1,4 @@
-"""A collision-free way of the tool from one pose to another.
+"""This module plans a collision-free way of the tool from one pose to another.
 
     straight ──blocked──► over a point above ──blocked──► RRT-Connect (Kuffner and LaValle 2000), then shortcuts
 
@@ -28,16 +28,16 @@ ABOVE_M = (0.04, 0.08, 0.14, 0.2)
 
 
 class Check(Protocol):
-    """What the world says of one tool pose."""
+    """A check says whether one tool pose is free and within reach."""
 
     def __call__(self, position: F64, rotation: F64, near: F64) -> F64 | None:
-        """Joint angles that reach it, close to `near`, or None where it is not free or not to be reached."""
+        """Returns joint angles that reach it, close to `near`, or None where it is not free or not to be reached."""
         ...
 
 
 @dataclass
 class _Tree:
-    """States that are connected with the first one."""
+    """A tree holds states that are connected with its first one."""
 
     states: list[F64]
     joints: list[F64]
@@ -53,7 +53,7 @@ class _Tree:
         return len(self.states) - 1
 
     def way(self, index: int) -> list[F64]:
-        """From the state back to the first one."""
+        """Returns the states from one back to the first."""
         found = []
         while index >= 0:
             found.append(self.states[index])
@@ -62,7 +62,7 @@ class _Tree:
 
 
 class Planner:
-    """Plans between poses inside a work box."""
+    """A planner finds ways between poses inside a work box."""
 
     def __init__(self, box: Box, check: Check, rng: np.random.Generator) -> None:
         self._low = np.array([box.x[0], box.y[0], box.z[0]])
@@ -70,7 +70,7 @@ class Planner:
         self._check, self._rng = check, rng
 
     def plan(self, start: F64, goal: F64, joints: F64) -> ToolPath | None:
-        """Corner poses of a free way from `start` to `goal` (4, 4), the gripper open; None when none is found.
+        """Returns corner poses of a free way from `start` to `goal` (4, 4), the gripper open; None when none is found.
 
         `joints` (joints,) [rad] reach the start.
         """
@@ -84,7 +84,7 @@ class Planner:
         return None if not corners else self._path(self._shortened(corners, joints))
 
     def _above(self, first: F64, last: F64) -> list[list[F64]]:
-        """Up, across, down."""
+        """Returns ways up, across and down, at several heights."""
         ways = []
         for rise in ABOVE_M:
             z = min(max(first[2], last[2]) + rise, self._high[2])
@@ -108,7 +108,7 @@ class Planner:
         return []
 
     def _extend(self, tree: _Tree, towards: F64) -> int | None:
-        """One step of at most `REACH_M` from the nearest state; its number, or None when it is blocked."""
+        """Steps at most `REACH_M` from the nearest state; returns the new state's number, None when it is blocked."""
         nearest = tree.nearest(towards)
         way = towards - tree.states[nearest]
         length = float(np.linalg.norm(way))
@@ -124,7 +124,7 @@ class Planner:
                 return new
 
     def _shortened(self, corners: list[F64], joints: F64) -> list[F64]:
-        """Corners left out wherever the straight line between two others is free."""
+        """Leaves out corners wherever the straight line between two others is free."""
         for _ in range(SHORTCUTS):
             if len(corners) <= 2:
                 break
@@ -140,7 +140,7 @@ class Planner:
         return at is not None
 
     def _walk(self, a: F64, b: F64, joints: F64) -> F64 | None:
-        """Joint angles at `b` when every pose on the straight line from `a` is free, else None."""
+        """Returns joint angles at `b` when every pose on the straight line from `a` is free, else None."""
         count = max(int(np.ceil(np.linalg.norm(b - a) / RESOLUTION_M)), 1)
         at: F64 | None = joints
         for share in np.arange(1, count + 1) / count:

@@ -1,4 +1,4 @@
-"""Drives the tool along a plan, one action per control step, from where the commands have brought it.
+"""This module drives the tool along a plan, one action per control step, from where the commands have brought it.
 
     plan ──pose k + 1──► action = what is missing from the commanded pose, clipped to 1
       ▲                                                          │
@@ -19,20 +19,20 @@ from twin.tasks import Task, TaskState
 
 ARRIVED_M, ARRIVED_RAD = 0.006, 0.06
 """The tool counts as there when the gripper is to act."""
-PATIENCE = 8
-"""Control steps that the gripper waits for the tool; then it acts wherever the tool is."""
+WAIT_STEPS = 8
+"""Timeout in control steps of the wait for the tool before the gripper acts."""
 OPEN, CLOSE = 1.0, -1.0
 
 
 class Tracker:
-    """Follows one plan in one slot."""
+    """A tracker follows one plan in one slot."""
 
     def __init__(self, task: Task, plan: Plan) -> None:
         self.plan, self._at, self._waited = plan, 0, 0
         self._metres, self._radians = task.action_scale
 
     def action(self, state: TaskState, slot: int) -> F32:
-        """The next action (7,)."""
+        """Returns the next action (7,)."""
         path = self.plan.path
         target = self._advance(state, slot)
         action = np.zeros(ACTION_DIM, np.float32)
@@ -45,11 +45,11 @@ class Tracker:
 
     @property
     def is_done(self) -> bool:
-        """Whether the plan's last pose has been asked for."""
+        """True once the plan's last pose has been asked for."""
         return self._at == len(self.plan.path) - 1
 
     def _advance(self, state: TaskState, slot: int) -> int:
-        """The pose to ask for now."""
+        """Returns the number of the pose to ask for now."""
         path, at = self.plan.path, self._at
         behind = np.abs(path.positions[at] - state.commanded[slot]).max() > self._metres
         if self._radians > 0:
@@ -60,9 +60,9 @@ class Tracker:
         return self._at
 
     def _waits(self, state: TaskState, slot: int) -> bool:
-        """Whether the gripper is to act at the next pose and the tool is not there yet."""
+        """Tells whether the gripper is to act at the next pose and the tool is not there yet."""
         path, at = self.plan.path, self._at
-        if path.closed[at + 1] == path.closed[at] or self._waited >= PATIENCE:
+        if path.closed[at + 1] == path.closed[at] or self._waited >= WAIT_STEPS:
             return False
         far = bool(np.linalg.norm(path.positions[at] - state.tool[slot]) > ARRIVED_M)
         if self._radians > 0:

@@ -1,4 +1,4 @@
-"""A demonstrated path moved to where the bodies are now.
+"""This module moves a demonstrated path to the bodies' present poses.
 
     demonstrated:  start ──── free ────► grasp ──── free ────► release
                      │                     │                      │
@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from protos.schema import F64, Configuration
 from twin.camera import invert, pose_of
-from twin.expand.contacts import Contact
-from twin.expand.demonstration import Demonstration, body_poses, start_pose
+from twin.expand.demonstration import Contact, Demonstration, body_poses, start_pose
 from twin.expand.path import ToolPath, angle_between, slerp
 from twin.rotations import about_z, yaw_of
 from twin.tasks import Task
@@ -31,7 +30,7 @@ from twin.tasks import Task
 def anchor_moves(
     demonstration: Demonstration, found: Sequence[Contact], task: Task, configuration: Configuration
 ) -> list[F64]:
-    """new_from_old (4, 4) of each contact's anchor, when the bodies start as in `configuration`.
+    """Returns new_from_old (4, 4) of each contact's anchor, when the bodies start as in `configuration`.
 
     Bodies that were carried are followed: a second grasp finds them where the first release leaves them.
     """
@@ -55,7 +54,7 @@ def anchor_moves(
 
 
 def bent(path: ToolPath, found: Sequence[Contact], moves: Sequence[F64]) -> ToolPath:
-    """The whole path moved with its contacts' anchors; same steps, same commands of the gripper."""
+    """Moves the whole path with its contacts' anchors; same steps, same commands of the gripper."""
     positions, rotations = np.empty_like(path.positions), np.empty_like(path.rotations)
     for number, contact in enumerate(found):
         rows = np.arange(contact.first, contact.last + 1)
@@ -76,13 +75,13 @@ def _moved(path: ToolPath, rows: NDArray[np.intp], move: F64) -> tuple[F64, F64]
 
 
 def _ways(new: F64, old: F64, fold: int) -> list[F64]:
-    """new_from_old for every turn about the body's z axis under which it looks the same."""
+    """Returns new_from_old for every turn about the body's z axis under which it looks the same."""
     turns = 2 * np.pi / fold * np.arange(fold)
     return [new @ pose_of((0, 0, 0), about_z(turn)) @ invert(old) for turn in turns]
 
 
 def group_move(old: Mapping[str, F64], new: Mapping[str, F64]) -> F64:
-    """new_from_old of bodies that lie together: their middle moves with them, and the turn is the mean of theirs."""
+    """Returns new_from_old of bodies that lie together: their middle moves with them, by the mean of their turns."""
     before, after = np.stack(list(old.values())), np.stack([new[name] for name in old])
     turns = yaw_of(after[:, :3, :3] @ np.swapaxes(before[:, :3, :3], -1, -2))
     turn = about_z(np.angle(np.exp(1j * turns).mean()))
@@ -90,13 +89,13 @@ def group_move(old: Mapping[str, F64], new: Mapping[str, F64]) -> F64:
 
 
 def _least_turn(ways: Sequence[F64], before: F64, event: F64) -> F64:
-    """The way whose tool at the event is turned least against the one that comes with the move before."""
+    """Returns the way whose tool at the event is turned least against the one of the move before."""
     came = before[:3, :3] @ event[:3, :3]
     return min(ways, key=lambda way: float(angle_between(way[:3, :3] @ event[:3, :3], came)))
 
 
 def cost(demonstration: Demonstration, configuration: Configuration, names: Sequence[str]) -> float:
-    """How far a configuration is from the demonstrated one: what has to be bent, in metres and 0.1 m per radian."""
+    """Returns the distance of a configuration from the demonstrated one, in metres and 0.1 m per radian."""
     total = 0.0
     reference: Mapping[str, tuple[float, float, float, float]] = demonstration.configuration.poses
     for name in names:
