@@ -14,7 +14,7 @@ from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Buffer, Outcome, Schema, Source
 from protos.settings import to_json
-from services.net.credentials import Credentials
+from services.net import Credentials
 from services.replay import ReplaySettings, masked
 from services.replay.read.strategies import Cells, Priority
 

@@ -1,4 +1,4 @@
-"""What a long-running process does right now, in one small file that `twinrl status` reads.
+"""This module keeps the status of a long-running process in one small file, which `twinrl status` reads.
 
     process ── StatusFile.write ──► logs/<process>.status.json ──► read_status ──► twinrl status
 
@@ -14,24 +14,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 STATUS_VARIABLE = "TWINRL_STATUS_FILE"
-"""Environment variable in which a supervisor names the status file of the process it starts."""
+"""Environment variable with the status file of a process, set by the supervisor that starts it."""
 WRITE_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """One reading of a status file."""
+    """A status says what a process does, and for whom it waits."""
 
-    t: float  # unix seconds of the writing
+    t: float
+    """Unix seconds of the writing."""
     pid: int
     doing: str
     waiting_for: str
-    """Whom the process waits for ("learner: allowance of the twin buffer"), empty when it works."""
+    """Process that it waits for, and why ("learner: allowance of the twin buffer"); empty when it works."""
     rates: dict[str, float] = field(default_factory=dict)
 
 
 class StatusFile:
-    """Writes at most twice a second; call `write` in every turn of a loop, turns spent waiting included.
+    """A status file is written at most twice a second; call `write` in every turn of a loop, also while waiting.
 
     Without a path the file is the one named by `TWINRL_STATUS_FILE`; where that is not set nothing is written. A change
     of `doing` is written at once, so counters belong into `rates`.
@@ -58,7 +59,7 @@ class StatusFile:
 
 
 def read_status(path: Path) -> Status | None:
-    """The file's content; None when it is missing or not a status file."""
+    """Reads the file; returns None when it is missing or not a status file."""
     try:
         entry = json.loads(path.read_text())
         return Status(
@@ -70,3 +71,10 @@ def read_status(path: Path) -> Status | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def duration(seconds: float) -> str:
+    """Formats a span of time as 0:07, 12:40 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.learning.run import LearningBench, plan
+from protos.files import read_lines
 from twin import tasks
-from twinrl.run.files import read_lines
 
 COLOURS = ("#0072b2", "#c4520a", "#00785a")
 WINDOW = 3

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from protos.errors import InputError
-from services.net.transport import is_loopback, parse_address
+from services.net import is_loopback, parse_address
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,8 @@ from protos.episode import Segment
 from protos.errors import InputError
 from protos.schema import Observation, Outcome, Schema, Source
 from services.monitor import ClusterSettings, read_cluster
-from services.net.credentials import Credentials
-from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
-from services.replay.connection import Keys
+from services.net import Credentials
+from services.replay import EmbeddedServer, Keys, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
 from twin import tasks
 
 ROOT = Path(__file__).resolve().parents[1]

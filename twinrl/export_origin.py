@@ -15,8 +15,8 @@ from learner.datasets.export import stored_schema
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import BUFFERS, Buffer, Schema
-from services.monitor.addresses import Addresses
-from services.net.credentials import Credentials
+from services.monitor import Addresses
+from services.net import Credentials
 from services.replay import ReplaySettings, find_schema, masked, read_episodes, totals
 from twin import tasks
 from twinrl.run.stored_replay import is_run, replay_of, run_settings

@@ -4,7 +4,7 @@ from actors.following import NewestWeights
 from actors.interfaces import Decision
 from actors.policies import decide, generator_of
 from protos.schema import Bools, Observation
-from services.net.credentials import LOOPBACK, Credentials
+from services.net import LOOPBACK, Credentials
 from services.weights.staleness import StalenessBound
 
 

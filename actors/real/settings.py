@@ -12,7 +12,7 @@ from actors.real.gripper import GripperSettings
 from actors.real.safety import LimitSettings
 from protos.errors import InputError
 from protos.schema import Schema
-from services.net.credentials import Credentials
+from services.net import Credentials
 from services.replay import ReplaySettings
 from services.weights.staleness import StalenessBound
 

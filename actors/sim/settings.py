@@ -5,7 +5,7 @@ from pathlib import Path
 
 from protos.errors import InputError
 from protos.schema import Schema, Source
-from services.net.credentials import Credentials
+from services.net import Credentials
 from services.replay import ReplaySettings
 from services.weights.staleness import StalenessBound
 from twin.expand import ExpansionSettings

@@ -18,8 +18,8 @@ from pathlib import Path
 from protos.codec import read_header
 from protos.errors import CorruptData, InputError
 from protos.schema import Buffer
-from services.replay import ReplaySettings
-from services.replay.connection import Client, Keys, connect, reaching
+from services.replay import Keys, ReplaySettings, connect, reaching
+from services.replay.connection import Client
 
 PAGE = 500
 BUFFER: Buffer = "twin"

@@ -23,10 +23,9 @@ from benchmarks.faults.actor import ActorJob, FaultActor
 from benchmarks.faults.journal import BUFFER, Id
 from protos.episode import Episode
 from protos.errors import InputError, Unreachable
+from protos.files import log_tail
 from protos.schema import F32, Schema
-from services.replay import EmbeddedServer, ReplayReader, ReplaySettings
-from services.replay.connection import Keys, connect, reaching, shard_of
-from twinrl.run.supervisor import log_tail
+from services.replay import EmbeddedServer, Keys, ReplayReader, ReplaySettings, connect, reaching, shard_of
 
 log = logging.getLogger(__name__)
 

@@ -18,13 +18,13 @@ from benchmarks.learning.cost import Meter
 from benchmarks.learning.variants import VARIANTS, Change, Variant, VariantContext
 from learner.settings import RlSettings, Selection, SftSettings, TrainSettings
 from protos.errors import InputError
+from protos.files import read_lines
 from protos.schema import Source
 from protos.settings import load_settings, save_settings
 from twin import tasks
 from twin.scene import synthetic_scene
 from twinrl.run import stages
 from twinrl.run.context import Services
-from twinrl.run.files import read_lines
 from twinrl.run.for_task import labels_for, policy_for
 from twinrl.run.progress import Stage as View
 from twinrl.run.settings import RunSettings

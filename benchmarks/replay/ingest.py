@@ -14,8 +14,7 @@ from benchmarks.measure import cpu_seconds, spread, table, take_turns
 from benchmarks.peers.protocol import Job
 from benchmarks.peers.writers import Writers
 from benchmarks.replay.worker import BUFFER, connect_encoded, replay_settings
-from services.replay import EmbeddedServer, totals
-from services.replay.server.config import Durability
+from services.replay import Durability, EmbeddedServer, totals
 
 LOGS: dict[str, Durability] = {"fsynced each second": "everysec", "none": "off"}
 COLUMNS = (

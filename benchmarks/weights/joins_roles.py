@@ -15,7 +15,7 @@ from protos.episode import Segment
 from protos.errors import Unreachable
 from protos.schema import PROPRIO_DIM, SEGMENT_STEPS, Configuration, Observation, Outcome, Schema, Source
 from protos.weights_pb2_grpc import WeightsStub
-from services.net.transport import CLIENT_OPTIONS, open_channel
+from services.net import CLIENT_OPTIONS, open_channel
 from services.replay import ReplayReader, ReplaySettings, ReplayWriter
 from services.weights import WeightSubscriber
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from benchmarks.weights.model import checksums, digest, mark, train, transformer
 from protos.errors import Unreachable
-from services.net.credentials import Credentials
-from services.net.transport import CLIENT_OPTIONS
+from services.net import CLIENT_OPTIONS, Credentials
 from services.weights import WeightPublisher, WeightSubscriber
 from services.weights.tensors import WireDtype
 

@@ -19,9 +19,8 @@ from benchmarks.weights.worker import Worker
 from protos import weights_pb2 as pb
 from protos.errors import Unreachable
 from protos.weights_pb2_grpc import WeightsStub
+from services.net import LOOPBACK, Credentials, open_channel
 from services.net.certificates import make_certificates
-from services.net.credentials import LOOPBACK, Credentials
-from services.net.transport import open_channel
 from services.weights.tensors import WireDtype
 
 START_TIMEOUT_S = 60.0

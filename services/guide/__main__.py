@@ -9,7 +9,7 @@ from protos.process import run_process
 from protos.settings import load_settings
 from services.guide.schedule import GuideSettings
 from services.guide.server import GuideServer
-from services.net.credentials import Credentials
+from services.net import Credentials
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from protos.guide_pb2_grpc import GuideStub
 from protos.schema import Configuration, Outcome
 from services.guide.messages import from_message, to_message
 from services.guide.schedule import CellSuccess
-from services.net.credentials import LOOPBACK, Credentials
-from services.net.transport import open_channel, unreachable
+from services.net import LOOPBACK, Credentials, open_channel, unreachable
 
 DEADLINE_S = 5.0
 

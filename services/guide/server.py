@@ -16,8 +16,7 @@ from protos.files import set_aside, write_durably
 from protos.schema import Outcome
 from services.guide.messages import from_message, to_message
 from services.guide.schedule import GuideSettings, Schedule
-from services.net.credentials import LOOPBACK, Credentials
-from services.net.transport import serve
+from services.net import LOOPBACK, Credentials, serve
 
 log = logging.getLogger(__name__)
 

@@ -1,32 +1,56 @@
-"""How a whole cluster is: every shard of the replay, who writes and reads, who acts with which weights.
+"""This package tells the status of a run and of a whole cluster, in a terminal, on a page and to Prometheus.
 
-    replay shards ── server_stats, presence ─┐
-    weights ── Status ───────────────────────┼─► Reading ─┬─► rates_between(two readings)
-    guide ── SuccessMap ─────────────────────┘            ├─► alarms      what a person should look at
-                                                          └─► samples     Prometheus
+    run folder: processes, stages ───────────────── read_run ─────► RunStatus ─┐
+    replay shards: load, rings, writers, readers ─┐                            ├─► terminal: twinrl status
+    weights: version, subscribers ────────────────┼ read_cluster ─► Reading ───┼─► page: python -m services.monitor.page
+    guide: cells it aims at ──────────────────────┘      two of them: Rates ───┴─► Prometheus: twinrl serve metrics
 
-`twinrl status` shows it in a terminal, `services.monitor.console` on a page, `python -m services.monitor` to
-Prometheus. A service that does not answer within about two seconds is a line of its own; the others are
-shown all the same.
+    ClusterSettings, Addresses, of_run, overlaid    where the services are
+    alarms                                          conditions that an operator should look at
+    render_run, render_cluster                      tables for a terminal
+    samples, process_samples                        samples for Prometheus
 
-Doors: `ClusterSettings`, `read_cluster`, `Reading`, `rates_between`, `alarms`, `samples`.
+A service that does not answer within about two seconds is a line of its own; the others are shown all the same.
 """
 
-from services.monitor.alarms import Alarm, alarms
-from services.monitor.metrics import samples
-from services.monitor.rates import Rates, rates_between
-from services.monitor.reading import ClusterSettings, Problem, Reading, Watcher, WeightsReading, read_cluster
+from services.monitor.alarms import Alarm, Rates, alarms, is_behind, rates_between, spool_share
+from services.monitor.prometheus import process_samples, samples
+from services.monitor.reading import (
+    Addresses,
+    ClusterSettings,
+    Problem,
+    Reading,
+    Watcher,
+    WeightsReading,
+    of_run,
+    overlaid,
+    read_cluster,
+)
+from services.monitor.run import ProcessLine, RunStatus, process_statuses, read_run
+from services.monitor.terminal import render_cluster, render_run
 
 __all__ = [
+    "Addresses",
     "Alarm",
     "ClusterSettings",
     "Problem",
+    "ProcessLine",
     "Rates",
     "Reading",
+    "RunStatus",
     "Watcher",
     "WeightsReading",
     "alarms",
+    "is_behind",
+    "of_run",
+    "overlaid",
+    "process_samples",
+    "process_statuses",
     "rates_between",
     "read_cluster",
+    "read_run",
+    "render_cluster",
+    "render_run",
     "samples",
+    "spool_share",
 ]

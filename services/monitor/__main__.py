@@ -1,7 +1,7 @@
-"""`python -m services.monitor --replay URL --weights HOST:PORT`: a Prometheus page of a whole cluster, until SIGTERM.
+"""`python -m services.monitor --replay URL --weights HOST:PORT` serves a Prometheus page of a cluster until SIGTERM.
 
-One scrape asks every service once, so one target covers hundreds of actors, and a Redis or Valkey that knows nothing of
-Prometheus too.
+One scrape asks every service once, so one target covers hundreds of actors, and a Redis or Valkey without an exporter
+too.
 """
 
 import logging
@@ -13,9 +13,7 @@ from typing import Annotated
 import tyro
 
 from protos.process import run_process, stop_on_signal
-from services.monitor.addresses import Addresses
-from services.monitor.metrics import process_samples, samples
-from services.monitor.reading import ClusterSettings, read_cluster
+from services.monitor import Addresses, ClusterSettings, process_samples, read_cluster, samples
 from services.telemetry import Sample, start_metrics_server
 
 log = logging.getLogger(__name__)
@@ -23,16 +21,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Tell Prometheus how a cluster is."""
+    """Serves the state of a cluster to Prometheus."""
 
     addresses: Annotated[Addresses, tyro.conf.arg(name="")] = field(default_factory=Addresses)
     run: Path | None = None
-    """Folder of a run on this machine, whose processes are told of too."""
+    """Folder of a run on this machine, whose processes are on the page too."""
     listen: str = "127.0.0.1:7080"
     """host:port on loopback; port 0 picks a free one."""
 
 
 def main(arguments: Arguments) -> None:
+    """Serves until a signal."""
     stop, settings = stop_on_signal(), arguments.addresses.settings()
     server = start_metrics_server(arguments.listen, lambda: collect(settings, arguments.run))
     log.info("http://%s/metrics", server.address)
@@ -41,8 +40,8 @@ def main(arguments: Arguments) -> None:
 
 
 def collect(settings: ClusterSettings, run: Path | None) -> list[Sample]:
-    """One look at everything."""
-    return samples(read_cluster(settings)) + ([] if run is None else process_samples(run / "logs"))
+    """Reads the cluster once, and the run's processes if there is one."""
+    return samples(read_cluster(settings)) + ([] if run is None else process_samples(run))
 
 
 if __name__ == "__main__":

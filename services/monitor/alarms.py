@@ -1,16 +1,17 @@
-"""What a person should look at, in whole sentences, worst first."""
+"""This module finds what an operator should look at: rates from two readings, then alarms in sentences, worst first."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from services.monitor.rates import Rates
+from protos.schema import Buffer
 from services.monitor.reading import Problem, Reading, WeightsReading
-from services.replay.presence import Presence
-from services.replay.server.stats import ServerStats
+from services.replay import Presence, ServerStats
 
+MIN_APART_S = 0.5
+"""A presence is sent once a second: two readings may find the same one."""
 SILENT_S = 5.0
-"""A writer or reader that speaks once a second and has not for so long is stuck, cut off or gone."""
+"""A writer or reader whose last presence, sent once a second, is older is stuck, cut off or gone."""
 UNSENT_S = 10.0
 SPOOL_SHARE = 0.5
 MEMORY_SHARE = 0.9
@@ -20,19 +21,71 @@ STALE_S = 10.0
 LAG_S, LAG_TRANSITIONS = 5.0, 1_000
 """A reader that lacks more than it takes in during five seconds does not keep up."""
 
+
 Severity = Literal["error", "warning"]
+
+
+PeerKey = tuple[str, str, int, int]
+"""Kind, name, shard, process id: a new process of an actor counts from zero again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Rates are per second; those that two readings do not show yet are missing."""
+
+    transitions: Mapping[tuple[int, Buffer], float] = field(default_factory=dict)
+    """Committed, by shard and buffer."""
+    peers: Mapping[PeerKey, Mapping[str, float]] = field(default_factory=dict)
+    """Change of each of a peer's own numbers."""
+
+    def of_peer(self, peer: Presence, name: str) -> float | None:
+        """Returns the rate of one of a peer's counts, None if it is unknown."""
+        return self.peers.get(key_of(peer), {}).get(name)
+
+
+def key_of(peer: Presence) -> PeerKey:
+    """Returns the key of a peer's process."""
+    return peer.kind, peer.name, peer.shard, peer.pid
+
+
+def rates_between(earlier: Reading, later: Reading) -> Rates:
+    """Computes the rates between two readings of the same cluster."""
+    apart_s = later.t - earlier.t
+    if apart_s < MIN_APART_S:
+        return Rates()
+    before = {stats.shard: stats for stats in earlier.shards}
+    transitions = {
+        (stats.shard, buffer): (held.transitions - before[stats.shard].buffers[buffer].transitions) / apart_s
+        for stats in later.shards
+        for buffer, held in stats.buffers.items()
+        if stats.shard in before and buffer in before[stats.shard].buffers
+    }
+    first = {key_of(peer): peer for peer in earlier.peers}
+    peers = {}
+    for peer in later.peers:
+        old = first.get(key_of(peer))
+        if old is None:
+            continue
+        sent_apart_s = (later.t - peer.age_s) - (earlier.t - old.age_s)
+        if sent_apart_s >= MIN_APART_S:
+            peers[key_of(peer)] = {
+                name: (value - old.stats[name]) / sent_apart_s
+                for name, value in peer.stats.items()
+                if name in old.stats
+            }
+    return Rates(transitions=transitions, peers=peers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """One thing that is not as it should be."""
+    """An alarm is one thing that is not as it should be."""
 
     severity: Severity
     text: str
 
 
 def alarms(reading: Reading, rates: Rates) -> list[Alarm]:
-    """Errors first: what does not answer or loses data; then what soon will."""
+    """Lists errors first (a service is away or data is lost), then warnings (that may come)."""
     found = [
         *(alarm for stats in reading.shards for alarm in _of_shard(stats)),
         *_of_services(reading),
@@ -44,13 +97,13 @@ def alarms(reading: Reading, rates: Rates) -> list[Alarm]:
 
 
 def spool_share(writer: Presence) -> float:
-    """How full a writer's spool is, 0 to 1."""
+    """Returns the share of a writer's spool that is in use, 0 to 1."""
     limit = writer.stats.get("spool_limit_bytes", 0.0)
     return writer.stats.get("spool_bytes", 0.0) / limit if limit else 0.0
 
 
 def is_behind(using: int, behind: int, using_s: float) -> bool:
-    """Whether a subscriber lags by more than what is still on its way."""
+    """Returns True if a subscriber lags by more than one version or for longer than a pull takes."""
     return using > 0 and behind > 0 and (behind >= VERSIONS_BEHIND or using_s > STALE_S)
 
 
@@ -122,7 +175,7 @@ def _of_watchers(weights: WeightsReading | Problem | None) -> Iterator[Alarm]:
 
 
 def _seconds_left(writer: Presence, rates: Rates) -> float | None:
-    """Until a spool that grows as it does now is full."""
+    """Returns the seconds until a spool that grows at its present rate is full."""
     growth = rates.of_peer(writer, "spool_bytes") or 0.0
     left = writer.stats.get("spool_limit_bytes", 0.0) - writer.stats.get("spool_bytes", 0.0)
     return left / growth if growth > 0 else None

@@ -1,23 +1,28 @@
-"""Asks every service of a cluster once, all at the same time, each with deadlines of its own."""
+"""This module asks every service of a cluster once, all at the same time, each with deadlines of its own.
 
+command line: Addresses ───────────┐
+settings files of a run: of_run ───┴─► ClusterSettings ─► read_cluster ─► Reading
+"""
+
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import grpc
 
 from protos import weights_pb2 as pb
-from protos.errors import TwinRLError
+from protos.errors import InputError, TwinRLError
+from protos.settings import from_json
 from protos.weights_pb2_grpc import WeightsStub
 from services.guide import GuideClient
-from services.net.credentials import Credentials
-from services.net.transport import open_channel, unreachable
-from services.replay import ReplaySettings
-from services.replay.presence import Presence, presence_on
-from services.replay.server.stats import ServerStats, server_stats
+from services.net import Credentials, open_channel, unreachable
+from services.replay import Presence, ReplaySettings, ServerStats, masked, readers_of, server_stats
 
 CONNECT_S, ANSWER_S = 1.0, 1.5
 T = TypeVar("T")
@@ -25,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSettings:
-    """Where the services are; None leaves one out."""
+    """Settings name the services of a cluster; None leaves one out."""
 
     replay: ReplaySettings | None = None
     weights: str | None = None
@@ -35,32 +40,108 @@ class ClusterSettings:
     credentials: Credentials = field(default_factory=Credentials)
     """For weights and guide."""
 
+    @property
+    def empty(self) -> bool:
+        """Returns True if no service is named."""
+        return not (self.replay or self.weights or self.guide)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Services to ask, as a command line names them."""
+
+    replay: tuple[str, ...] = field(default=(), repr=False)
+    """unix://…, redis://… or rediss://…, once per shard."""
+    prefix: str = "twinrl"
+    """First part of the replay's keys; a run's is twinrl-<name>."""
+    password_file: Path | None = None
+    """Holds the password of the user in the urls, so that it does not stand on the command line."""
+    weights: str | None = None
+    """host:port of the weights service."""
+    guide: str | None = None
+    """host:port of the guide."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """For services beyond this machine."""
+
+    def settings(self) -> ClusterSettings:
+        """Returns the settings of the cluster. Raises InputError for a url or a file that will not do."""
+        urls = tuple(_with_password(url, self.password_file) for url in self.replay)
+        return ClusterSettings(
+            replay=ReplaySettings(urls=urls, prefix=self.prefix, credentials=self.credentials) if urls else None,
+            weights=self.weights,
+            guide=self.guide,
+            credentials=self.credentials,
+        )
+
+
+def _with_password(url: str, file: Path | None) -> str:
+    if file is None:
+        return url
+    parts = urlsplit(url)
+    if parts.password is not None:
+        raise InputError(f"--password-file {file}: {masked(url)} has a password of its own")
+    try:
+        password = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--password-file {file}: cannot be read ({error})") from error
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{quote(password, safe='')}@{host}"))
+
+
+def of_run(folder: Path) -> ClusterSettings:
+    """Returns the services in a run's newest settings files; those that it has not started are left out."""
+    found: dict[str, Any] = {}
+    files = sorted((folder / "settings").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for path in files:
+        try:
+            settings = json.loads(path.read_text())
+        except (OSError, ValueError):  # half written: the next reading finds it whole
+            continue
+        found |= {name: settings[name] for name in ("replay", "weights", "guide", "credentials") if settings.get(name)}
+    if "replay" in found:
+        found["replay"] = from_json(ReplaySettings, found["replay"], "replay")
+    if "credentials" in found:
+        found["credentials"] = from_json(Credentials, found["credentials"], "credentials")
+    return ClusterSettings(**found)
+
+
+def overlaid(run: ClusterSettings, given: ClusterSettings) -> ClusterSettings:
+    """Returns the run's services, replaced by those that were named on the command line."""
+    if given.empty:
+        return run
+    return ClusterSettings(
+        replay=given.replay or run.replay,
+        weights=given.weights or run.weights,
+        guide=given.guide or run.guide,
+        credentials=given.credentials,
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Why a service did not answer, in one line."""
+    """A problem is the reason for which a service did not answer, in one line."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """One subscriber of the weights service."""
+    """A watcher is one subscriber of the weights service."""
 
     name: str
     told: int
     """Newest version announced to it."""
     using: int
-    """Version it acts with, 0 before it said so."""
+    """Version it acts with, 0 before its first report."""
     behind: int
     """Versions published since the one it uses."""
     using_s: float
-    """Seconds since it took that version into use, 0 before it said so."""
+    """Seconds since it took that version into use, 0 before its first report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsReading:
-    """What the weights service says."""
+    """The answer of the weights service."""
 
     version: int
     """0 before the first."""
@@ -71,63 +152,44 @@ class WeightsReading:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """All that a cluster said at one moment; None for a service that was left out."""
+    """A reading holds the answers of a cluster at one moment; None for a service that was left out."""
 
     t: float
     """Unix seconds."""
     shards: tuple[ServerStats, ...]
-    peers: tuple[Presence, ...]
-    """Writers and readers heard of in the last 20 s. Those of a shard that does not answer are missing."""
     weights: WeightsReading | Problem | None
     targets: int | Problem | None
     """Cells that the guide aims at."""
 
     @property
+    def peers(self) -> list[Presence]:
+        """Returns every presence on the shards that answer."""
+        return [peer for stats in self.shards for peer in stats.peers]
+
+    @property
     def writers(self) -> list[Presence]:
+        """Returns the writers of the shards that answer."""
         return [peer for peer in self.peers if peer.kind == "writer"]
 
     @property
     def readers(self) -> list[Presence]:
-        """One each, with its latest words: a reader says the same on every shard."""
-        latest: dict[str, Presence] = {}
-        for peer in sorted(self.peers, key=lambda peer: -peer.age_s):
-            if peer.kind == "reader":
-                latest[peer.name] = peer
-        return [latest[name] for name in sorted(latest)]
+        """Returns each reader once, with its newest presence."""
+        return readers_of(self.shards)
 
 
 def read_cluster(settings: ClusterSettings) -> Reading:
-    """Returns within a few seconds, whoever is away. Raises nothing for a service that does not answer."""
-    with ThreadPoolExecutor(_shards(settings) + 2) as pool:
-        shards = pool.map(lambda shard: _shard(settings.replay, shard), range(_shards(settings)))
+    """Asks every service, and returns within a few seconds; one that does not answer is a problem in the reading."""
+    with ThreadPoolExecutor(3) as pool:
+        shards = pool.submit(_shards, settings.replay)
         weights = pool.submit(_asked, _weights, settings.weights, settings.credentials)
         targets = pool.submit(_asked, _targets, settings.guide, settings.credentials)
-        found = list(shards)
-    return Reading(
-        t=time.time(),
-        shards=tuple(stats for stats, _ in found),
-        peers=tuple(peer for _, peers in found for peer in peers),
-        weights=weights.result(),
-        targets=targets.result(),
-    )
+    return Reading(t=time.time(), shards=shards.result(), weights=weights.result(), targets=targets.result())
 
 
-def _shards(settings: ClusterSettings) -> int:
-    return 0 if settings.replay is None else settings.replay.shards
-
-
-def _shard(replay: ReplaySettings | None, shard: int) -> tuple[ServerStats, list[Presence]]:
-    """One shard and who writes to it or reads from it."""
-    assert replay is not None
-    alone = replace(replay, urls=(replay.urls[shard],), connect_timeout_s=CONNECT_S, command_timeout_s=ANSWER_S)
-    (stats,) = server_stats(alone)
-    peers: list[Presence] = []
-    if stats.version:
-        try:
-            peers = presence_on(alone, 0)
-        except TwinRLError as error:
-            stats = replace(stats, problem=str(error))
-    return replace(stats, shard=shard), [replace(peer, shard=shard) for peer in peers]
+def _shards(replay: ReplaySettings | None) -> tuple[ServerStats, ...]:
+    if replay is None:
+        return ()
+    return tuple(server_stats(replace(replay, connect_timeout_s=CONNECT_S, command_timeout_s=ANSWER_S)))
 
 
 def _asked(ask: Callable[[str, Credentials], T], address: str | None, credentials: Credentials) -> T | Problem | None:

@@ -1,1 +1,40 @@
-"""This package holds what all gRPC services share: addresses, TLS, tokens, deadlines."""
+"""This package holds what the services share on the network: addresses, TLS, tokens, deadlines.
+
+    Credentials, LOOPBACK                            files of token, authority, certificate and key
+    open_channel, unreachable, describe, Backoff     a gRPC client's connection, its errors and its retries
+    serve                                            a gRPC service until SIGTERM
+    parse_address, is_loopback, free_port            addresses, host:port
+
+`services.net.certificates` makes the certificates of a lab; it is imported where they are made.
+"""
+
+from services.net.credentials import LOOPBACK, Credentials
+from services.net.transport import (
+    CLIENT_OPTIONS,
+    MAX_MESSAGE_BYTES,
+    SERVER_OPTIONS,
+    Backoff,
+    describe,
+    free_port,
+    is_loopback,
+    open_channel,
+    parse_address,
+    serve,
+    unreachable,
+)
+
+__all__ = [
+    "CLIENT_OPTIONS",
+    "LOOPBACK",
+    "MAX_MESSAGE_BYTES",
+    "SERVER_OPTIONS",
+    "Backoff",
+    "Credentials",
+    "describe",
+    "free_port",
+    "is_loopback",
+    "open_channel",
+    "parse_address",
+    "serve",
+    "unreachable",
+]

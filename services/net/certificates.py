@@ -1,4 +1,4 @@
-"""A lab's own certificate authority and what it signs: everything that services beyond loopback need.
+"""This module makes a lab's certificate authority and the certificates that services beyond loopback need.
 
     make_certificates ──► authority.pem, authority.key   signs; the key stays in this folder
                           server.pem,    server.key      to the host of the services
@@ -33,7 +33,7 @@ from services.net.credentials import Credentials
 
 AUTHORITY_DAYS = 3650
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-"""Names that every server's certificate holds, beside those asked for."""
+"""Hosts in every server's certificate, beside those asked for."""
 _CLOCK_SKEW = timedelta(hours=1)
 
 
@@ -44,11 +44,11 @@ class _Authority:
 
 
 def make_certificates(folder: Path, *, hosts: Sequence[str], days: int = 365) -> tuple[Credentials, Credentials]:
-    """Writes certificates for a server known as `hosts` (names or IP addresses) and for its clients; their credentials.
+    """Writes certificates for a server at `hosts` (names or IP addresses) and for its clients; returns both.
 
-    An authority and a token that lie in `folder` are kept, so that a second call renews certificates without touching
-    those who trust the first. Keys and the token are readable by their owner only. Raises InputError for a host that
-    is no name, for `days` below 1, and for an authority that cannot be read or has expired.
+    An authority and a token that lie in `folder` are kept, so that a second call renews certificates and hosts that
+    trust the first stay as they are. Keys and the token are readable by their owner only. Raises InputError for a host
+    that is no name, for `days` below 1, and for an authority that cannot be read or has expired.
     """
     if days < 1:
         raise InputError(f"days={days}: a certificate is valid for at least 1 day")
@@ -82,7 +82,7 @@ def _general_name(host: str) -> x509.GeneralName:
 
 
 def _take_authority(folder: Path) -> _Authority:
-    """The authority in `folder`; makes one where there is none."""
+    """Reads the authority in `folder`; makes one where there is none."""
     certificate_file, key_file = folder / "authority.pem", folder / "authority.key"
     if not certificate_file.exists() and not key_file.exists():
         return _make_authority(certificate_file, key_file)
@@ -173,7 +173,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """Replaces the file in one step; nobody else can read a secret in the meantime."""
+    """Replaces the file in one step; it is never readable by others."""
     partial = path.with_name(f"{path.name}.part")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:

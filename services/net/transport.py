@@ -1,10 +1,14 @@
-"""How gRPC services listen and how clients reach them: addresses, encryption, keepalive, limits, deadlines.
+"""This module lets gRPC services listen and clients reach them: addresses, encryption, keepalive, limits, deadlines.
 
-    client ── channel (TLS, certificate, token as metadata, keepalive) ──► TLS ──► TokenCheck ──► service
+    client ── channel (retry, TLS, certificate, token as metadata, keepalive) ──► TLS ──► TokenCheck ──► service
 
 Beyond loopback a service listens only with a certificate and with a way to tell its clients: the shared token, or an
 authority that certified them. On loopback everything is optional. A peer that is frozen or unplugged is noticed within
 25 s on either side; its streams end and its place is free.
+
+A gRPC call with `wait_for_ready` ends with a bare "deadline exceeded" when no connection was possible. Channels repeat
+such calls themselves until the deadline, so that the last reason is known, and end at once where a retry cannot help.
+gRPC's reasons say "failed to connect" and quote a TLS library; `describe` says what they mean.
 """
 
 import asyncio
@@ -13,18 +17,18 @@ import logging
 import random
 import signal
 import socket
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from protos.errors import InputError, TwinRLError, Unreachable
 from protos.files import write_durably
 from protos.status import StatusFile
-from services.net.credentials import LOOPBACK, Credentials
-from services.net.handshake import Patience, explain, is_hopeless
-from services.net.tokens import TokenCarrier, TokenCheck
+from services.net.credentials import LOOPBACK, CallDetails, Credentials, TokenCarrier, TokenCheck
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +58,25 @@ SERVER_OPTIONS = [
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.so_reuseport", 0),
 ]
+RETRY_S = 0.1
+_HOPELESS = {
+    "WRONG_VERSION_NUMBER": "the service there speaks without TLS; leave out credentials.authority, or "
+    "give the service a certificate and a key",
+    "Hostname Verification Check failed": "its certificate was made for other host names than this address",
+    "certificate has expired": "its certificate has expired",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by our authority (credentials.authority)",
+}
+"""Meaning by quoted reason; a retry cannot help."""
+_TRANSIENT = {
+    "Connection refused": "nothing listens there",
+    "Socket closed": "the connection was closed at once: the service may want TLS (credentials.authority), or a "
+    "certificate of its authority (credentials.certificate, credentials.key)",
+}
+_AT_CONNECT = "failed to connect to all addresses"
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of "host:port" or "[ipv6]:port". Raises InputError."""
+    """Reads host and port of "host:port" or "[ipv6]:port". Raises InputError."""
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdigit() and int(port) < 65536):
         raise InputError(f"address {address!r}: write host:port with a port from 0 to 65535, as in 127.0.0.1:7070")
@@ -65,14 +84,14 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago."""
+    """Returns a TCP port that was free a moment ago."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only processes of this machine can reach `host`."""
+    """Returns True if only processes of this machine can reach `host`."""
     if host == "localhost":
         return True
     try:
@@ -82,7 +101,7 @@ def is_loopback(host: str) -> bool:
 
 
 def open_channel(address: str, credentials: Credentials = LOOPBACK) -> grpc.Channel:
-    """A channel for synchronous clients; every call on it carries the token. Connects when first used.
+    """Makes a channel for synchronous clients; every call on it carries the token. It connects when first used.
 
     With an authority the channel is encrypted. Raises InputError for credentials that cannot be read, for a certificate
     without an authority, and for a token that would travel to another host in the clear.
@@ -95,11 +114,11 @@ def open_channel(address: str, credentials: Credentials = LOOPBACK) -> grpc.Chan
         channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
     else:
         channel = grpc.secure_channel(address, secure, options=CLIENT_OPTIONS)
-    return grpc.intercept_channel(channel, Patience(), *([] if token is None else [TokenCarrier(token)]))
+    return grpc.intercept_channel(channel, RetryUntilDeadline(), *([] if token is None else [TokenCarrier(token)]))
 
 
 def channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials | None:
-    """What encrypts a client's connection; None without an authority. Raises InputError as `open_channel` does."""
+    """Returns a client's side of TLS; None without an authority. Raises InputError as `open_channel` does."""
     authority, identity = credentials.read_authority(), credentials.read_identity()
     if authority is None:
         if identity is not None:
@@ -111,7 +130,7 @@ def channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials | N
 
 
 def unreachable(service: str, address: str, error: grpc.RpcError, deadline_s: float) -> TwinRLError:
-    """The error to raise for a failed call: InputError where the service refused it, else Unreachable."""
+    """Returns the error to raise for a failed call: InputError where the service refused it, else Unreachable."""
     refusals = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED)
     if error.code() in refusals:
         return InputError(f"{service} service at {address}: {error.details()}")
@@ -121,7 +140,7 @@ def unreachable(service: str, address: str, error: grpc.RpcError, deadline_s: fl
 
 
 def describe(error: grpc.RpcError) -> str:
-    """What came of a failed call in one line: why there is no connection, else status and details."""
+    """Describes a failed call in one line: the reason why there is no connection, else status and details."""
     details = " ".join((error.details() or "").split())
     status = error.code().name.lower().replace("_", " ")
     if (meaning := explain(details)) is not None:
@@ -129,8 +148,43 @@ def describe(error: grpc.RpcError) -> str:
     return status if details.lower() in ("", status) else f"{status}: {details}"
 
 
+def explain(details: str) -> str | None:
+    """Returns the meaning of the details of a call that found no connection; None for details that are clear."""
+    if _AT_CONNECT not in details:
+        return None
+    meanings = {**_HOPELESS, **_TRANSIENT}
+    return next((meaning for quoted, meaning in meanings.items() if quoted in details), None)
+
+
+def is_hopeless(details: str) -> bool:
+    """Returns True if a handshake failed for a reason that only other credentials change."""
+    return _AT_CONNECT in details and any(quoted in details for quoted in _HOPELESS)
+
+
+class RetryUntilDeadline(grpc.UnaryUnaryClientInterceptor):
+    """Repeats calls with `wait_for_ready` until they reach their service; such calls must be safe to repeat.
+
+    A call ends with the service's answer, at its deadline, or by a handshake that cannot succeed.
+    """
+
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        if not details.wait_for_ready:
+            return continuation(details, request)
+        attempt = CallDetails.of(details)
+        attempt.wait_for_ready = False
+        assert attempt.timeout is not None, "a call that waits needs a deadline"
+        deadline = time.monotonic() + attempt.timeout
+        while True:
+            call = continuation(attempt, request)
+            attempt.timeout = deadline - time.monotonic() - RETRY_S
+            lost = call.code() is grpc.StatusCode.UNAVAILABLE and not is_hopeless(call.details() or "")
+            if not lost or attempt.timeout <= 0:
+                return call
+            time.sleep(RETRY_S)
+
+
 class Backoff:
-    """Seconds to wait before the next attempt: 0.1 doubling to 3, with jitter so that clients do not come in step."""
+    """A backoff gives the seconds before the next attempt: 0.1 doubling to 3, with jitter so that clients spread."""
 
     def __init__(self) -> None:
         self._next_s = 0.1
@@ -153,8 +207,8 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM or Ctrl-C, then gives open calls half a second to end.
 
-    `port_file` receives the bound port as text, for launchers that listen on port 0. `summary` says what the service
-    does, for the status file. Raises InputError for an address that is taken, for one beyond loopback without the
+    `port_file` receives the bound port as text, for launchers that listen on port 0. `summary` returns the activity and
+    rates for the status file. Raises InputError for an address that is taken, for one beyond loopback without the
     credentials it needs, and for credentials that cannot be read.
     """
     host, _ = parse_address(listen)
@@ -189,7 +243,7 @@ def _check_listening(listen: str, host: str, credentials: Credentials) -> None:
 
 
 def _server_credentials(credentials: Credentials) -> grpc.ServerCredentials | None:
-    """What encrypts a server's connections, None without a certificate; with an authority clients need one too."""
+    """Returns a server's side of TLS, None without a certificate; with an authority clients need one too."""
     authority, identity = credentials.read_authority(), credentials.read_identity()
     if identity is None:
         return None
@@ -198,7 +252,7 @@ def _server_credentials(credentials: Credentials) -> grpc.ServerCredentials | No
 
 
 def _terms(credentials: Credentials) -> str:
-    """What a client needs, for the log."""
+    """Returns the credentials that a client needs, for the log."""
     wanted = [
         *(["a certificate of the authority"] if credentials.authority is not None else []),
         *(["the token"] if credentials.token is not None else []),

@@ -1,18 +1,18 @@
-"""The replay: transitions from every actor to the learner, exactly once, through any Redis or Valkey from 6.2 on.
+"""The replay carries transitions from actors to the learner, exactly once, through any Redis or Valkey from 6.2 on.
 
     actor ─► ReplayWriter ─► spool on disk ─► commit script ─► ring of segments + index stream per buffer
                                                                       │
     learner ◄─ Batch ◄─ mirror in memory ◄─ ReplayReader ◄────────────┘
 
-    ReplaySettings      where the replay is, how much it keeps
-    EmbeddedServer      a Valkey of our own; also `python -m services.replay --directory D`
-    ReplayWriter        add(segment, buffers), flush, wait_for_allowance, waiting_for, stats, close
-    ReplayReader        start or poll, counts, received, episodes, sample, allow, stats, position, restore, close
-    Episode, Batch      what a reader gives
-    read_episodes       everything that is there now, once; newest, find_schema
-    totals, delete_buffer
-    server_stats        each server's memory, load and rings, or its problem
-    presence            which writers and readers are alive, and what they count
+    ReplaySettings, masked, shard_of    where the replay is, how much it keeps
+    ReplayWriter                        add(segment, buffers), flush, wait_for_allowance, waiting_for, stats, close
+    ReplayReader                        start or poll, counts, received, episodes, sample, allow, stats, close
+    Episode, Batch                      what a reader gives
+    read_episodes, newest, find_schema  everything that is there now, once
+    EmbeddedServer                      a Valkey of our own; also `python -m services.replay --directory D`
+    server_stats, ServerStats           each server's memory, load, rings, writers and readers, or its problem
+    totals, delete_buffer, presence     transitions per buffer; emptying one; the writers and readers alive
+    connect, reaching, Keys             a plain client and the keys of a buffer, for tools beside writers and readers
 
 The servers are a durable log and nothing more: they keep segments (protos/codec.py) in arrival order and drop the
 oldest above a byte budget. Which transitions are drawn how often is decided in the learner's memory. With several
@@ -20,23 +20,35 @@ servers an actor's name decides to which one it writes; a reader follows them al
 """
 
 from protos.episode import Episode
-from services.replay.buffers import delete_buffer, totals
-from services.replay.connection import ReplaySettings, masked, shard_of
-from services.replay.presence import Presence, presence, presence_on
+from services.replay.connection import connect, reaching
+from services.replay.presence import Presence, presence
 from services.replay.read.batch import Batch
 from services.replay.read.once import find_schema, newest, read_episodes
 from services.replay.read.position import Position
 from services.replay.read.reader import ReplayReader
 from services.replay.read.restore import Patience, Restored
-from services.replay.server.server import EmbeddedServer
-from services.replay.server.stats import BufferStats, ServerStats, server_stats
-from services.replay.write.writer import ReplayWriter
+from services.replay.server import (
+    BufferStats,
+    Durability,
+    EmbeddedServer,
+    ServerStats,
+    delete_buffer,
+    memory_for,
+    readers_of,
+    replay_samples,
+    server_stats,
+    totals,
+)
+from services.replay.settings import Keys, ReplaySettings, masked, shard_of
+from services.replay.write import ReplayWriter
 
 __all__ = [
     "Batch",
     "BufferStats",
+    "Durability",
     "EmbeddedServer",
     "Episode",
+    "Keys",
     "Patience",
     "Position",
     "Presence",
@@ -45,13 +57,17 @@ __all__ = [
     "ReplayWriter",
     "Restored",
     "ServerStats",
+    "connect",
     "delete_buffer",
     "find_schema",
     "masked",
+    "memory_for",
     "newest",
     "presence",
-    "presence_on",
+    "reaching",
     "read_episodes",
+    "readers_of",
+    "replay_samples",
     "server_stats",
     "shard_of",
     "totals",

@@ -1,18 +1,17 @@
-"""`python -m services.replay --directory D`: serves a replay of our own until SIGTERM or Ctrl-C."""
+"""`python -m services.replay --directory D` serves an embedded replay until SIGTERM or Ctrl-C."""
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from protos.errors import Unreachable
 from protos.process import run_process, stop_on_signal
-from services.net.credentials import Credentials
-from services.replay.connection import ReplaySettings, masked
-from services.replay.server.config import Durability, memory_for
-from services.replay.server.server import EmbeddedServer
+from services.net import Credentials
+from services.replay.server import Durability, EmbeddedServer, memory_for, replay_samples, server_stats
+from services.replay.settings import ReplaySettings, masked
+from services.telemetry import MetricsServer, start_metrics_server
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ class Arguments:
     """Serves a replay on a unix socket, and on a TCP port if asked to; prints its urls without the password."""
 
     directory: Path
-    """Where the data lives; the same directory again brings the same data back."""
+    """Folder of the data; the same directory again brings the same data back."""
     socket: Path | None = None
     """Path of the socket; by default valkey.sock in the directory."""
     listen: str | None = None
@@ -37,20 +36,21 @@ class Arguments:
     budget_bytes: int | None = None
     """In place of memory_bytes: the runs' capacity_bytes, for which the memory limit is worked out."""
     durability: Durability = "everysec"
-    """How often the log of commands is forced to disk; "off" keeps none, and a restart begins empty."""
+    """Schedule on which the log of commands is forced to disk; "off" keeps none, and a restart begins empty."""
     metrics: str | None = None
     """host:port on loopback of a Prometheus page about this server."""
     prefix: str = "twinrl"
-    """Whose rings the page shows: the prefix of the run's keys."""
+    """Prefix of the run's keys, whose rings the page shows."""
 
     def memory(self) -> int | None:
+        """Returns the limit of the server's memory in bytes."""
         if self.budget_bytes is None:
             return self.memory_bytes
         return memory_for(ReplaySettings(urls=("unix:///",), capacity_bytes=self.budget_bytes))
 
 
 def main(arguments: Arguments) -> None:
-    """Returns after a signal. Raises Unreachable if the server ends by itself."""
+    """Serves until a signal. Raises Unreachable if the server ends by itself."""
     stop = stop_on_signal()
     server = EmbeddedServer(
         arguments.directory,
@@ -65,7 +65,7 @@ def main(arguments: Arguments) -> None:
         stack.enter_context(server)
         if arguments.metrics is not None:
             replay = ReplaySettings(urls=(server.url,), prefix=arguments.prefix)
-            stack.enter_context(metrics_page(arguments.metrics, replay))
+            stack.enter_context(closing(metrics_page(arguments.metrics, replay)))
         for url in (server.url, server.tcp_url):
             if url is not None:
                 sys.stdout.write(f"{masked(url)}\n")
@@ -75,17 +75,11 @@ def main(arguments: Arguments) -> None:
                 raise Unreachable(f"the replay server in {arguments.directory} ended: see server.log there")
 
 
-@contextmanager
-def metrics_page(address: str, settings: ReplaySettings) -> Iterator[str]:
-    """A Prometheus page about the replay while the context lasts; gives its host:port."""
-    from services.monitor.metrics import samples
-    from services.monitor.reading import ClusterSettings, read_cluster
-    from services.telemetry import start_metrics_server
-
-    cluster = ClusterSettings(replay=settings)
-    with closing(start_metrics_server(address, lambda: samples(read_cluster(cluster)))) as page:
-        log.info("http://%s/metrics", page.address)
-        yield page.address
+def metrics_page(address: str, settings: ReplaySettings) -> MetricsServer:
+    """Starts a Prometheus page about the servers of a replay."""
+    page = start_metrics_server(address, lambda: replay_samples(server_stats(settings)))
+    log.info("http://%s/metrics", page.address)
+    return page
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Where the replay is, and the one place that makes Redis clients.
+"""This module makes every Redis client of the replay, and greets the server behind it before any data flows.
 
-A replay has one or more servers, its *shards*, which know nothing of each other. An actor writes to one of them, chosen
-by its name; a reader follows them all. The keys are the same on every shard.
+    connect ─► client ─► greet: is the server able to hold a replay, and is its observation layout ours?
 
-Every client has a deadline to connect and one per answer, and never retries by itself: who talks to the replay decides
-what a broken connection means for the data.
+Every client has a deadline to connect and one per answer, and never retries by itself: its user decides what a broken
+connection means for the data. `reaching` turns what redis-py raises into one line.
 """
 
+import logging
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import sha1
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -19,142 +19,32 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from protos.codec import check_name
-from protos.errors import InputError, TwinRLError, Unreachable
-from protos.schema import BUFFERS, Buffer
-from services.net.credentials import Credentials
+from protos.errors import InputError, SchemaMismatch, TwinRLError, Unreachable
+from protos.schema import BUFFERS, Schema
+from services.net import Credentials
+from services.replay.settings import ReplaySettings, masked
 
-SCHEMES = ("unix", "redis", "rediss")
+log = logging.getLogger(__name__)
+
+OLDEST_VERSION = (6, 2)
 CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
-"""What the end of a connection looks like from this side."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplaySettings:
-    """Where the replay is and how much it keeps."""
-
-    urls: tuple[str, ...] = field(repr=False)
-    """One per shard: unix:///path/to/socket, redis://host:port or rediss://… (TLS); may hold a user and password.
-
-    An actor finds its shard by their number and order, so change them only while no spool holds unsent segments.
-    """
-    prefix: str = "twinrl"
-    """First part of every key, so that several runs can share a server."""
-    capacity_bytes: int = 2 << 30
-    """Most bytes of segments that one buffer keeps, over all shards; the oldest go first."""
-    budgets: Mapping[Buffer, int] = field(default_factory=dict)
-    """Buffers with a capacity of their own, as in {"real": 8 << 30}: seldom filled ones can keep everything."""
-    spool_bytes: int = 1 << 30
-    """Most bytes an actor keeps on disk for a server that does not answer; above it new segments are dropped."""
-    credentials: Credentials = field(default_factory=Credentials)
-    """For rediss://: authority and client certificate, and the token as password where the url has none."""
-    connect_timeout_s: float = 5.0
-    command_timeout_s: float = 5.0
-
-    def __post_init__(self) -> None:
-        if not self.urls:
-            raise InputError("replay urls: name at least one server")
-        for url in self.urls:
-            if urlsplit(url).scheme not in SCHEMES:
-                choices = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-                raise InputError(f"replay url {masked(url)!r}: begin with one of {choices}")
-        check_name("prefix", self.prefix)
-        for name in ("capacity_bytes", "spool_bytes", "connect_timeout_s", "command_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)}: must be above 0")
-        for buffer, size in self.budgets.items():
-            check_buffer(buffer)
-            if not size > 0:
-                raise InputError(f"budget of {buffer!r}={size}: must be above 0")
-
-    @property
-    def shards(self) -> int:
-        return len(self.urls)
-
-    def capacity(self, buffer: Buffer) -> int:
-        """Most bytes of a buffer's segments on each shard."""
-        return max(1, self.budgets.get(buffer, self.capacity_bytes) // self.shards)
-
-
-def check_buffer(buffer: str) -> None:
-    """Raises InputError for a buffer that does not exist."""
-    if buffer not in BUFFERS:
-        raise InputError(f"buffer {buffer!r}: choose one of {', '.join(BUFFERS)}")
-
-
-def shard_of(actor: str, shards: int) -> int:
-    """The shard that an actor writes to: the same in every process and every run."""
-    return int.from_bytes(sha1(actor.encode(), usedforsecurity=False).digest()[:8]) % shards
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The keys of one buffer on one shard. One hash tag, so that a script which touches them is legal anywhere."""
-
-    prefix: str
-    buffer: Buffer
-
-    def __post_init__(self) -> None:
-        check_buffer(self.buffer)
-
-    def _key(self, name: str) -> str:
-        return f"{{{self.prefix}:{self.buffer}}}:{name}"
-
-    @property
-    def slots(self) -> str:
-        """Prefix of the ring's slots; slot n is the string key `slots` + n."""
-        return self._key("segment:")
-
-    @property
-    def index(self) -> str:
-        """Stream: one entry per segment in the ring."""
-        return self._key("index")
-
-    @property
-    def seen(self) -> str:
-        """Hash: "actor/incarnation" -> the last seq committed."""
-        return self._key("seen")
-
-    @property
-    def counters(self) -> str:
-        """Hash: head and tail (newest and oldest slot), bytes held, capacity in bytes, transitions ever."""
-        return self._key("counters")
-
-    @property
-    def allowance(self) -> str:
-        """String: how many transitions writers may have added in total; missing = no limit."""
-        return self._key("allowance")
-
-    @property
-    def tick(self) -> str:
-        """String that a writer touches to learn how far the log on disk has come."""
-        return self._key("tick")
-
-    def stage(self, writer: str, seq: int) -> str:
-        """Where a segment waits for its commit."""
-        return self._key(f"stage:{writer}:{seq}")
-
-
-def masked(url: str) -> str:
-    """The url without its user, password and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+"""Errors raised when the other side has closed the connection."""
 
 
 class Commands(Protocol):
-    """A client or a pipeline; what redis-py leaves untyped."""
+    """Types a client or a pipeline, which redis-py leaves untyped."""
 
     def execute_command(self, *args: Any) -> Any: ...
 
 
 class Pipeline(Commands, Protocol):
-    """Commands that share a round trip."""
+    """Types a pipeline: commands that share a round trip."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]: ...
 
 
 class Client(Commands, Protocol):
-    """A Redis client."""
+    """Types a Redis client."""
 
     connection_pool: Any
 
@@ -163,7 +53,7 @@ class Client(Commands, Protocol):
 
 
 def connect(settings: ReplaySettings, shard: int = 0) -> Client:
-    """A client of one shard; it connects at its first command. Wrap its use in `reaching`.
+    """Makes a client of one shard, which connects at its first command. Wrap its use in `reaching`.
 
     Raises InputError for credentials that cannot be read.
     """
@@ -224,7 +114,7 @@ def _explained(settings: ReplaySettings, url: str, error: Exception) -> TwinRLEr
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what redis-py wrapped in it."""
+    """Gives the error, then those that redis-py wrapped in it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -232,3 +122,71 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+@dataclass(frozen=True)
+class ServerVersion:
+    """A version is a server's own name and number, and the Redis version that it is compatible with."""
+
+    name: str
+    redis: tuple[int, ...]
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "ServerVersion":
+        """Reads the answer to INFO."""
+        redis = str(info.get("redis_version", "0"))
+        valkey = info.get("valkey_version")
+        name = f"Redis {redis}" if valkey is None else f"Valkey {valkey}"
+        return cls(name, tuple(int(number) for number in re.findall(r"\d+", redis)))
+
+
+def greet(client: Client, settings: ReplaySettings, schema: Schema, *, shard: int = 0, claim: bool) -> None:
+    """Checks the server behind a new connection; call it inside `reaching`.
+
+    The first writer names the schema of the replay (`claim`), every other end compares. Raises InputError for a server
+    that cannot serve a replay, SchemaMismatch for one that holds data of another observation layout.
+    """
+    url = masked(settings.urls[shard])
+    info = client.execute_command("INFO")
+    _check_server(info, url)
+    if claim:
+        _check_memory(info, settings, url)
+    key = schema_key(settings)
+    found = client.execute_command("GETRANGE", key, 0, 64)
+    if claim and not found:
+        client.execute_command("SET", key, schema.hash, "NX")
+        found = client.execute_command("GETRANGE", key, 0, 64)
+    if found and found != schema.hash.encode():
+        raise SchemaMismatch(
+            f"replay at {url} holds data of schema {found.decode(errors='replace')}, this program has {schema.hash} "
+            f"(side {schema.side_px} px, wrist {schema.wrist_px} px): use the same cameras, or another prefix than "
+            f"{settings.prefix!r}"
+        )
+
+
+def schema_key(settings: ReplaySettings) -> str:
+    """Names the string key that holds the hash of the schema of this replay's segments."""
+    return f"{settings.prefix}:schema"
+
+
+def _check_server(info: Mapping[str, Any], url: str) -> None:
+    version = ServerVersion.of(info)
+    if version.redis < OLDEST_VERSION:
+        raise InputError(f"replay at {url} is {version.name}: Redis 6.2 or Valkey is the oldest that will do")
+    if info.get("redis_mode") == "cluster":
+        raise InputError(f"replay at {url} is a node of a cluster: name separate servers instead, one url per shard")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if str(policy).startswith("allkeys"):
+        log.warning("replay at %s evicts data by its maxmemory-policy %s: set noeviction", url, policy)
+
+
+def _check_memory(info: Mapping[str, Any], settings: ReplaySettings, url: str) -> None:
+    limit, budgets = int(info.get("maxmemory", 0)), sum(settings.capacity(buffer) for buffer in BUFFERS)
+    if 0 < limit < budgets:
+        log.warning(
+            "replay at %s has a maxmemory of %d bytes for buffers of %d: it will be full before they are; raise it, or "
+            "lower capacity_bytes and budgets",
+            url,
+            limit,
+            budgets,
+        )

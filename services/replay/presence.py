@@ -1,8 +1,8 @@
-"""Who is here: every writer and reader says so about once a second, and is forgotten 20 s after its last word.
+"""This module keeps the presence of writers and readers: each sends its state once a second, which expires after 20 s.
 
     Beacon.send ──SET … EX 20──► {prefix}:presence:<kind>:<name> ──► presence(settings)
 
-The age is told by the server's clock, so that hosts whose clocks differ do not look dead.
+The age is measured by the server's clock, so that hosts whose clocks differ do not look dead.
 """
 
 import json
@@ -10,14 +10,17 @@ import logging
 import math
 import os
 import socket
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from services.replay.connection import Client, ReplaySettings, connect, reaching
+from services.replay.connection import Client, connect, reaching
 from services.replay.scripts import ANNOUNCE, run_script
+from services.replay.settings import ReplaySettings
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +28,12 @@ Kind = Literal["writer", "reader"]
 INTERVAL_S = 1.0
 LIFETIME_S = 20
 MAX_BYTES = 64 << 10
+RATE_WINDOW_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Presence:
-    """One process that was alive `age_s` ago."""
+    """A presence is one writer or reader that was alive `age_s` ago."""
 
     kind: str
     name: str
@@ -38,11 +42,11 @@ class Presence:
     host: str
     pid: int
     stats: Mapping[str, float]
-    """Its own counts, as docs/metrics.md defines them."""
+    """Counts of its own, defined in docs/metrics.md."""
 
 
 class Beacon:
-    """Says that a writer or reader is alive. Belongs to the thread that owns the client."""
+    """A beacon sends the presence of a writer or reader. It belongs to the thread that owns the client."""
 
     def __init__(self, settings: ReplaySettings, kind: Kind, name: str) -> None:
         self._names = _names_key(settings)
@@ -51,7 +55,7 @@ class Beacon:
         self._next_s = 0.0
 
     def send(self, client: Client, stats: Callable[[], Mapping[str, float]]) -> None:
-        """At most once a second. Raises redis errors."""
+        """Sends the presence, at most once a second. Raises redis errors."""
         if time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + INTERVAL_S
@@ -60,21 +64,21 @@ class Beacon:
         run_script(client, ANNOUNCE, (self._names, self._key), self._member, text, LIFETIME_S)
 
     def due_s(self) -> float:
-        """Seconds until the next word."""
+        """Returns the seconds until the next presence is due."""
         return max(0.0, self._next_s - time.monotonic())
 
     def leave(self, client: Client) -> None:
-        """Takes the name back at once. Raises redis errors."""
+        """Removes the presence at once. Raises redis errors."""
         client.execute_command("UNLINK", self._key)
 
 
 def presence(settings: ReplaySettings) -> list[Presence]:
-    """Every writer and reader of every shard. Raises Unreachable for a shard that does not answer."""
+    """Asks every shard for its writers and readers. Raises Unreachable for a shard that does not answer."""
     return [one for shard in range(settings.shards) for one in presence_on(settings, shard)]
 
 
 def presence_on(settings: ReplaySettings, shard: int) -> list[Presence]:
-    """Every writer and reader that one shard has heard of. Raises Unreachable."""
+    """Asks one shard for its writers and readers. Raises Unreachable."""
     names = _names_key(settings)
     with reaching(settings, shard), closing(connect(settings, shard)) as client:
         members = sorted(member.decode() for member in client.execute_command("SMEMBERS", names))
@@ -92,7 +96,7 @@ def presence_on(settings: ReplaySettings, shard: int) -> list[Presence]:
 
 
 def _names_key(settings: ReplaySettings) -> str:
-    """Set: kind:name of everyone who has said something."""
+    """Names the set of `kind:name` of every presence."""
     return f"{settings.prefix}:presence"
 
 
@@ -111,9 +115,36 @@ def _parse(member: str, shard: int, text: bytes, left_ms: int) -> Presence | Non
             stats={key: math.nan if value is None else float(value) for key, value in numbers.items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("presence of %s %r on shard %d makes no sense: %s", kind, name, shard, error)
+        log.warning("presence of %s %r on shard %d cannot be read: %s", kind, name, shard, error)
         return None
 
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
+
+
+class Rate:
+    """A rate is the mean per second over the last ten seconds, or since the start if shorter. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._start_s = time.monotonic()
+        self._events: deque[tuple[float, float]] = deque()
+        self._sum = 0.0
+        self._mutex = threading.Lock()
+
+    def add(self, amount: float) -> None:
+        with self._mutex:
+            now = time.monotonic()
+            self._events.append((now, amount))
+            self._sum += amount
+            self._forget(now)
+
+    def per_second(self) -> float:
+        with self._mutex:
+            now = time.monotonic()
+            self._forget(now)
+            return self._sum / min(max(now - self._start_s, 1.0), RATE_WINDOW_S)
+
+    def _forget(self, now: float) -> None:
+        while self._events and self._events[0][0] < now - RATE_WINDOW_S:
+            self._sum -= self._events.popleft()[1]

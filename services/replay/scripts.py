@@ -1,4 +1,4 @@
-"""The atomic operations on a buffer, one Lua script each. They run on any Redis or Valkey from 6.2 on.
+"""This module holds the atomic operations on a buffer, a Lua script each. They run on any Redis or Valkey from 6.2 on.
 
 A writer sends, in one pipeline, `SET stage <segment> PX 60000` and the commit script, which moves the staged bytes into
 the ring without copying them. A segment whose commit never comes expires by itself; one whose commit comes twice is
@@ -17,21 +17,23 @@ which needs no memory, and a script that has written may go on. So a ring that h
 makes room for the next segment by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha1
 from typing import Any
 
+import hiredis
 import redis
 
-from services.replay.connection import Commands, Keys
+from services.replay.connection import Client, Commands
+from services.replay.settings import Keys
 
 STAGE_TTL_MS = 60_000
 
 
 class Verdict(IntEnum):
-    """What the commit script did."""
+    """A verdict names what the commit script did."""
 
     COMMITTED = 1
     REPEATED = 0
@@ -44,7 +46,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True)
 class CommitReply:
-    """What a writer learns from a commit."""
+    """A reply tells a writer what came of a commit."""
 
     verdict: Verdict
     ring: int
@@ -54,7 +56,7 @@ class CommitReply:
     transitions: int
     """Ever committed to the buffer, by everyone."""
     allowance: int | None
-    """How many may have been, or None without a limit."""
+    """Transitions that may be committed in total; None without a limit."""
 
 
 # KEYS  1 stage   2 prefix of the slots   3 index stream   4 seen   5 counters   6 allowance
@@ -131,8 +133,8 @@ return head - tail + 1
 """
 
 # KEYS  1 names of those present   2 one of them
-# ARGV  1 its name   2 what it says   3 for how many seconds
-# Begins with UNLINK, which a full server does not refuse: then of all times it matters who is there.
+# ARGV  1 its name   2 its JSON   3 seconds until it expires
+# Begins with UNLINK, which a full server does not refuse: presence matters most when a server is full.
 ANNOUNCE = """
 redis.call('UNLINK', KEYS[2])
 redis.call('SADD', KEYS[1], ARGV[1])
@@ -140,13 +142,81 @@ redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 """
 
 SCRIPT_LOADS = 3
-"""How often a script is sent to a server that keeps forgetting it."""
+"""Most times that a script is sent to a server that keeps forgetting it."""
 COMMIT_SHA = sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()
 
 
 def load_commit(client: Commands) -> None:
     """Makes the server know the commit script; needed after every restart of the server."""
     client.execute_command("SCRIPT LOAD", COMMIT)
+
+
+class Commits:
+    """One pipeline of commits: `add` any number, then iterate over `answers` once. Raises redis errors.
+
+    The segments go to the socket without a copy. redis-py's pipeline copies them: it takes 231 µs instead of 153 for a
+    segment of 100 kB and 412 instead of 266 for one of 250 kB, all of it CPU time of the actor.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._pool = client.connection_pool
+        self._chunks: list[bytes] = []
+        self._small: list[bytes] = []
+        """Pieces that are joined before they are sent."""
+        self._count = 0
+
+    def add(
+        self,
+        keys: Keys,
+        *,
+        writer: str,
+        previous: int,
+        seq: int,
+        steps: int,
+        capacity_bytes: int,
+        tags: Sequence[str | int],
+        data: bytes,
+    ) -> None:
+        """Stages a segment and commits it. `tags` are further fields and values of its index entry."""
+        stage = keys.stage(writer, seq)
+        names = (stage, keys.slots, keys.index, keys.seen, keys.counters, keys.allowance)
+        arguments = (writer, previous, seq, steps, capacity_bytes, *tags)
+        key = stage.encode()
+        self._small.append(b"*5\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n" % (len(key), key, len(data)))
+        self._chunks += [b"".join(self._small), data]
+        command: tuple[Any, ...] = ("EVALSHA", COMMIT_SHA, len(names), *names, *arguments)
+        commit = hiredis.pack_command(command)
+        self._small = [b"\r\n$2\r\nPX\r\n$5\r\n%d\r\n" % STAGE_TTL_MS, commit]
+        self._count += 1
+
+    def answers(self) -> Iterator[CommitReply]:
+        """Gives the answer to each commit; raises the first error where it stands among them."""
+        for staged, committed in self._round_trip():
+            for answer in (staged, committed):
+                if isinstance(answer, redis.ResponseError):
+                    raise answer
+            verdict, ring, last, transitions, allowance = committed
+            yield CommitReply(Verdict(verdict), ring, last, transitions, None if allowance < 0 else allowance)
+
+    def _round_trip(self) -> list[tuple[Any, Any]]:
+        if not self._count:
+            return []
+        connection = self._pool.get_connection()
+        try:
+            connection.send_packed_command([*self._chunks, b"".join(self._small)])
+            return [(_answer(connection), _answer(connection)) for _ in range(self._count)]
+        except BaseException:
+            connection.disconnect()  # unread answers must not be taken for those of the next command
+            raise
+        finally:
+            self._pool.release(connection)
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error
 
 
 def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
@@ -161,11 +231,6 @@ def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: s
         except redis.exceptions.NoScriptError:
             client.execute_command("SCRIPT LOAD", script)
     return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
-
-
-def parse_commit(reply: Sequence[int]) -> CommitReply:
-    verdict, ring, last, transitions, allowance = reply
-    return CommitReply(Verdict(verdict), ring, last, transitions, None if allowance < 0 else allowance)
 
 
 def shrink(client: Commands, keys: Keys, capacity_bytes: int) -> int:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from protos.process import run_process
-from services.net.credentials import Credentials
-from services.net.transport import serve
+from services.net import Credentials, serve
 from services.telemetry import start_metrics_server
 from services.weights.server import DEFAULT_OLDER_VERSIONS, WeightsService
 from services.weights.store import VersionStore

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
-from services.net.credentials import LOOPBACK, Credentials
-from services.net.transport import Backoff, describe, open_channel, unreachable
+from services.net import LOOPBACK, Backoff, Credentials, describe, open_channel, unreachable
 from services.weights.bf16 import Bf16
 from services.weights.memory import MemoryPool
 from services.weights.outgoing import Outgoing, VersionSnapshot

@@ -24,8 +24,7 @@ import grpc
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError, SchemaMismatch, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
-from services.net.credentials import LOOPBACK, Credentials
-from services.net.transport import Backoff, describe, open_channel
+from services.net import LOOPBACK, Backoff, Credentials, describe, open_channel
 from services.weights.pulls import PartPuller
 from services.weights.tables import DEFAULT_LIMITS, Limits, check_version, read_settings
 from services.weights.tensors import Tensors

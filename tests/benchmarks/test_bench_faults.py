@@ -14,8 +14,7 @@ from benchmarks.faults.journal import Claims, Journal, Verdict, committed
 from benchmarks.faults.run import FaultsBench
 from protos.errors import CorruptData, InputError
 from protos.schema import Schema
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
-from services.replay.connection import Keys, connect
+from services.replay import EmbeddedServer, Keys, ReplaySettings, ReplayWriter, connect
 
 KEYS = Keys("faults", "twin")
 SMALL = FaultsBench(

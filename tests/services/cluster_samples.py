@@ -1,8 +1,9 @@
-"""A cluster as its services describe it, with what a test wants to be different."""
+"""This module makes readings of a cluster, with the changes that a test wants."""
+
+from dataclasses import replace
 
 from services.monitor import Reading, Watcher, WeightsReading
-from services.replay.presence import Presence
-from services.replay.server.stats import BufferStats, ServerStats
+from services.replay import BufferStats, Presence, ServerStats
 
 GB = 10**9
 
@@ -56,5 +57,9 @@ def weights(*using: int, newest: int = 812, using_s: float = 2.0) -> WeightsRead
 
 def reading(t: float = 1_000.0, **changes: object) -> Reading:
     peers = (writer("twin-0"), writer("twin-1", shard=1), reader(shard=0), reader(shard=1, age_s=0.8))
-    fields = {"t": t, "shards": (shard(0), shard(1)), "peers": peers, "weights": weights(812), "targets": 4}
-    return Reading(**(fields | changes))
+    fields = {"t": t, "shards": (shard(0), shard(1)), "peers": peers, "weights": weights(812), "targets": 4} | changes
+    peers = fields.pop("peers")
+    shards = (
+        replace(each, peers=tuple(peer for peer in peers if peer.shard == each.shard)) for each in fields.pop("shards")
+    )
+    return Reading(shards=tuple(shards), **fields)

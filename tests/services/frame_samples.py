@@ -12,8 +12,7 @@ from replay_samples import cut, make_segment
 from protos.codec import PREFIX_BYTES, decode_numbers, encode_segment, pack_prefix, read_prefix
 from protos.episode import Segment
 from protos.schema import Observation, Schema
-from services.replay import ReplaySettings
-from services.replay.connection import Keys, connect
+from services.replay import Keys, ReplaySettings, connect
 from services.replay.read.episodes import Piece
 from services.replay.read.frame_store import FrameStore, Places, View
 from services.replay.read.wire import SlotReader

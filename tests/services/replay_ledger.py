@@ -10,8 +10,7 @@ from pathlib import Path
 from replay_samples import wait_until
 
 from protos.codec import read_header
-from services.replay import ReplaySettings
-from services.replay.connection import Keys, connect
+from services.replay import Keys, ReplaySettings, connect
 
 Name = tuple[str, str, int]
 """Actor, incarnation, number: the name of a segment."""

@@ -5,7 +5,7 @@ import ssl
 import threading
 from pathlib import Path
 
-from services.net.credentials import Credentials
+from services.net import Credentials
 
 
 class TlsProxy:

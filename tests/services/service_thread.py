@@ -5,7 +5,7 @@ import threading
 
 import grpc
 
-from services.net.transport import SERVER_OPTIONS
+from services.net import SERVER_OPTIONS
 
 
 class ServiceThread:

@@ -10,8 +10,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from protos.errors import InputError
+from services.net import Credentials
 from services.net.certificates import make_certificates
-from services.net.credentials import Credentials
 
 SERVER_NAMES = ["weights.lab", "10.0.0.7", "localhost", "127.0.0.1", "::1"]
 

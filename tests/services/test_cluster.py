@@ -1,4 +1,4 @@
-"""A cluster is read through its services, whoever is away; what is wrong is said, and each number is documented."""
+"""Tests that a cluster is read through its services, though one is away; alarms; each sample is documented."""
 
 import re
 import socket
@@ -14,10 +14,20 @@ from service_process import ServiceProcess, run_to_exit
 from protos.errors import InputError
 from protos.settings import save_settings
 from protos.status import StatusFile
-from services.monitor import ClusterSettings, Problem, WeightsReading, alarms, rates_between, read_cluster, samples
-from services.monitor.addresses import Addresses, of_run, overlaid
-from services.monitor.metrics import process_samples
-from services.net.credentials import Credentials
+from services.monitor import (
+    Addresses,
+    ClusterSettings,
+    Problem,
+    WeightsReading,
+    alarms,
+    of_run,
+    overlaid,
+    process_samples,
+    rates_between,
+    read_cluster,
+    samples,
+)
+from services.net import Credentials
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, shard_of
 from services.telemetry import start_metrics_server
 
@@ -170,7 +180,7 @@ def rows_of_the_page():
 
 
 def test_every_metric_is_documented_and_every_documented_one_is_told(tmp_path):
-    StatusFile(tmp_path / "learner.status.json").write(doing="RL", waiting_for="actors", updates=41.0)
+    StatusFile(tmp_path / "logs" / "learner.status.json").write(doing="RL", waiting_for="actors", updates=41.0)
     counts = {"episodes": 1, "overwritten": 0, "missed": 0, "corrupt": 0, "failures": 0, "memory_bytes": 5}
     full = reading(peers=(writer("twin-0"), reader(**counts)))
     told = documented(samples(full) + process_samples(tmp_path))
@@ -189,8 +199,8 @@ def test_the_page_of_the_weights_service_is_documented(tmp_path):
 
 
 def test_a_process_that_waits_is_told_with_its_numbers(tmp_path):
-    StatusFile(tmp_path / "learner.status.json").write(doing="RL", waiting_for="actors", updates=41.0)
-    (tmp_path / "torn.status.json").write_text("{")
+    StatusFile(tmp_path / "logs" / "learner.status.json").write(doing="RL", waiting_for="actors", updates=41.0)
+    (tmp_path / "logs" / "torn.status.json").write_text("{")
     values = {(one.name, one.labels.get("name")): one.value for one in process_samples(tmp_path)}
     assert values["process_waiting", None] == 1
     assert values["process_reading", "updates"] == 41.0

@@ -21,9 +21,8 @@ from protos.errors import InputError, TwinRLError, Unreachable
 from protos.guide_pb2_grpc import GuideStub
 from protos.settings import save_settings
 from services.guide import GuideClient, GuideSettings
+from services.net import MAX_MESSAGE_BYTES, Credentials, open_channel
 from services.net.certificates import make_certificates
-from services.net.credentials import Credentials
-from services.net.transport import MAX_MESSAGE_BYTES, open_channel
 from services.weights import WeightPublisher, WeightSubscriber
 
 PATIENCE_S = 60.0

@@ -18,8 +18,7 @@ from replay_samples import SCHEMA, make_segment, wait_until
 from protos.codec import PREFIX_BYTES, encode_segment, pack_prefix, read_header
 from protos.errors import InputError, SchemaMismatch
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
-from services.replay.write.spool import Spool
-from services.replay.write.spool_file import read_blob, record_prefix
+from services.replay.write.spool import Spool, read_blob, record_prefix
 
 LIMIT = 1 << 30
 

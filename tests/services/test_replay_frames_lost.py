@@ -10,8 +10,7 @@ from replay_peers import Line
 from protos.errors import CorruptData, Unreachable
 from protos.images import CODECS
 from protos.schema import Schema
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
-from services.replay.connection import connect
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, connect
 from services.replay.read.frame_demand import FrameDemand
 from services.replay.read.frame_store import FrameStore
 from services.replay.read.tail import Tail

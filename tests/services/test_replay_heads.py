@@ -13,8 +13,7 @@ from protos.codec import decode_segment, encode_segment, read_prefix
 from protos.episode import Segment
 from protos.images import decode_images
 from protos.schema import Outcome
-from services.replay import EmbeddedServer, ReplaySettings
-from services.replay.connection import Keys, connect
+from services.replay import EmbeddedServer, Keys, ReplaySettings, connect
 from services.replay.read.assembler import Assembler
 from services.replay.read.episodes import Piece
 from services.replay.read.frame_demand import FrameDemand

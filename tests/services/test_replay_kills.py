@@ -59,7 +59,7 @@ def test_nothing_is_lost_or_doubled(server, tmp_path):
 def test_a_server_that_comes_back_older_gets_the_rest_again(server, tmp_path, monkeypatch, forgotten):
     """As after a crash in which the last second of its log did not reach the disk."""
     settings = ReplaySettings(urls=(server.url,))
-    monkeypatch.setattr("services.replay.write.durability.DurabilityProbe.update", lambda self, acknowledged: 0)
+    monkeypatch.setattr("services.replay.write.sender.DurabilityProbe.update", lambda self, acknowledged: 0)
     with ReplayWriter(settings, SCHEMA, actor="arm", incarnation="life", spool=None) as writer:
 
         def add(count: int) -> None:

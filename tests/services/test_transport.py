@@ -4,8 +4,8 @@ import grpc
 import pytest
 
 from protos.errors import InputError, Unreachable
-from services.net.handshake import explain, is_hopeless
-from services.net.transport import Backoff, describe, is_loopback, open_channel, parse_address, unreachable
+from services.net import Backoff, describe, is_loopback, open_channel, parse_address, unreachable
+from services.net.transport import explain, is_hopeless
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from service_process import ServiceProcess, run_to_exit, until
 from protos import weights_pb2 as pb
 from protos.errors import InputError, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
-from services.net.credentials import Credentials
+from services.net import Credentials
 from services.weights import Limits, WeightPublisher, WeightSubscriber
 from services.weights.chunks import split
 

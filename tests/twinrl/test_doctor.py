@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.net.credentials import Credentials
-from services.net.transport import free_port
-from services.replay.server.server import EmbeddedServer
+from services.net import Credentials, free_port
+from services.replay import EmbeddedServer
 from twinrl.commands import doctor
 from twinrl.doctor import ROLES, Finding, Result, machine
 from twinrl.doctor import machine as neighbours

@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from protos.errors import TwinRLError, Unreachable
+from protos.files import log_tail
 from protos.status import read_status
-from services.net.transport import free_port
-from twinrl.run.supervisor import Child, Supervisor, log_tail, python_module
+from services.net import free_port
+from twinrl.run.supervisor import Child, Supervisor, python_module
 
 SLEEPER = "import time; print('here', flush=True); time.sleep(600)"
 STUBBORN = (

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from twinrl.run.progress import Progress, duration, rate
+from protos.status import duration
+from twinrl.run.progress import Progress, rate
 
 
 def plain():

@@ -1,4 +1,4 @@
-"""What `twinrl status` reads from a run folder, with real processes behind it."""
+"""Tests of what `twinrl status` reads from a run folder, with real processes behind it."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from rich.console import Console
 
 from protos.errors import InputError
 from protos.status import StatusFile, read_status
+from services.monitor import read_run, render_run
 from twinrl.run.supervisor import Child, Supervisor
-from twinrl.status import read_run, status
 
 WORKER = """
 import time
@@ -24,7 +24,7 @@ while True:
 
 def shown(run_dir):
     console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(status(run_dir))
+    console.print(render_run(read_run(run_dir)))
     return console.export_text()
 
 

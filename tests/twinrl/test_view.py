@@ -13,7 +13,7 @@ import pytest
 import viser
 
 from protos.errors import InputError
-from services.net.transport import free_port
+from services.net import free_port
 from twin import surfaces, tasks
 from twin.kinematics import Kinematics
 from twin.objects.cut import CutSettings, cut

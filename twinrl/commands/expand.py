@@ -22,7 +22,7 @@ from protos.episode import Segment
 from protos.errors import InputError
 from protos.files import write_durably
 from protos.schema import Outcome, Source
-from services.monitor.addresses import Addresses
+from services.monitor import Addresses
 from twin import tasks
 from twin.expand import Coverage, ExpansionSettings
 from twinrl.expansion import Destination

@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 
 from protos.errors import InputError
+from protos.files import read_lines
 from protos.schema import Schema
 from twin import tasks
 from twin.randomize import domain_named
@@ -23,7 +24,6 @@ from twinrl.fidelity.measure import of_domains, of_success
 from twinrl.fidelity.probes import World
 from twinrl.fidelity.verdict import rows
 from twinrl.report.inputs import EpisodeLine
-from twinrl.run.files import read_lines
 from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
 

@@ -16,7 +16,7 @@ from policy.language import check_language
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Schema
-from services.monitor.addresses import Addresses
+from services.monitor import Addresses
 from services.replay import ReplaySettings
 from twinrl import training
 

@@ -18,8 +18,8 @@ from policy.model import described
 from policy.settings import PolicySettings, preset
 from protos.errors import InputError
 from protos.schema import Schema
-from services.monitor.addresses import Addresses
-from services.net.credentials import Credentials
+from services.monitor import Addresses
+from services.net import Credentials
 from services.replay import ReplaySettings
 from twinrl import training
 

@@ -1,4 +1,4 @@
-"""`twinrl status`: a run, a cluster, or both, once or every second."""
+"""`twinrl status` shows a run, a cluster, or both, once or every second."""
 
 import sys
 import time
@@ -14,22 +14,31 @@ from rich.live import Live
 from rich.text import Text
 
 from protos.errors import InputError
-from services.monitor import ClusterSettings, Reading, rates_between, read_cluster
-from services.monitor.addresses import Addresses, of_run, overlaid
-from twinrl import cluster, status
+from services.monitor import (
+    Addresses,
+    ClusterSettings,
+    Reading,
+    of_run,
+    overlaid,
+    rates_between,
+    read_cluster,
+    read_run,
+    render_cluster,
+    render_run,
+)
 
 FILE_CELLS = 120
 """Width of a table that goes to a file or another program."""
 INTERVAL_S = 1.0
-GLANCE_S = 1.6
-"""Between the two looks of a single answer: everyone who is alive has spoken meanwhile."""
+RATES_S = 1.6
+"""Time between the two readings of a single answer: every presence is sent again meanwhile."""
 WINDOW_S = 10.0
-"""Rates are taken over so long."""
+"""Time over which rates are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Say what each process of a run does, how its services are, and who waits on whom.
+    """Shows the activity of each process of a run, the state of its services, and who waits for whom.
 
     `twinrl status runs/demo` finds the services by itself; a cluster without a run folder is named by its addresses.
     """
@@ -38,54 +47,55 @@ class Status:
     """Folder of the run, for example runs/demo."""
     addresses: Annotated[Addresses, tyro.conf.arg(name="")] = field(default_factory=Addresses)
     watch: bool = False
-    """Go on, once a second, until Ctrl-C."""
+    """Show it again each second, until Ctrl-C."""
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
     command = tyro.cli(Status, prog="twinrl status", args=arguments, config=(tyro.conf.UseAppendAction,))
     given = command.addresses.settings()
-    if command.run is None and given == ClusterSettings(credentials=given.credentials):
+    if command.run is None and given.empty:
         raise InputError("name a run folder, as in runs/demo, or services: --replay, --weights, --guide")
     view = View(command.run, given)
     console = Console() if sys.stdout.isatty() else Console(width=FILE_CELLS)
     if not command.watch:
-        console.print(view.glance())
+        console.print(view.once())
         return 0
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
-            live.update(view.look(), refresh=True)
+            live.update(view.now(), refresh=True)
             time.sleep(INTERVAL_S)
 
 
 class View:
-    """Looks again and again, and remembers enough to tell rates."""
+    """A view reads run and cluster again and again, and keeps the readings of ten seconds for rates."""
 
     def __init__(self, run: Path | None, given: ClusterSettings) -> None:
         self._run, self._given = run, given
         self._seen: deque[Reading] = deque()
 
-    def glance(self) -> RenderableType:
-        """Two looks, so that the second can tell rates."""
+    def once(self) -> RenderableType:
+        """Renders the second of two readings, which has rates."""
         started = time.monotonic()
-        first = self.look()
+        first = self.now()
         if not self._seen:
             return first
-        time.sleep(max(0.0, started + GLANCE_S - time.monotonic()))
-        return self.look()
+        time.sleep(max(0.0, started + RATES_S - time.monotonic()))
+        return self.now()
 
-    def look(self) -> RenderableType:
-        """What is now. Raises InputError for a folder that is no run."""
+    def now(self) -> RenderableType:
+        """Renders the present state. Raises InputError for a folder that is no run."""
         parts: list[RenderableType] = []
         settings = self._given
         if self._run is not None:
-            state = status.read_run(self._run)
-            parts.append(status.render(state))
+            state = read_run(self._run)
+            parts.append(render_run(state))
             if state.running:
                 settings = overlaid(of_run(self._run), self._given)
-        if settings != ClusterSettings(credentials=settings.credentials):
+        if not settings.empty:
             reading = read_cluster(settings)
             self._remember(reading)
-            parts += [*([Text()] if parts else []), cluster.render(reading, rates_between(self._seen[0], reading))]
+            parts += [*([Text()] if parts else []), render_cluster(reading, rates_between(self._seen[0], reading))]
         return Group(*parts)
 
     def _remember(self, reading: Reading) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from services.net.credentials import Credentials
+from services.net import Credentials
 from twinrl.doctor import machine
 from twinrl.doctor.finding import Finding, wanting
 

@@ -14,8 +14,8 @@ import redis
 
 from actors.real.link import PORTS
 from protos.errors import TwinRLError
-from services.net.credentials import Credentials
-from services.replay.connection import ReplaySettings, connect, masked
+from services.net import Credentials
+from services.replay import ReplaySettings, connect, masked
 from twinrl.doctor.finding import Finding, wanting, well
 
 MEMORY_GIB, DISK_GIB = 4.0, 2.0

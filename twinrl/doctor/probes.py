@@ -68,8 +68,7 @@ def valkey() -> Finding:
     """Starts an embedded server and asks for its version."""
     import redis
 
-    from services.replay.connection import ReplaySettings, connect
-    from services.replay.server.server import EmbeddedServer
+    from services.replay import EmbeddedServer, ReplaySettings, connect
 
     with tempfile.TemporaryDirectory(prefix="twinrl-") as folder, EmbeddedServer(Path(folder)) as server:
         about = cast(redis.Redis, connect(ReplaySettings(urls=(server.url,)))).info("server")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import InputError
-from twinrl.run.files import read_lines, read_object
+from protos.files import read_lines, read_object
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""

@@ -16,10 +16,10 @@ import numpy as np
 from markupsafe import Markup
 
 from protos.space import ConfigurationSpace
+from protos.status import duration
 from twinrl.report import figures
 from twinrl.report import figures as curves
 from twinrl.report.inputs import EVALUATIONS, EpisodeLine, Rate, RunFiles, rates_by_region, read_run_files
-from twinrl.run.progress import duration
 
 TEMPLATE = Path(__file__).with_name("template.html")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from protos.settings import save_settings
 from services.guide import GuideSettings
-from services.net.transport import free_port
+from services.net import free_port
 from services.replay import ReplaySettings
 from twinrl.run.settings import RunSettings
 from twinrl.run.supervisor import Child, Supervisor, python_module

@@ -18,19 +18,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from protos.status import duration
+
 PLAIN_INTERVAL_S = 10.0
 REFRESH_HZ = 4.0
 BAR_WIDTH = 20
 MIN_SHARE_FOR_ESTIMATE = 0.01
 
 Note = float | int | str
-
-
-def duration(seconds: float) -> str:
-    """0:07, 12:40 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def rate(done: float, elapsed_s: float, unit: str) -> str:

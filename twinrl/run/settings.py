@@ -9,7 +9,7 @@ from typing import Literal
 
 from protos.errors import InputError
 from protos.schema import Schema
-from services.net.credentials import Credentials
+from services.net import Credentials
 from twin import tasks
 from twin.randomize import DOMAINS, domain_named
 from twin.scan import ScanSettings

@@ -11,11 +11,9 @@ from pathlib import Path
 
 from protos.errors import InputError
 from protos.settings import load_settings
-from services.monitor.addresses import of_run
-from services.replay import EmbeddedServer, ReplaySettings
-from services.replay.connection import connect, reaching
+from services.monitor import of_run, read_run
+from services.replay import EmbeddedServer, ReplaySettings, connect, reaching
 from twinrl.run.settings import RunSettings
-from twinrl.status import read_run
 
 
 def is_run(folder: Path) -> bool:

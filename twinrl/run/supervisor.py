@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Self
 
 from protos.errors import TwinRLError, Unreachable
+from protos.files import log_tail
 from protos.process import Exit, problem_in
 from protos.status import STATUS_VARIABLE
 from twinrl.run.guardian import GRACE_S, signal_group
@@ -39,8 +40,6 @@ RESTART_DELAY_S = 0.5
 RESTART_LIMIT = 5
 """A service that ends more often than this within `RESTART_WINDOW_S` counts as failed."""
 RESTART_WINDOW_S = 60.0
-LOG_TAIL_LINES = 12
-LOG_TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,13 +274,3 @@ class Supervisor:
             partial = self.run_dir / "processes.json.part"
             partial.write_text(json.dumps({"run_pid": os.getpid(), "processes": rows}, indent=1))
             partial.replace(self.run_dir / "processes.json")
-
-
-def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last lines of a log, read from its end; "(empty)" when there is nothing."""
-    if not path.exists():
-        return "(empty)"
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - LOG_TAIL_BYTES, 0))
-        text = file.read().decode(errors="replace")
-    return "\n".join(text.splitlines()[-lines:]) or "(empty)"

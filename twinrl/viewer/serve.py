@@ -10,7 +10,7 @@ import numpy as np
 import viser
 
 from protos.errors import InputError
-from services.net.transport import free_port
+from services.net import free_port
 from twin import tasks
 from twin.align.views import FILE, read_cameras
 from twin.objects import ScannedObject

@@ -3,7 +3,8 @@
 import time
 
 from protos.schema import Buffer
-from services.replay.connection import Client, Keys
+from services.replay.connection import Client
+from services.replay.settings import Keys
 
 REPEAT_S = 1.0
 """A restarted server may have lost the latest allowance, so each is sent again even when it has not changed."""

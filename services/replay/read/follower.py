@@ -17,10 +17,8 @@ import redis
 
 from protos.errors import TwinRLError, Unreachable
 from protos.schema import Buffer, Schema
-from services.replay.connection import Client, Keys, ReplaySettings, connect, masked, reaching
-from services.replay.handshake import greet
-from services.replay.presence import Beacon
-from services.replay.rate import Rate
+from services.replay.connection import Client, connect, greet, reaching
+from services.replay.presence import Beacon, Rate
 from services.replay.read.allowance import Allowances
 from services.replay.read.assembler import Assembler
 from services.replay.read.episodes import Piece, Track
@@ -28,6 +26,7 @@ from services.replay.read.frame_demand import FrameDemand
 from services.replay.read.position import EpisodeRef, Followed
 from services.replay.read.tail import Tail
 from services.replay.read.turnstile import Turnstile
+from services.replay.settings import Keys, ReplaySettings, masked
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from contextlib import closing
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import Buffer, Schema
-from services.replay.connection import ReplaySettings, connect, masked, reaching
-from services.replay.handshake import schema_key
+from services.replay.connection import connect, reaching, schema_key
 from services.replay.read.episodes import Track
 from services.replay.read.frame_demand import FrameDemand
 from services.replay.read.shards import Shards
+from services.replay.settings import ReplaySettings, masked
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import BUFFERS, F32, Buffer, Schema
-from services.replay.connection import ReplaySettings
 from services.replay.read.batch import Batch, Field
 from services.replay.read.frame_demand import FrameDemand
 from services.replay.read.intake import Intake
@@ -36,6 +35,7 @@ from services.replay.read.restore import Patience, Restore, Restored
 from services.replay.read.shards import Shards
 from services.replay.read.snapshot import Snapshot
 from services.replay.read.strategies import Strategy
+from services.replay.settings import ReplaySettings
 
 log = logging.getLogger(__name__)
 

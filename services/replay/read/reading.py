@@ -6,13 +6,13 @@ from functools import partial
 
 from protos.errors import InputError
 from protos.schema import SEGMENT_STEPS, Buffer, Schema
-from services.replay.connection import Keys, ReplaySettings, check_buffer
 from services.replay.read.batch import FIELDS, Batch, Field
 from services.replay.read.frame_store import Camera, FrameStore
 from services.replay.read.index import row_bytes
 from services.replay.read.mirror import Mirror
 from services.replay.read.strategies import Strategy, Uniform
 from services.replay.read.wire import SlotReader
+from services.replay.settings import Keys, ReplaySettings, check_buffer
 
 _MIB = 1 << 20
 

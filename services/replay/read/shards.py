@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from protos.errors import Unreachable
 from protos.schema import Buffer, Schema
-from services.replay.connection import ReplaySettings, check_buffer
 from services.replay.read.episodes import Track
 from services.replay.read.follower import Follower
 from services.replay.read.frame_demand import FrameDemand
+from services.replay.settings import ReplaySettings, check_buffer
 
 log = logging.getLogger(__name__)
 

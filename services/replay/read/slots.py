@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protos.codec import CHECKSUMS
-from services.replay.connection import Client, Keys
+from services.replay.connection import Client
+from services.replay.settings import Keys
 
 FETCH_BYTES = 32 << 20
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from redis.connection import parse_url
 
-from services.net.credentials import Credentials
-from services.replay.connection import ReplaySettings
+from services.net import Credentials
+from services.replay.settings import ReplaySettings
 
 
 def open_socket(url: str, settings: ReplaySettings) -> socket.socket:

@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from protos.codec import MAX_SEGMENT_BYTES, decode_numbers, read_header, read_prefix
 from protos.errors import CorruptData, SchemaMismatch
 from protos.schema import Schema
-from services.replay.connection import Client, Keys
+from services.replay.connection import Client
 from services.replay.read.entries import START, Entry, Marks, Seen, is_before
 from services.replay.read.episodes import Piece, Track
 from services.replay.read.frame_demand import FrameDemand
 from services.replay.read.position import Cursor, EpisodeRef
 from services.replay.read.slots import Rest, Slots, Span
+from services.replay.settings import Keys
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from services.replay.connection import Keys, ReplaySettings, reaching
+from services.replay.connection import reaching
 from services.replay.read.resp import Answers, command
 from services.replay.read.sockets import greeting, open_socket
+from services.replay.settings import Keys, ReplaySettings
 
 WINDOW_BYTES = 4 << 20
 """Answers asked for and not yet read; the server holds them meanwhile."""

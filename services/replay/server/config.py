@@ -1,6 +1,6 @@
-"""What an embedded server is told when it starts, as a configuration file for its owner only.
+"""This module writes the configuration file of an embedded server, readable by its owner only.
 
-The file, not the command line, because every user of the machine can read a command line and it may hold a password.
+It is a file because every user of the machine can read a command line, and the configuration may hold a password.
 """
 
 import socket as sockets
@@ -11,9 +11,8 @@ from urllib.parse import quote
 
 from protos.errors import InputError
 from protos.schema import BUFFERS
-from services.net.credentials import Credentials
-from services.net.transport import free_port, is_loopback, parse_address
-from services.replay.connection import ReplaySettings
+from services.net import Credentials, free_port, is_loopback, parse_address
+from services.replay.settings import ReplaySettings
 
 Durability = Literal["everysec", "always", "off"]
 
@@ -24,14 +23,14 @@ SPARE_BYTES = 256 << 20
 
 
 def memory_for(settings: ReplaySettings) -> int:
-    """How much memory one server needs so that its rings, each within its budget, always have room for the next."""
+    """Returns the bytes of memory with which the rings of one server, each full, take one segment more."""
     budgets = sum(settings.capacity(buffer) for buffer in BUFFERS)
     return int(budgets * OVERHEAD) + SPARE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """Options of an embedded server beside its directory."""
+    """A configuration holds the options of an embedded server, beside its directory."""
 
     socket: Path
     listen: str | None = None
@@ -43,7 +42,7 @@ class ServerConfig:
     memory_bytes: int | None = None
     """maxmemory, at which writers begin to spool; see `memory_for`. None: no limit."""
     durability: Durability = "everysec"
-    """How often the log of commands is forced to disk; "off" keeps none, and a restart begins empty."""
+    """Schedule on which the log of commands is forced to disk; "off" keeps none, and a restart begins empty."""
 
     def __post_init__(self) -> None:
         if self.memory_bytes is not None and self.memory_bytes < 1 << 20:
@@ -59,12 +58,12 @@ class ServerConfig:
 
     @property
     def local_url(self) -> str:
-        """For processes of this machine and user."""
+        """Returns the url for processes of this machine and user."""
         return f"unix://{self._password()}{self.socket}"
 
     @property
     def tcp_url(self) -> str | None:
-        """For everyone else, None without a port; with TLS a client's own credentials hold the password."""
+        """Returns the url for everyone else, None without a port; with TLS a client's credentials hold the password."""
         if self.listen is None:
             return None
         host, port = parse_address(self.listen)
@@ -72,7 +71,7 @@ class ServerConfig:
         return f"rediss://{host}:{port}" if self.tls else f"redis://{self._password()}{host}:{port}"
 
     def text(self, directory: Path) -> str:
-        """The configuration file. Raises InputError for credentials or an ACL file that cannot be used."""
+        """Returns the text of the file. Raises InputError for credentials or an ACL file that cannot be used."""
         lines = [
             ("unixsocket", self.socket),
             ("unixsocketperm", 700),
@@ -132,7 +131,7 @@ class ServerConfig:
 
 
 def with_port(address: str) -> str:
-    """host:port with a port that nobody listens on now in place of port 0."""
+    """Returns the address with a port that is free now in place of port 0."""
     host, port = parse_address(address)
     return address if port else f"{address.rpartition(':')[0]}:{free_port(host)}"
 
@@ -148,6 +147,6 @@ def _check_exposure(listen: str, credentials: Credentials) -> None:
 
 
 def _quoted(value: object) -> str:
-    """A value for a line of the file, whatever characters it has."""
+    """Quotes a value for a line of the file, for any characters."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'

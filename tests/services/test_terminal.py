@@ -1,21 +1,17 @@
-"""What an operator sees of a cluster: readable at 100 columns, with hundreds of actors."""
+"""Tests that a cluster with hundreds of actors is readable in a terminal of 100 columns."""
 
 import sys
-from pathlib import Path
 
 import pytest
+from cluster_samples import reader, reading, shard, weights, writer
 from rich.console import Console
 
-from services.monitor import Rates, rates_between
-from twinrl.cluster import render
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "services"))
-from cluster_samples import reader, reading, shard, weights, writer
+from services.monitor import Rates, rates_between, render_cluster
 
 
 def shown(now, earlier=None):
     console = Console(width=100, record=True, file=sys.stderr)
-    console.print(render(now, rates_between(earlier, now) if earlier else Rates()))
+    console.print(render_cluster(now, rates_between(earlier, now) if earlier else Rates()))
     return console.export_text()
 
 

@@ -1,8 +1,9 @@
-"""A cluster in a terminal: what to look at, then a table per service, 100 columns wide for hundreds of actors.
+"""This module renders the status of a run and of a cluster as terminal tables, at most 100 columns wide for a cluster.
 
+run        processes, then stages, then the end of the logs of failed processes
 alarms     in red and yellow, nothing when all is well
 replay     a line per shard, then one per buffer and shard that holds something
-writers    totals, and the five that need a look most
+writers    totals, and the five in the worst state
 readers    a line each
 weights    the newest version, and the five subscribers furthest behind
 """
@@ -16,22 +17,69 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.monitor import Rates, Reading, Watcher, WeightsReading, alarms
-from services.monitor.alarms import is_behind, spool_share
-from services.replay.presence import Presence
-from services.replay.server.stats import ServerStats
-from twinrl.run.progress import duration
+from protos.status import duration
+from services.monitor.alarms import Rates, alarms, is_behind, spool_share
+from services.monitor.reading import Reading, Watcher, WeightsReading
+from services.monitor.run import STALE_S, ProcessLine, RunStatus
+from services.replay import Presence, ServerStats
 
 FEW, WORST = 8, 5
 STYLES = {"error": "red", "warning": "yellow"}
 BAR_CELLS, URL_CELLS = 10, 34
 T = TypeVar("T")
 NEARLY_FULL = 0.8
-"""A writer that waits with a spool fuller than this waits for room in it, with an emptier one for the learner."""
+"""Share of a spool above which a waiting writer waits for room in it, and below which for the learner."""
 
 
-def render(reading: Reading, rates: Rates) -> RenderableType:
-    """All of it; services that were left out take no line."""
+def render_run(run: RunStatus) -> RenderableType:
+    """Renders the processes of a run, then its stages, then the end of the logs of failed processes."""
+    head = Text.assemble((str(run.folder), "bold"), "  running" if run.running else "  not running")
+    failed = [line for line in run.processes if line.last_words]
+    words = [Text(f"{line.name} failed; the end of its log:\n{line.last_words}", style="red") for line in failed]
+    return Group(head, _process_table(run.processes), *_stage_lines(run), *words)
+
+
+def _process_table(processes: list[ProcessLine]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("process", "pid", "state", "restarts", "memory", "does", "waits for", "rates"):
+        table.add_column(title, justify="right" if title in ("pid", "restarts", "memory") else "left")
+    styles = {"running": "green", "finished": "", "stopped": "", "restarting": "yellow", "failed": "red", "gone": "red"}
+    for line in processes:
+        old = line.age_s is not None and line.age_s > STALE_S and line.state == "running"
+        table.add_row(
+            Text(line.name, style="bold"),
+            str(line.pid) if line.memory_mb is not None else "",
+            Text(line.state, style=styles.get(line.state, "")),
+            str(line.restarts or ""),
+            "" if line.memory_mb is None else f"{line.memory_mb:,.0f} MB",
+            Text(line.doing + (f" ({duration(line.age_s or 0)} ago)" if old else "")),
+            Text(line.waiting_for, style="yellow"),
+            Text("  ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in line.rates.items())),
+        )
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _stage_lines(run: RunStatus) -> list[Text]:
+    done = [_done_line(stage) for stage in run.stages]
+    under_way = [
+        f"{name}: {line.get('step', 0):,} of {line.get('total', 0):,}"
+        for name, line in run.learning.items()
+        if line.get("step", 0) < line.get("total", 0)
+    ]
+    lines = [("done: ", done), ("under way: ", under_way)]
+    return [Text.assemble((title, "dim"), ", ".join(items)) for title, items in lines if items]
+
+
+def _done_line(stage: dict[str, Any]) -> str:
+    return f"{stage.get('stage', '?')} {duration(float(stage.get('wall_s', 0)))}"
+
+
+def render_cluster(reading: Reading, rates: Rates) -> RenderableType:
+    """Renders a cluster; services that were left out take no line."""
     parts: list[list[RenderableType]] = [
         [Text(alarm.text, style=STYLES[alarm.severity]) for alarm in alarms(reading, rates)],
         [_shards(reading.shards)] if reading.shards else [],
@@ -46,7 +94,7 @@ def render(reading: Reading, rates: Rates) -> RenderableType:
 
 
 def _table(*columns: str) -> Table:
-    """A table whose columns align left; those whose title begins with ">" align right."""
+    """Makes a table whose columns align left; those whose title begins with ">" align right."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in columns:
         table.add_column(title.lstrip(">"), justify="right" if title.startswith(">") else "left", no_wrap=True)
@@ -124,7 +172,7 @@ def _writers(writers: Sequence[Presence], rates: Rates) -> list[RenderableType]:
 
 
 def _worst(things: Sequence[T], badness: Callable[[T], Any], needs_a_look: Callable[[T], bool]) -> list[T]:
-    """All of a few, worst first; of many the worst five, and none when all is well."""
+    """Returns all of a few, worst first; of many the worst five, and none when all is well."""
     ranked = sorted(things, key=badness, reverse=True)
     return ranked if len(ranked) <= FEW else [thing for thing in ranked[:WORST] if needs_a_look(thing)]
 
@@ -196,12 +244,12 @@ def _watcher_cells(each: Watcher) -> tuple[RenderableType, ...]:
 
 
 def _short(url: str) -> str:
-    """Its end tells one socket or host from another."""
+    """Shortens a url to its end, which tells one socket or host from another."""
     return url if len(url) <= URL_CELLS else f"…{url[1 - URL_CELLS :]}"
 
 
 def _bar(part: float, whole: float, *, full_is_normal: bool = False) -> Text:
-    """Ten cells; empty without a limit. A ring that is full drops its oldest, which is its work."""
+    """Draws a bar of ten cells; empty without a limit. A full ring is normal: it drops its oldest segments."""
     if not whole:
         return Text("")
     share = min(part / whole, 1.0)
@@ -215,7 +263,7 @@ def _of(part: float, whole: float, *, none: str) -> str:
 
 
 def _bytes(count: float) -> str:
-    """Decimal units: 0 B, 12 MB, 1.07 GB."""
+    """Formats bytes in decimal units: 0 B, 12 MB, 1.07 GB."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= size:
             return f"{count / size:.3g} {unit}"
@@ -231,12 +279,6 @@ def _count(value: float | None) -> str:
 
 
 def _age(seconds: float) -> str:
-    return (
-        ""
-        if seconds <= 0
-        else f"{seconds:.1f} s"
-        if seconds < 10
-        else f"{seconds:.0f} s"
-        if seconds < 120
-        else duration(seconds)
-    )
+    if seconds <= 0:
+        return ""
+    return duration(seconds) if seconds >= 120 else f"{seconds:.{0 if seconds >= 10 else 1}f} s"

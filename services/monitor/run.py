@@ -1,0 +1,125 @@
+"""This module reads the state of each process of a run, and who waits for whom, from the run folder alone.
+
+    processes.json ─────────┐ processes started, restarts, exit codes (the supervisor)
+    logs/*.status.json ─────┼─► RunStatus ──► table (terminal.py), page (page.py), Prometheus (prometheus.py)
+    */metrics.jsonl ────────┤ progress of each learning stage
+    stages.jsonl ───────────┘ stages done
+
+It connects to nothing, so it works from any terminal, on a copy of the folder, and after the run.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from protos.errors import InputError
+from protos.files import last_line, log_tail, read_lines, read_object
+from protos.status import Status, read_status
+
+STALE_S = 10.0
+"""Age above which a status is shown with its age."""
+PID_START_TOLERANCE_S = 5.0
+_SUFFIX = ".status.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessLine:
+    """A process line joins the supervisor's record of one process with the process's own status."""
+
+    name: str
+    pid: int
+    state: str
+    """State last written by the supervisor, or "gone" when no such process exists any more."""
+    restarts: int = 0
+    doing: str = ""
+    waiting_for: str = ""
+    rates: dict[str, float] = field(default_factory=dict)
+    age_s: float | None = None
+    """Seconds since the process wrote its status."""
+    memory_mb: float | None = None
+    last_words: str = ""
+    """End of the log of a failed process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """The state of a run, from its folder."""
+
+    folder: Path
+    running: bool
+    processes: list[ProcessLine]
+    stages: list[dict[str, Any]]
+    learning: dict[str, dict[str, Any]]
+    """Newest line of metrics.jsonl by stage folder."""
+
+
+def process_statuses(run: Path) -> dict[str, Status]:
+    """Reads the status files of a run's processes, by name; damaged ones are left out."""
+    found = {path.name.removesuffix(_SUFFIX): read_status(path) for path in sorted((run / "logs").glob(f"*{_SUFFIX}"))}
+    return {name: status for name, status in found.items() if status is not None}
+
+
+def read_run(run: Path) -> RunStatus:
+    """Reads the run folder once. Raises InputError for a folder that is no run."""
+    said = process_statuses(run)
+    if not said and not any((run / name).is_file() for name in ("processes.json", "settings.json")):
+        siblings = sorted(path.parent.name for path in run.parent.glob("*/settings.json"))
+        known = f"runs there: {', '.join(siblings)}" if siblings else f"no runs in {run.parent}"
+        raise InputError(f"{run} is not a run folder; {known}")
+    table = read_object(run / "processes.json")
+    rows = {row["name"]: row for row in table.get("processes", [])}
+    lines = [_process(run, row, said.get(name), supervised=True) for name, row in rows.items()]
+    for name in sorted(said.keys() - rows.keys()):  # started by a process of the run, as Ray's workers are
+        lines.append(_process(run, {"name": name}, said[name], supervised=bool(table)))
+    learning = {path.parent.name: last_line(path) for path in sorted(run.glob("*/metrics.jsonl"))}
+    return RunStatus(
+        folder=run,
+        running=_alive(int(table.get("run_pid", 0)), None)
+        or (not table and any(line.state == "running" for line in lines)),
+        processes=lines,
+        stages=read_lines(run / "stages.jsonl"),
+        learning={name: line for name, line in learning.items() if line},
+    )
+
+
+def _process(run: Path, row: dict[str, Any], said: Status | None, *, supervised: bool) -> ProcessLine:
+    pid = int(row.get("pid", said.pid if said else 0))
+    age_s = max(time.time() - said.t, 0.0) if said else None
+    here = supervised and _alive(pid, row.get("started_unix_s"))
+    # Without a supervisor it lives in a container, where its number means nothing here: a fresh status says it lives.
+    alive = here or (not supervised and age_s is not None and age_s < STALE_S)
+    state = str(row.get("state", "running"))
+    if state == "running" and not alive:
+        state = "gone"
+    return ProcessLine(
+        name=row["name"],
+        pid=pid,
+        state=state,
+        restarts=int(row.get("restarts", 0)),
+        doing=said.doing if said else "",
+        waiting_for=said.waiting_for if said and alive else "",
+        rates=said.rates if said else {},
+        age_s=age_s,
+        memory_mb=_memory_mb(pid) if here else None,
+        last_words=log_tail(run / "logs" / f"{row['name']}.log") if state == "failed" else "",
+    )
+
+
+def _alive(pid: int, started_unix_s: float | None) -> bool:
+    """Returns True if the process exists and is the one that was started then, not a later one with the same number."""
+    try:
+        process = psutil.Process(pid)
+        same = started_unix_s is None or abs(process.create_time() - started_unix_s) < PID_START_TOLERANCE_S
+        return pid > 0 and same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _memory_mb(pid: int) -> float | None:
+    try:
+        return float(psutil.Process(pid).memory_info().rss) / 1e6
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None

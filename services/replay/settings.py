@@ -1,0 +1,129 @@
+"""This module says where the replay is: its servers, the buffers on them and the keys of each buffer.
+
+A replay has one or more servers, its *shards*, which know nothing of each other. An actor writes to one of them, chosen
+by its name; a reader follows them all. The keys are the same on every shard.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha1
+from urllib.parse import urlsplit
+
+from protos.codec import check_name
+from protos.errors import InputError
+from protos.schema import BUFFERS, Buffer
+from services.net import Credentials
+
+SCHEMES = ("unix", "redis", "rediss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaySettings:
+    """Settings say where the replay is and how much it keeps."""
+
+    urls: tuple[str, ...] = field(repr=False)
+    """One per shard: unix:///path/to/socket, redis://host:port or rediss://… (TLS); may hold a user and password.
+
+    An actor finds its shard by their number and order, so change them only while no spool holds unsent segments.
+    """
+    prefix: str = "twinrl"
+    """First part of every key, so that several runs can share a server."""
+    capacity_bytes: int = 2 << 30
+    """Most bytes of segments that one buffer keeps, over all shards; the oldest go first."""
+    budgets: Mapping[Buffer, int] = field(default_factory=dict)
+    """Buffers with a capacity of their own, as in {"real": 8 << 30}: seldom filled ones can keep everything."""
+    spool_bytes: int = 1 << 30
+    """Most bytes an actor keeps on disk for a server that does not answer; above it new segments are dropped."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """For rediss://: authority and client certificate, and the token as password where the url has none."""
+    connect_timeout_s: float = 5.0
+    command_timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.urls:
+            raise InputError("replay urls: name at least one server")
+        for url in self.urls:
+            if urlsplit(url).scheme not in SCHEMES:
+                choices = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+                raise InputError(f"replay url {masked(url)!r}: begin with one of {choices}")
+        check_name("prefix", self.prefix)
+        for name in ("capacity_bytes", "spool_bytes", "connect_timeout_s", "command_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)}: must be above 0")
+        for buffer, size in self.budgets.items():
+            check_buffer(buffer)
+            if not size > 0:
+                raise InputError(f"budget of {buffer!r}={size}: must be above 0")
+
+    @property
+    def shards(self) -> int:
+        return len(self.urls)
+
+    def capacity(self, buffer: Buffer) -> int:
+        """Returns the most bytes of a buffer's segments on each shard."""
+        return max(1, self.budgets.get(buffer, self.capacity_bytes) // self.shards)
+
+
+def check_buffer(buffer: str) -> None:
+    """Raises InputError for a buffer that does not exist."""
+    if buffer not in BUFFERS:
+        raise InputError(f"buffer {buffer!r}: choose one of {', '.join(BUFFERS)}")
+
+
+def shard_of(actor: str, shards: int) -> int:
+    """Returns the shard that an actor writes to: the same in every process and every run."""
+    return int.from_bytes(sha1(actor.encode(), usedforsecurity=False).digest()[:8]) % shards
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Names the keys of one buffer on one shard; one hash tag makes a script that touches them legal anywhere."""
+
+    prefix: str
+    buffer: Buffer
+
+    def __post_init__(self) -> None:
+        check_buffer(self.buffer)
+
+    def _key(self, name: str) -> str:
+        return f"{{{self.prefix}:{self.buffer}}}:{name}"
+
+    @property
+    def slots(self) -> str:
+        """Returns the prefix of the ring's slots; slot n is the string key `slots` + n."""
+        return self._key("segment:")
+
+    @property
+    def index(self) -> str:
+        """Names the stream with one entry per segment in the ring."""
+        return self._key("index")
+
+    @property
+    def seen(self) -> str:
+        """Names the hash "actor/incarnation" -> the last seq committed."""
+        return self._key("seen")
+
+    @property
+    def counters(self) -> str:
+        """Names the hash of head and tail (newest and oldest slot), bytes held, capacity in bytes, transitions ever."""
+        return self._key("counters")
+
+    @property
+    def allowance(self) -> str:
+        """Names the string with the transitions that writers may have added in total; missing = no limit."""
+        return self._key("allowance")
+
+    @property
+    def tick(self) -> str:
+        """Names the string that a writer sets to learn how far the log on disk has come."""
+        return self._key("tick")
+
+    def stage(self, writer: str, seq: int) -> str:
+        """Names the string in which a segment waits for its commit."""
+        return self._key(f"stage:{writer}:{seq}")
+
+
+def masked(url: str) -> str:
+    """Returns the url without its user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
