@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-MESSAGES := $(wildcard protos/*.proto)
+MESSAGES := $(wildcard protos/*.proto) learner/datasets/rlds/example.proto
 SERVICES := protos/weights.proto protos/guide.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I .
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from learner.checks import positive
-from learner.datasets.episode import ActionScale
+from learner.datasets import ActionScale
 from learner.rl.update_settings import UpdateSettings
 from learner.sft.train_settings import TrainSettings
 from learner.stage.device import Device

@@ -1,11 +1,11 @@
-"""Does the lerobot package load what we wrote, and does it play the same?
+"""This script checks that the lerobot package loads a dataset of ours and gives the same numbers and images.
 
     python scripts/check_lerobot.py DATASET EXPECTED.npz [--psnr 30]
 
 Runs where `lerobot[dataset]` is installed, with nothing of TwinRL. EXPECTED is what `twinrl export --expected` writes:
 for episode i the arrays i/action (T, 7), i/state, i/side, i/wrist (T + 1 rows), i/reward and i/instruction. Compares
 every step of every episode through `LeRobotDataset(repo_id, root=DATASET)[index]`: numbers must be equal to the bit,
-PNG pictures too; each video of an episode must reach `--psnr` dB. Exits with 1 at the first difference.
+PNG images too; each video of an episode must reach `--psnr` dB. Exits with 1 at the first difference.
 """
 
 import argparse
@@ -24,7 +24,7 @@ Expected = Mapping[str, NDArray[Any]]
 
 
 def check(folder: Path, expected: Expected, psnr_db: float) -> str:
-    """A summary; raises SystemExit with the first difference."""
+    """Returns a summary; raises SystemExit with the first difference."""
     dataset = import_module("lerobot.datasets.lerobot_dataset").LeRobotDataset(f"local/{folder.name}", root=folder)
     wanted = len({name.split("/")[0] for name in expected})
     if dataset.num_episodes != wanted:
@@ -36,14 +36,14 @@ def check(folder: Path, expected: Expected, psnr_db: float) -> str:
     if start != len(dataset):
         raise SystemExit(f"{folder}: {len(dataset)} frames, expected {start}")
     if min(levels) < psnr_db:
-        raise SystemExit(f"{folder}: pictures reach {min(levels):.1f} dB only, expected {psnr_db:g} dB")
+        raise SystemExit(f"{folder}: images reach {min(levels):.1f} dB only, expected {psnr_db:g} dB")
     lossy = [level for level in levels if np.isfinite(level)]
-    pictures = f"{min(lossy):.1f} dB at worst, {np.mean(lossy):.1f} dB on average" if lossy else "equal"
-    return f"{folder}: {wanted} episodes, {start} frames; actions, states, rewards equal; pictures {pictures}"
+    images = f"{min(lossy):.1f} dB at worst, {np.mean(lossy):.1f} dB on average" if lossy else "equal"
+    return f"{folder}: {wanted} episodes, {start} frames; actions, states, rewards equal; images {images}"
 
 
 def check_episode(dataset: Any, expected: Expected, episode: int, start: int) -> list[float]:
-    """PSNR [dB] of each camera's video, infinite where all pictures are equal."""
+    """Returns the PSNR [dB] of each camera's video, infinite where all images are equal."""
     steps = len(expected[f"{episode}/action"])
     squares = dict.fromkeys(CAMERAS, 0.0)
     for step in range(steps):

@@ -1,4 +1,4 @@
-"""Where `twinrl export` reads: a run, a replay, or another dataset."""
+"""This module opens the source of `twinrl export` and `twinrl expand`: a run, a replay or a dataset."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,9 +9,7 @@ from typing import Literal
 
 import tyro
 
-from learner.datasets import open_dataset
-from learner.datasets.episode import ActionScale
-from learner.datasets.export import stored_schema
+from learner.datasets import ActionScale, open_dataset, stored_schema
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import BUFFERS, Buffer, Schema
@@ -22,12 +20,12 @@ from twin import tasks
 from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
 PAPER = Schema(side_px=256, wrist_px=128)
-"""Picture sizes of foreign datasets, unless told otherwise."""
+"""Image sizes of foreign datasets, unless given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """A folder, or the addresses of a replay."""
+    """An origin is a folder, or the addresses of a replay."""
 
     source: tyro.conf.Positional[Path | None] = None
     """A run folder, as runs/demo; or a dataset: a folder of RLDS, LeRobotDataset v3 or the paper's pickles, or a JSON
@@ -35,17 +33,17 @@ class Origin:
     buffer: tuple[Buffer, ...] = ()
     """Buffers of the replay; all where none is named."""
     replay: tuple[str, ...] = field(default=(), repr=False)
-    """In place of a folder: unix://…, redis://… or rediss://…, once per shard."""
+    """Replay to read instead of a folder: unix://…, redis://… or rediss://…, once per shard."""
     prefix: str = "twinrl"
     """First part of the replay's keys; a run's is twinrl-<name>."""
     password_file: Path | None = None
-    """Holds the password of the user in the urls."""
+    """File with the password of the user in the urls."""
     credentials: Credentials = field(default_factory=Credentials)
     """Certificates for rediss://."""
     side_px: int | None = None
-    """Side of the pictures of a dataset; by default as they are, of other people's datasets 256."""
+    """Image size of a dataset's side camera; by default as stored, of other people's datasets 256."""
     wrist_px: int | None = None
-    """The same for the wrist camera; of other people's datasets 128."""
+    """Image size of the wrist camera; of other people's datasets 128."""
     metres: float | None = None
     """Displacement at an action of 1; by default as the task or the dataset says."""
     radians: float | None = None
@@ -54,19 +52,19 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """Episodes that are about to be read."""
+    """An opened origin yields its episodes and says what they are."""
 
     name: str
     schema: Schema
     scale: ActionScale
     episodes: Iterator[Episode]
     total: int
-    """How many `unit`s there are at most."""
+    """Number of `unit`s at most."""
     unit: Literal["steps", "episodes"]
 
 
 def open_origin(origin: Origin, stack: ExitStack) -> Opened:
-    """What it names, open as long as `stack` is. Raises InputError, Unreachable."""
+    """Opens an origin until `stack` closes. Raises InputError, Unreachable."""
     if (origin.source is None) == (not origin.replay):
         raise InputError("name one source: a run or dataset folder, as in runs/demo, or --replay")
     if origin.replay:
@@ -89,7 +87,7 @@ def open_origin(origin: Origin, stack: ExitStack) -> Opened:
 def _open_replay(origin: Origin, replay: ReplaySettings, schema: Schema, *, name: str) -> Opened:
     if origin.side_px is not None or origin.wrist_px is not None:
         raise InputError(
-            f"--side-px, --wrist-px: the pictures of a replay ({schema.side_px}, {schema.wrist_px}) stay as they are"
+            f"--side-px, --wrist-px: the images of a replay ({schema.side_px}, {schema.wrist_px}) stay as they are"
         )
     held = totals(replay)
     buffers = tuple(each for each in BUFFERS if held[each] and each in (origin.buffer or BUFFERS))
@@ -130,7 +128,7 @@ def _open_dataset(origin: Origin, folder: Path) -> Opened:
 
 
 def _scale_of(origin: Origin, task: str) -> ActionScale:
-    """Of a task that is known here, where it is not given."""
+    """Returns the action scale: what is given, and what the task says of the rest."""
     known = tasks.get(task).action_scale if task in tasks.names() else (None, None)
     metres, radians = (
         stored if given is None else given for given, stored in zip((origin.metres, origin.radians), known, strict=True)
@@ -141,7 +139,7 @@ def _scale_of(origin: Origin, task: str) -> ActionScale:
 
 
 def _checked(origin: Origin, episode: Episode, scale: ActionScale) -> Episode:
-    """Raises InputError for a task whose actions mean something else than those before."""
+    """Returns the episode. Raises InputError for a task with another action scale than the episodes before."""
     if _scale_of(origin, episode.task) != scale:
         raise InputError(f"task {episode.task!r} has another action scale than {scale}: export each task by itself")
     return episode

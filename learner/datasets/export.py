@@ -1,32 +1,29 @@
-"""From any replay, or any dataset that can be read, to a dataset that others read.
+"""This module chooses, counts and copies episodes on their way into a dataset.
 
-    replay ─► services.replay.read_episodes ─┐
-    dataset folder ─► open_dataset ──────────┴─► chosen ─► copy ─► LeRobotWriter | RldsWriter
+    episodes of a replay or a dataset ─► chosen ─► copy ─► Writer
+                                           └─► Tally
 
-Episodes go through one at a time, so neither side need fit into memory.
+Episodes pass one at a time, so neither side has to fit into memory.
 """
 
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from learner.datasets.episode import ActionScale, Writer
-from learner.datasets.json_files import read_json
-from learner.datasets.lerobot.layout import INFO, Pictures
-from learner.datasets.rlds.own import MARK
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.datasets.dataset import Writer
 from protos.episode import Episode
-from protos.errors import CorruptData, InputError
-from protos.schema import Outcome, Schema, Source
-from protos.settings import from_json
-
-Format = Literal["lerobot", "rlds"]
+from protos.errors import InputError
+from protos.schema import Outcome, Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which episodes are meant; what is empty or None does not restrict."""
+    """A choice restricts which episodes are taken; what is empty or None does not restrict."""
 
     regions: Sequence[str] = ()
     outcome: Outcome | None = None
@@ -38,7 +35,7 @@ class Choice:
             raise InputError(f"limit={self.limit}: at least 1")
 
     def fits(self, episode: Episode) -> bool:
-        """Whether an episode is meant, the limit aside."""
+        """Tells whether an episode is chosen, the limit aside."""
         return (
             (not self.regions or episode.configuration.region in self.regions)
             and self.outcome in (None, episode.outcome)
@@ -48,20 +45,20 @@ class Choice:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What went by."""
+    """A tally counts episodes and their steps, by outcome, region and source."""
 
     episodes: int = 0
     steps: int = 0
     human: int = 0
-    """Steps of them that a person chose."""
+    """Steps whose action a person chose."""
     outcomes: Counter[str] = field(default_factory=Counter)
     regions: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
 
     def add(self, episode: Episode) -> None:
-        """Counts one more."""
+        """Counts one more episode."""
         self.episodes += 1
-        self.steps += len(episode.action)
+        self.steps += episode.steps
         self.human += int(episode.human.sum())
         self.outcomes[episode.outcome.value] += 1
         self.regions[episode.configuration.region or "unknown"] += 1
@@ -77,7 +74,10 @@ class Tally:
 
 
 def chosen(episodes: Iterable[Episode], choice: Choice, tell: Callable[[Episode], None]) -> Iterator[Episode]:
-    """Those that are meant, each name once: what an arm did may lie in several buffers. `tell` hears of all."""
+    """Yields the chosen episodes, each name once: an episode of an arm may lie in several buffers.
+
+    `tell` is called with every episode that is looked at.
+    """
     names = set[str]()
     for episode in episodes:
         tell(episode)
@@ -88,45 +88,51 @@ def chosen(episodes: Iterable[Episode], choice: Choice, tell: Callable[[Episode]
                 return
 
 
-def copy(episodes: Iterable[Episode], writer: Writer, there: Container[str], written: Tally) -> int:
-    """Writes and counts episodes; returns how many were passed over because their names are `there`."""
-    passed = 0
+def copy(episodes: Iterable[Episode], writer: Writer, written: Tally) -> int:
+    """Writes and counts episodes; returns how many were skipped because the writer's folder has their names."""
+    skipped = 0
     for episode in episodes:
-        if episode.name in there:
-            passed += 1
+        if episode.name in writer.names:
+            skipped += 1
             continue
         writer.add(episode)
         written.add(episode)
-    return passed
+    return skipped
 
 
-def make_writer(
-    kind: Format, folder: Path, schema: Schema, *, action_scale: ActionScale, pictures: Pictures = "video"
-) -> tuple[Writer, Container[str]]:
-    """A writer, and the names of the episodes that an earlier one has written to the folder.
+class ExpectedArrays:
+    """A writer that also keeps the arrays it was given in an .npz file, as i/action, i/side and so on.
 
-    Raises InputError for a folder that holds something else.
+    scripts/check_lerobot.py and scripts/check_rlds.py compare the dataset with them.
     """
-    if kind == "lerobot":
-        from learner.datasets.lerobot.writer import LeRobotWriter
 
-        lerobot = LeRobotWriter(folder, schema, action_scale=action_scale, pictures=pictures)
-        return lerobot, lerobot.names
-    from learner.datasets.rlds.writer import RldsWriter
+    def __init__(self, path: Path, writer: Writer) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer, self._file, self._count = writer, zipfile.ZipFile(path, "w"), 0
 
-    rlds = RldsWriter(folder, schema, action_scale=action_scale)
-    return rlds, frozenset(rlds.names)
+    @property
+    def names(self) -> Set[str]:
+        return self._writer.names
 
+    def add(self, episode: Episode) -> None:
+        self._writer.add(episode)
+        seen = episode.observation
+        arrays: dict[str, NDArray[np.generic]] = {
+            "action": episode.action,
+            "state": seen.proprio,
+            "side": seen.side,
+            "wrist": seen.wrist,
+            "reward": episode.reward,
+            "human": episode.human,
+            "instruction": np.array(episode.instruction),
+            "name": np.array(episode.name),
+            "outcome": np.array(episode.outcome.value),
+        }
+        for name, array in arrays.items():
+            with self._file.open(f"{self._count}/{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+        self._count += 1
 
-def stored_schema(path: Path) -> Schema | None:
-    """Picture sizes of a dataset that TwinRL wrote; None for one of others."""
-    if (path / INFO).is_file():
-        from learner.datasets.lerobot import reader as lerobot
-
-        return lerobot.stored_schema(path)
-    if (path / MARK).is_file():
-        try:
-            return from_json(Schema, read_json(path / MARK)["schema"], MARK)
-        except (KeyError, TypeError, InputError) as error:
-            raise CorruptData(f"{path / MARK}: no picture sizes in it ({error})") from error
-    return None
+    def close(self) -> None:
+        """Closes the .npz file; the other writer stays open."""
+        self._file.close()

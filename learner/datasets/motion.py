@@ -1,4 +1,4 @@
-"""Rotations and velocities of recorded poses, all rows at once.
+"""This module computes rotations and velocities of recorded poses, all rows at once.
 
 Quaternions are (w, x, y, z). Euler angles are roll, pitch, yaw about the fixed x, y, z axes, in this order: R =
 Rz(yaw) Ry(pitch) Rx(roll), scipy's "xyz".
@@ -18,7 +18,7 @@ _SMALL = 1e-8
 
 
 def quaternions(rotation: NDArray[np.floating], form: RotationForm) -> F64:
-    """Unit quaternions (n, 4) of rotations in another form (n, 3 or 4)."""
+    """Returns unit quaternions (n, 4) of rotations in another form (n, 3 or 4)."""
     if rotation.shape[1] != ROTATION_COLUMNS[form]:
         raise InputError(f"a rotation as {form} has {ROTATION_COLUMNS[form]} numbers, this one {rotation.shape[1]}")
     if form == "euler":
@@ -31,7 +31,7 @@ def quaternions(rotation: NDArray[np.floating], form: RotationForm) -> F64:
 
 
 def rotation_vectors(quaternion: F64) -> F64:
-    """Rotation vectors (n, 3) [rad], no longer than π."""
+    """Returns rotation vectors (n, 3) [rad], no longer than π."""
     quaternion = quaternion * np.where(quaternion[:, :1] < 0, -1.0, 1.0)
     sine = np.linalg.norm(quaternion[:, 1:], axis=1, keepdims=True)
     angle = 2.0 * np.arctan2(sine, quaternion[:, :1])
@@ -39,14 +39,14 @@ def rotation_vectors(quaternion: F64) -> F64:
 
 
 def turns(before: F64, after: F64) -> F64:
-    """Rotation vectors (n, 3) [rad] that lead from one orientation to the other when applied on the left."""
+    """Returns rotation vectors (n, 3) [rad] from one orientation to the other, applied on the left."""
     return rotation_vectors(_product(after, before * (1.0, -1.0, -1.0, -1.0)))
 
 
 def proprio(position: NDArray[np.floating], rotation: F64, opening: NDArray[np.floating], hz: float) -> F32:
-    """Proprioception (n, 25) of recorded poses: positions (n, 3) [m], quaternions (n, 4), openings (n,) from 0 to 1.
+    """Returns proprioception (n, 25) of positions (n, 3) [m], quaternions (n, 4) and gripper openings (n,) in 0 … 1.
 
-    Velocities are what has changed since the row before, zero in the first row. Forces are zero; nothing is under way.
+    Velocities are differences to the row before at `hz`, zero in the first row. Forces and motion under way are zero.
     """
     out = np.zeros((len(position), PROPRIO_DIM), np.float32)
     out[:, 0:3], out[:, 3:6], out[:, 18] = position, rotation_vectors(rotation), opening.clip(0.0, 1.0)
@@ -56,7 +56,7 @@ def proprio(position: NDArray[np.floating], rotation: F64, opening: NDArray[np.f
 
 
 def between(value: NDArray[np.floating], ends: tuple[float, float]) -> NDArray[np.floating]:
-    """Gripper values (n,) as 0 at the first end, 1 at the second."""
+    """Maps gripper values (n,) to 0 at the first end and 1 at the second."""
     return ((value - ends[0]) / (ends[1] - ends[0])).clip(0.0, 1.0)
 
 
@@ -75,7 +75,7 @@ def _from_vectors(vector: F64) -> F64:
 
 
 def _product(a: F64, b: F64) -> F64:
-    """Hamilton product of rows."""
+    """Returns the Hamilton product row by row."""
     scalar = a[:, :1] * b[:, :1] - (a[:, 1:] * b[:, 1:]).sum(axis=1, keepdims=True)
     vector = a[:, :1] * b[:, 1:] + b[:, :1] * a[:, 1:] + np.cross(a[:, 1:], b[:, 1:])
     return np.concatenate([scalar, vector], axis=1)

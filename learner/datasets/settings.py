@@ -1,27 +1,215 @@
-"""A dataset described in a settings file, where its folder alone does not say enough.
+"""This module holds the settings by which a person describes a dataset that its folder alone does not explain.
 
-{"path": "fractal/0.1.0", "rlds": {"state": ["steps/observation/base_pose_tool_reached", …], "hz": 3}}
+    {"path": "fractal/0.1.0", "rlds": {"state": ["steps/observation/base_pose_tool_reached", …], "hz": 3}}
+    {"path": "libero", "lerobot": {"side": "observation.images.image", "wrist": "observation.images.image2",
+                                   "state_rotation": "rotation_vector", "action_gripper": [1, -1]}}
+
+Files of features name numbers and give their shapes, but not their meaning, and many datasets hold joint angles, which
+cannot be used here. So nothing is guessed: a mapping names the poses and motions of the tool in the robot's base frame.
+The defaults of RLDS fit Bridge V2 and what is converted in its manner.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-from learner.datasets.episode import ActionScale
-from learner.datasets.lerobot.mapping import LeRobotMapping
-from learner.datasets.released.reader import ReleasedMapping
-from learner.datasets.rlds.mapping import RldsMapping
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.datasets import motion
+from learner.datasets.dataset import ActionScale
+from learner.datasets.motion import ROTATION_COLUMNS, RotationForm
+from protos.errors import InputError
+from protos.schema import F32, PROPRIO_DIM, Outcome, Source
+
+Numbers = NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignMapping:
+    """A foreign mapping holds what LeRobotDatasets and RLDS datasets of others do not say about their numbers."""
+
+    state_rotation: RotationForm = "euler"
+    state_gripper: tuple[float, float] = (0.0, 1.0)
+    """The state's value when closed and when open."""
+    action_rotation: RotationForm = "euler"
+    action_gripper: tuple[float, float] = (0.0, 1.0)
+    """The action's value that closes and the one that opens."""
+    scale_percentile: float = 99.0
+    """Motion at this percentile becomes an action of 1; more is clipped."""
+    scale_episodes: int = 1000
+    """The scale is fitted to this many episodes from the start."""
+    human: bool = True
+    """A person chose the actions."""
+    source: Source = Source.REAL
+
+    def __post_init__(self) -> None:
+        if self.scale_episodes < 1 or not 50 < self.scale_percentile <= 100:
+            raise InputError(
+                f"scale_episodes={self.scale_episodes}, scale_percentile={self.scale_percentile}: "
+                "scale_episodes ≥ 1, 50 < scale_percentile ≤ 100"
+            )
+        for name, (closed, opened) in (("state_gripper", self.state_gripper), ("action_gripper", self.action_gripper)):
+            if closed == opened:
+                raise InputError(f"{name}={closed:g}, {opened:g}: closed and open must differ")
+
+    def _proprio(self, position: Numbers, rotation: Numbers, gripper: Numbers, hz: float) -> F32:
+        quaternion = motion.quaternions(rotation, self.state_rotation)
+        return motion.proprio(position, quaternion, motion.between(gripper, self.state_gripper), hz)
+
+    def _motion(self, displacement: Numbers, rotation: Numbers | None, gripper: Numbers) -> tuple[F32, F32]:
+        moved = np.zeros((len(displacement), 6), np.float32)
+        moved[:, 0:3] = displacement
+        if rotation is not None:
+            moved[:, 3:6] = motion.rotation_vectors(motion.quaternions(rotation, self.action_rotation))
+        command = 2.0 * motion.between(gripper, self.action_gripper) - 1.0
+        return moved, command.astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotMapping(ForeignMapping):
+    """A LeRobot mapping names features of a LeRobotDataset and the columns of its state and action."""
+
+    side: str | None = "observation.images.side"
+    """A camera's feature; null gives black images."""
+    wrist: str | None = "observation.images.wrist"
+    state: str | None = "observation.state"
+    """null: unknown, zeros."""
+    state_position: tuple[int, int, int] = (0, 1, 2)
+    """Columns of the state that hold the position [m]."""
+    state_rotation_at: tuple[int, ...] = (3, 4, 5)
+    """Columns of the state that hold the rotation."""
+    state_gripper_at: int = -1
+    """Column of the state that holds the gripper; negative counts from the end."""
+    action: str = "action"
+    action_position: tuple[int, int, int] = (0, 1, 2)
+    """Columns of the action that hold the displacement per step."""
+    action_rotation_at: tuple[int, ...] = (3, 4, 5)
+    """Columns of the action that hold the rotation per step, applied on the left; empty: none."""
+    action_gripper_at: int = -1
+    """Column of the action that holds the gripper."""
+    metres: float = 1.0
+    """Displacement at 1, where actions are not in metres."""
+    radians: float = 1.0
+    """Rotation at 1, where actions are not in radians."""
+    outcome: Outcome = Outcome.SUCCESS
+    """Outcome of an episode without next.success."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, form in (("state_rotation", self.state_rotation), ("action_rotation", self.action_rotation)):
+            count = len(getattr(self, f"{name}_at"))
+            if count != ROTATION_COLUMNS[form] and not (count == 0 and name == "action_rotation"):
+                raise InputError(f"{name}_at names {count} numbers, {form} has {ROTATION_COLUMNS[form]}")
+
+    def check(self, features: Mapping[str, Any], path: Path) -> None:
+        """Raises InputError for a feature that the dataset lacks or that has too few numbers."""
+        for name in ("side", "wrist"):
+            wanted, cameras = getattr(self, name), [k for k, f in features.items() if f["dtype"] in ("video", "image")]
+            if wanted is not None and wanted not in cameras:
+                raise InputError(f"{path}: {name}={wanted!r} is none of the cameras {', '.join(cameras) or '(none)'}")
+        for name in ("state", "action"):
+            wanted = getattr(self, name)
+            if wanted is None:
+                continue
+            if wanted not in features:
+                raise InputError(f"{path}: {name}={wanted!r} is none of the features {', '.join(features)}")
+            size = features[wanted]["shape"][-1]
+            for index in (*getattr(self, f"{name}_position"), *getattr(self, f"{name}_rotation_at")):
+                if not -size <= index < size:
+                    raise InputError(f"{path}: {name} has {size} numbers, number {index} is not among them")
+
+    def proprio(self, state: Numbers | None, rows: int, hz: float) -> F32:
+        """Returns proprioception (n, 25) of states (n, S); zeros where there are none."""
+        if state is None:
+            return np.zeros((rows, PROPRIO_DIM), np.float32)
+        position, rotation = state[:, list(self.state_position)], state[:, list(self.state_rotation_at)]
+        return self._proprio(position, rotation, state[:, self.state_gripper_at], hz)
+
+    def motion(self, action: Numbers) -> tuple[F32, F32]:
+        """Returns motions (n, 6) [m, rad] per step and gripper commands (n,), −1 close to 1 open, of actions (n, A)."""
+        rotation = action[:, list(self.action_rotation_at)] if self.action_rotation_at else None
+        if rotation is not None and self.action_rotation != "quaternion_xyzw":
+            rotation = self.radians * rotation
+        displacement = self.metres * action[:, list(self.action_position)]
+        return self._motion(displacement, rotation, action[:, self.action_gripper_at])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RldsMapping(ForeignMapping):
+    """An RLDS mapping names features of features.json; of several names the first that the dataset has is taken."""
+
+    side: tuple[str, ...] = ("image_0", "image", "image_primary", "exterior_image_1_left", "front_rgb", "rgb")
+    """Names below steps/observation; a camera that is missing gives black images."""
+    wrist: tuple[str, ...] = ("wrist_image", "hand_image", "image_wrist", "wrist_image_left", "wrist_rgb")
+    instruction: tuple[str, ...] = (
+        "steps/language_instruction",
+        "steps/observation/natural_language_instruction",
+        "episode_metadata/language_instruction",
+    )
+    state: tuple[str, ...] = ("steps/observation/state",)
+    """Joined to one vector: position (3), rotation, and the gripper in the last column. Empty: unknown, zeros."""
+    action: tuple[str, ...] = ("steps/action",)
+    """Joined to one vector: displacement (3) [m] and rotation (3) [rad] per step, base frame, and the gripper in the
+    last column."""
+    last_action: bool = True
+    """The last step's action was carried out, as in Bridge and most of Open X-Embodiment; false: the last step only
+    holds the final observation, as RLDS has it."""
+    hz: float = 5.0
+    """Control rate, for velocities."""
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hz <= 0:
+            raise InputError(f"hz={self.hz}: hz > 0")
+
+    def proprio(self, state: Numbers) -> F32:
+        """Returns proprioception (n, 25) of states (n, S)."""
+        return self._proprio(*_split(state, self.state_rotation, "state"), self.hz)
+
+    def motion(self, action: Numbers) -> tuple[F32, F32]:
+        """Returns motions (n, 6) [m, rad] per step and gripper commands (n,), −1 close to 1 open, of actions (n, A)."""
+        return self._motion(*_split(action, self.action_rotation, "action"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedMapping:
+    """A released mapping holds what the pickles released with the paper do not say."""
+
+    hand: str = "left"
+    """The arm whose pose, gripper and camera a raw frame's keys name."""
+    hz: float = 20.0
+    """Rate of the raw frames."""
+    actions: Literal["by name", "normalised", "metres"] = "by name"
+    """Unit of the actions in training files: [−1, 1], or metres and radians. By name: metres in a file with "_delta"
+    and without "_normalized" in its name, as the authors' scripts call them."""
+    source: Source = Source.TWIN
+    limit_bytes: int = 8 << 30
+    """Most memory for one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Where the data are and how to read them."""
+    """Data settings say where a dataset is and how to read it."""
 
     path: Path
     """Relative to the settings file."""
     instruction: str | None = None
-    """In place of what is stored."""
+    """Replaces the stored one."""
     action_scale: ActionScale | None = None
-    """In place of the stored or fitted one."""
+    """Replaces the stored or fitted one."""
     rlds: RldsMapping = field(default_factory=RldsMapping)
     lerobot: LeRobotMapping | None = None
     released: ReleasedMapping = field(default_factory=ReleasedMapping)
+
+
+def _split(columns: Numbers, form: RotationForm, what: str) -> tuple[Numbers, Numbers, Numbers]:
+    expected = 3 + ROTATION_COLUMNS[form] + 1
+    if columns.shape[1] < expected:
+        raise InputError(
+            f"{what} has {columns.shape[1]} columns; position (3), rotation as {form} ({ROTATION_COLUMNS[form]}) and "
+            "gripper are wanted: describe the dataset in a settings file"
+        )
+    return columns[:, :3], columns[:, 3 : expected - 1], columns[:, -1]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from learner.datasets.episode import ActionScale
+from learner.datasets import ActionScale
 from learner.settings import SftSettings
 from policy.checkpoint import load_manifest, load_policy, policy_settings
 from policy.language import check_language

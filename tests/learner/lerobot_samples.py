@@ -4,9 +4,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from learner.datasets.episode import ActionScale
-from learner.datasets.lerobot.reader import LeRobotDataset
-from learner.datasets.lerobot.writer import LeRobotWriter
+from learner.datasets import ActionScale
+from learner.datasets.lerobot import LeRobotDataset, LeRobotWriter
 from protos.episode import Episode
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
 
@@ -15,8 +14,8 @@ SCALE = ActionScale(metres=0.03, radians=0.1)
 START = Configuration(region="B", cell=23, poses={"cube": (-0.55, -0.1, 0.02, 0.3), "target": (-0.4, 0.0, 0.001, 0.0)})
 
 
-def picture(px, level):
-    """A smooth picture (px, px, 3), as cameras give and codecs expect."""
+def image(px, level):
+    """A smooth image (px, px, 3), as cameras give and codecs expect."""
     ramp = np.linspace(0, 1, px)
     across, down = np.meshgrid(ramp, ramp)
     return np.stack([200 * across, 200 * down, 200 * level * np.ones((px, px))], axis=2).astype(np.uint8)
@@ -31,8 +30,8 @@ def make_episode(rng, *, name="actor/life/0", steps=5, outcome=Outcome.SUCCESS, 
         "instruction": "Put the cube on the disc.",
         "configuration": START,
         "observation": Observation(
-            side=np.stack([picture(schema.side_px, level) for level in levels]),
-            wrist=np.stack([picture(schema.wrist_px, 1 - level) for level in levels]),
+            side=np.stack([image(schema.side_px, level) for level in levels]),
+            wrist=np.stack([image(schema.wrist_px, 1 - level) for level in levels]),
             proprio=rng.normal(size=(steps + 1, 25)).astype(np.float32),
         ),
         "action": rng.uniform(-1, 1, (steps, 7)).astype(np.float32),

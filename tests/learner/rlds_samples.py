@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from PIL import Image
 
-from learner.datasets.rlds.tfrecord import framed
+from learner.datasets.rlds.records import framed
 
 _CORE = "tensorflow_datasets.core.features."
 
@@ -82,9 +82,9 @@ def stepwise(features):
     return {"pythonClassName": f"{_CORE}dataset_feature.Dataset", "sequence": {"feature": features, "length": "-1"}}
 
 
-def png(picture):
+def png(pixels):
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
@@ -100,10 +100,10 @@ FEATURES = {
 
 def episode(rng, steps=5, **changed):
     """Values of a foreign episode of FEATURES, in Bridge's manner."""
-    pictures = {"image_0": 24, "wrist_image": 16}
+    images = {"image_0": 24, "wrist_image": 16}
     values = {
         f"steps/observation/{name}": [png(rng.integers(0, 256, (px, px, 3), np.uint8)) for _ in range(steps)]
-        for name, px in pictures.items()
+        for name, px in images.items()
     }
     action = rng.uniform(-0.02, 0.02, (steps, 7)).astype(np.float32)
     action[:, 6] = rng.integers(0, 2, steps)

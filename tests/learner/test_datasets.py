@@ -1,4 +1,4 @@
-"""What all data formats share: recognising them, action scales, rotations, pictures."""
+"""What all data formats share: recognising them, action scales, rotations, images."""
 
 import io
 import json
@@ -12,9 +12,8 @@ from PIL import Image
 from rlds_samples import episode, write_dataset
 from scipy.spatial.transform import Rotation
 
-from learner.datasets import ActionScale, motion, open_dataset, open_datasets
-from learner.datasets.episode import UNKNOWN_SCALE
-from learner.datasets.pictures import MAX_PIXELS, decode_picture, encode_png, resize
+from learner.datasets import UNKNOWN_SCALE, ActionScale, motion, open_dataset, open_datasets
+from learner.datasets.images import MAX_PIXELS, decode_image, encode_png, resize
 from protos.errors import CorruptData, InputError
 from protos.schema import Schema
 
@@ -122,7 +121,7 @@ def test_proprioception_of_a_steady_motion():
     assert proprio[:, 18].tolist() == [0.0, 0.5, 1.0, 1.0]
 
 
-def test_pictures_are_resized_with_antialiasing():
+def test_images_are_resized_with_antialiasing():
     """A grid finer than the result becomes grey instead of stripes."""
     stripes = np.zeros((64, 96, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -131,22 +130,22 @@ def test_pictures_are_resized_with_antialiasing():
     assert resize(small, 16) is small
 
 
-def test_pictures_decode_or_are_corrupt():
-    picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
-    png = encode_png(picture)
-    assert (decode_picture(png) == picture).all()
+def test_images_decode_or_are_corrupt():
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    png = encode_png(image)
+    assert (decode_image(png) == image).all()
     jpeg = io.BytesIO()
-    Image.fromarray(picture).save(jpeg, "JPEG")
-    assert decode_picture(memoryview(jpeg.getvalue())).shape == (9, 7, 3)
+    Image.fromarray(image).save(jpeg, "JPEG")
+    assert decode_image(memoryview(jpeg.getvalue())).shape == (9, 7, 3)
     gif = io.BytesIO()
-    Image.fromarray(picture).save(gif, "GIF")
+    Image.fromarray(image).save(gif, "GIF")
     for data in (b"", png[:60], gif.getvalue()):
         with pytest.raises(CorruptData, match="neither JPEG nor PNG"):
-            decode_picture(data)
+            decode_image(data)
 
 
-def test_a_picture_that_claims_to_be_huge_is_not_decoded():
+def test_a_image_that_claims_to_be_huge_is_not_decoded():
     png = bytearray(encode_png(np.zeros((4, 4, 3), np.uint8)))
     png[16:24] = (100_000).to_bytes(4, "big") * 2
     with pytest.raises(CorruptData, match=rf"{MAX_PIXELS} are read|damaged"):
-        decode_picture(bytes(png))
+        decode_image(bytes(png))

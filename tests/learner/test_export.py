@@ -9,15 +9,15 @@ from lerobot_samples import SCALE, assert_same, make_episode
 from lerobot_samples import SCHEMA as SIZES
 from samples import SCHEMA, make_segment
 
-from learner.datasets import open_dataset
-from learner.datasets.episode import ActionScale
-from learner.datasets.expected import ExpectedArrays
-from learner.datasets.export import (
+from learner.datasets import (
+    ActionScale,
     Choice,
+    ExpectedArrays,
     Tally,
     chosen,
     copy,
     make_writer,
+    open_dataset,
     stored_schema,
 )
 from protos.errors import InputError, SchemaMismatch, Unreachable
@@ -97,19 +97,19 @@ def test_a_server_that_is_away_is_told():
         list(read_episodes(away, SCHEMA, ("twin",)))
 
 
-@pytest.mark.parametrize(("kind", "pictures"), [("lerobot", "png"), ("lerobot", "video"), ("rlds", "video")])
-def test_a_replay_becomes_a_dataset_that_reads_the_same(replay, rng, tmp_path, kind, pictures):
+@pytest.mark.parametrize(("kind", "images"), [("lerobot", "png"), ("lerobot", "video"), ("rlds", "video")])
+def test_a_replay_becomes_a_dataset_that_reads_the_same(replay, rng, tmp_path, kind, images):
     send(replay, [make_segment(rng, f"e{i}", region="AB"[i % 2]) for i in range(3)], "twin")
     episodes = list(read_episodes(replay, SCHEMA, ("twin",)))
-    writer, there = make_writer(kind, tmp_path / "d", SCHEMA, action_scale=SCALE, pictures=pictures)
+    writer = make_writer(kind, tmp_path / "d", SCHEMA, action_scale=SCALE, images=images)
     written = Tally()
-    assert copy(episodes, writer, there, written) == 0
+    assert copy(episodes, writer, written) == 0
     writer.close()
     assert str(written) == "3 episodes, 30 steps (success 3; region A 2, region B 1; twin 3)"
     dataset = open_dataset(tmp_path / "d", SCHEMA)
     assert (dataset.format, dataset.action_scale) == (kind, SCALE)
     for left, right in zip(episodes, dataset, strict=True):
-        assert_same(left, right, lossy=pictures == "video" and kind == "lerobot")
+        assert_same(left, right, lossy=images == "video" and kind == "lerobot")
 
 
 def test_there_and_back_again(rng, tmp_path):
@@ -119,8 +119,8 @@ def test_there_and_back_again(rng, tmp_path):
     source = episodes
     for number, kind in enumerate(("lerobot", "rlds", "lerobot")):
         folder = tmp_path / str(number)
-        writer, there = make_writer(kind, folder, SIZES, action_scale=SCALE, pictures="png")
-        copy(source, writer, there, Tally())
+        writer = make_writer(kind, folder, SIZES, action_scale=SCALE, images="png")
+        copy(source, writer, Tally())
         writer.close()
         assert stored_schema(folder) == SIZES
         source = open_dataset(folder, SIZES)
@@ -133,8 +133,8 @@ def test_there_and_back_again(rng, tmp_path):
 def test_the_same_export_again_goes_on_where_it_stopped(rng, tmp_path, kind):
     episodes = [make_episode(rng, name=f"e{i}") for i in range(3)]
     for stop, passed in ((2, 0), (3, 2)):
-        writer, there = make_writer(kind, tmp_path / "d", SIZES, action_scale=SCALE)
-        assert copy(episodes[:stop], writer, there, Tally()) == passed
+        writer = make_writer(kind, tmp_path / "d", SIZES, action_scale=SCALE)
+        assert copy(episodes[:stop], writer, Tally()) == passed
         writer.close()
     assert [episode.name for episode in open_dataset(tmp_path / "d", SIZES)] == ["e0", "e1", "e2"]
 
@@ -176,13 +176,13 @@ class TestChosen:
 
 
 def test_a_scale_is_kept_apart_from_another(rng, tmp_path):
-    make_writer("lerobot", tmp_path / "d", SIZES, action_scale=SCALE)[0].close()
+    make_writer("lerobot", tmp_path / "d", SIZES, action_scale=SCALE).close()
     with pytest.raises(SchemaMismatch, match="action scale"):
         make_writer("lerobot", tmp_path / "d", SIZES, action_scale=ActionScale(metres=1, radians=1))
 
 
 def test_the_arrays_for_the_check_are_those_that_the_writer_was_given(rng, tmp_path):
-    writer, _ = make_writer("rlds", tmp_path / "d", SIZES, action_scale=SCALE)
+    writer = make_writer("rlds", tmp_path / "d", SIZES, action_scale=SCALE)
     arrays = ExpectedArrays(tmp_path / "e.npz", writer)
     episodes = [make_episode(rng, name=f"e{i}", steps=2 + i) for i in range(2)]
     for episode in episodes:

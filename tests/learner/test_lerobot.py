@@ -10,10 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lerobot_samples import SCALE, SCHEMA, assert_same, make_episode, read, write
 
-from learner.datasets import open_dataset
-from learner.datasets.episode import ActionScale
-from learner.datasets.lerobot import layout
-from learner.datasets.lerobot.reader import LeRobotDataset, stored_schema
+from learner.datasets import ActionScale, open_dataset
+from learner.datasets.lerobot import LeRobotDataset, layout, stored_schema
 from protos.errors import CorruptData, InputError
 from protos.schema import Configuration, Outcome, Schema, Source
 
@@ -23,19 +21,19 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("pictures", ["png", "video"])
-def test_episodes_come_back(tmp_path, rng, pictures):
+@pytest.mark.parametrize("images", ["png", "video"])
+def test_episodes_come_back(tmp_path, rng, images):
     episodes = [
         make_episode(rng, name="demo/0", steps=13),
         make_episode(rng, name="a/1", steps=1, outcome=Outcome.TIMEOUT, instruction="Öffne die Lade."),
         make_episode(rng, name="a/2", steps=4, outcome=Outcome.FAILURE, source=Source.REAL),
         make_episode(rng, name="a/3", steps=2, outcome=Outcome.RUNNING, configuration=Configuration(region="")),
     ]
-    folder = write(tmp_path / "d", episodes, pictures=pictures)
+    folder = write(tmp_path / "d", episodes, images=images)
     dataset = open_dataset(folder, SCHEMA)
     assert (dataset.name, dataset.format, dataset.action_scale, len(dataset)) == ("d", "lerobot", SCALE, 4)
     for given_episode, found in zip(episodes, dataset, strict=True):
-        assert_same(given_episode, found, lossy=pictures == "video")
+        assert_same(given_episode, found, lossy=images == "video")
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,7 +49,7 @@ def test_any_episodes_come_back(tmp_path_factory, seed, steps, text, outcome):
         make_episode(rng, name=f"{text}/{i}", steps=count, instruction=text, outcome=outcome)
         for i, count in enumerate(steps)
     ]
-    folder = write(tmp_path_factory.mktemp("any") / "d", episodes, pictures="png")
+    folder = write(tmp_path_factory.mktemp("any") / "d", episodes, images="png")
     for left, right in zip(episodes, read(folder), strict=True):
         assert_same(left, right)
 
@@ -61,15 +59,15 @@ def test_numbers_of_many_files_are_found(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(layout, "CHUNK_FILES", 2)
     monkeypatch.setattr(layout, "EPISODES_PER_FILE", 2)
     episodes = [make_episode(rng, name=str(i), steps=2) for i in range(9)]
-    folder = write(tmp_path / "d", episodes[:5], pictures="png")
-    write(folder, episodes[5:], pictures="png")
+    folder = write(tmp_path / "d", episodes[:5], images="png")
+    write(folder, episodes[5:], images="png")
     assert (folder / "data/chunk-004/file-000.parquet").is_file()
     assert (folder / "meta/episodes/chunk-002/file-000.parquet").is_file()
     for left, right in zip(episodes, read(folder), strict=True):
         assert_same(left, right)
 
 
-def test_pictures_are_brought_to_the_size_that_is_asked_for(tmp_path, rng):
+def test_images_are_brought_to_the_size_that_is_asked_for(tmp_path, rng):
     folder = write(tmp_path / "d", [make_episode(rng)])
     assert stored_schema(folder) == SCHEMA
     (episode,) = LeRobotDataset(folder, Schema(side_px=16, wrist_px=64))
@@ -86,7 +84,7 @@ def test_actions_are_rescaled_when_another_scale_is_asked_for(tmp_path, rng):
 
 
 def test_without_the_final_observation_the_last_is_repeated(tmp_path, rng):
-    folder = write(tmp_path / "d", [make_episode(rng)], pictures="png")
+    folder = write(tmp_path / "d", [make_episode(rng)], images="png")
     shutil.rmtree(folder / "final")
     (episode,) = read(folder)
     for rows in (episode.observation.side, episode.observation.proprio):

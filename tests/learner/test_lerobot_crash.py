@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from lerobot_samples import SCALE, SCHEMA, assert_same, make_episode, read, write
 
-from learner.datasets.episode import ActionScale
+from learner.datasets import ActionScale
+from learner.datasets.lerobot import LeRobotWriter
 from learner.datasets.lerobot import writer as lerobot_writer
-from learner.datasets.lerobot.writer import LeRobotWriter
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.schema import Schema
 
@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from lerobot_samples import SCALE, SCHEMA, make_episode
-from learner.datasets.lerobot.writer import LeRobotWriter
+from learner.datasets.lerobot import LeRobotWriter
 writer = LeRobotWriter(Path(sys.argv[1]), SCHEMA, action_scale=SCALE)
 while True:
     number = len(writer)
@@ -66,12 +66,12 @@ def test_kill_9_while_writing(tmp_path):
     assert not list(folder.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("pictures", ["png", "video"])
-def test_a_crash_between_any_two_files(tmp_path, monkeypatch, pictures):
+@pytest.mark.parametrize("images", ["png", "video"])
+def test_a_crash_between_any_two_files(tmp_path, monkeypatch, images):
     """The second episode breaks off at each file that it writes; then a new writer goes on."""
-    for broken in range(0, 8, 1 if pictures == "video" else 2):
-        folder = write(tmp_path / f"{pictures}{broken}", [episode_of(0)], pictures=pictures)
-        writer = LeRobotWriter(folder, SCHEMA, action_scale=SCALE, pictures=pictures)
+    for broken in range(0, 8, 1 if images == "video" else 2):
+        folder = write(tmp_path / f"{images}{broken}", [episode_of(0)], images=images)
+        writer = LeRobotWriter(folder, SCHEMA, action_scale=SCALE, images=images)
         left = broken
 
         def crashing(path, pieces, write_durably=lerobot_writer.write_durably):
@@ -82,17 +82,17 @@ def test_a_crash_between_any_two_files(tmp_path, monkeypatch, pictures):
             write_durably(path, pieces)
 
         with monkeypatch.context() as patch:
-            for module in ("lerobot_writer", "lerobot_tables"):
-                patch.setattr(f"learner.datasets.{module}.write_durably", crashing)
-            if broken < (6 if pictures == "png" else 8):
+            for module in ("writer", "tables"):
+                patch.setattr(f"learner.datasets.lerobot.{module}.write_durably", crashing)
+            if broken < (6 if images == "png" else 8):
                 with pytest.raises(OSError, match="unplugged"):
                     writer.add(episode_of(1))
         assert [episode.name for episode in read(folder)][:1] == ["0"]
-        again = LeRobotWriter(folder, SCHEMA, action_scale=SCALE, pictures=pictures)
+        again = LeRobotWriter(folder, SCHEMA, action_scale=SCALE, images=images)
         for number in range(len(again), 3):
             again.add(episode_of(number))
         for number, episode in enumerate(read(folder)):
-            assert_same(episode_of(number), episode, lossy=pictures == "video")
+            assert_same(episode_of(number), episode, lossy=images == "video")
         info = json.loads((folder / "meta/info.json").read_text())
         assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (3, 15, 3)
 
@@ -126,7 +126,7 @@ def test_a_lost_footer_is_told_and_nothing_is_removed(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"pictures": "png"}, {"action_scale": ActionScale(metres=1, radians=1)}, {"schema": Schema()}],
+    [{"images": "png"}, {"action_scale": ActionScale(metres=1, radians=1)}, {"schema": Schema()}],
 )
 def test_a_dataset_of_another_kind_is_not_appended_to(tmp_path, options):
     folder = write(tmp_path / "d", [episode_of(0)])
@@ -144,7 +144,9 @@ def test_other_people_s_folders_are_left_alone(tmp_path):
 
 def test_an_episode_that_does_not_fit_is_refused(tmp_path):
     writer = LeRobotWriter(tmp_path / "d", SCHEMA, action_scale=SCALE)
-    with pytest.raises(SchemaMismatch, match=r"side pictures are \(64, 64, 3\), this dataset's 48 x 48"):
+    with pytest.raises(
+        SchemaMismatch, match=r"6 side images of \(64, 64, 3\) for 5 steps, this dataset has 6 of 48 x 48"
+    ):
         writer.add(make_episode(np.random.default_rng(0), schema=Schema()))
     with pytest.raises(InputError, match="has no step"):
         writer.add(make_episode(np.random.default_rng(0), steps=0, reward=np.zeros(0, np.float32)))

@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_samples import picture, psnr
+from lerobot_samples import image, psnr
 from scipy.spatial.transform import Rotation
 
-from learner.datasets import open_dataset
-from learner.datasets.lerobot.mapping import LeRobotMapping
-from learner.datasets.lerobot.reader import LeRobotDataset, stored_schema
-from learner.datasets.lerobot.tables import PICTURE
-from learner.datasets.pictures import encode_png
+from learner.datasets import LeRobotMapping, open_dataset
+from learner.datasets.images import encode_png
+from learner.datasets.lerobot import LeRobotDataset, stored_schema
+from learner.datasets.lerobot.tables import IMAGE
 from protos.errors import InputError
 from protos.schema import Configuration, Outcome, Schema, Source
 
@@ -35,7 +34,7 @@ MAPPING = LeRobotMapping(
 
 def front(index):
     """(64, 96, 3), as bright as the row is late."""
-    return np.concatenate([picture(64, index / 20), picture(64, index / 20)[:, :32]], axis=1)
+    return np.concatenate([image(64, index / 20), image(64, index / 20)[:, :32]], axis=1)
 
 
 @pytest.fixture
@@ -58,12 +57,12 @@ def rows():
 def folder(tmp_path, rows):
     """As lerobot 0.6 would lay it out, without the columns that nothing reads."""
     state = np.column_stack([rows["position"], rows["rotation"].as_quat(), rows["opening"]]).astype(np.float32)
-    hand = [{"bytes": encode_png(picture(80, index / 20)), "path": None} for index in rows["index"]]
+    hand = [{"bytes": encode_png(image(80, index / 20)), "path": None} for index in rows["index"]]
     table = pa.table(
         {
             "observation.state": pa.array(list(state), pa.list_(pa.float32(), 8)),
             "action": pa.array(list(rows["action"])),
-            "observation.images.hand": pa.array(hand, PICTURE),
+            "observation.images.hand": pa.array(hand, IMAGE),
             "timestamp": (rows["frame_index"] / FPS).astype(np.float32),
             "task_index": 1 - rows["episode_index"],
             **{name: rows[name] for name in ("frame_index", "episode_index", "index")},
@@ -160,7 +159,7 @@ def test_frames_are_those_of_the_episode_and_resized(folder):
     assert second.observation.wrist.shape == (13, 32, 32, 3)
     blue = second.observation.side[..., 2].mean(axis=(1, 2))
     np.testing.assert_allclose(blue[:12], [200 * index / 20 for index in range(7, 19)], atol=4)
-    assert psnr(second.observation.wrist[0], picture(32, 7 / 20)) > 30
+    assert psnr(second.observation.wrist[0], image(32, 7 / 20)) > 30
 
 
 def test_cameras_and_states_may_be_missing(folder):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_samples import SCHEMA, make_episode, write
 
-from learner.datasets.lerobot.stats import combine, number_stats, picture_stats
+from learner.datasets.lerobot.stats import combine, image_stats, number_stats
 from protos.schema import Outcome
 
 TASKS = ("Put the cube on the disc.", "Open the drawer.")
@@ -27,7 +27,7 @@ def dataset(request, tmp_path_factory):
     episodes = [
         make_episode(rng, name=str(i), steps=3 + i, instruction=TASKS[i % 2], outcome=outcomes[i]) for i in range(3)
     ]
-    return write(tmp_path_factory.mktemp("lerobot") / "d", episodes, pictures=request.param), episodes
+    return write(tmp_path_factory.mktemp("lerobot") / "d", episodes, images=request.param), episodes
 
 
 def info_of(folder):
@@ -142,7 +142,7 @@ def test_ends_are_told_apart(dataset):
 
 
 def test_statistics_are_those_of_all_rows(dataset):
-    """`load_stats`, `_validate_stat_value`: a list each, of pictures in shape (3, 1, 1) and within 0 … 1."""
+    """`load_stats`, `_validate_stat_value`: a list each, of images in shape (3, 1, 1) and within 0 … 1."""
     folder, episodes = dataset
     stats = json.loads((folder / "meta/stats.json").read_text())
     assert set(stats) == set(info_of(folder)["features"])
@@ -173,11 +173,11 @@ def test_statistics_of_parts_join_to_those_of_the_whole():
     frames = rng.integers(0, 256, (60, 8, 8, 3), np.uint8)
     numbers = rng.normal(3, 2, (60, 4))
     cuts = (0, 1, 20, 60)
-    parts = [{"image": picture_stats(frames[a:b]), "x": number_stats(numbers[a:b])} for a, b in pairwise(cuts)]
+    parts = [{"image": image_stats(frames[a:b]), "x": number_stats(numbers[a:b])} for a, b in pairwise(cuts)]
     total = None
     for part in parts:
         total = combine(total, part)
-    whole = {"image": picture_stats(frames), "x": number_stats(numbers)}
+    whole = {"image": image_stats(frames), "x": number_stats(numbers)}
     for name, each in whole.items():
         for key in ("min", "max", "mean", "std", "count"):
             np.testing.assert_allclose(total[name][key], each[key], rtol=1e-9)

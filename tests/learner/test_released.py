@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from learner.datasets import ActionScale, open_dataset
-from learner.datasets.episode import UNKNOWN_SCALE
+from learner.datasets import UNKNOWN_SCALE, ActionScale, ReleasedMapping, open_dataset
+from learner.datasets.released import ReleasedDataset
 from learner.datasets.released.episodes import gripper_commands
-from learner.datasets.released.reader import ReleasedDataset, ReleasedMapping
 from protos.errors import CorruptData, InputError
 from protos.schema import Outcome, Schema, Source
 
@@ -19,7 +18,7 @@ SCHEMA = Schema(side_px=16, wrist_px=16)
 
 
 def make_frames(count=6, seed=0, **changed):
-    """Frames of a raw twin episode; the front picture is blue."""
+    """Frames of a raw twin episode; the front image is blue."""
     rng = np.random.default_rng(seed)
     pose = np.array([0.48, 0, 0.3, np.pi, 0, 0]) + np.cumsum(rng.uniform(-0.02, 0.02, (count, 6)), axis=0)
     opening = [0.08, 0.08, 0.05, 0.03, 0.03, 0.03, 0.06, 0.08]
@@ -48,11 +47,11 @@ def write_raw(folder, *episodes):
 
 def make_transitions(actions, success=True, state=None):
     """One episode of a training file."""
-    picture = {"side_policy_256": (2, 32, 32, 3), "wrist_1": (2, 16, 16, 3), "demo": (2, 16, 16, 3)}
+    image = {"side_policy_256": (2, 32, 32, 3), "wrist_1": (2, 16, 16, 3), "demo": (2, 16, 16, 3)}
     count = len(actions)
 
     def observation(row):
-        shades = {name: np.full(shape, row, np.uint8) for name, shape in picture.items()}
+        shades = {name: np.full(shape, row, np.uint8) for name, shape in image.items()}
         return {**shades, "state": np.zeros((2, 19)) if state is None else np.stack([np.zeros(19), state])}
 
     return [
@@ -177,7 +176,7 @@ def test_states_that_are_not_zero(tmp_path):
         ({"data": make_frames(left_pose=[1.0, 2.0])}, "left_pose holds 2 numbers, 6 are wanted"),
         ({"data": make_frames(left_pose=[np.nan] * 6)}, "left_pose holds"),
         ({"data": make_frames(left_gripper="open")}, "left_gripper is not made of numbers"),
-        ({"data": make_frames(front_image=np.zeros((4, 4)))}, "front_image is no picture"),
+        ({"data": make_frames(front_image=np.zeros((4, 4)))}, "front_image is no image"),
         ([1, 2], "no list of transitions"),
         ([{"dones": True}], "no observations|no next_observations"),
         ("text", "no list of transitions"),

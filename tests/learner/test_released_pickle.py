@@ -31,7 +31,7 @@ VALUES = {
     "flags": np.array([True, False]),
     "scalar": np.float64(1.5),
     "flag": np.bool_(True),
-    "picture": np.zeros((2, 16, 16, 3), np.uint8),
+    "image": np.zeros((2, 16, 16, 3), np.uint8),
     "plain": [1, -5, 2**70, 2.5, "text", None, True, False, (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), b"", b"bytes"],
     "nested": {"a": {"b": [[], {}]}},
 }

@@ -8,9 +8,8 @@ import pytest
 from rlds_samples import FEATURES, episode, nested, tensor, text, write_dataset
 from scipy.spatial.transform import Rotation
 
-from learner.datasets import ActionScale, open_dataset
-from learner.datasets.rlds.mapping import RldsMapping
-from learner.datasets.rlds.reader import RldsDataset
+from learner.datasets import ActionScale, RldsMapping, open_dataset
+from learner.datasets.rlds import RldsDataset
 from protos.errors import CorruptData, InputError
 from protos.schema import Outcome, Schema, Source
 
@@ -81,7 +80,7 @@ def test_missing_cameras_are_black_and_a_missing_state_is_zero(tmp_path):
         read_one(tmp_path, values, features, state=(), side=("front",))
 
 
-def test_columns_from_several_features_and_pictures_that_are_plain_numbers(tmp_path):
+def test_columns_from_several_features_and_images_that_are_plain_numbers(tmp_path):
     features = {
         "observation": nested(
             {"rgb": tensor("uint8", 16, 16, 3), "pose": tensor("float32", 7), "grip": tensor("float64")}
@@ -90,11 +89,11 @@ def test_columns_from_several_features_and_pictures_that_are_plain_numbers(tmp_p
         "text": text(),
     }
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (2, 16, 16, 3))
+    image = rng.integers(0, 256, (2, 16, 16, 3))
     quaternion = Rotation.random(2, rng=rng).as_quat()
     pose = np.concatenate([rng.uniform(size=(2, 3)), quaternion], axis=1).astype(np.float32)
     values = {
-        "steps/observation/rgb": picture.reshape(-1).tolist(),
+        "steps/observation/rgb": image.reshape(-1).tolist(),
         "steps/observation/pose": pose.reshape(-1).tolist(),
         "steps/observation/grip": [0.0, 100.0],
         "steps/action/world": [0.1, 0.0, 0.0, 0.0, -0.1, 0.0],
@@ -127,12 +126,12 @@ def test_columns_from_several_features_and_pictures_that_are_plain_numbers(tmp_p
     ("changed", "message"),
     [
         ({"steps/action": [0.0] * 34}, "34 values do not fill rows"),
-        ({"steps/action": [0.0] * 28}, "5 side, 5 wrist pictures, 5 states, 4 actions"),
+        ({"steps/action": [0.0] * 28}, "5 side, 5 wrist images, 5 states, 4 actions"),
         ({"steps/action": [float("nan")] * 35}, "NaN"),
         ({"steps/action": [b"x"]}, "do not fill"),
         ({"steps/reward": [0.0] * 4}, "4 values of steps/reward, 5 actions"),
         ({"steps/observation/image_0": [0.0] * 5}, "bytes are wanted"),
-        ({"steps/observation/image_0": [b"no picture"] * 5}, "neither JPEG nor PNG"),
+        ({"steps/observation/image_0": [b"no image"] * 5}, "neither JPEG nor PNG"),
         ({"steps/language_instruction": [b"\xff"] * 5}, "UTF-8"),
     ],
 )
@@ -228,7 +227,7 @@ def test_bridge():
 
 
 def test_settings_that_make_no_sense():
-    with pytest.raises(InputError, match=r"state_gripper=\(1.0, 1.0\): two different values"):
+    with pytest.raises(InputError, match="state_gripper=1, 1: closed and open must differ"):
         RldsMapping(state_gripper=(1.0, 1.0))
     with pytest.raises(InputError, match="hz=0"):
         RldsMapping(hz=0.0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rlds_samples import Example, example
 
-from learner.datasets.rlds import example as wire
-from learner.datasets.rlds.crc32c import crc32c
-from learner.datasets.rlds.example import decode_example, decode_feature, encode_example
-from learner.datasets.rlds.tfrecord import framed, masked_crc, read_records
+from learner.datasets.rlds import records
+from learner.datasets.rlds.records import decode_example, encode_example, framed, masked_crc, read_records, values_of
 from protos.errors import CorruptData
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -32,25 +31,18 @@ def crc_by_definition(data):
     return register ^ 0xFFFFFFFF
 
 
-def test_crc_of_the_standards_check_string():
-    assert crc32c(b"123456789") == 0xE3069283
+def masked(crc):
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def test_the_check_of_the_standards_string():
+    assert masked_crc(b"123456789") == masked(0xE3069283)
 
 
 @given(st.binary(max_size=2000), st.integers(0, 3))
-def test_crc_is_its_definition(data, repeats):
+def test_the_check_is_its_definition(data, repeats):
     data *= repeats
-    assert crc32c(data) == crc_by_definition(data)
-
-
-def test_crc_of_long_data_is_that_of_its_parts_joined():
-    """Across the block that is taken at once: CRC(a + b) from a bytewise continuation of b's few bytes."""
-    data = np.random.default_rng(0).integers(0, 256, (4 << 20) + 5, np.uint8).tobytes()
-    register = crc32c(data[:-5]) ^ 0xFFFFFFFF
-    for byte in data[-5:]:
-        register ^= byte
-        for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    assert crc32c(data) == register ^ 0xFFFFFFFF
+    assert masked_crc(data) == masked(crc_by_definition(data))
 
 
 def write(path, *payloads):
@@ -102,13 +94,12 @@ def plain(values):
 
 @given(FEATURES)
 def test_examples_decode_as_protobuf_wrote_them(features):
-    decoded = decode_example(memoryview(example(features)))
-    assert {name: plain(decode_feature(data)) for name, data in decoded.items()} == features
+    decoded = decode_example(example(features))
+    assert {name: plain(values_of(feature)) for name, feature in decoded.items()} == features
 
 
 @given(FEATURES)
 def test_examples_encode_so_that_protobuf_reads_them(features):
-    features = {name: [abs(v) // 2 if isinstance(v, int) else v for v in values] for name, values in features.items()}
     types = {float: np.float32, int: np.int64}
     arrays = {
         name: values if isinstance(values[0], bytes) else np.array(values, types[type(values[0])])
@@ -120,10 +111,10 @@ def test_examples_encode_so_that_protobuf_reads_them(features):
 
 
 def decode_all(data):
-    """Nothing but CorruptData may come out of it."""
+    """Decodes every feature; nothing but CorruptData may be raised."""
     with contextlib.suppress(CorruptData):
-        for feature in decode_example(memoryview(data)).values():
-            decode_feature(feature)
+        for feature in decode_example(data).values():
+            values_of(feature)
 
 
 @given(st.binary(max_size=200))
@@ -139,18 +130,38 @@ def test_a_damaged_example_decodes_or_is_corrupt(features, draw):
     decode_all(bytes(data))
 
 
+def feature(data):
+    """The feature `n` of an Example, from the bytes of a Feature."""
+
+    def field(number, content):
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    return decode_example(field(1, field(1, field(1, b"n") + field(2, data))))["n"]
+
+
 def test_numbers_that_were_not_packed_are_read():
     floats = b"".join(b"\x0d" + struct.pack("<f", value) for value in (1.5, -2.0))
     integers = b"\x08\x01\x08\x96\x01"
-    assert decode_feature(memoryview(b"\x12" + bytes([len(floats)]) + floats)).tolist() == [1.5, -2.0]
-    assert decode_feature(memoryview(b"\x1a" + bytes([len(integers)]) + integers)).tolist() == [1, 150]
+    assert values_of(feature(b"\x12" + bytes([len(floats)]) + floats)).tolist() == [1.5, -2.0]
+    assert values_of(feature(b"\x1a" + bytes([len(integers)]) + integers)).tolist() == [1, 150]
 
 
 def test_an_empty_feature_has_no_values():
-    assert decode_feature(memoryview(b"")) == []
+    assert values_of(feature(b"")) == []
 
 
-def test_a_message_of_endless_empty_fields_is_refused(monkeypatch):
-    monkeypatch.setattr(wire, "MAX_FIELDS", 100)
-    with pytest.raises(CorruptData, match="more than 100 fields"):
-        decode_example(memoryview(b"\x12\x00" * 101))
+def test_a_feature_of_endless_empty_values_is_refused(monkeypatch):
+    monkeypatch.setattr(records, "MAX_VALUES", 50)
+    assert values_of(feature(b"\x0a\x64" + b"\x0a\x00" * 50)) == [b""] * 50
+    with pytest.raises(CorruptData, match="a feature of 51 values; at most 50 are read"):
+        values_of(feature(b"\x0a\x66" + b"\x0a\x00" * 51))
+
+
+def test_fields_that_an_example_does_not_have_take_no_more_memory_than_in_the_file():
+    data = b"\x12\x00" * 500_000
+    tracemalloc.start()
+    try:
+        assert not decode_example(data)
+        assert tracemalloc.get_traced_memory()[1] < len(data)
+    finally:
+        tracemalloc.stop()

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from learner.datasets import ActionScale, open_dataset
-from learner.datasets.rlds.example import encode_example
+from learner.datasets.rlds import RldsWriter
 from learner.datasets.rlds.own import to_features
-from learner.datasets.rlds.tfrecord import framed
-from learner.datasets.rlds.writer import RldsWriter
+from learner.datasets.rlds.records import encode_example, framed
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
@@ -29,7 +28,7 @@ POSES = {"cube": (-0.55, 0.1, 0.018, 0.3), "target": (-0.4, 0.0, 0.001, 0.0)}
 def make_episode(name="e0", steps=3, seed=0, **changed):
     rng = np.random.default_rng(seed)
 
-    def picture(px):
+    def image(px):
         return rng.integers(0, 256, (steps + 1, px, px, 3), np.uint8)
 
     values = {
@@ -37,7 +36,7 @@ def make_episode(name="e0", steps=3, seed=0, **changed):
         "instruction": "Put the cube on the disc: £.",
         "configuration": Configuration(region="A", cell=3, poses=POSES),
         "observation": Observation(
-            side=picture(32), wrist=picture(16), proprio=rng.normal(size=(steps + 1, 25)).astype(np.float32)
+            side=image(32), wrist=image(16), proprio=rng.normal(size=(steps + 1, 25)).astype(np.float32)
         ),
         "action": rng.uniform(-1, 1, (steps, 7)).astype(np.float32),
         "reward": rng.uniform(size=steps).astype(np.float32),
@@ -183,7 +182,9 @@ def test_other_data_are_not_touched(tmp_path):
     with pytest.raises(InputError, match="not empty"):
         RldsWriter(tmp_path / "photos", SCHEMA, action_scale=SCALE)
     writer = RldsWriter(tmp_path / "d", SCHEMA, action_scale=SCALE)
-    with pytest.raises(SchemaMismatch, match="32 pixels"):
+    with pytest.raises(
+        SchemaMismatch, match=r"3 side images of \(32, 32, 3\) for 3 steps, this dataset has 4 of 32 x 32"
+    ):
         writer.add(replace(make_episode(), observation=make_episode(steps=2).observation))
     writer.close()
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from samples import SCHEMA, SMALL, make_demo, make_segment, recorded
 
-from learner.datasets.episode import ActionScale
-from learner.datasets.rlds.writer import RldsWriter
+from learner.datasets import ActionScale
+from learner.datasets.rlds import RldsWriter
 from learner.settings import ResumeSettings, Selection, SftSettings, TrainSettings
 from learner.stage.position import EpisodeNames
 from learner.stage.sources import selected_episodes

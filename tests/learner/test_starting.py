@@ -7,8 +7,8 @@ import pytest
 import torch
 from samples import SCHEMA, SMALL, make_demo, recorded
 
-from learner.datasets.episode import ActionScale
-from learner.datasets.rlds.writer import RldsWriter
+from learner.datasets import ActionScale
+from learner.datasets.rlds import RldsWriter
 from learner.settings import SftSettings, TrainSettings
 from learner.sft.starting import starting_policy, starting_scale, starting_settings
 from learner.stages import run_sft

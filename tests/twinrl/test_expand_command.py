@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from expansion_samples import demonstration
 
-from learner.datasets import ActionScale, open_dataset
-from learner.datasets.export import make_writer
+from learner.datasets import ActionScale, make_writer, open_dataset
 from protos.episode import Episode
 from protos.errors import InputError, TwinRLError
 from protos.schema import GRIPPER_ACTION, Observation, Outcome, Schema, Source
@@ -49,7 +48,7 @@ def demos(tmp_path_factory):
     """A scene, and a dataset of two demonstrations."""
     folder = tmp_path_factory.mktemp("demos")
     synthetic_scene(0.03).save(folder / "scene")
-    writer, _ = make_writer("rlds", folder / "rlds", SMALL, action_scale=ActionScale(metres=0.03, radians=0.0))
+    writer = make_writer("rlds", folder / "rlds", SMALL, action_scale=ActionScale(metres=0.03, radians=0.0))
     for name in ("first", "second"):
         writer.add(recorded(name))
     writer.close()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from learner.datasets import open_dataset
-from learner.datasets.lerobot.writer import LeRobotWriter
+from learner.datasets.lerobot import LeRobotWriter
 from protos.episode import Segment
 from protos.errors import InputError, Unreachable
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
@@ -83,7 +83,7 @@ def log_of(run):
 
 def test_a_run_that_ended_is_exported_and_left_as_it_was(finished, tmp_path, capsys):
     before, out = log_of(finished), tmp_path / "d"
-    assert export.main([str(finished), "--out", str(out), "--pictures", "png"]) == 0
+    assert export.main([str(finished), "--out", str(out), "--images", "png"]) == 0
     said = capsys.readouterr().out
     assert f"{out}: LeRobotDataset v3.0, png, 5 episodes, 30 steps (success 4, timeout 1;" in said
     assert "an action of 1 is 0.03 m, 0 rad per step" in said
@@ -160,10 +160,10 @@ def test_a_replay_is_exported_by_its_address(tmp_path):
 
 def test_a_dataset_becomes_one_of_the_other_format(finished, tmp_path, capsys):
     first, second, third = (str(tmp_path / name) for name in "abc")
-    export.main([str(finished), "--out", first, "--buffer", "demo", "--pictures", "png"])
+    export.main([str(finished), "--out", first, "--buffer", "demo", "--images", "png"])
     export.main([first, "--out", second, "--format", "rlds", "--metres", "0.06"])
     assert "an action of 1 is 0.06 m, 0 rad per step" in capsys.readouterr().out
-    export.main([second, "--out", third, "--pictures", "png", "--metres", "0.03", "--side-px", "64"])
+    export.main([second, "--out", third, "--images", "png", "--metres", "0.03", "--side-px", "64"])
     assert open_dataset(Path(third), SCHEMA).action_scale.metres == 0.03
     for given, found in zip(DEMOS, open_dataset(Path(third), Schema(side_px=64, wrist_px=16)), strict=True):
         np.testing.assert_allclose(found.action[:, :3], given.action[:, :3], atol=1e-6)
@@ -180,7 +180,7 @@ def test_a_dataset_becomes_one_of_the_other_format(finished, tmp_path, capsys):
         (("nowhere",), InputError, "nowhere: no such file or folder; looked for RLDS"),
         (("--replay", "redis://127.0.0.1:1"), Unreachable, "127.0.0.1:1 did not answer"),
         (("{run}", "--buffer", "human"), InputError, "nothing in human; transitions there: demo 24, real 12"),
-        (("{run}", "--side-px", "64"), InputError, r"the pictures of a replay \(32, 16\) stay as they are"),
+        (("{run}", "--side-px", "64"), InputError, r"the images of a replay \(32, 16\) stay as they are"),
         (("{run}", "--limit", "0"), InputError, "limit=0: at least 1"),
         (("{run}", "--region", "C"), InputError, "no episode is chosen; looked at 6 episodes"),
         (("{run}", "--expected", "e.npz", "--out", "{run}"), InputError, "--expected: .* is there already"),
@@ -207,14 +207,14 @@ def test_a_run_without_a_kept_replay_is_told(tmp_path):
 FAKE = """
 import numpy as np
 from pathlib import Path
-from learner.datasets.lerobot.reader import LeRobotDataset as Ours, stored_schema
+from learner.datasets.lerobot import LeRobotDataset as Ours, stored_schema
 
 class Array(np.ndarray):
     def numpy(self):
         return np.asarray(self)
 
 class LeRobotDataset:
-    # as lerobot's: rows of all episodes, pictures (3, px, px) in 0 .. 1, everything with .numpy()
+    # as lerobot's: rows of all episodes, images (3, px, px) in 0 .. 1, everything with .numpy()
     def __init__(self, repo_id, root):
         episodes = list(Ours(root, stored_schema(root)))
         self.num_episodes, self.rows = len(episodes), []
@@ -232,11 +232,11 @@ class LeRobotDataset:
 """
 
 
-@pytest.mark.parametrize("pictures", ["png", "video"])
-def test_the_check_with_lerobot_s_package(finished, tmp_path, pictures):
+@pytest.mark.parametrize("images", ["png", "video"])
+def test_the_check_with_lerobot_s_package(finished, tmp_path, images):
     """The script itself, with a stand-in for the package: it passes what is right and finds a difference."""
     out, expected = tmp_path / "d", tmp_path / "e.npz"
-    export.main([str(finished), "--out", str(out), "--pictures", pictures, "--expected", str(expected)])
+    export.main([str(finished), "--out", str(out), "--images", images, "--expected", str(expected)])
     package = tmp_path / "fake" / "lerobot" / "datasets"
     package.mkdir(parents=True)
     (package / "lerobot_dataset.py").write_text(FAKE)
@@ -249,9 +249,9 @@ def test_the_check_with_lerobot_s_package(finished, tmp_path, pictures):
         return done.returncode, done.stdout + done.stderr
 
     code, said = check("--psnr", "5")  # noise is what a codec keeps worst
-    assert (code, said.count("5 episodes, 30 frames; actions, states, rewards equal; pictures ")) == (0, 1), said
-    assert ("pictures equal" in said) == (pictures == "png")
-    if pictures == "png":
+    assert (code, said.count("5 episodes, 30 frames; actions, states, rewards equal; images ")) == (0, 1), said
+    assert ("images equal" in said) == (images == "png")
+    if images == "png":
         with np.load(expected) as file:
             arrays = dict(file)
         arrays["3/action"][2, 0] += 1e-6

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learner.datasets.episode import ActionScale
+from learner.datasets import ActionScale
 from learner.settings import SftSettings
 from learner.sft.train_settings import twinrl_train
 from policy.checkpoint import load_manifest, load_policy, save_policy

@@ -1,14 +1,17 @@
-"""`twinrl expand`: a few demonstrations become many in the twin, spread over regions A and B.
+"""This module is `twinrl expand`: a few demonstrations become many in the twin, spread over regions A and B.
 
 twinrl expand runs/demo --limit 5 --accept A 60 --accept B 30 --out twin-demos
 twinrl expand demos-lerobot --scene scene --task erase_whiteboard --to redis://learner.lab:6379
+
+run, replay or dataset ─► demonstrations ─► actors.sim.expansion ─► dataset folder | buffer "demo" of a replay
+└─► coverage: table, coverage.json, coverage.html
 """
 
 import json
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,22 +19,71 @@ from typing import Annotated, Literal
 import tyro
 
 from actors.sim.settings import ExpansionPlan, TwinWorld
-from learner.datasets.export import Choice, Format, chosen
-from learner.datasets.lerobot.layout import Pictures
-from protos.episode import Segment
-from protos.errors import InputError
+from learner.datasets import ActionScale, Choice, Format, ImageFormat, chosen, make_writer
+from protos.episode import Episode, Segment
+from protos.errors import InputError, Unreachable
 from protos.files import write_durably
-from protos.schema import Outcome, Source
+from protos.schema import Outcome, Schema, Source
 from services.monitor import Addresses
+from services.replay import ReplaySettings, ReplayWriter
 from twin import tasks
 from twin.expand import Coverage, ExpansionSettings
-from twinrl.expansion import Destination
+from twin.tasks import Task
 from twinrl.export_origin import Opened, Origin, open_origin
 from twinrl.run.progress import Progress
 from twinrl.run.stored_replay import twin_of
 
+FLUSH_S = 60.0
+Deliver = Callable[[list[Segment]], None]
 PAPER = {"A": 60, "B": 30}
-"""What the paper adds to 30 demonstrations of a person."""
+"""Episodes per region that the paper adds to 30 demonstrations of a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """A destination is a dataset folder, or a replay."""
+
+    out: Path | None
+    replay: ReplaySettings | None
+    format: Format
+    images: ImageFormat
+
+    def open(self, task: Task, schema: Schema, stack: ExitStack) -> Deliver:
+        """Returns a function that takes accepted episodes until `stack` closes."""
+        if (self.out is None) == (self.replay is None):
+            raise InputError("name one destination: --out FOLDER for a dataset, or --to URL for a replay")
+        if self.replay is not None:
+            return _to_replay(self.replay, schema, stack)
+        assert self.out is not None
+        metres, radians = task.action_scale
+        scale = ActionScale(metres=metres, radians=radians)
+        writer = make_writer(self.format, self.out, schema, action_scale=scale, images=self.images)
+        stack.enter_context(closing(writer))
+
+        def write(segments: list[Segment]) -> None:
+            episode = Episode.of(segments)
+            if episode.name in writer.names:
+                raise InputError(
+                    f"{self.out}: episode {episode.name} is there already; choose another --seed or folder"
+                )
+            writer.add(episode)
+
+        return write
+
+
+def _to_replay(replay: ReplaySettings, schema: Schema, stack: ExitStack) -> Deliver:
+    writer = stack.enter_context(closing(ReplayWriter(replay, schema, actor="twin-expand", spool=None)))
+
+    def write(segments: list[Segment]) -> None:
+        for segment in segments:
+            writer.add(segment, ("demo",))
+
+    def sent() -> None:
+        if unsent := writer.flush(FLUSH_S):
+            raise Unreachable(f"{unsent} segments of twin demonstrations did not reach replay within {FLUSH_S:g} s")
+
+    stack.callback(sent)
+    return write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +94,9 @@ class Expand:
     scene: Path | None = None
     """Scene folder of the twin; a run's own by default."""
     task: str | None = None
-    """A run's own, or pick_and_place, by default."""
+    """Task of the twin; a run's own, or pick_and_place, by default."""
     domain: str = "twin"
-    """Dynamics and looks of the twin."""
+    """Dynamics and appearance of the twin."""
     region: tuple[str, ...] = ()
     """Expand demonstrations from these regions only."""
     world: Literal["twin", "real"] | None = None
@@ -52,7 +104,7 @@ class Expand:
     limit: int | None = None
     """Expand at most so many demonstrations."""
     accept: dict[str, int] = field(default_factory=dict)
-    """Region and how many twin demonstrations to make in it, once per region; 60 in A and 30 in B by default."""
+    """Region and number of twin demonstrations to make in it, once per region; 60 in A and 30 in B by default."""
     disturbance: float = 0.3
     """Motion noise that is corrected on the way, so that recoveries are shown."""
     twins: int = 16
@@ -62,11 +114,12 @@ class Expand:
     out: Path | None = None
     """Dataset folder to write."""
     format: Format = "lerobot"
-    pictures: Pictures = "video"
+    images: ImageFormat = "video"
+    """Storage of images in a LeRobotDataset: "video" is small, "png" is exact."""
     to: tuple[str, ...] = field(default=(), repr=False)
-    """In place of a folder: the replay, once per shard, whose buffer "demo" they go to."""
+    """Replay whose buffer "demo" they go to instead of a folder, once per shard."""
     to_prefix: str = "twinrl"
-    """First part of its keys."""
+    """First part of that replay's keys."""
     report: Path | None = None
     """Folder for coverage.json and coverage.html."""
 
@@ -100,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
 def _expand(
     command: Expand, plan: ExpansionPlan, source: Opened, world: TwinWorld, stack: ExitStack
 ) -> tuple[Coverage, int]:
-    """Coverage, and how many demonstrations were expanded."""
+    """Runs the expansion; returns its coverage and the number of demonstrations that were expanded."""
     from actors.sim.expansion import expand_in_twin, usable
 
     task = tasks.get(world.task)
@@ -113,7 +166,7 @@ def _expand(
     demonstrations = usable(task, chosen(source.episodes, choice, lambda _: None), plan)
     addresses = Addresses(replay=command.to, prefix=command.to_prefix)
     replay = addresses.settings().replay if command.to else None
-    destination = Destination(out=command.out, replay=replay, format=command.format, pictures=command.pictures)
+    destination = Destination(out=command.out, replay=replay, format=command.format, images=command.images)
     deliver = destination.open(task, source.schema, stack)
     with Progress(["expand"]) as progress:
         wanted = sum(plan.episodes.values())

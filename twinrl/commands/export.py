@@ -1,10 +1,10 @@
-"""`twinrl export`: a run, a replay or a dataset becomes a LeRobotDataset v3.0 or an RLDS dataset.
+"""This module is `twinrl export`: a run, a replay or a dataset becomes a LeRobotDataset v3.0 or an RLDS dataset.
 
     twinrl export runs/demo --out demo-lerobot --buffer demo --only success
     twinrl export --replay rediss://learner.lab:6379 --prefix twinrl-demo --out demo-rlds --format rlds
-    twinrl export demo-rlds --out demo-lerobot --pictures png
+    twinrl export demo-rlds --out demo-lerobot --images png
 
-What the formats keep and lose is in docs/data.md.
+docs/data.md lists what the formats keep and lose.
 """
 
 import sys
@@ -17,9 +17,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from learner.datasets.expected import ExpectedArrays
-from learner.datasets.export import Choice, Format, Tally, chosen, copy, make_writer
-from learner.datasets.lerobot.layout import Pictures
+from learner.datasets import Choice, ExpectedArrays, Format, ImageFormat, Tally, chosen, copy, make_writer
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import Outcome, Source
@@ -40,10 +38,10 @@ class Export:
     out: Path
     """Folder to write."""
     format: Format = "lerobot"
-    pictures: Pictures = "video"
-    """Of a LeRobotDataset: "video" is small and plays everywhere, "png" is exact. RLDS always has PNG."""
+    images: ImageFormat = "video"
+    """Storage of images in a LeRobotDataset: "video" is small and plays everywhere, "png" is exact. RLDS has PNG."""
     region: tuple[str, ...] = ()
-    """Initial configurations in these regions only."""
+    """Episodes that start in these regions only."""
     only: Literal["success", "failure", "timeout"] | None = None
     """Episodes with this outcome only."""
     world: Literal["twin", "real"] | None = None
@@ -51,7 +49,7 @@ class Export:
     limit: int | None = None
     """At most so many episodes."""
     expected: Path | None = None
-    """File for the episodes' arrays as they were read, which scripts/check_lerobot.py compares."""
+    """File for the episodes' arrays as they were read, for scripts/check_lerobot.py and scripts/check_rlds.py."""
 
     @property
     def choice(self) -> Choice:
@@ -80,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _write(command: Export, source: Opened, stack: ExitStack, written: Tally) -> int:
-    """Returns how many episodes were there already."""
+    """Writes the chosen episodes; returns how many were there already."""
     seen = Tally()
     with Progress(["export"]) as progress, progress.stage("export", total=source.total, unit=source.unit) as stage:
 
@@ -92,17 +90,17 @@ def _write(command: Export, source: Opened, stack: ExitStack, written: Tally) ->
         first = next(episodes, None)
         if first is None:
             raise InputError(f"{source.name}: no episode is chosen; looked at {seen}")
-        writer, there = make_writer(
-            command.format, command.out, source.schema, action_scale=source.scale, pictures=command.pictures
+        writer = make_writer(
+            command.format, command.out, source.schema, action_scale=source.scale, images=command.images
         )
         stack.enter_context(closing(writer))
         if command.expected is not None:
             writer = stack.enter_context(closing(ExpectedArrays(command.expected, writer)))
-        return copy(chain([first], episodes), writer, there, written)
+        return copy(chain([first], episodes), writer, written)
 
 
 def _summary(command: Export, source: Opened, written: Tally, passed: int) -> str:
-    kind = f"LeRobotDataset v3.0, {command.pictures}" if command.format == "lerobot" else "RLDS"
+    kind = f"LeRobotDataset v3.0, {command.images}" if command.format == "lerobot" else "RLDS"
     lines = [f"{command.out}: {kind}, {written}"]
     if written.human:
         lines.append(f"  a person chose {written.human} of the steps")
@@ -110,7 +108,7 @@ def _summary(command: Export, source: Opened, written: Tally, passed: int) -> st
         lines.append(f"  {passed} more episodes were there already")
     scale, schema = source.scale, source.schema
     lines.append(
-        f"  pictures {schema.side_px} px and {schema.wrist_px} px; an action of 1 is {scale.metres:g} m, "
+        f"  images {schema.side_px} px and {schema.wrist_px} px; an action of 1 is {scale.metres:g} m, "
         f"{scale.radians:g} rad per step"
     )
     return "\n".join(lines) + "\n"

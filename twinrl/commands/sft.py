@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Suppress
 
-from learner.datasets.episode import ActionScale
+from learner.datasets import ActionScale
 from learner.recipes import Recipe, with_train_recipe
 from learner.settings import SftSettings
 from learner.sft.starting import starting_settings

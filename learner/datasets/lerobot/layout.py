@@ -1,11 +1,11 @@
-"""How a LeRobotDataset v3.0 lies on disk, and which of its features are which of ours.
+"""This module defines the files of a LeRobotDataset v3.0 and which of its features are which of ours.
 
     meta/info.json                                features, frames per second, totals, templates of the paths below
-    meta/stats.json                               of every feature, over all episodes
+    meta/stats.json                               statistics of every feature, over all episodes
     meta/tasks.parquet                            instruction -> task_index
-    meta/episodes/chunk-000/file-000.parquet      a row per episode: where its rows and frames are, its own statistics
+    meta/episodes/chunk-000/file-000.parquet      a row per episode: place of its rows and images, its own statistics
     data/chunk-000/file-000.parquet               a row per time step
-    videos/<camera>/chunk-000/file-000.mp4        unless pictures are PNG files inside data
+    videos/<camera>/chunk-000/file-000.mp4        unless images are PNG files inside data
     final/chunk-000/file-000.parquet              ours: the observation after the last action; v3.0 has no place for it
 
 The layout is that of lerobot 0.6 (`LeRobotDatasetMetadata`, `DatasetInfo`, `get_hf_features_from_features`), which also
@@ -16,22 +16,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from learner.datasets.episode import ActionScale
+from learner.datasets.dataset import ActionScale, ImageFormat
 from protos.errors import CorruptData
 from protos.schema import ACTION_DIM, CONTROL_HZ, PROPRIO_DIM, Schema
 
 VERSION = "v3.0"
-Pictures = Literal["video", "png"]
 CHUNK_FILES = 1000
 EPISODES_PER_FILE = 100
-"""Rows of one file below meta/episodes. It is written anew with each of its episodes, so it must stay small."""
+"""Rows of one file below meta/episodes, which is rewritten with each of its episodes and so must stay small."""
 
 INFO, STATS, TASKS = Path("meta/info.json"), Path("meta/stats.json"), Path("meta/tasks.parquet")
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 _BLANK = re.compile(r"\{(video_key|chunk_index|file_index)(?::0(\d)d)?\}")
-"""What is filled in in a path; `str.format` would also do whatever else a file asks for."""
+"""Placeholder in a path; `str.format` would also evaluate any other expression of a foreign file."""
 EPISODES_PATH = f"meta/episodes/{_FILE}.parquet"
 DATA_PATH = f"data/{_FILE}.parquet"
 VIDEO_PATH = f"videos/{{video_key}}/{_FILE}.mp4"
@@ -42,9 +41,9 @@ CAMERAS = (SIDE, WRIST)
 REWARD, DONE, TRUNCATED, SUCCESS, HUMAN = "next.reward", "next.done", "next.truncated", "next.success", "human"
 TIMESTAMP, FRAME, EPISODE, INDEX, TASK = "timestamp", "frame_index", "episode_index", "index", "task_index"
 OURS = "twinrl"
-"""Value of `features.action.info.writer` in info.json, and first part of the columns that only we write."""
+"""Value of `features.action.info.writer` in info.json, and prefix of the columns that only TwinRL writes."""
 OWN_COLUMNS = ("name", "outcome", "source", "region", "cell", "poses")
-"""Of an episode's row, each as twinrl/<name>; poses are JSON: body -> [x, y, z, yaw]."""
+"""Columns of an episode's row, each as twinrl/<name>; poses are JSON: body -> [x, y, z, yaw]."""
 
 _AXES = ("x", "y", "z")
 STATE_NAMES = (
@@ -68,7 +67,7 @@ ACTION_NAMES = (*(f"delta_{axis}" for axis in _AXES), *(f"delta_rotation_{axis}"
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one file: which chunk, which file in it."""
+    """A slot is the place of one file: its chunk and its number in the chunk."""
 
     chunk_index: int
     file_index: int
@@ -78,7 +77,7 @@ class Slot:
         return cls(number // CHUNK_FILES, number % CHUNK_FILES)
 
     def path(self, folder: Path, template: str, video_key: str = "") -> Path:
-        """`template` filled in. Raises CorruptData for one that leads out of the folder."""
+        """Fills in `template`. Raises CorruptData for a path that leads out of the folder."""
         values = {"video_key": video_key, "chunk_index": self.chunk_index, "file_index": self.file_index}
         filled = _BLANK.sub(lambda blank: str(values[blank[1]]).zfill(int(blank[2] or 0)), template)
         if "{" in filled or Path(filled).is_absolute() or ".." in Path(filled).parts:
@@ -86,8 +85,8 @@ class Slot:
         return folder / filled
 
 
-def make_features(schema: Schema, pictures: Pictures, scale: ActionScale, codec: str) -> dict[str, dict[str, Any]]:
-    """The `features` of info.json; `codec` as ffmpeg names it. Shapes are lists, scalars have shape [1]."""
+def make_features(schema: Schema, images: ImageFormat, scale: ActionScale, codec: str) -> dict[str, dict[str, Any]]:
+    """Returns the `features` of info.json; `codec` as ffmpeg names it. Shapes are lists, scalars have shape [1]."""
     return {
         STATE: _numbers("float32", STATE_NAMES) | {"info": {"units": list(STATE_UNITS), "frame": "base"}},
         ACTION: _numbers("float32", ACTION_NAMES)
@@ -100,8 +99,8 @@ def make_features(schema: Schema, pictures: Pictures, scale: ActionScale, codec:
                 "gripper": "> 0 opens, < 0 closes",
             }
         },
-        SIDE: _camera(schema.side_px, pictures, codec),
-        WRIST: _camera(schema.wrist_px, pictures, codec),
+        SIDE: _camera(schema.side_px, images, codec),
+        WRIST: _camera(schema.wrist_px, images, codec),
         REWARD: _scalar("float32"),
         **{name: _scalar("bool") for name in (DONE, TRUNCATED, SUCCESS, HUMAN)},
         TIMESTAMP: _scalar("float32"),
@@ -110,7 +109,7 @@ def make_features(schema: Schema, pictures: Pictures, scale: ActionScale, codec:
 
 
 def make_info(features: Mapping[str, Any], *, robot: str, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
-    """The content of info.json."""
+    """Returns the content of info.json."""
     videos = any(feature["dtype"] == "video" for feature in features.values())
     return {
         "codebase_version": VERSION,
@@ -130,7 +129,7 @@ def make_info(features: Mapping[str, Any], *, robot: str, episodes: int, frames:
 
 
 def own_scale(info: Mapping[str, Any]) -> ActionScale | None:
-    """The action scale in an info.json that we wrote; None in one of others."""
+    """Returns the action scale of an info.json that TwinRL wrote; None in one of others."""
     about = info["features"].get(ACTION, {}).get("info") or {}
     if about.get("writer") != OURS:
         return None
@@ -146,9 +145,9 @@ def _scalar(dtype: str) -> dict[str, Any]:
     return {"dtype": dtype, "shape": [1], "names": None}
 
 
-def _camera(px: int, pictures: Pictures, codec: str) -> dict[str, Any]:
+def _camera(px: int, images: ImageFormat, codec: str) -> dict[str, Any]:
     shape = {"shape": [px, px, 3], "names": ["height", "width", "channels"]}
-    if pictures == "png":
+    if images == "png":
         return {"dtype": "image"} | shape
     about = {
         "video.height": px,

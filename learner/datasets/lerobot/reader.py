@@ -1,8 +1,8 @@
-"""Reads LeRobotDatasets v3.0: ours exactly as they were written, others as a `LeRobotMapping` says.
+"""This module reads LeRobotDatasets v3.0: ours exactly as they were written, others by a `LeRobotMapping`.
 
-meta/episodes ─► where an episode's rows and frames are
-data/… ────────► numbers, and pictures that are PNG files ──┐
-videos/… ──────► pictures ──────────────────────────────────┴─► Episode
+meta/episodes ─► place of an episode's rows and frames
+data/… ────────► numbers, and images that are PNG files ──┐
+videos/… ──────► images ──────────────────────────────────┴─► Episode
 """
 
 import json
@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from learner.datasets.episode import ActionScale
-from learner.datasets.json_files import read_json
+from learner.datasets.dataset import ActionScale, read_json
+from learner.datasets.images import black, decode_image, resize
 from learner.datasets.lerobot import layout, tables, video
 from learner.datasets.lerobot.layout import OURS, Slot
-from learner.datasets.lerobot.mapping import LeRobotMapping
-from learner.datasets.pictures import black, decode_picture, resize
+from learner.datasets.settings import LeRobotMapping
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.schema import U8, Configuration, Observation, Outcome, Schema, Source
@@ -30,7 +29,7 @@ Row = dict[str, Any]
 
 
 class LeRobotDataset:
-    """The episodes of a folder, decoded one at a time."""
+    """A LeRobot dataset decodes the episodes of a folder one at a time."""
 
     format = "lerobot"
 
@@ -42,7 +41,7 @@ class LeRobotDataset:
         action_scale: ActionScale | None = None,
         mapping: LeRobotMapping | None = None,
     ) -> None:
-        """`mapping` describes a dataset that is not ours.
+        """Opens a folder; `mapping` describes a dataset that is not ours.
 
         `action_scale` replaces the stored one, or the one that is fitted; actions are then rescaled. Raises InputError
         for another version of the format and for a dataset that nothing describes, CorruptData for a damaged one.
@@ -51,7 +50,7 @@ class LeRobotDataset:
         self._info = read_info(path)
         self._features: dict[str, Any] = self._info["features"]
         self._mapping = mapping or LeRobotMapping()
-        with _sense_of(path / layout.INFO):
+        with _consistent(path / layout.INFO):
             self._stored = layout.own_scale(self._info) if mapping is None else None
             if mapping is not None:
                 mapping.check(self._features, path)
@@ -64,10 +63,10 @@ class LeRobotDataset:
 
     @property
     def action_scale(self) -> ActionScale:
-        """Of other people's data it is fitted when first asked for."""
+        """Returns the scale; that of foreign data is fitted at the first call."""
         if self._scale is None:
             chosen = self._rows[: self._mapping.scale_episodes]
-            with _sense_of(self.path):
+            with _consistent(self.path):
                 moved = (self._mapping.motion(_numbers(self._data(row), self._mapping.action))[0] for row in chosen)
                 self._scale = ActionScale.fit(moved, percentile=self._mapping.scale_percentile)
         return self._scale
@@ -79,9 +78,9 @@ class LeRobotDataset:
         return map(self.read, range(len(self)))
 
     def read(self, index: int) -> Episode:
-        """One episode. Raises CorruptData."""
+        """Reads one episode. Raises CorruptData."""
         row = self._rows[index]
-        with _sense_of(f"{self.path}: episode {index}"):
+        with _consistent(f"{self.path}: episode {index}"):
             table = self._data(row)
             return self._ours(row, table) if self._stored is not None else self._mapped(row, table)
 
@@ -128,25 +127,25 @@ class LeRobotDataset:
         )
 
     def _observation(self, row: Row, table: pa.Table, side: str | None, wrist: str | None) -> Observation:
-        """As many rows as the table."""
+        """Returns as many observations as the table has rows."""
         state = None if self._mapping.state is None else _numbers(table, self._mapping.state)
         if self._stored is None:
             state = self._mapping.proprio(state, len(table), self._info["fps"])
         assert state is not None
         return Observation(
-            side=self._pictures(row, table, side, self.schema.side_px),
-            wrist=self._pictures(row, table, wrist, self.schema.wrist_px),
+            side=self._images(row, table, side, self.schema.side_px),
+            wrist=self._images(row, table, wrist, self.schema.wrist_px),
             proprio=state,
         )
 
     def _with_final(self, row: Row, seen: Observation) -> Observation:
-        """The observation after the last action; the last is repeated in a copy that has lost it."""
+        """Appends the observation after the last action; in a copy without it, the last one is repeated."""
         path = _slot(row, "data").path(self.path, layout.FINAL_PATH)
         if not path.is_file():
             return seen.rows([*range(len(seen)), len(seen) - 1])
         final = tables.read_table(path, (layout.STATE, *layout.CAMERAS))
         side, wrist = (
-            resize(decode_picture(final[key][0].as_py()["bytes"]), px)[None]
+            resize(decode_image(final[key][0].as_py()["bytes"]), px)[None]
             for key, px in ((layout.SIDE, self.schema.side_px), (layout.WRIST, self.schema.wrist_px))
         )
         return Observation(
@@ -155,20 +154,20 @@ class LeRobotDataset:
             proprio=np.concatenate([seen.proprio, _numbers(final, layout.STATE)]),
         )
 
-    def _pictures(self, row: Row, table: pa.Table, key: str | None, px: int) -> U8:
+    def _images(self, row: Row, table: pa.Table, key: str | None, px: int) -> U8:
         if key is None:
             return black(len(table), px)
         if self._features[key]["dtype"] == "image":
             out = np.empty((len(table), px, px, 3), np.uint8)
-            for picture, cell in zip(out, table[key], strict=True):
-                picture[...] = resize(decode_picture(cell.as_py()["bytes"]), px)
+            for image, cell in zip(out, table[key], strict=True):
+                image[...] = resize(decode_image(cell.as_py()["bytes"]), px)
             return out
         path = _slot(row, f"videos/{key}").path(self.path, self._info["video_path"], key)
         times = row[f"videos/{key}/from_timestamp"] + table[layout.TIMESTAMP].to_numpy().astype(np.float64)
         return video.decode(path, times, self._info["fps"], px)
 
     def _data(self, row: Row) -> pa.Table:
-        """The rows of an episode. Raises CorruptData when some are missing."""
+        """Returns the rows of an episode. Raises CorruptData when some are missing."""
         path = _slot(row, "data").path(self.path, self._info["data_path"])
         if self._table is None or self._table[0] != path:
             self._table = path, tables.read_table(path)
@@ -183,7 +182,7 @@ class LeRobotDataset:
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """info.json. Raises InputError for another version of the format, CorruptData for something else."""
+    """Reads info.json. Raises InputError for another version of the format, CorruptData for something else."""
     file = path / layout.INFO
     info = read_json(file)
     version = info.get("codebase_version") if isinstance(info, dict) else None
@@ -198,9 +197,9 @@ def read_info(path: Path) -> dict[str, Any]:
 
 
 def stored_schema(path: Path) -> Schema | None:
-    """Picture sizes of a dataset that we wrote; None for one of others."""
+    """Reads the image sizes of a dataset that TwinRL wrote; returns None for one of others."""
     info = read_info(path)
-    with _sense_of(path / layout.INFO):
+    with _consistent(path / layout.INFO):
         if layout.own_scale(info) is None:
             return None
         side, wrist = (info["features"][key]["shape"][0] for key in layout.CAMERAS)
@@ -208,8 +207,8 @@ def stored_schema(path: Path) -> Schema | None:
 
 
 @contextmanager
-def _sense_of(what: Path | str) -> Iterator[None]:
-    """Raises CorruptData for whatever a description or a table that makes no sense leads to."""
+def _consistent(what: Path | str) -> Iterator[None]:
+    """Turns any error that an inconsistent description or table causes into CorruptData."""
     try:
         yield
     except InputError:
@@ -241,7 +240,7 @@ def _slot(row: Row, what: str) -> Slot:
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[np.float32]:
-    """(rows, numbers) of a column of lists. Raises CorruptData for lists of several lengths and for NaN."""
+    """Returns a column of lists as (rows, numbers). Raises CorruptData for lists of several lengths and for NaN."""
     flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     if len(flat) % len(table) or not np.isfinite(flat).all():
         raise CorruptData(f"{name}: {len(flat)} numbers in {len(table)} rows, or some that are not finite")

@@ -1,7 +1,7 @@
-"""Statistics of features as lerobot wants them: by episode, and over all.
+"""This module computes the statistics of features that lerobot stores, per episode and over all.
 
-Numbers (T, d) have a value per dimension, scalars (T,) one; pictures one per colour channel, of 0 … 1, in shape
-(3, 1, 1) and from a sample of the frames. Over all episodes, means and deviations are exact (parallel variance) and
+Numbers (T, d) have a value per dimension, scalars (T,) one; images one per colour channel in 0 … 1, in shape (3, 1, 1)
+and from a sample of the frames. Over all episodes, means and deviations are exact (parallel variance) and
 quantiles are the means of the episodes' quantiles, as in lerobot's `aggregate_stats`.
 """
 
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from protos.schema import F64, U8
 
 Stats = dict[str, dict[str, F64]]
-"""feature -> statistic -> values."""
+"""Values by feature and statistic."""
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 NAMES = ("min", "max", "mean", "std", "count", *QUANTILES)
-SAMPLED_FRAMES = 100
+SAMPLED_IMAGES = 100
 
 
 def number_stats(values: NDArray[Any]) -> dict[str, F64]:
-    """Of (T, d) or (T,); T is at least 1."""
+    """Computes the statistics of (T, d) or (T,); T is at least 1."""
     rows = values.reshape(len(values), -1).astype(np.float64)
     quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
     return {
@@ -35,9 +35,9 @@ def number_stats(values: NDArray[Any]) -> dict[str, F64]:
     }
 
 
-def picture_stats(frames: U8) -> dict[str, F64]:
-    """Of (n, H, W, 3), from how often each level occurs."""
-    chosen = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), SAMPLED_FRAMES)).astype(int))]
+def image_stats(images: U8) -> dict[str, F64]:
+    """Computes the statistics of (n, H, W, 3) from the histogram of each channel."""
+    chosen = images[np.unique(np.linspace(0, len(images) - 1, min(len(images), SAMPLED_IMAGES)).astype(int))]
     levels = np.arange(256) / 255.0
     counts = np.stack([np.bincount(chosen[..., channel].ravel(), minlength=256) for channel in range(3)])
     share = counts / counts.sum(axis=1, keepdims=True)
@@ -55,14 +55,14 @@ def picture_stats(frames: U8) -> dict[str, F64]:
 
 
 def combine(total: Stats | None, more: Stats) -> Stats:
-    """Of two sets of rows together."""
+    """Combines the statistics of two sets of rows."""
     if total is None:
         return more
     return {key: _combine(total[key], more[key]) for key in more}
 
 
 def as_lists(stats: Stats) -> dict[str, dict[str, Any]]:
-    """For JSON and parquet."""
+    """Returns the statistics as lists, for JSON and parquet."""
     return {key: {name: value.tolist() for name, value in each.items()} for key, each in stats.items()}
 
 

@@ -1,6 +1,6 @@
-"""The parquet files of a LeRobotDataset v3.0: their columns, and writing and reading them whole.
+"""This module reads and writes the parquet files of a LeRobotDataset v3.0, each as a whole.
 
-Types are those that `datasets.Features` makes of the features in info.json, so that lerobot's cast changes nothing.
+Column types are those that `datasets.Features` makes of the features in info.json, so lerobot's cast changes nothing.
 """
 
 import io
@@ -17,27 +17,27 @@ from learner.datasets.lerobot.stats import NAMES as STATISTICS
 from protos.errors import CorruptData
 from protos.files import write_durably
 
-PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""`datasets.Image`: a PNG or JPEG file; `path` is null where the bytes are here."""
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""`datasets.Image`: a PNG or JPEG file in `bytes`, with `path` null."""
 _INTEGERS = ("chunk_index", "file_index")
 MAX_BYTES = 8 << 30
-"""Of one table in memory. Runs of equal values take nothing in a file."""
+"""Largest table in memory; runs of equal values take almost no space in a file."""
 _ROWS_AT_ONCE = 1024
 
 
 def data_schema(features: Mapping[str, Any]) -> pa.Schema:
-    """Columns of a file below data; videos have none."""
-    kinds = {"image": PICTURE, "bool": pa.bool_(), "float32": pa.float32(), "int64": pa.int64()}
+    """Returns the columns of a file below data; videos have none."""
+    kinds = {"image": IMAGE, "bool": pa.bool_(), "float32": pa.float32(), "int64": pa.int64()}
     columns = []
     for name, feature in features.items():
         if feature["dtype"] != "video":
             kind, shape = kinds[feature["dtype"]], feature["shape"]
-            columns.append((name, kind if kind is PICTURE or shape == [1] else pa.list_(kind, shape[0])))
+            columns.append((name, kind if kind is IMAGE or shape == [1] else pa.list_(kind, shape[0])))
     return pa.schema(columns)
 
 
 def episodes_schema(features: Mapping[str, Any]) -> pa.Schema:
-    """Columns of a file below meta/episodes, ours among them."""
+    """Returns the columns of a file below meta/episodes, with those that only TwinRL writes."""
     videos = [name for name, feature in features.items() if feature["dtype"] == "video"]
     cameras = [name for name, feature in features.items() if feature["dtype"] in ("video", "image")]
     columns = [("episode_index", pa.int64()), ("tasks", pa.list_(pa.string())), ("length", pa.int64())]
@@ -55,7 +55,7 @@ def episodes_schema(features: Mapping[str, Any]) -> pa.Schema:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], schema: pa.Schema) -> None:
-    """Replaces a parquet file at once by rows, or by columns."""
+    """Replaces a parquet file at once by rows or columns."""
     make = pa.Table.from_pydict if isinstance(rows, Mapping) else pa.Table.from_pylist
     file = io.BytesIO()
     pq.write_table(make(rows, schema=schema), file, compression="snappy")
@@ -63,7 +63,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Raises CorruptData for a file that is missing, damaged or lacks a column."""
+    """Reads a parquet file. Raises CorruptData for one that is missing, damaged or lacks a column."""
     try:
         with pq.ParquetFile(path) as file:
             missing = set(columns or ()) - set(file.schema_arrow.names)
@@ -85,13 +85,13 @@ def _bounded(file: pq.ParquetFile, columns: Sequence[str] | None, path: Path) ->
 
 
 def read_episodes(folder: Path) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each file below meta/episodes, in order. Raises CorruptData."""
+    """Yields the rows of each file below meta/episodes, in order. Raises CorruptData."""
     for path in sorted((folder / "meta" / "episodes").glob("*/*.parquet")):
         yield read_table(path).to_pylist()
 
 
 def write_tasks(path: Path, tasks: Sequence[str]) -> None:
-    """The instructions, as pandas writes a frame that is indexed by them."""
+    """Writes the instructions as pandas writes a data frame that is indexed by them."""
     text = {"pandas_type": "unicode", "numpy_type": "object", "metadata": None}
     columns = [
         {"name": TASK, "field_name": TASK, "pandas_type": "int64", "numpy_type": "int64", "metadata": None},
@@ -103,7 +103,7 @@ def write_tasks(path: Path, tasks: Sequence[str]) -> None:
 
 
 def read_tasks(path: Path) -> dict[int, str]:
-    """task_index -> instruction. Raises CorruptData."""
+    """Reads task_index -> instruction. Raises CorruptData."""
     table = read_table(path)
     names = [name for name in table.column_names if name != TASK]
     if TASK not in table.column_names or len(names) != 1:

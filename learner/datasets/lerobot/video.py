@@ -1,7 +1,7 @@
-"""Frames of a camera to an MP4 file and back.
+"""This module encodes the images of a camera as an MP4 file and decodes them.
 
-H.264 with 4:2:0 colour, which every player has, at a quality where the halved colour resolution is most of what is
-lost. Every second frame is a key frame, as lerobot writes them: training reads frames in any order.
+H.264 with 4:2:0 colour, which every player has, at a quality where the halved colour resolution is most of the loss.
+Every second frame is a key frame, as lerobot writes them: training reads frames in any order.
 """
 
 import io
@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.datasets.pictures import MAX_PIXELS, resize
+from learner.datasets.images import MAX_PIXELS, resize
 from protos.errors import CorruptData, InputError
 from protos.schema import U8
 
@@ -20,27 +20,27 @@ ENCODERS = {
     "libx264": ("h264", {"crf": "10", "g": "2", "preset": "medium"}),
     "libsvtav1": ("av1", {"crf": "10", "g": "2", "preset": "8"}),
 }
-"""Encoder -> codec and options; the first that this build of PyAV has is taken."""
+"""Codec and options by encoder; the first that this build of PyAV has is taken."""
 TOLERANCE = 0.5
-"""Of a frame's duration: the furthest that a frame may be from the time at which it is asked for."""
+"""Largest distance of a frame from the requested time, as a fraction of its duration."""
 
 
 @cache
 def encoder() -> str:
-    """Raises InputError where PyAV can encode neither H.264 nor AV1."""
+    """Returns the encoder to use. Raises InputError where PyAV can encode neither H.264 nor AV1."""
     for name in ENCODERS:
         if name in av.codecs_available:
             return name
-    raise InputError(f"PyAV {av.__version__} has none of the encoders {', '.join(ENCODERS)}; use pictures=png")
+    raise InputError(f"PyAV {av.__version__} has none of the encoders {', '.join(ENCODERS)}; use images=png")
 
 
 def codec() -> str:
-    """Name of the format that `encode` writes, as ffmpeg has it."""
+    """Returns ffmpeg's name of the format that `encode` writes."""
     return ENCODERS[encoder()][0]
 
 
 def encode(frames: U8, fps: int) -> bytes:
-    """An MP4 file of (n, px, px, 3) RGB frames; frame i is shown at i / fps."""
+    """Encodes (n, px, px, 3) RGB frames as an MP4 file; frame i is shown at i / fps [s]."""
     _, options = ENCODERS[encoder()]
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
@@ -54,9 +54,9 @@ def encode(frames: U8, fps: int) -> bytes:
 
 
 def decode(path: Path, times: NDArray[np.float64], fps: float, px: int) -> U8:
-    """(n, px, px, 3): the frames of a video shown at `times` [s], which increase.
+    """Decodes the frames (n, px, px, 3) of a video at `times` [s], which increase.
 
-    ffmpeg is handed this one file, as MP4: given a name, it would also open what a playlist in the file names. Raises
+    ffmpeg gets this one open file, as MP4: given a name, it would also open files that a playlist in it names. Raises
     CorruptData for a file that does not decode, or has no frame near one of the times.
     """
     reach = TOLERANCE / fps

@@ -1,37 +1,62 @@
-"""Writes episodes as a LeRobotDataset v3.0, so that a crash costs at most the episode being written.
+"""This module writes episodes as a LeRobotDataset v3.0, so that a crash costs at most the episode being written.
 
     add(episode) ─► videos ─► final ─► data ─► tasks ─► meta/episodes ─► stats.json, info.json
                     files of its own, each written whole        │
-                                                                └── from here on the episode is there
+                                                                └── from here on the episode exists
 
-Every file appears at once and complete. What a crash leaves before the row in meta/episodes is not looked at by a
-reader and is removed when the folder is opened for writing again; what it leaves unwritten after that row is rebuilt.
+Every file appears at once and complete. After a crash, files written before their row in meta/episodes are ignored by
+readers and removed when the folder is opened for writing; files due after that row are rebuilt.
 """
 
 import json
+import logging
+from collections.abc import Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.datasets.episode import ActionScale
+from learner.datasets.dataset import ActionScale, ImageFormat, check_episode
+from learner.datasets.images import encode_png
 from learner.datasets.lerobot import layout, tables, video
-from learner.datasets.lerobot.layout import Pictures, Slot
+from learner.datasets.lerobot.layout import OURS, Slot
 from learner.datasets.lerobot.reader import read_info
-from learner.datasets.lerobot.repair import Written, recover
-from learner.datasets.lerobot.stats import Stats, as_lists, combine, number_stats, picture_stats
-from learner.datasets.pictures import encode_png
+from learner.datasets.lerobot.stats import NAMES, Stats, as_lists, combine, from_lists, image_stats, number_stats
 from protos.episode import Episode
 from protos.errors import InputError, SchemaMismatch
 from protos.files import write_durably
 from protos.schema import CONTROL_HZ, U8, Outcome, Schema
 
+log = logging.getLogger(__name__)
+
 FPS = int(CONTROL_HZ)
 
 
+@dataclass(kw_only=True)
+class Written:
+    """The progress of a writer: what the folder holds."""
+
+    episodes: int = 0
+    frames: int = 0
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Task index by instruction."""
+    tasks_on_disk: int = 0
+    names: set[str] = field(default_factory=set)
+    open_rows: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the file below meta/episodes that is not full."""
+    stats: Stats | None = None
+
+    def count(self, name: str, steps: int) -> None:
+        """Counts one more episode."""
+        self.episodes += 1
+        self.frames += steps
+        self.names.add(name)
+
+
 class LeRobotWriter:
-    """Appends episodes to a folder, which it makes, or opens and repairs."""
+    """A LeRobot writer appends episodes to a folder, which it makes, or opens and repairs."""
 
     def __init__(
         self,
@@ -39,32 +64,32 @@ class LeRobotWriter:
         schema: Schema,
         *,
         action_scale: ActionScale,
-        pictures: Pictures = "video",
+        images: ImageFormat = "video",
         robot: str = "ur",
     ) -> None:
-        """`robot` is the `robot_type` of info.json. Raises InputError for a folder with another kind of content."""
+        """Opens the folder; `robot` is the `robot_type` of info.json. Raises InputError for other content in it."""
         self.folder, self.schema, self._robot = folder, schema, robot
-        codec = video.codec() if pictures == "video" else ""
-        self._features = layout.make_features(schema, pictures, action_scale, codec)
-        self._pictures = pictures
+        codec = video.codec() if images == "video" else ""
+        self._features = layout.make_features(schema, images, action_scale, codec)
+        self._images = images
         self._written = self._open()
-        self._tell()
+        self._write_summary()
 
     def __len__(self) -> int:
         return self._written.episodes
 
     @property
-    def names(self) -> frozenset[str]:
-        """Of the episodes that are there."""
-        return frozenset(self._written.names)
+    def names(self) -> Set[str]:
+        """Returns the names of the episodes in the folder."""
+        return self._written.names
 
     def add(self, episode: Episode) -> None:
-        """Writes one episode; when this returns it is on disk. Raises SchemaMismatch for pictures of another size."""
-        self._check(episode)
+        """Writes one episode; it is on disk when this returns. Raises SchemaMismatch for images of another size."""
+        check_episode(episode, self.schema)
         written = self._written
         task = written.tasks.setdefault(episode.instruction, len(written.tasks))
         columns = self._columns(episode, task)
-        stats = self._write_pictures(episode, columns)
+        stats = self._write_images(episode, columns)
         stats |= {name: number_stats(values) for name, values in columns.items() if isinstance(values, np.ndarray)}
         slot = Slot.of(written.episodes)
         tables.write_table(
@@ -75,11 +100,11 @@ class LeRobotWriter:
             written.tasks_on_disk = len(written.tasks)
         self._write_row(episode, stats)
         written.stats = combine(written.stats, stats)
-        written.count(episode.name, len(episode.action))
-        self._tell()
+        written.count(episode.name, episode.steps)
+        self._write_summary()
 
     def close(self) -> None:
-        """Nothing is left to be written; for symmetry with other writers."""
+        """Does nothing: every episode is on disk already."""
 
     def _open(self) -> Written:
         path = self.folder / layout.INFO
@@ -89,26 +114,14 @@ class LeRobotWriter:
             return Written()
         if read_info(self.folder)["features"] != self._features:
             raise SchemaMismatch(
-                f"{self.folder} holds a LeRobotDataset with other features (picture size, video or png, action scale, "
+                f"{self.folder} holds a LeRobotDataset with other features (image size, video or png, action scale, "
                 f"or another writer); name a new folder"
             )
         return recover(self.folder)
 
-    def _check(self, episode: Episode) -> None:
-        rows, steps = len(episode.observation), len(episode.action)
-        assert rows == steps + 1, f"{rows} observations of {steps} steps"
-        if not steps:
-            raise InputError(f"episode {episode.name!r} has no step")
-        for camera, px in (("side", self.schema.side_px), ("wrist", self.schema.wrist_px)):
-            found = getattr(episode.observation, camera).shape[1:]
-            if found != (px, px, 3):
-                raise SchemaMismatch(
-                    f"episode {episode.name!r}: {camera} pictures are {found}, this dataset's {px} x {px}"
-                )
-
     def _columns(self, episode: Episode, task: int) -> dict[str, Any]:
-        """All but the pictures."""
-        steps, written = len(episode.action), self._written
+        """Returns all columns but the images."""
+        steps, written = episode.steps, self._written
         last = np.arange(steps) == steps - 1
         number = np.arange(steps, dtype=np.int64)
         return {
@@ -126,14 +139,14 @@ class LeRobotWriter:
             layout.TASK: np.full(steps, task, np.int64),
         }
 
-    def _write_pictures(self, episode: Episode, columns: dict[str, Any]) -> Stats:
-        """Videos to their files, PNG files into `columns`, and the observation after the last action."""
+    def _write_images(self, episode: Episode, columns: dict[str, Any]) -> Stats:
+        """Writes videos, or puts PNG files into `columns`; writes the observation after the last action."""
         seen, slot, stats = episode.observation, Slot.of(self._written.episodes), {}
         final: dict[str, Any] = {layout.STATE: [seen.proprio[-1].tolist()]}
         for key, frames in ((layout.SIDE, seen.side), (layout.WRIST, seen.wrist)):
-            stats[key] = picture_stats(frames[:-1])
+            stats[key] = image_stats(frames[:-1])
             final[key] = [_png(frames[-1])]
-            if self._pictures == "png":
+            if self._images == "png":
                 columns[key] = [_png(frame) for frame in frames[:-1]]
             else:
                 write_durably(slot.path(self.folder, layout.VIDEO_PATH, key), [video.encode(frames[:-1], FPS)])
@@ -143,7 +156,7 @@ class LeRobotWriter:
         return stats
 
     def _write_row(self, episode: Episode, stats: Stats) -> None:
-        written, steps = self._written, len(episode.action)
+        written, steps = self._written, episode.steps
         place, group = Slot.of(written.episodes), Slot.of(written.episodes // layout.EPISODES_PER_FILE)
         row: dict[str, Any] = {
             "episode_index": written.episodes,
@@ -153,9 +166,9 @@ class LeRobotWriter:
             "dataset_to_index": written.frames + steps,
             **_prefixed("data", vars(place)),
             **_prefixed("meta/episodes", vars(group)),
-            **_prefixed(layout.OURS, _own_columns(episode)),
+            **_prefixed(OURS, _own_columns(episode)),
         }
-        if self._pictures == "video":
+        if self._images == "video":
             for key in layout.CAMERAS:
                 span = {"from_timestamp": 0.0, "to_timestamp": steps / FPS}
                 row |= _prefixed(f"videos/{key}", vars(place) | span)
@@ -165,8 +178,8 @@ class LeRobotWriter:
         tables.write_table(group.path(self.folder, layout.EPISODES_PATH), rows, tables.episodes_schema(self._features))
         written.open_rows = [] if len(rows) == layout.EPISODES_PER_FILE else rows
 
-    def _tell(self) -> None:
-        """stats.json and info.json, from what is written."""
+    def _write_summary(self) -> None:
+        """Writes stats.json and info.json."""
         written = self._written
         if written.stats is not None:
             self._write_json(layout.STATS, as_lists(written.stats))
@@ -205,3 +218,37 @@ def _lists(columns: dict[str, NDArray[Any] | list[Any]]) -> dict[str, list[Any]]
 
 def _png(frame: U8) -> dict[str, Any]:
     return {"bytes": encode_png(frame), "path": None}
+
+
+def recover(folder: Path) -> Written:
+    """Reads the content of a folder and removes the unfinished episode of an earlier writer.
+
+    Raises CorruptData when a file of a finished episode is damaged.
+    """
+    written = Written()
+    for rows in tables.read_episodes(folder):
+        for row in rows:
+            written.stats = combine(written.stats, _stats(row))
+            written.count(row[f"{OURS}/name"], row["length"])
+        written.open_rows = rows if len(rows) < layout.EPISODES_PER_FILE else []
+    if (folder / layout.TASKS).is_file():
+        written.tasks = {task: index for index, task in tables.read_tasks(folder / layout.TASKS).items()}
+        written.tasks_on_disk = len(written.tasks)
+    _remove_unfinished(folder, written.episodes)
+    return written
+
+
+def _stats(row: dict[str, Any]) -> Stats:
+    features = {key.split("/")[1] for key in row if key.startswith("stats/")}
+    return from_lists({each: {name: row[f"stats/{each}/{name}"] for name in NAMES} for each in features})
+
+
+def _remove_unfinished(folder: Path, episodes: int) -> None:
+    """Removes the files of the episode after the last finished one, and temporary files."""
+    slot = Slot.of(episodes)
+    left = [slot.path(folder, template) for template in (layout.DATA_PATH, layout.FINAL_PATH)]
+    left += [slot.path(folder, layout.VIDEO_PATH, key) for key in layout.CAMERAS]
+    left = [path for path in left if path.is_file()]
+    for path in [*left, *folder.rglob("*.tmp")]:
+        path.unlink()
+        log.warning("%s: removed, its episode was never finished", path)

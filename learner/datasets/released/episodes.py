@@ -1,13 +1,13 @@
-"""The two kinds of pickle that were released with the paper, as episodes.
+"""This module turns the two kinds of pickle that were released with the paper into episodes.
 
-    raw twin episode    {"data": [frame, …]}: absolute poses and pictures at 20 Hz, one episode per file
+    raw twin episode    {"data": [frame, …]}: absolute poses and images at 20 Hz, one episode per file
     training file       [transition, …]: delta actions, brought to [−1, 1] by their extremes; any number of episodes
 
 A raw frame holds `front_image`, `<hand>_image` (BGR), `<hand>_pose` (x, y, z [m], roll, pitch, yaw [rad]) and
-`<hand>_gripper`. The action of step t is what moves the tool from frame t to frame t + 1, as a displacement and a
-rotation in the base frame; T + 1 frames make T steps. (The authors' own conversion shifts by one: its first and last
-actions are zero.) The gripper command is theirs: open from where the gripper is at its widest, closed from where it is
-at its narrowest, and in between what it will be next.
+`<hand>_gripper`. The action of step t moves the tool from frame t to frame t + 1: a displacement and a rotation
+in the base frame; T + 1 frames make T steps. (The authors' own conversion shifts by one: its first and last
+actions are zero.) The gripper command is theirs: open where the gripper is at its widest, closed where it is at its
+narrowest, and in between the one that follows.
 
 A transition holds `observations` and `next_observations` with `side_policy_256` and `wrist_1` (RGB, two frames of
 which the last counts) and `state` (2, 19), which the released files set to zero. Where it is not zero, it is position,
@@ -22,20 +22,20 @@ from typing import Any
 import numpy as np
 
 from learner.datasets import motion
-from learner.datasets.json_files import read_json
-from learner.datasets.pictures import black, sized
+from learner.datasets.dataset import read_json
+from learner.datasets.images import black, resize_all
 from protos.errors import CorruptData
 from protos.schema import F32, F64, PROPRIO_DIM, U8, Observation, Outcome, Schema
 
 MAX_STEPS = 20_000
-"""Of one episode. A file may name one and the same frame any number of times."""
+"""Most steps of one episode; a file may refer to one frame any number of times."""
 _GRIPPER_END = 1e-3
-"""How near to the widest or narrowest a gripper counts as there."""
+"""Tolerance [m] for a gripper at its widest or narrowest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """One episode before its actions have a scale."""
+    """A track is one episode before its actions have a scale."""
 
     observation: Observation  # T + 1 rows
     motion: F32  # (T, 6) [m, rad] per step; per unknown unit when not `in_metres`
@@ -47,18 +47,18 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Extremes:
-    """Smallest and largest value of each of the 7 columns of the actions, to undo the authors' normalisation."""
+    """Extremes are the least and largest of each of 7 action columns, to undo the authors' normalisation."""
 
     low: F64
     high: F64
 
     def undo(self, action: F64) -> F64:
-        """Actions (T, 7) as they were before."""
+        """Returns actions (T, 7) before their normalisation."""
         return (action + 1.0) * (self.high - self.low) / 2.0 + self.low
 
 
 def raw_track(data: Any, hand: str, hz: float, schema: Schema) -> Track:
-    """The episode of a raw file. Raises CorruptData."""
+    """Returns the episode of a raw file. Raises CorruptData."""
     frames = data.get("data") if isinstance(data, dict) else None
     if not isinstance(frames, list) or not 2 <= len(frames) <= MAX_STEPS:
         raise CorruptData(f'no list of two or more frames under "data", or one of more than {MAX_STEPS}')
@@ -86,7 +86,7 @@ def raw_track(data: Any, hand: str, hz: float, schema: Schema) -> Track:
 
 
 def gripper_commands(opening: F64) -> F32:
-    """Commands (n,) of openings (n,): 1 from the widest, −1 from the narrowest, in between what comes next."""
+    """Returns commands (n,) of openings (n,): 1 at the widest, −1 at the narrowest, else the command that follows."""
     commands = np.empty(len(opening), np.float32)
     following = 1.0 if opening[-1] > opening.max() - _GRIPPER_END else -1.0
     for row in reversed(range(len(opening))):
@@ -99,7 +99,7 @@ def gripper_commands(opening: F64) -> F32:
 
 
 def training_tracks(data: Any, extremes: Extremes | None, *, in_metres: bool, schema: Schema) -> Iterator[Track]:
-    """The episodes of a training file; `in_metres` when its actions were never normalised. Raises CorruptData."""
+    """Yields the episodes of a training file; `in_metres` when its actions are not normalised. Raises CorruptData."""
     if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
         raise CorruptData("no list of transitions")
     start = 0
@@ -112,7 +112,7 @@ def training_tracks(data: Any, extremes: Extremes | None, *, in_metres: bool, sc
 
 
 def stored_extremes(path: Path) -> Extremes | None:
-    """Those that the authors' normalisation wrote beside its result: delta.pkl gives delta_action_stats.json."""
+    """Reads the extremes that the authors' normalisation wrote: for delta.pkl, delta_action_stats.json beside it."""
     suffix = "_action_stats.json"
     names = [file for file in path.parent.glob(f"*{suffix}") if path.name.startswith(file.name.removesuffix(suffix))]
     if not names:
@@ -139,8 +139,8 @@ def _training_track(rows: Sequence[Mapping[str, Any]], extremes: Extremes | None
     ended = Outcome.SUCCESS if reward.any() else Outcome.FAILURE if done else Outcome.RUNNING
     return Track(
         observation=Observation(
-            side=sized([_picture(each, "side_policy_256") for each in seen], schema.side_px),
-            wrist=sized([_picture(each, "wrist_1") for each in seen], schema.wrist_px),
+            side=resize_all([_image(each, "side_policy_256") for each in seen], schema.side_px),
+            wrist=resize_all([_image(each, "wrist_1") for each in seen], schema.wrist_px),
             proprio=_proprio(np.stack([_numbers(each, "state", None).reshape(-1)[-19:] for each in seen])),
         ),
         motion=np.concatenate([action[:, :3], turn], axis=1).astype(np.float32),
@@ -152,7 +152,7 @@ def _training_track(rows: Sequence[Mapping[str, Any]], extremes: Extremes | None
 
 
 def _proprio(state: F64) -> F32:
-    """Proprioception (n, 25) of states (n, 19) in the order of the authors' conversion; nothing is under way."""
+    """Returns proprioception (n, 25) of states (n, 19) in the authors' order; motion under way is zero."""
     if state.shape[1] != 19:
         raise CorruptData(f"states of {state.shape[1]} numbers; 19 are wanted")
     out = np.zeros((len(state), PROPRIO_DIM), np.float32)
@@ -166,22 +166,22 @@ def _proprio(state: F64) -> F32:
 
 
 def _bgr(frames: Sequence[Any], name: str, px: int) -> U8:
-    """Pictures (n, px, px, 3) in RGB; black where the frames have no such camera."""
+    """Returns images (n, px, px, 3) in RGB; black where the frames have no such camera."""
     if name not in frames[0]:
         return black(len(frames), px)
-    return sized([_picture(frame, name)[..., ::-1] for frame in frames], px)
+    return resize_all([_image(frame, name)[..., ::-1] for frame in frames], px)
 
 
-def _picture(holder: Any, name: str) -> U8:
-    picture = _entry(holder, name, np.ndarray)
-    picture = picture[-1] if picture.ndim == 4 and len(picture) else picture
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise CorruptData(f"{name} is no picture (H, W, 3) of bytes, but {picture.shape} of {picture.dtype}")
-    return np.ascontiguousarray(picture)
+def _image(holder: Any, name: str) -> U8:
+    image = _entry(holder, name, np.ndarray)
+    image = image[-1] if image.ndim == 4 and len(image) else image
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise CorruptData(f"{name} is no image (H, W, 3) of bytes, but {image.shape} of {image.dtype}")
+    return np.ascontiguousarray(image)
 
 
 def _numbers(holder: Any, name: str, size: int | None) -> F64:
-    """Finite numbers (size,) of an array of any shape, a list of numbers, or a number."""
+    """Returns finite numbers (size,) of an array of any shape, a list of numbers, or a number."""
     value = _entry(holder, name, object)
     if isinstance(value, list | tuple) and any(isinstance(each, list | tuple | np.ndarray) for each in value):
         raise CorruptData(f"{name} is a list of lists")

@@ -1,8 +1,8 @@
-"""The pickles released with the paper, read without executing anything in them.
+"""This module reads the pickles released with the paper, one file in memory at a time.
 
-One file is in memory at a time. Where the files tell metres and radians, the action scale is the largest motion of all
-episodes, the same in both directions: the authors bring each axis from its smallest and largest value to −1 and 1, so
-that an action of 0 would not mean to stand still.
+Where the files give metres and radians, the action scale is the largest motion of all episodes, equal in both
+directions: the authors map each axis from its least and largest value to −1 and 1, so that an action of 0 would be a
+motion.
 """
 
 import gzip
@@ -15,12 +15,13 @@ from typing import IO, Literal, cast
 
 import numpy as np
 
-from learner.datasets.episode import UNKNOWN_SCALE, ActionScale
+from learner.datasets.dataset import UNKNOWN_SCALE, ActionScale
 from learner.datasets.released.episodes import Track, raw_track, stored_extremes, training_tracks
 from learner.datasets.released.pickles import read_plain
+from learner.datasets.settings import ReleasedMapping
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
-from protos.schema import Configuration, Schema, Source
+from protos.schema import Configuration, Schema
 
 _INSTRUCTIONS = {
     "pick_banana": "Pick banana",
@@ -28,24 +29,8 @@ _INSTRUCTIONS = {
     "insert_circle": "Insert the circle.",
     "erase_whiteboard": "Erase the whiteboard.",
 }
-"""The authors' texts, by a part of the path."""
+"""Instructions of the authors, by a part of the path."""
 _PATTERNS = ("*.pkl", "*.pkl.gz", "*/*.pkl", "*/*.pkl.gz")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReleasedMapping:
-    """What the files do not tell."""
-
-    hand: str = "left"
-    """Which arm's pose, gripper and camera a raw frame's keys name."""
-    hz: float = 20.0
-    """Rate of the raw frames."""
-    actions: Literal["by name", "normalised", "metres"] = "by name"
-    """Of training files: in [−1, 1], or in metres and radians. By name: metres in a file with "_delta" and without
-    "_normalized" in its name, as the authors' scripts call them."""
-    source: Source = Source.TWIN
-    limit_bytes: int = 8 << 30
-    """Most memory for one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +40,7 @@ class _Survey:
 
 
 class ReleasedDataset:
-    """The episodes of a file, or of the files of a folder and the folders in it."""
+    """A released dataset reads the episodes of a file, or of the files of a folder and the folders in it."""
 
     format: Literal["released"] = "released"
 
@@ -74,12 +59,12 @@ class ReleasedDataset:
         self._instructions = {file: _instruction(file) if instruction is None else instruction for file in self._files}
 
     def __len__(self) -> int:
-        """Number of episodes; the first call reads all files."""
+        """Returns the number of episodes; the first call reads all files."""
         return self._survey.episodes
 
     @property
     def action_scale(self) -> ActionScale:
-        """As asked for, or the largest motion; the first call reads all files."""
+        """Returns the requested scale, or the largest motion; the first call reads all files."""
         return self._wanted_scale or self._survey.scale
 
     def __iter__(self) -> Iterator[Episode]:
@@ -103,7 +88,7 @@ class ReleasedDataset:
 
     @cached_property
     def _survey(self) -> _Survey:
-        """What only a look at all files tells."""
+        """Reads all files for the number of episodes and their scale."""
         small = Schema(side_px=16, wrist_px=16)
         tracks = [(track.in_metres, track.motion) for file in self._files for track in self._tracks(file, small)]
         known = {in_metres for in_metres, _ in tracks}
@@ -140,7 +125,7 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def released_files(path: Path) -> list[Path]:
-    """The pickles of a folder and of the folders in it, 2 before 10; or the one that `path` is."""
+    """Returns the pickles of a folder and of the folders in it, 2 before 10; or `path` if it is one."""
     if path.is_file():
         return [path] if path.name.endswith((".pkl", ".pkl.gz")) else []
     files = [file for pattern in _PATTERNS for file in path.glob(pattern)]

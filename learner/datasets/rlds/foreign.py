@@ -1,32 +1,33 @@
-"""One Example of a foreign RLDS dataset as an episode, by its mapping."""
+"""This module turns an Example of a foreign RLDS dataset into an episode, by its mapping."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from learner.datasets.episode import ActionScale
-from learner.datasets.pictures import black, decode_picture, sized
-from learner.datasets.rlds.features import FeatureSpec
-from learner.datasets.rlds.mapping import Numbers, RldsMapping
+from learner.datasets.dataset import ActionScale
+from learner.datasets.images import black, decode_image, resize_all
+from learner.datasets.rlds.description import FeatureSpec, blobs
+from learner.datasets.rlds.example_pb2 import Feature
+from learner.datasets.rlds.records import Features
+from learner.datasets.settings import Numbers, RldsMapping
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.schema import F32, PROPRIO_DIM, U8, Configuration, Observation, Outcome, Schema
 
-Example = Mapping[str, memoryview]
 _CAMERAS = "steps/observation/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignLayout:
-    """What features.json and a mapping together say."""
+    """A foreign layout joins features.json and a mapping."""
 
     features: Mapping[str, FeatureSpec]
     mapping: RldsMapping
     instruction: str | None
-    """In place of what is stored."""
+    """Replaces the stored one."""
 
-    def episode(self, example: Example, name: str, schema: Schema, scale: ActionScale) -> Episode:
+    def episode(self, example: Features, name: str, schema: Schema, scale: ActionScale) -> Episode:
         """Decodes one Example. Raises CorruptData, or InputError where the mapping does not fit the dataset."""
         motion, gripper = self.motion(example)
         steps = len(motion)
@@ -45,15 +46,15 @@ class ForeignLayout:
             source=self.mapping.source,
         )
 
-    def motion(self, example: Example) -> tuple[F32, F32]:
-        """Motions (T, 6) [m, rad] per step and gripper commands (T,) of the actions that were carried out."""
+    def motion(self, example: Features) -> tuple[F32, F32]:
+        """Returns motions (T, 6) [m, rad] per step and gripper commands (T,) of the actions that were carried out."""
         action = self._joined(example, self.mapping.action)
         action = action if self.mapping.last_action else action[:-1]
         if not len(action):
             raise CorruptData("an episode without a step")
         return self.mapping.motion(action)
 
-    def _observation(self, example: Example, schema: Schema) -> Observation:
+    def _observation(self, example: Features, schema: Schema) -> Observation:
         rows = len(self._joined(example, self.mapping.action))
         state = self._joined(example, self.mapping.state) if self.mapping.state else None
         proprio = np.zeros((rows, PROPRIO_DIM), np.float32) if state is None else self.mapping.proprio(state)
@@ -61,27 +62,27 @@ class ForeignLayout:
         if cameras == [None, None]:
             raise InputError(f"no camera is known by the mapping; below {_CAMERAS} there is {self._names(_CAMERAS)}")
         side, wrist = (
-            black(rows, px) if name is None else self._pictures(example, name, px)
+            black(rows, px) if name is None else self._images(example, name, px)
             for name, px in zip(cameras, (schema.side_px, schema.wrist_px), strict=True)
         )
         if not len(side) == len(wrist) == len(proprio) == rows:
-            raise CorruptData(f"{len(side)} side, {len(wrist)} wrist pictures, {len(proprio)} states, {rows} actions")
+            raise CorruptData(f"{len(side)} side, {len(wrist)} wrist images, {len(proprio)} states, {rows} actions")
         return Observation(side=side, wrist=wrist, proprio=proprio)
 
     def _camera(self, names: tuple[str, ...]) -> str | None:
         return next((_CAMERAS + name for name in names if _CAMERAS + name in self.features), None)
 
-    def _pictures(self, example: Example, name: str, px: int) -> U8:
-        spec, data = self.features[name], self._data(example, name)
+    def _images(self, example: Features, name: str, px: int) -> U8:
+        spec, feature = self.features[name], self._feature(example, name)
         if spec.kind == "image":
-            return sized((decode_picture(blob) for blob in spec.blobs(data)), px)
-        pixels = spec.numbers(data)
+            return resize_all(map(decode_image, blobs(feature)), px)
+        pixels = spec.numbers(feature)
         if pixels.ndim != 4 or pixels.shape[-1] != 3 or spec.dtype != "uint8":
-            raise InputError(f"{name}: pictures (H, W, 3) of uint8 are wanted, this is {spec}")
-        return sized(iter(pixels.astype(np.uint8)), px)
+            raise InputError(f"{name}: images (H, W, 3) of uint8 are wanted, this is {spec}")
+        return resize_all(pixels.astype(np.uint8), px)
 
-    def _joined(self, example: Example, names: tuple[str, ...]) -> Numbers:
-        """The columns (n, …) of all names side by side."""
+    def _joined(self, example: Features, names: tuple[str, ...]) -> Numbers:
+        """Joins the columns (n, …) of all names side by side."""
         parts = []
         for name in names:
             part = self._numbers(example, name)
@@ -90,28 +91,28 @@ class ForeignLayout:
             raise CorruptData(f"{', '.join(names)} differ in their number of steps: {[len(part) for part in parts]}")
         return np.concatenate(parts, axis=1)
 
-    def _numbers(self, example: Example, name: str) -> Numbers:
+    def _numbers(self, example: Features, name: str) -> Numbers:
         if name not in self.features:
             raise InputError(f"no feature {name}; the dataset has {self._names('steps/')}")
-        numbers = self.features[name].numbers(self._data(example, name))
+        numbers = self.features[name].numbers(self._feature(example, name))
         if not np.isfinite(numbers).all():
             raise CorruptData(f"{name} holds a NaN or an infinity")
         return numbers
 
-    def _text(self, example: Example) -> str:
+    def _text(self, example: Features) -> str:
         if self.instruction is not None:
             return self.instruction
         for name in self.mapping.instruction:
             if name in self.features:
-                texts = self.features[name].strings(self._data(example, name))
+                texts = self.features[name].strings(self._feature(example, name))
                 return next((text for text in texts if text), "")
         raise InputError(
             f"none of {', '.join(self.mapping.instruction)} is in the dataset, which has {self._names('')}; "
             "name the right one in a settings file, or give an instruction"
         )
 
-    def _ending(self, example: Example, steps: int) -> tuple[F32, Outcome]:
-        """Rewards (T,), and how the episode ended. A reward at the final observation goes to the last action."""
+    def _ending(self, example: Features, steps: int) -> tuple[F32, Outcome]:
+        """Returns rewards (T,) and outcome. A reward at the final observation goes to the last action."""
         rows = steps if self.mapping.last_action else steps + 1
         reward = self._optional(example, "steps/reward", rows)
         reward[steps - 1] += reward[steps:].sum()
@@ -124,8 +125,8 @@ class ForeignLayout:
             outcome = Outcome.TIMEOUT if self._optional(example, "steps/is_last", rows)[-1] else Outcome.RUNNING
         return reward.astype(np.float32), outcome
 
-    def _optional(self, example: Example, name: str, rows: int) -> Numbers:
-        """Values (rows,), zeros where the dataset does not have them."""
+    def _optional(self, example: Features, name: str, rows: int) -> Numbers:
+        """Returns values (rows,), zeros where the dataset lacks them."""
         if name not in self.features or name not in example:
             return np.zeros(rows)
         values = self._numbers(example, name).reshape(-1).astype(np.float64)
@@ -133,7 +134,7 @@ class ForeignLayout:
             raise CorruptData(f"{len(values)} values of {name}, {rows} actions")
         return values
 
-    def _data(self, example: Example, name: str) -> memoryview:
+    def _feature(self, example: Features, name: str) -> Feature:
         if name not in example:
             raise CorruptData(f"no {name}, which features.json promises")
         return example[name]

@@ -1,4 +1,4 @@
-"""How TwinRL's own episodes lie in RLDS: T + 1 steps, the last of which only holds the final observation.
+"""This module maps TwinRL's episodes to RLDS and back: T + 1 steps, the last of which only holds the final observation.
 
     steps/observation/{side, wrist}       PNG
     steps/observation/proprio             float32 (25,)     steps/action   float32 (7,)
@@ -6,24 +6,29 @@
     steps/{is_first, is_last, is_terminal}                  steps/language_instruction
     episode_metadata/{name, outcome, source, configuration}
 
-An action, a reward or a flag of the last step says nothing, as RLDS has it; they are 0. `discount` is 0 where the
+Action, reward and flags of the last step have no meaning in RLDS; they are 0. `discount` is 0 where the
 episode ended in success or failure, and 1 elsewhere. `twinrl.json` beside features.json marks the layout and holds the
 action scale.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from learner.datasets.pictures import decode_picture, encode_png, sized
-from learner.datasets.rlds.features import FeatureSpec
+from learner.datasets.dataset import ActionScale, read_json
+from learner.datasets.images import decode_image, encode_png, resize_all
+from learner.datasets.rlds.description import FeatureSpec, blobs
+from learner.datasets.rlds.example_pb2 import Feature
+from learner.datasets.rlds.records import I64, Features
 from protos.episode import Episode
-from protos.errors import CorruptData
-from protos.schema import ACTION_DIM, F32, PROPRIO_DIM, U8, Configuration, Observation, Outcome, Schema, Source
+from protos.errors import CorruptData, InputError
+from protos.schema import ACTION_DIM, F32, PROPRIO_DIM, Configuration, Observation, Outcome, Schema, Source
 from protos.settings import from_json, to_json
 
+T = TypeVar("T")
 MARK = "twinrl.json"
 _TERMINAL = (Outcome.SUCCESS, Outcome.FAILURE)
 _NUMBERS = {
@@ -40,7 +45,7 @@ _TEXTS = ("name", "outcome", "source", "configuration")
 
 
 def features_json(schema: Schema) -> dict[str, Any]:
-    """features.json for `tensorflow_datasets.builder_from_directory`."""
+    """Returns features.json for `tensorflow_datasets.builder_from_directory`."""
     leaves: dict[str, Any] = {name: _tensor(dtype, shape) for name, (dtype, shape) in _NUMBERS.items()}
     leaves["steps/observation/side"] = _image(schema.side_px)
     leaves["steps/observation/wrist"] = _image(schema.wrist_px)
@@ -54,8 +59,8 @@ def features_json(schema: Schema) -> dict[str, Any]:
     return _nested({"steps": steps, "episode_metadata": _nested({name: _text() for name in _TEXTS})})
 
 
-def to_features(episode: Episode) -> dict[str, Sequence[bytes] | F32 | np.ndarray]:
-    """The values of an Example."""
+def to_features(episode: Episode) -> dict[str, Sequence[bytes] | F32 | I64]:
+    """Returns the values of an Example."""
     steps, seen = len(episode.action), episode.observation
     last = np.arange(steps + 1) == steps
     terminal = last & (episode.outcome in _TERMINAL)
@@ -67,8 +72,8 @@ def to_features(episode: Episode) -> dict[str, Sequence[bytes] | F32 | np.ndarra
     }
     texts = (episode.name, episode.outcome.value, episode.source.value, json.dumps(to_json(episode.configuration)))
     return {
-        "steps/observation/side": [encode_png(picture) for picture in seen.side],
-        "steps/observation/wrist": [encode_png(picture) for picture in seen.wrist],
+        "steps/observation/side": [encode_png(image) for image in seen.side],
+        "steps/observation/wrist": [encode_png(image) for image in seen.wrist],
         "steps/observation/proprio": seen.proprio.reshape(-1),
         "steps/action": np.append(episode.action.reshape(-1), np.zeros(ACTION_DIM, np.float32)),
         "steps/reward": np.append(episode.reward, np.float32(0)),
@@ -79,13 +84,13 @@ def to_features(episode: Episode) -> dict[str, Sequence[bytes] | F32 | np.ndarra
     }
 
 
-def episode_name(example: Mapping[str, memoryview]) -> str:
-    """The episode's name alone. Raises CorruptData."""
+def episode_name(example: Features) -> str:
+    """Reads the episode's name alone. Raises CorruptData."""
     return _one(example, "episode_metadata/name")
 
 
-def from_features(example: Mapping[str, memoryview], schema: Schema) -> Episode:
-    """The episode that `to_features` was given. Raises CorruptData."""
+def from_features(example: Features, schema: Schema) -> Episode:
+    """Returns the episode that `to_features` was given. Raises CorruptData."""
     missing = {*_NUMBERS, "steps/observation/side", "steps/observation/wrist"} - set(example)
     if missing:
         raise CorruptData(f"no {', '.join(sorted(missing))}")
@@ -93,8 +98,8 @@ def from_features(example: Mapping[str, memoryview], schema: Schema) -> Episode:
         name: FeatureSpec(kind="tensor", dtype=dtype, shape=shape, stepwise=True).numbers(example[name])
         for name, (dtype, shape) in _NUMBERS.items()
     }
-    side = sized(_pictures(example["steps/observation/side"]), schema.side_px)
-    wrist = sized(_pictures(example["steps/observation/wrist"]), schema.wrist_px)
+    side = resize_all(map(decode_image, blobs(example["steps/observation/side"])), schema.side_px)
+    wrist = resize_all(map(decode_image, blobs(example["steps/observation/wrist"])), schema.wrist_px)
     rows = {len(side), len(wrist), *map(len, numbers.values())}
     if len(rows) != 1 or rows <= {0, 1}:
         raise CorruptData(f"features of {sorted(rows)} steps")
@@ -115,13 +120,28 @@ def from_features(example: Mapping[str, memoryview], schema: Schema) -> Episode:
         raise CorruptData(f"metadata of an episode that make no sense: {error}") from error
 
 
-def _pictures(data: memoryview) -> Iterator[U8]:
-    for blob in FeatureSpec(kind="image", stepwise=True).blobs(data):
-        yield decode_picture(blob)
+def stored_scale(folder: Path) -> ActionScale | None:
+    """Reads the action scale of TwinRL's own data; returns None for foreign data. Raises CorruptData."""
+    return _marked(folder, ActionScale, "action_scale", "no action scale")
 
 
-def _one(example: Mapping[str, memoryview], name: str) -> str:
-    texts = FeatureSpec(kind="text", stepwise=False).strings(example.get(name, memoryview(b"")))
+def stored_schema(folder: Path) -> Schema | None:
+    """Reads the image sizes of TwinRL's own data; returns None for foreign data. Raises CorruptData."""
+    return _marked(folder, Schema, "schema", "no image sizes")
+
+
+def _marked(folder: Path, kind: type[T], key: str, missing: str) -> T | None:
+    path = folder / MARK
+    if not path.is_file():
+        return None
+    try:
+        return from_json(kind, read_json(path)[key], MARK)
+    except (KeyError, TypeError, InputError) as error:
+        raise CorruptData(f"{path}: {missing} in it ({error})") from error
+
+
+def _one(example: Features, name: str) -> str:
+    texts = FeatureSpec(kind="text", stepwise=False).strings(example.get(name, Feature()))
     if not texts:
         raise CorruptData(f"no {name}")
     return texts[0]

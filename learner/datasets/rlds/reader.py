@@ -1,10 +1,4 @@
-"""RLDS datasets as tensorflow_datasets writes them, read without tensorflow.
-
-    dataset_info.json ─► splits, shards     features.json ─► names, shapes, types
-    shard ─► records ─► Example ─► episode, by the mapping (foreign) or as it was written (TwinRL's own)
-
-One record is in memory at a time.
-"""
+"""This module reads the episodes of an RLDS dataset, one record in memory at a time."""
 
 import logging
 from collections.abc import Iterator
@@ -14,25 +8,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from learner.datasets.episode import ActionScale
-from learner.datasets.json_files import read_json
-from learner.datasets.rlds.example import decode_example
-from learner.datasets.rlds.features import read_features
-from learner.datasets.rlds.foreign import Example, ForeignLayout
-from learner.datasets.rlds.info import read_info
-from learner.datasets.rlds.mapping import RldsMapping
-from learner.datasets.rlds.own import MARK, from_features
-from learner.datasets.rlds.tfrecord import read_records
+from learner.datasets.dataset import ActionScale
+from learner.datasets.rlds.description import read_features, read_info
+from learner.datasets.rlds.foreign import ForeignLayout
+from learner.datasets.rlds.own import from_features, stored_scale
+from learner.datasets.rlds.records import Features, decode_example, read_records
+from learner.datasets.settings import RldsMapping
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.schema import Schema
-from protos.settings import from_json
 
 log = logging.getLogger(__name__)
 
 
 class RldsDataset:
-    """The episodes of one split of a folder with features.json."""
+    """An RLDS dataset reads the episodes of one split of a folder with features.json."""
 
     format: Literal["rlds"] = "rlds"
 
@@ -53,14 +43,14 @@ class RldsDataset:
         self._foreign = ForeignLayout(
             features=read_features(folder / "features.json"), mapping=self.mapping, instruction=instruction
         )
-        self._stored_scale = _stored_scale(folder)
+        self._stored_scale = stored_scale(folder)
 
     def __len__(self) -> int:
         return sum(length for _, length in self._shards)
 
     @cached_property
     def action_scale(self) -> ActionScale:
-        """As asked for, as stored with TwinRL's own data, or fitted to the first episodes."""
+        """Returns the requested scale, the one stored with TwinRL's own data, or one fitted to the first episodes."""
         return self._wanted_scale or self._stored_scale or self._fitted()
 
     def __iter__(self) -> Iterator[Episode]:
@@ -70,7 +60,7 @@ class RldsDataset:
             except (CorruptData, InputError) as error:
                 raise type(error)(f"{where}: {error}") from error
 
-    def _episode(self, index: int, example: Example) -> Episode:
+    def _episode(self, index: int, example: Features) -> Episode:
         if self._stored_scale is None:
             name = f"{self.name}/{self.mapping.split}/{index}"
             return self._foreign.episode(example, name, self._schema, self.action_scale)
@@ -79,8 +69,8 @@ class RldsDataset:
         instruction = episode.instruction if self._instruction is None else self._instruction
         return replace(episode, action=action, instruction=instruction)
 
-    def _examples(self) -> Iterator[tuple[str, Example]]:
-        """Every Example with the words that say where it is."""
+    def _examples(self) -> Iterator[tuple[str, Features]]:
+        """Yields every Example with the place where it is, for messages."""
         for path, length in self._shards:
             count = 0
             for record in islice(read_records(path), length):
@@ -99,13 +89,3 @@ class RldsDataset:
         scale = ActionScale.fit(motions, percentile=self.mapping.scale_percentile)
         log.info("%s: an action of 1 is %.4g m, %.4g rad per step", self.name, scale.metres, scale.radians)
         return scale
-
-
-def _stored_scale(folder: Path) -> ActionScale | None:
-    """The scale of TwinRL's own data; None for foreign data."""
-    if not (folder / MARK).is_file():
-        return None
-    try:
-        return from_json(ActionScale, read_json(folder / MARK)["action_scale"], MARK)
-    except (KeyError, TypeError, InputError) as error:
-        raise CorruptData(f"{folder / MARK}: no action scale in it ({error})") from error

@@ -1,9 +1,9 @@
-"""Writes episodes as RLDS that tensorflow_datasets opens with `builder_from_directory(folder)`.
+"""This module writes episodes as RLDS that tensorflow_datasets opens with `builder_from_directory(folder)`.
 
     add ─► Example ─► record, synced to disk ─► dataset_info.json, replaced at once
 
-dataset_info.json counts only what is on disk before it. After a crash, what it counts is whole; the file may go on with
-one more whole record, which is then counted, or with a torn one, which is cut off.
+dataset_info.json counts only records that were on disk before it. After a crash they are whole; one more record may
+follow them, which is counted then if it is whole and cut off if it is torn.
 """
 
 import json
@@ -11,12 +11,10 @@ import logging
 import os
 from pathlib import Path
 
-from learner.datasets.episode import ActionScale
-from learner.datasets.json_files import read_json
-from learner.datasets.rlds.example import decode_example, encode_example
-from learner.datasets.rlds.info import INFO, DatasetInfo, Split, info_json, read_info
+from learner.datasets.dataset import ActionScale, check_episode, read_json
+from learner.datasets.rlds.description import INFO, DatasetInfo, Split, info_json, read_info
 from learner.datasets.rlds.own import MARK, episode_name, features_json, to_features
-from learner.datasets.rlds.tfrecord import framed, read_records
+from learner.datasets.rlds.records import decode_example, encode_example, framed, read_records
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.files import write_durably
@@ -27,16 +25,13 @@ log = logging.getLogger(__name__)
 
 _SPLIT = "train"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
-"""Without the number of shards, which is not known before the end."""
+"""Template without the number of shards, which is unknown before the end."""
 _VERSION = "1.0.0"
 _DESCRIPTION = "Episodes recorded by TwinRL. Actions are in [-1, 1]; twinrl.json tells their scale."
 
 
 class RldsWriter:
-    """Appends to a folder; goes on where an earlier writer of the same schema and scale stopped.
-
-    `names` are those of the episodes that are in the folder.
-    """
+    """An RLDS writer appends to a folder and continues where an earlier one of the same schema and scale stopped."""
 
     def __init__(
         self,
@@ -55,8 +50,8 @@ class RldsWriter:
         self._save()
 
     def add(self, episode: Episode) -> None:
-        """Appends an episode; it is on disk when this returns. Raises SchemaMismatch for pictures of another size."""
-        self._check(episode)
+        """Appends an episode; it is on disk when this returns. Raises SchemaMismatch for images of another size."""
+        check_episode(episode, self._schema)
         record = framed(encode_example(to_features(episode)))
         if self._file is None or self._file.tell() + len(record) > self._shard_bytes:
             self._next_shard()
@@ -69,7 +64,7 @@ class RldsWriter:
         self._save()
 
     def close(self) -> None:
-        """Nothing is lost without it."""
+        """Closes the file; nothing is lost without it."""
         if self._file is not None:
             self._file.close()
 
@@ -89,17 +84,9 @@ class RldsWriter:
         info = DatasetInfo(name=self._name, version=_VERSION, splits={_SPLIT: split})
         write_durably(self._folder / INFO, [json.dumps(info_json(info, _DESCRIPTION), indent=2).encode()])
 
-    def _check(self, episode: Episode) -> None:
-        seen, steps = episode.observation, len(episode.action)
-        for camera, px in ((seen.side, self._schema.side_px), (seen.wrist, self._schema.wrist_px)):
-            if camera.shape != (steps + 1, px, px, 3):
-                raise SchemaMismatch(
-                    f"{episode.name}: pictures of shape {camera.shape} for {steps} steps, the dataset's are {px} pixels"
-                )
-
 
 def _opened(folder: Path, schema: Schema, scale: ActionScale, name: str) -> tuple[list[int], set[str]]:
-    """Number of records per shard and the episodes' names, after mending; writes what a new folder needs."""
+    """Returns the records per shard and the episodes' names, after repair; writes the files of a new folder."""
     mark = {"action_scale": to_json(scale), "schema": to_json(schema)}
     if not (folder / MARK).is_file():
         if folder.exists() and any(child.suffix != ".tmp" for child in folder.iterdir()):
@@ -113,11 +100,11 @@ def _opened(folder: Path, schema: Schema, scale: ActionScale, name: str) -> tupl
     info = read_info(folder)
     if info.name != name:
         raise InputError(f"{folder}: holds the dataset {info.name!r}, not {name!r}")
-    return _mended(info.shards(folder, _SPLIT))
+    return _repaired(info.shards(folder, _SPLIT))
 
 
-def _mended(shards: list[tuple[Path, int]]) -> tuple[list[int], set[str]]:
-    """Number of records of each shard and the episodes' names, after cutting off a torn record at the very end."""
+def _repaired(shards: list[tuple[Path, int]]) -> tuple[list[int], set[str]]:
+    """Returns the records per shard and the episodes' names, after cutting off a torn record at the very end."""
     lengths, names = [], set[str]()
     for path, acknowledged in shards:
         count = end = 0

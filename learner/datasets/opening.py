@@ -1,0 +1,118 @@
+"""This module opens a folder as the dataset it holds, for reading or for writing.
+
+pyarrow, PyAV and google-crc32c belong to the extra "data", so the formats' packages are imported where they are needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from learner.datasets.dataset import ActionScale, Dataset, Format, ImageFormat, Writer
+from learner.datasets.settings import DataSettings
+from protos.errors import InputError
+from protos.schema import Schema
+from protos.settings import load_settings
+
+_LOOKED_FOR = (
+    "RLDS (features.json), LeRobotDataset v3 (meta/info.json), or the pickles released with the paper "
+    "(*.pkl, *.pkl.gz, in the folder or one below)"
+)
+
+
+def open_dataset(
+    path: Path, schema: Schema, *, action_scale: ActionScale | None = None, instruction: str | None = None
+) -> Dataset:
+    """Opens the dataset in `path`, whose format is told by its files; images are resized to `schema` when read.
+
+    `path` is the dataset's folder (of RLDS with or without the version), one released pickle, or a JSON file of
+    `DataSettings`. `action_scale` and `instruction` replace what is stored. Raises InputError when nothing is
+    recognised, CorruptData when the description of the data is damaged.
+    """
+    settings = load_settings(DataSettings, path) if path.suffix == ".json" else DataSettings(path=path)
+    settings = replace(
+        settings,
+        path=path.parent / settings.path if path.suffix == ".json" else path,
+        action_scale=action_scale or settings.action_scale,
+        instruction=settings.instruction if instruction is None else instruction,
+    )
+    return _opened(settings, schema)
+
+
+def open_datasets(
+    paths: Sequence[Path], schema: Schema, *, action_scale: ActionScale | None = None
+) -> tuple[list[Dataset], ActionScale | None]:
+    """Opens datasets for joint training and returns the one scale of their actions: `action_scale`, or the first's.
+
+    Without a dataset the scale is the given one. Raises InputError like `open_dataset`; where a dataset cannot be
+    brought to the scale, reading it does.
+    """
+    datasets: list[Dataset] = []
+    for path in paths:
+        datasets.append(open_dataset(path, schema, action_scale=action_scale))
+        action_scale = action_scale or datasets[0].action_scale
+    return datasets, action_scale
+
+
+def make_writer(
+    kind: Format, folder: Path, schema: Schema, *, action_scale: ActionScale, images: ImageFormat = "video"
+) -> Writer:
+    """Opens a folder for writing, after repairing what a crash left. Raises InputError for other content."""
+    if kind == "lerobot":
+        from learner.datasets.lerobot import LeRobotWriter
+
+        return LeRobotWriter(folder, schema, action_scale=action_scale, images=images)
+    from learner.datasets.rlds import RldsWriter
+
+    return RldsWriter(folder, schema, action_scale=action_scale)
+
+
+def stored_schema(path: Path) -> Schema | None:
+    """Reads the image sizes of a dataset that TwinRL wrote; returns None for one of others."""
+    if (path / "meta" / "info.json").is_file():
+        from learner.datasets import lerobot
+
+        return lerobot.stored_schema(path)
+    if (path / "twinrl.json").is_file():
+        from learner.datasets import rlds
+
+        return rlds.stored_schema(path)
+    return None
+
+
+def _opened(settings: DataSettings, schema: Schema) -> Dataset:
+    path, scale, instruction = settings.path, settings.action_scale, settings.instruction
+    if (path / "meta" / "info.json").is_file():
+        from learner.datasets.lerobot import LeRobotDataset
+
+        if instruction is not None:
+            raise InputError(f"{path}: LeRobotDatasets hold an instruction for every episode; it is not replaced")
+        return LeRobotDataset(path, schema, action_scale=scale, mapping=settings.lerobot)
+    folder = _rlds_folder(path)
+    if folder is not None:
+        from learner.datasets.rlds import RldsDataset
+
+        return RldsDataset(folder, schema, mapping=settings.rlds, action_scale=scale, instruction=instruction)
+    from learner.datasets.released import ReleasedDataset, released_files
+
+    if released_files(path):
+        return ReleasedDataset(path, schema, mapping=settings.released, action_scale=scale, instruction=instruction)
+    raise InputError(f"{path}: {_found(path)}; looked for {_LOOKED_FOR}")
+
+
+def _rlds_folder(path: Path) -> Path | None:
+    """Returns the folder with features.json: `path`, or the newest version below it."""
+    if (path / "features.json").is_file():
+        return path
+    versions = [file.parent for file in path.glob("*.*.*/features.json")]
+    return max(
+        versions, key=lambda folder: [int(part) for part in folder.name.split(".") if part.isdigit()], default=None
+    )
+
+
+def _found(path: Path) -> str:
+    if not path.exists():
+        return "no such file or folder"
+    if path.is_file():
+        return "a file of no known format"
+    names = sorted(child.name for child in path.iterdir())
+    return f"no dataset among {', '.join(names[:5]) or 'nothing'}{' …' if len(names) > 5 else ''}"
