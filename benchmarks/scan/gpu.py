@@ -4,7 +4,7 @@
                                     └─► `Recipe` ────────┘
 
 One line where there is no GPU. Both train at the same width and hold out the same photos; both are drawn by the same
-renderer for the comparison. A scan is made for small policy cameras in seconds, the recipe for the best picture.
+renderer for the comparison. A scan is made for small policy cameras in seconds, the recipe for the best image.
 """
 
 import sys

@@ -69,7 +69,7 @@ def train_by(
         degree = min(step // recipe.degree_every, recipe.sh_degree)
         shown, details = _drawn(parameters, target, degree, recipe.near * size, rasterization)
         strategy.step_pre_backward(parameters, optimizers, state, step, details)
-        _loss(shown * target.weight, target.picture * target.weight, recipe.ssim_share).backward()
+        _loss(shown * target.weight, target.image * target.weight, recipe.ssim_share).backward()
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -85,15 +85,15 @@ def scene_size(views: Sequence[View]) -> float:
 
 
 def ssim(one: Tensor, other: Tensor) -> Tensor:
-    """Mean structural similarity of two pictures (H, W, 3) over whole windows (Wang et al., IEEE TIP 2004)."""
+    """Mean structural similarity of two images (H, W, 3) over whole windows (Wang et al., IEEE TIP 2004)."""
     at = torch.arange(SSIM_WINDOW, device=one.device, dtype=one.dtype) - SSIM_WINDOW // 2
     line = torch.exp(-(at**2) / (2 * SSIM_SIGMA**2))
     line = line / line.sum()
     window = (line[:, None] * line)[None, None].expand(3, 1, -1, -1)
     a, b = one.permute(2, 0, 1)[None], other.permute(2, 0, 1)[None]
 
-    def mean(picture: Tensor) -> Tensor:
-        return functional.conv2d(picture, window, groups=3)
+    def mean(image: Tensor) -> Tensor:
+        return functional.conv2d(image, window, groups=3)
 
     mean_a, mean_b = mean(a), mean(b)
     spread_a, spread_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
@@ -135,8 +135,8 @@ def _order(views: int, steps: int) -> list[int]:
 def _drawn(
     parameters: dict[str, Tensor], target: Target, degree: int, near: float, rasterization: Rasterization
 ) -> tuple[Tensor, dict[str, Any]]:
-    height, width = target.picture.shape[:2]
-    pictures, _, details = rasterization(
+    height, width = target.image.shape[:2]
+    images, _, details = rasterization(
         means=parameters["means"],
         quats=parameters["quats"],
         scales=parameters["scales"].exp(),
@@ -150,11 +150,11 @@ def _drawn(
         sh_degree=degree,
         packed=False,
     )
-    return pictures[0], details
+    return images[0], details
 
 
-def _loss(shown: Tensor, picture: Tensor, ssim_share: float) -> Tensor:
-    return torch.lerp((shown - picture).abs().mean(), 1 - ssim(shown, picture), ssim_share)
+def _loss(shown: Tensor, image: Tensor, ssim_share: float) -> Tensor:
+    return torch.lerp((shown - image).abs().mean(), 1 - ssim(shown, image), ssim_share)
 
 
 def _splats(parameters: dict[str, Tensor]) -> Splats:

@@ -1,6 +1,6 @@
-"""Pictures per second of the GPU renderer: `python -m benchmarks.twin.gpu`; one line where there is no GPU.
+"""Images per second of the GPU renderer: `python -m benchmarks.twin.gpu`; one line where there is no GPU.
 
-    camera poses in CPU memory ─► GPU ─► splats rendered, batch of C cameras ─► pictures as bytes in CPU memory
+    camera poses in CPU memory ─► GPU ─► splats rendered, batch of C cameras ─► images as bytes in CPU memory
 
 Wall time of the whole way, after a warm-up, because that is what a learner on the same GPU would wait for. Beside it
 stands how much of the GPU's copy bandwidth the least traffic takes: every splat read once per batch, every pixel
@@ -99,7 +99,7 @@ def copy_bandwidth() -> float:
 
 
 def _rate(uploaded: "Uploaded", cameras: list[Camera]) -> float:
-    """Pictures per second, from poses to bytes in CPU memory."""
+    """Images per second, from poses to bytes in CPU memory."""
     uploaded.draw_bytes(cameras)
     frames, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < SLICE_S:
@@ -115,7 +115,7 @@ def render_table() -> str:
     found = figures()
     rows = [(f.cameras, spread(f.frames_per_s), f"{100 * f.share:.2f} %") for f in found]
     head = f"{hardware()}, {torch.cuda.get_device_name()}, copies {found[0].copy_bytes_per_s / 1e9:,.0f} GB/s"
-    columns = [f"cameras of {PX} x {PX}", "pictures per s", "least traffic over copy bandwidth"]
+    columns = [f"cameras of {PX} x {PX}", "images per s", "least traffic over copy bandwidth"]
     return f"{head}\n\n{table(columns, rows)}"
 
 

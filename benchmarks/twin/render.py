@@ -1,4 +1,4 @@
-"""Pictures of the CPU renderer per second of one core: `python -m benchmarks.twin.render` prints the table.
+"""Images of the CPU renderer per second of one core: `python -m benchmarks.twin.render` prints the table.
 
 Everything is 128 x 128 pixels over the synthetic table of 20 000 splats. The moving splats are those of the arm, the
 gripper and pick-and-place's bodies, each split into eight: 6 900, as many as a finely drawn robot has. Time is CPU time
@@ -38,11 +38,11 @@ SLICE_S = 0.15
 FULL, FULL_SH = "full render, 20k", "full render, 20k with harmonics of degree 3"
 CACHED, EXACT, BOTH = "cached background, 20k + 7k moving", "exact, 20k + 7k moving", "both cameras of the bundled twin"
 GOALS = {FULL: 200, CACHED: 500}
-"""Pictures per CPU-second that the project promises."""
+"""Images per CPU-second that the project promises."""
 
 
 def figures(rounds: int = 5) -> Mapping[str, list[float]]:
-    """Case -> pictures per CPU-second, one number per round (for `BOTH` pairs of pictures)."""
+    """Case -> images per CPU-second, one number per round (for `BOTH` pairs of images)."""
     scene = scene_of(STATIC)
     camera = scene.side.camera(PX)
     shiny = replace(scene.static, sh=np.random.default_rng(0).normal(0, 0.1, (STATIC, 15, 3)).astype(np.float32))
@@ -143,7 +143,7 @@ def _rate(draw: Callable[[], None]) -> float:
 def render_table(rounds: int = 5) -> str:
     """The figures as markdown: median and range."""
     rows = [(name, spread(values), GOALS.get(name, "")) for name, values in figures(rounds).items()]
-    return f"{hardware()}\n\n{table(['128 x 128', 'pictures per CPU-second', 'goal'], rows)}"
+    return f"{hardware()}\n\n{table(['128 x 128', 'images per CPU-second', 'goal'], rows)}"
 
 
 if __name__ == "__main__":

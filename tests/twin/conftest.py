@@ -53,7 +53,7 @@ def configurations(task):
 
 @pytest.fixture(scope="session")
 def photographed():
-    """Pictures of a splat table from an arc, and points on it."""
+    """Images of a splat table from an arc, and points on it."""
     from twin.scan.sfm import Lens, Reconstruction, View
 
     truth = synthetic_scene(0.02).static
@@ -61,14 +61,14 @@ def photographed():
     for index, angle in enumerate(np.radians(np.linspace(-40, 40, 9))):
         eye = (-0.45 - 0.7 * np.cos(angle), 0.7 * np.sin(angle), 0.5)
         camera = look_at(eye, at=(-0.4, 0, 0), fovy_deg=55, px=96)
-        picture = (np.clip(rasterize(truth, camera).over(), 0, 1) * 255).astype(np.uint8)
+        image = (np.clip(rasterize(truth, camera).over(), 0, 1) * 255).astype(np.uint8)
         views.append(
-            View(name=str(index), camera=camera, picture=picture, valid=np.ones((96, 96), bool), seen=np.arange(300))
+            View(name=str(index), camera=camera, image=image, valid=np.ones((96, 96), bool), seen=np.arange(300))
         )
     chosen = np.random.default_rng(0).choice(len(truth), 300, replace=False)
     return Reconstruction(
         views=tuple(views),
-        pictures=9,
+        photos=9,
         points=truth.means[chosen].astype(float),
         colours=(truth.colours[chosen] * 255).astype(np.uint8),
         reprojection_px=0.0,

@@ -64,8 +64,8 @@ def test_the_command_moves_the_scene_and_says_how_well_it_fits(folder, tmp_path,
     assert len(aligned.static) > 0.9 * len(synthetic_scene(0.02).static)
     truth = arc()["02.jpg"].base_from_camera
     assert read_cameras(tmp_path / "out").cameras["02.jpg"].base_from_camera == pytest.approx(truth, abs=2e-3)
-    picture = cv2.imread(str(tmp_path / "out" / "alignment.png"))
-    assert picture.shape == (240, 4 * 240, 3)
+    image = cv2.imread(str(tmp_path / "out" / "alignment.png"))
+    assert image.shape == (240, 4 * 240, 3)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def robot():
 
 
 def blobs(opacity):
-    """A few large soft splats, whose ellipses reach beyond the picture: no edge of an ellipse lies in it."""
+    """A few large soft splats, whose ellipses reach beyond the image: no edge of an ellipse lies in it."""
     rng = np.random.default_rng(0)
     return Splats.of(
         means=PIVOT + rng.normal(0, 0.08, (6, 3)),
@@ -60,7 +60,7 @@ def test_the_derivative_is_that_of_moving_the_splats(direction):
 
 
 def test_the_derivative_follows_torch_autograd(robot):
-    """The trainer's rasterizer, differentiated by torch, agrees on a picture-wide loss."""
+    """The trainer's rasterizer, differentiated by torch, agrees on an image-wide loss."""
     torch = pytest.importorskip("torch")
     from twin.scan.rasterize import render
 
@@ -73,7 +73,7 @@ def test_the_derivative_follows_torch_autograd(robot):
     matrix = torch.tensor(CAMERA.intrinsics, dtype=torch.float32)
     white = torch.ones(len(robot), 3)
     drawn = render(means + shift, quaternions, scales, opacities, white, pose, matrix, CAMERA.width, CAMERA.height)
-    ((drawn.picture[..., 0] - torch.from_numpy(target)) ** 2).sum().backward()
+    ((drawn.image[..., 0] - torch.from_numpy(target)) ** 2).sum().backward()
     coverage, jacobian = silhouette_and_jacobian(cloud_of(robot), CAMERA, PIVOT)
     ours = 2 * (jacobian[:3] * (coverage - target)).sum(axis=(1, 2))
     assert ours == pytest.approx(shift.grad.numpy(), rel=0.02)

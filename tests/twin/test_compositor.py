@@ -38,7 +38,7 @@ def world_splats(physics, slot: int, task) -> Splats:
     return concatenate(parts)
 
 
-def test_the_side_picture_is_close_to_a_full_render(scene, physics, task):
+def test_the_side_image_is_close_to_a_full_render(scene, physics, task):
     renderer = TwinRenderer(scene, physics, DOMAINS["twin"], Schema())
     renderer.draw()
     for slot in range(2):
@@ -52,9 +52,9 @@ def test_the_side_picture_is_close_to_a_full_render(scene, physics, task):
 def test_cube_and_disc_appear_where_the_cameras_project_them(scene, physics, slot):
     renderer = TwinRenderer(scene, physics, DOMAINS["twin"], Schema())
     renderer.draw()
-    picture = renderer.side[slot].astype(int)
-    red = (picture[..., 0] - picture[..., 1:].max(2)) > 60
-    blue = (picture[..., 2] - picture[..., :2].max(2)) > 60
+    image = renderer.side[slot].astype(int)
+    red = (image[..., 0] - image[..., 1:].max(2)) > 60
+    blue = (image[..., 2] - image[..., :2].max(2)) > 60
     camera = scene.side.camera(64)
     for mask, body in ((red, CUBE), (blue, TARGET)):
         rows, columns = np.nonzero(mask)
@@ -70,8 +70,8 @@ def test_the_wrist_camera_sees_what_lies_under_the_tool(scene, task, configurati
     physics.reset(np.zeros(1, int), UR5E.start_joints((x, y, 0.12)), task.body_poses(configuration))
     renderer = TwinRenderer(scene, physics, DOMAINS["twin"], Schema())
     renderer.draw()
-    picture = renderer.wrist[0].astype(int)
-    rows, columns = np.nonzero((picture[..., 0] - picture[..., 1:].max(2)) > 60)
+    image = renderer.wrist[0].astype(int)
+    rows, columns = np.nonzero((image[..., 0] - image[..., 1:].max(2)) > 60)
     base_from_tcp = np.eye(4)
     base_from_tcp[:3, :3], base_from_tcp[:3, 3] = physics.tool_rotation[0], physics.tool_position[0]
     u, v, _ = scene.wrist.camera(64, base_from_tcp).project((x, y, 0.018))
@@ -79,7 +79,7 @@ def test_the_wrist_camera_sees_what_lies_under_the_tool(scene, task, configurati
     assert abs(rows.mean() + 0.5 - v) < 2
 
 
-def test_threads_draw_the_same_pictures(scene, physics):
+def test_threads_draw_the_same_images(scene, physics):
     one = TwinRenderer(scene, physics, DOMAINS["twin"], Schema(), threads=1)
     two = TwinRenderer(scene, physics, DOMAINS["twin"], Schema(), threads=2)
     one.draw()

@@ -1,4 +1,4 @@
-"""The exact pictures are those of a full render, to the last bit."""
+"""The exact images are those of a full render, to the last bit."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def posed(physics, slot: int) -> PosedSplats:
     return moving
 
 
-def full_picture(layers: list[Layer], camera: Camera, *, behind: int | None = None, by_m: float = 0.0) -> np.ndarray:
+def full_image(layers: list[Layer], camera: Camera, *, behind: int | None = None, by_m: float = 0.0) -> np.ndarray:
     """All layers blended from scratch; the one of number `behind` is sorted `by_m` farther away."""
     work = workspace_for(sum(len(layer.means) for layer in layers), camera.width, camera.height)
     count = 0
@@ -56,18 +56,18 @@ def full_picture(layers: list[Layer], camera: Camera, *, behind: int | None = No
 
 
 @pytest.mark.parametrize("slot", [0, 1])
-def test_the_exact_side_picture_is_a_full_render_to_the_last_bit(scene, physics, slot):
+def test_the_exact_side_image_is_a_full_render_to_the_last_bit(scene, physics, slot):
     renderer = TwinRenderer(scene, physics, DOMAINS["twin"], SCHEMA, exact=True)
     renderer.draw()
     layers = [layer_of(scene.static), posed(physics, slot).layer]
-    picture = full_picture(layers, scene.side.camera(64), behind=0, by_m=DEPTH_SLACK_M)
-    np.testing.assert_array_equal(renderer.side[slot], picture)
-    plain = full_picture(layers, scene.side.camera(64)).astype(int)
-    assert (np.abs(plain - picture) > 8).any(axis=2).mean() < 0.04  # thin things on the table
+    image = full_image(layers, scene.side.camera(64), behind=0, by_m=DEPTH_SLACK_M)
+    np.testing.assert_array_equal(renderer.side[slot], image)
+    plain = full_image(layers, scene.side.camera(64)).astype(int)
+    assert (np.abs(plain - image) > 8).any(axis=2).mean() < 0.04  # thin things on the table
 
 
 @pytest.mark.parametrize("slot", [0, 1])
-def test_the_exact_wrist_picture_is_a_full_render_to_the_last_bit(scene, physics, slot):
+def test_the_exact_wrist_image_is_a_full_render_to_the_last_bit(scene, physics, slot):
     renderer = TwinRenderer(scene, physics, DOMAINS["twin"], SCHEMA, exact=True)
     renderer.draw()
     first = moving_splats(physics.model, physics.robot, physics.task).first_wrist
@@ -78,13 +78,13 @@ def test_the_exact_wrist_picture_is_a_full_render_to_the_last_bit(scene, physics
         (0, 0, scene.robot.gripper.tcp_m), np.eye(3)
     )
     camera = scene.wrist.camera(48, base_from_tcp)
-    picture = full_picture([near, layer_of(scene.static)], camera, behind=1, by_m=BIAS_M).astype(int)
-    assert (picture != renderer.wrist[slot]).mean() < 1e-3  # the pose is a product of matrices in another order
-    assert np.abs(picture - renderer.wrist[slot]).max() <= 2
+    image = full_image([near, layer_of(scene.static)], camera, behind=1, by_m=BIAS_M).astype(int)
+    assert (image != renderer.wrist[slot]).mean() < 1e-3  # the pose is a product of matrices in another order
+    assert np.abs(image - renderer.wrist[slot]).max() <= 2
 
 
-def test_exact_pictures_follow_what_moves(scene, physics, task, configurations):
-    """Blocks touched in one picture and not in the next show the background again."""
+def test_exact_images_follow_what_moves(scene, physics, task, configurations):
+    """Blocks touched in one image and not in the next show the background again."""
     kept = TwinRenderer(scene, physics, DOMAINS["twin"], SCHEMA, exact=True)
     for configuration in configurations("A", 3, seed=5):
         physics.place(np.array([0]), task.body_poses(configuration))
@@ -95,7 +95,7 @@ def test_exact_pictures_follow_what_moves(scene, physics, task, configurations):
         np.testing.assert_array_equal(kept.wrist, fresh.wrist)
 
 
-def test_fast_pictures_are_close_to_exact_ones(scene, physics):
+def test_fast_images_are_close_to_exact_ones(scene, physics):
     fast, exact = (TwinRenderer(scene, physics, DOMAINS["twin"], SCHEMA, exact=mode) for mode in (False, True))
     fast.draw()
     exact.draw()
@@ -142,11 +142,11 @@ def test_the_sheen_of_what_moves_turns_with_it(scene, physics, task, exact):
         parts.append(moving.splats[moving.body == body].transformed(pose))
     camera = scene.side.camera(64)
     layers = [layer_of(parts[0]), layer_of(concatenate(parts[1:]))]
-    picture = full_picture(layers, camera, behind=0, by_m=DEPTH_SLACK_M).astype(int)
+    image = full_image(layers, camera, behind=0, by_m=DEPTH_SLACK_M).astype(int)
     u, v, _ = camera.project(turned["cube"][0, :3])
     spot = (slice(int(v) - 2, int(v) + 3), slice(int(u) - 2, int(u) + 3))
-    assert np.abs(picture[spot] - renderer.side[0][spot]).mean() < (2 if exact else 6)
-    assert np.abs(picture - renderer.side[0]).mean() < (0.1 if exact else 3)
+    assert np.abs(image[spot] - renderer.side[0][spot]).mean() < (2 if exact else 6)
+    assert np.abs(image - renderer.side[0]).mean() < (0.1 if exact else 3)
 
 
 def test_bodies_with_splats_of_their_own_are_drawn_from_them(scene, task, configurations):
@@ -166,11 +166,11 @@ def test_bodies_with_splats_of_their_own_are_drawn_from_them(scene, task, config
     np.testing.assert_array_equal(moving.splats.means[cube], green.means)
     renderer = TwinRenderer(scene, world, Domain(), Schema())
     renderer.draw()
-    picture = renderer.side[0].astype(int)
-    rows, columns = np.nonzero((picture[..., 1] - picture[..., [0, 2]].max(2)) > 60)
+    image = renderer.side[0].astype(int)
+    rows, columns = np.nonzero((image[..., 1] - image[..., [0, 2]].max(2)) > 60)
     u, v, _ = scene.side.camera(64).project(world.body_position("cube")[0])
     assert abs(columns.mean() + 0.5 - u) < 1.5 and abs(rows.mean() + 0.5 - v) < 1.5
-    assert not ((picture[..., 0] - picture[..., 1:].max(2)) > 60).any()  # no red cube
+    assert not ((image[..., 0] - image[..., 1:].max(2)) > 60).any()  # no red cube
 
 
 def test_limits_close_untouched_blocks():
@@ -190,7 +190,7 @@ def test_limits_close_untouched_blocks():
     assert work.blocks.tolist() == [[0, 64, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_an_exact_twin_shows_exact_pictures(scene, task, configurations):
+def test_an_exact_twin_shows_exact_images(scene, task, configurations):
     """Whatever else a vector twin does between its renderer and its observation."""
     (configuration,) = configurations("A", 1)
     shown = []

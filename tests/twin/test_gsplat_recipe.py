@@ -37,9 +37,9 @@ def rasterization(*args, **kwargs):
     seen = (radii[0, order] > 0).all(-1)
     alpha = (given["opacities"][order] * torch.exp(-power)).clamp_max(0.999) * seen
     before = torch.cumprod(torch.cat([torch.ones_like(alpha[..., :1]), 1 - alpha[..., :-1]], -1), -1)
-    picture = (alpha * before) @ colours[order]
+    image = (alpha * before) @ colours[order]
     details = {"means2d": means2d, "radii": radii, "width": width, "height": height, "n_cameras": 1}
-    return picture[None], (alpha * before).sum(-1)[None, ..., None], details | {"gaussian_ids": None}
+    return image[None], (alpha * before).sum(-1)[None, ..., None], details | {"gaussian_ids": None}
 
 
 def test_it_learns_to_show_views_that_it_has_not_seen(photographed):
@@ -60,7 +60,7 @@ def test_its_structural_similarity_is_that_of_scikit_image():
         one, other, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
         full=True,
     )  # fmt: skip
-    whole = full[5:-5, 5:-5].mean()  # windows that lie inside the picture
+    whole = full[5:-5, 5:-5].mean()  # windows that lie inside the image
     assert float(ssim(torch.tensor(one), torch.tensor(other))) == pytest.approx(whole, abs=1e-6)
 
 

@@ -130,9 +130,9 @@ def test_an_object_in_the_open_gets_an_even_table(tmp_path):
     cut(tmp_path, "mug", BOX)
     after = Scene.load(tmp_path).static
     camera = look_at((PLACE[0] - 0.02, PLACE[1], 0.5), at=(*PLACE, 0), fovy_deg=6, px=32)
-    picture = rasterize(after, camera)
-    assert picture.transmittance.max() < 0.1
-    assert np.abs(picture.over().mean((0, 1)) - rasterize(table, camera).over().mean((0, 1))).max() < 0.05
+    image = rasterize(after, camera)
+    assert image.transmittance.max() < 0.1
+    assert np.abs(image.over().mean((0, 1)) - rasterize(table, camera).over().mean((0, 1))).max() < 0.05
 
 
 def test_folders_keep_everything(folder, tmp_path):

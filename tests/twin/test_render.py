@@ -36,20 +36,20 @@ def test_the_nearer_splat_covers_the_farther_one_and_gives_the_depth():
 
     camera = look_at((0, 0, 0), along=(1, 0, 0), fovy_deg=60, px=33)
     both = concatenate([one_splat(2.0, (0, 0, 1)), one_splat(1.0, (1, 0, 0))])
-    picture = rasterize(both, camera)
-    red, _, blue = picture.colour[16, 16]
+    image = rasterize(both, camera)
+    red, _, blue = image.colour[16, 16]
     assert red == pytest.approx(0.95, abs=0.01)
     assert blue == pytest.approx(0.05 * 0.95, abs=0.01)
-    assert picture.depth[16, 16] == pytest.approx(1.0, abs=1e-5)
-    assert picture.depth[0, 0] > 1e6
-    assert picture.over((0, 1, 0))[0, 0] == pytest.approx([0, 1, 0])
+    assert image.depth[16, 16] == pytest.approx(1.0, abs=1e-5)
+    assert image.depth[0, 0] > 1e6
+    assert image.over((0, 1, 0))[0, 0] == pytest.approx([0, 1, 0])
 
 
 def test_footprints_have_the_size_of_the_projected_gaussian():
     camera = look_at((0, 0, 0), along=(1, 0, 0), fovy_deg=60, px=65)
-    picture = rasterize(one_splat(1.0, (1, 1, 1), opacity=0.5), camera)
+    image = rasterize(one_splat(1.0, (1, 1, 1), opacity=0.5), camera)
     sigma = math.sqrt((0.05 * camera.fx) ** 2 + 0.3)
-    row = picture.colour[32, :, 0]
+    row = image.colour[32, :, 0]
     offset = np.arange(65) + 0.5 - 32.5
     expected = 0.5 * np.exp(-0.5 * (offset / sigma) ** 2)
     np.testing.assert_allclose(row, np.where(expected >= 1 / 255, expected, 0), atol=2e-3)
@@ -82,6 +82,6 @@ def test_absurd_splats_neither_crash_nor_spread_nan(scale, place):
         colours=rng.uniform(0, 1, (40, 3)),
     )
     for fovy_deg in (1, 60, 170):
-        picture = rasterize(huge, look_at((0, 0, 0), along=(1, 1, 1), fovy_deg=fovy_deg, px=33))
-        assert np.isfinite(picture.colour).all() and np.isfinite(picture.transmittance).all()
-        assert picture.transmittance.min() > -1e-6 and picture.transmittance.max() <= 1
+        image = rasterize(huge, look_at((0, 0, 0), along=(1, 1, 1), fovy_deg=fovy_deg, px=33))
+        assert np.isfinite(image.colour).all() and np.isfinite(image.transmittance).all()
+        assert image.transmittance.min() > -1e-6 and image.transmittance.max() <= 1

@@ -91,7 +91,7 @@ def test_gains_and_no_noise():
 def test_a_varied_twin_repeats_and_differs_between_episodes(scene, task, configurations, make_twin):
     (configuration,) = configurations("A", 1)
 
-    def pictures(seed: int, threads: int = 1) -> np.ndarray:
+    def images(seed: int, threads: int = 1) -> np.ndarray:
         twin = make_twin(3, domain=VARIED, seed=seed, px=32, threads=threads)
         shown = []
         for _ in range(2):
@@ -99,15 +99,15 @@ def test_a_varied_twin_repeats_and_differs_between_episodes(scene, task, configu
                 twin.reset(slot, configuration)
             first, second = twin.observe(), twin.observe()
             shown.append([first.side, second.side, first.wrist, second.wrist])
-        return np.array(shown).astype(int)  # (episode, picture, slot, 32, 32, 3)
+        return np.array(shown).astype(int)  # (episode, image, slot, 32, 32, 3)
 
-    one = pictures(seed=4)
-    np.testing.assert_array_equal(one, pictures(seed=4, threads=2))
-    assert np.abs(one - pictures(seed=5)).mean() > 5
-    between_pictures = np.abs(one[:, 0] - one[:, 1]).mean()
-    assert 2 < between_pictures < 8  # sensor noise alone
-    assert np.abs(one[0, 0] - one[1, 0]).mean() > 2 * between_pictures
-    assert np.abs(one[0, 0, 0] - one[0, 0, 1]).mean() > 2 * between_pictures
+    one = images(seed=4)
+    np.testing.assert_array_equal(one, images(seed=4, threads=2))
+    assert np.abs(one - images(seed=5)).mean() > 5
+    between_images = np.abs(one[:, 0] - one[:, 1]).mean()
+    assert 2 < between_images < 8  # sensor noise alone
+    assert np.abs(one[0, 0] - one[1, 0]).mean() > 2 * between_images
+    assert np.abs(one[0, 0, 0] - one[0, 0, 1]).mean() > 2 * between_images
 
 
 def test_jittered_cameras_draw_what_they_see(scene, task, configurations):

@@ -1,4 +1,4 @@
-"""Every rasterizer draws the pictures of the torch reference."""
+"""Every rasterizer draws the images of the torch reference."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from protos.errors import InputError
 from twin import render
 from twin.camera import Camera, look_at
-from twin.render.interface import FAR, Picture
+from twin.render.interface import FAR, Image
 from twin.splats import Splats, concatenate
 
 OUTSIDE, INSIDE = (-1.0, 0.2, 0.5), (-0.2, 0.1, 0.1)
@@ -28,7 +28,7 @@ def cloud(count: int, seed: int, *, degree: int = 0, flat: bool = False, densest
     )
 
 
-def assert_alike(ours: Picture, theirs: Picture) -> None:
+def assert_alike(ours: Image, theirs: Image) -> None:
     for a, b in ((ours.colour, theirs.colour), (ours.transmittance, theirs.transmittance)):
         difference = np.abs(a - b)
         assert difference.mean() <= 1e-4
@@ -63,7 +63,7 @@ def test_splats_at_the_near_plane(reference):
     assert_alike(ours, theirs)
 
 
-def test_pictures_need_not_be_square_or_centred(reference):
+def test_images_need_not_be_square_or_centred(reference):
     square = look_at((-1, 0, 0.4), at=(0, 0, 0), fovy_deg=50, px=48)
     camera = Camera(base_from_camera=square.base_from_camera, width=53, height=30, fx=50, fy=44, cx=20.5, cy=17)
     splats = cloud(300, 5, degree=3)
@@ -76,8 +76,8 @@ def test_a_call_with_several_cameras_is_one_call_per_camera():
     splats = cloud(200, 2, degree=1)
     cameras = [look_at(eye, at=(0, 0, 0), fovy_deg=60, px=24) for eye in (OUTSIDE, INSIDE, (0.9, 0.3, 0.2))]
     numba = render.get("numba")
-    for picture, camera in zip(numba.render(splats, cameras), cameras, strict=True):
-        np.testing.assert_array_equal(picture.colour, numba.render(splats, [camera])[0].colour)
+    for image, camera in zip(numba.render(splats, cameras), cameras, strict=True):
+        np.testing.assert_array_equal(image.colour, numba.render(splats, [camera])[0].colour)
 
 
 def test_constant_colours_below_zero_are_black_not_dark_light():

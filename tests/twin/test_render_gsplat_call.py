@@ -104,9 +104,9 @@ def test_splats_and_cameras_arrive_as_gsplat_wants_them(standin, degree):
 def test_many_cameras_are_drawn_in_batches(standin, monkeypatch):
     monkeypatch.setattr(gsplat_backend, "BATCH", 4)
     cameras = [look_at((-1, 0.02 * k, 0.4), at=(0, 0, 0), fovy_deg=50, px=16) for k in range(10)]
-    pictures = render.get("gsplat").render(cloud(0), cameras)
-    assert standin.batches == [4, 4, 2] and len(pictures) == 10
-    np.testing.assert_allclose(pictures[9].colour, render.rasterize(cloud(0), cameras[9]).colour, atol=1e-4)
+    images = render.get("gsplat").render(cloud(0), cameras)
+    assert standin.batches == [4, 4, 2] and len(images) == 10
+    np.testing.assert_allclose(images[9].colour, render.rasterize(cloud(0), cameras[9]).colour, atol=1e-4)
 
 
 def test_bytes_are_rounded_colours(standin):

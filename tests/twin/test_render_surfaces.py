@@ -66,7 +66,7 @@ def test_a_shape_that_cannot_be_drawn_is_named(task):
         moving_splats(model_with('<geom type="ellipsoid" size=".01 .02 .03"/>'), UR5E, task)
 
 
-def test_a_scanned_body_is_thinned_where_pictures_must_be_cheap(task):
+def test_a_scanned_body_is_thinned_where_images_must_be_cheap(task):
     points, normals = surfaces.box([0.03, 0.03, 0.03], 0.0007)
     scan = surfaces.surface_splats((points, normals), 0.0007, (0.9, 0.1, 0.1))
     scanned = replace(task, splats={"cube": scan})

@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from protos.errors import InputError, SceneError
-from twin.scan import ScanSettings, scan
+from twin.scan import ScanSettings, ScanStep, scan
 from twin.scan.frames import FrameSettings, collect
 from twin.scan.scale import similarity
 from twin.scan.sfm import SfmSettings, reconstruct
@@ -21,8 +22,8 @@ CAPTURE = ROOT / "examples" / "capture"
 SHARED = Path(os.environ.get("TWINRL_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
-def quiet(stage, share):
-    assert 0 <= share <= 1, stage
+def quiet(step, share):
+    assert 0 <= share <= 1, step
 
 
 def copied(folder, every=1):
@@ -34,14 +35,14 @@ def copied(folder, every=1):
 
 @pytest.fixture(scope="session")
 def scanned(tmp_path_factory):
-    """Every second photo, trained briefly at a low resolution: (report, scene folder, stages)."""
+    """Scans every second photo and trains briefly at a low resolution: (report, scene folder, progress told)."""
     folder = tmp_path_factory.mktemp("scan")
     source = copied(folder / "photos", every=2)
     shutil.copy(CAPTURE / "capture.toml", source)
-    stages = []
+    told = []
     settings = ScanSettings(name="bench", train=TrainSettings(steps=60, width=160))
-    report = scan(source, folder / "scene", settings=settings, on_progress=lambda stage, share: stages.append(stage))
-    return report, folder / "scene", stages
+    report = scan(source, folder / "scene", settings=settings, on_progress=lambda *progress: told.append(progress))
+    return report, folder / "scene", told
 
 
 def truth_and_found(report):
@@ -52,7 +53,7 @@ def truth_and_found(report):
 
 def test_every_photo_of_the_bundled_capture_registers(scanned):
     report, _, _ = scanned
-    assert (report.registered, report.pictures) == (12, 12)
+    assert (report.registered, report.photos) == (12, 12)
     assert report.reprojection_px < 0.6
 
 
@@ -89,16 +90,28 @@ def test_held_out_views_are_rendered_well(scanned):
 
 
 def test_report_is_complete_and_self_contained(scanned):
-    report, folder, stages = scanned
+    report, folder, _ = scanned
     page = (folder / "report.html").read_text()
     assert "12 of 12" in page and "ArUco" in page
     assert page.count("data:image/jpeg;base64,") == 1 + 2 * len(report.held_out)
     assert "http" not in page
     saved = json.loads((folder / "report.json").read_text())
     assert saved["held_out_psnr_db"] == report.held_out_psnr_db
-    assert set(saved["seconds"]) == {"frames", "poses", "alignment", "splats", "report"}
-    order = [s for s in dict.fromkeys(stages) if s in saved["seconds"]]
-    assert order == ["frames", "poses", "alignment", "splats", "report"]
+    assert list(saved["seconds"]) == [step.label for step in ScanStep]
+
+
+def test_progress_names_every_step_and_never_goes_back(scanned):
+    _, _, told = scanned
+    assert list(dict.fromkeys(step for step, _ in told)) == list(ScanStep)
+    done = [step.total(share) for step, share in told]
+    assert done == sorted(done) and done[0] == 0 and done[-1] < 1
+
+
+def test_shares_of_all_steps_make_one_scan():
+    steps = list(ScanStep)
+    for step, later in pairwise(steps):
+        assert step.total(0) == step.value < step.total(0.5) < step.total(1) == later.value
+    assert steps[-1].total(1) == 1
 
 
 def test_a_scan_without_scale_is_refused_before_any_work(tmp_path):
@@ -128,7 +141,7 @@ def test_half_a_length_is_refused(tmp_path, settings, message):
         scan(copied(tmp_path / "photos"), tmp_path / "scene", settings=settings, on_progress=quiet)
 
 
-def test_pictures_that_do_not_overlap_are_counted(tmp_path):
+def test_images_that_do_not_overlap_are_counted(tmp_path):
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -136,7 +149,7 @@ def test_pictures_that_do_not_overlap_are_counted(tmp_path):
         noise = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((160, 120), Image.Resampling.BICUBIC).save(tmp_path / f"{index}.png")
     frames = collect(tmp_path, tmp_path / "work", FrameSettings())
-    with pytest.raises(SceneError, match=r"only 0 of 8 pictures fit together.*overlap"):
+    with pytest.raises(SceneError, match=r"only 0 of 8 photos fit together.*overlap"):
         reconstruct(frames, tmp_path / "sfm", SfmSettings(), quiet)
 
 

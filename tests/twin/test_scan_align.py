@@ -44,13 +44,13 @@ def workspace(count=9, wall=0, turn_deg=50, aim=(-0.5, 0, 0)):
     for index, angle in enumerate(np.radians(np.linspace(-turn_deg, turn_deg, count))):
         eye = (-0.5 - 0.7 * math.cos(angle), 0.7 * math.sin(angle), 0.55)
         camera = look_at(eye, at=aim, fovy_deg=60, px=480)
-        picture = photograph(camera)
-        valid = np.ones(picture.shape[:2], bool)
+        image = photograph(camera)
+        valid = np.ones(image.shape[:2], bool)
         name = f"{index}.png"
-        views.append(View(name=name, camera=camera, picture=picture, valid=valid, seen=np.arange(len(points))))
+        views.append(View(name=name, camera=camera, image=image, valid=valid, seen=np.arange(len(points))))
     return Reconstruction(
         views=tuple(views),
-        pictures=count,
+        photos=count,
         points=points,
         colours=np.zeros((len(points), 3), np.uint8),
         reprojection_px=0.3,
@@ -63,7 +63,7 @@ def photograph(camera):
     x, y, yaw = BOARD.base_from_board
     turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
     dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
-    picture = np.full((camera.height, camera.width), 200, np.uint8)
+    image = np.full((camera.height, camera.width), 200, np.uint8)
     layout = BOARD.corners()
     for marker in range(BOARD.first_id, BOARD.first_id + 4):
         corners = np.array([layout[marker, corner] for corner in range(4)])
@@ -75,8 +75,8 @@ def photograph(camera):
         size = (camera.width, camera.height)
         shown = cv2.warpPerspective(print_, warp, size, flags=cv2.INTER_AREA, borderValue=200)
         inside = cv2.warpPerspective(np.full_like(print_, 255), warp, size)
-        picture = np.where(inside > 127, shown, picture)
-    return np.repeat(cv2.GaussianBlur(picture, (0, 0), 0.7)[..., None], 3, axis=2)
+        image = np.where(inside > 127, shown, image)
+    return np.repeat(cv2.GaussianBlur(image, (0, 0), 0.7)[..., None], 3, axis=2)
 
 
 def in_sfm_units(scene):

@@ -36,8 +36,8 @@ def test_a_wide_lens_is_fitted_by_opencvs_model(tmp_path):
     straight = bent.undistort(np.stack([column.ravel(), row.ravel()], 1)) - 0.5
     maps = straight.reshape(camera["height"], camera["width"], 2).astype(np.float32)
     for path in CAPTURE.glob("*.jpg"):
-        picture = cv2.remap(cv2.imread(str(path)), maps, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-        cv2.imwrite(str(source / path.name), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        image = cv2.remap(cv2.imread(str(path)), maps, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        cv2.imwrite(str(source / path.name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
     report = scanned(source, tmp_path / "scene", sfm=SfmSettings(camera="OPENCV"))
     truth, found = truth_and_found(report)
     assert report.registered == 24

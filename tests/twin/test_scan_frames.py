@@ -1,4 +1,4 @@
-"""Photos and videos in, upright pictures of one size out."""
+"""Photos and videos in, upright photos of one size out."""
 
 import cv2
 import numpy as np
@@ -20,11 +20,11 @@ def photos(folder, count=8, **shape):
     return folder
 
 
-def video(path, pictures):
+def video(path, images):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (160, 120))
     assert writer.isOpened()
-    for picture in pictures:
-        writer.write(picture)
+    for image in images:
+        writer.write(image)
     writer.release()
     return path
 
@@ -46,7 +46,7 @@ def test_photos_are_never_enlarged(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: [p.unlink() for p in sorted(f.iterdir())[3:]], "3 usable pictures; a scan needs at least 8"),
+        (lambda f: [p.unlink() for p in sorted(f.iterdir())[3:]], "3 usable photos; a scan needs at least 8"),
         (lambda f: [p.unlink() for p in f.iterdir()], "holds no photos"),
         (lambda f: (f / "04.png").write_bytes(b"damaged"), "04.png cannot be read"),
         (lambda f: cv2.imwrite(str(f / "05.png"), textured(5, 160, 120)), "05.png has 120 x 160 px.*one orientation"),
@@ -70,8 +70,8 @@ def test_blurred_and_repeated_video_frames_are_left_out(tmp_path):
     wide = textured(height=120, width=600)
     walk = [np.ascontiguousarray(wide[:, 12 * i : 12 * i + 160]) for i in range(16)]
     walk[5] = cv2.GaussianBlur(walk[5], (0, 0), 9)
-    pictures = [walk[0]] * 4 + walk
-    frames = collect(video(tmp_path / "clip.avi", pictures), tmp_path / "work", FrameSettings(moved_px=20))
+    images = [walk[0]] * 4 + walk
+    frames = collect(video(tmp_path / "clip.avi", images), tmp_path / "work", FrameSettings(moved_px=20))
     assert len(frames.names) == 15
     assert [one.reason.split()[0] for one in frames.dropped].count("blurred") == 1
     assert [one.name for one in frames.dropped] == [f"frame-{i:05d}.jpg" for i in (1, 2, 3, 4, 9)]
@@ -81,16 +81,16 @@ def test_blurred_and_repeated_video_frames_are_left_out(tmp_path):
 
 def test_a_long_video_is_thinned(tmp_path):
     wide = textured(height=120, width=600)
-    pictures = [np.ascontiguousarray(wide[:, 4 * i : 4 * i + 160]) for i in range(100)]
-    frames = collect(video(tmp_path / "clip.avi", pictures), tmp_path / "work", FrameSettings(most=10))
+    images = [np.ascontiguousarray(wide[:, 4 * i : 4 * i + 160]) for i in range(100)]
+    frames = collect(video(tmp_path / "clip.avi", images), tmp_path / "work", FrameSettings(most=10))
     assert len(frames.names) == 10
     assert (frames.thinned, frames.dropped) == (90, ())
 
 
 def test_blurred_and_repeated_photos_are_left_out_by_name(tmp_path):
     source = photos(tmp_path / "photos", count=12)
-    for name, picture in (("02.png", cv2.GaussianBlur(textured(2), (0, 0), 5)), ("07.png", textured(3))):
-        cv2.imwrite(str(source / name), picture)
+    for name, image in (("02.png", cv2.GaussianBlur(textured(2), (0, 0), 5)), ("07.png", textured(3))):
+        cv2.imwrite(str(source / name), image)
     nudged = np.roll(textured(9), 1, axis=1)
     cv2.imwrite(str(source / "09b.png"), nudged)
     frames = collect(source, tmp_path / "work", FrameSettings(moved_px=20))

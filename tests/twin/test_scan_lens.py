@@ -1,4 +1,4 @@
-"""Lenses: their removal against OpenCV's model and against pictures of known distortion."""
+"""Lenses: their removal against OpenCV's model and against photos of known distortion."""
 
 import cv2
 import numpy as np

@@ -150,15 +150,15 @@ def photograph(camera):
     source = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], np.float32) - 0.5
     size = (camera.width, camera.height)
     warp = cv2.getPerspectiveTransform(source, pixels)
-    picture = cv2.warpPerspective(print_, warp, size, flags=cv2.INTER_AREA, borderValue=200)
+    image = cv2.warpPerspective(print_, warp, size, flags=cv2.INTER_AREA, borderValue=200)
     inside = cv2.warpPerspective(np.full_like(print_, 255), warp, size)
-    soft = cv2.GaussianBlur(np.where(inside > 127, picture, 200).astype(np.uint8), (0, 0), 0.7)
+    soft = cv2.GaussianBlur(np.where(inside > 127, image, 200).astype(np.uint8), (0, 0), 0.7)
     return np.repeat(soft[..., None], 3, axis=2)
 
 
 def test_a_charuco_board_gives_scale_and_frame():
     scene = workspace()
-    views = tuple(type(v)(**(vars(v) | {"picture": photograph(v.camera)})) for v in scene.views)
+    views = tuple(type(v)(**(vars(v) | {"image": photograph(v.camera)})) for v in scene.views)
     found = in_sfm_units(type(scene)(**(vars(scene) | {"views": views})))
     table = find_table(found, TableSettings())
     scale = from_board(found, CHARUCO)
@@ -170,8 +170,8 @@ def test_a_charuco_board_gives_scale_and_frame():
 
 def test_the_charuco_corners_are_opencvs():
     """Seen from above with the page's top up, our corners and OpenCV's detections agree."""
-    picture = CHARUCO.opencv_board().generateImage((500, 400))
-    corners, ids, _, _ = cv2.aruco.CharucoDetector(CHARUCO.opencv_board()).detectBoard(picture)
+    image = CHARUCO.opencv_board().generateImage((500, 400))
+    corners, ids, _, _ = cv2.aruco.CharucoDetector(CHARUCO.opencv_board()).detectBoard(image)
     metres = (corners.reshape(-1, 2) + 0.5 - [250, 200]) / 100 * 0.06 * [1, -1]
     ours = np.array([CHARUCO.corners()[number, 0][:2] for number in ids.ravel()])
     assert np.abs(ours - metres).max() < 5e-4

@@ -58,20 +58,20 @@ def test_gradients_match_torch_autograd():
     _, pose, matrix = view()
     target = torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))
     results = []
-    for function in (dense, lambda *arguments: render(*arguments).picture):
+    for function in (dense, lambda *arguments: render(*arguments).image):
         parameters = tensors(random_splats())
-        picture = function(*parameters, pose, matrix, WIDTH, HEIGHT)
-        gradients = torch.autograd.grad(((picture - target) ** 2).mean(), parameters)
-        results.append([picture.detach(), *gradients])
+        image = function(*parameters, pose, matrix, WIDTH, HEIGHT)
+        gradients = torch.autograd.grad(((image - target) ** 2).mean(), parameters)
+        results.append([image.detach(), *gradients])
     for reference, own in zip(*results, strict=True):
         assert (reference - own).norm() <= 1e-3 * reference.norm()
 
 
-def test_training_and_twin_draw_the_same_picture():
+def test_training_and_twin_draw_the_same_image():
     camera, pose, matrix = view()
     splats = random_splats()
     with torch.no_grad():
-        trained = render(*tensors(splats), pose, matrix, WIDTH, HEIGHT).picture.numpy()
+        trained = render(*tensors(splats), pose, matrix, WIDTH, HEIGHT).image.numpy()
     difference = np.abs(trained - rasterize(splats, camera).over())
     assert difference.max() < 5e-3
     assert difference.mean() < 1e-4

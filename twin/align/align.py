@@ -36,7 +36,7 @@ Views = Mapping[str, tuple[Camera, F32]]
 
 
 REACH = 0.06
-"""Of the picture's width: parts of an outline farther than this from the other one have no counterpart there."""
+"""Of the image's width: parts of an outline farther than this from the other one have no counterpart there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ def residual(target: Target, at: Similarity, metres_per_unit: float = 1.0) -> Vi
 
 
 def outline(mask: Bools) -> Bools:
-    """Pixels of a mask beside its border; the picture's own border is none."""
+    """Pixels of a mask beside its border; the image's own border is none."""
     return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
 
 

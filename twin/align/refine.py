@@ -2,7 +2,7 @@
 
     pose ─► move splats ─► coverage and its derivative in every view ─┐
      ▲                                        masks, blurred alike ───┴─► robust Gauss-Newton step ─┐
-     └──────────────── coarse to fine: pictures a quarter, half and all of their size ◄─────────────┘
+     └──────────────── coarse to fine: images a quarter, half and all of their size ◄─────────────┘
 
     L_align(T) = 1/N Σ_i ‖ I_i - Render(T · G, camera_i) ‖²      T* = argmin L_align
 
@@ -32,9 +32,9 @@ class RefineSettings:
     scale: bool = False
     """Find the scale too; else it stays."""
     levels: tuple[int, ...] = (8, 4, 2, 1)
-    """Pictures are made smaller by these factors, one after the other."""
+    """Images are made smaller by these factors, one after the other."""
     least_px: int = 24
-    """No picture is made smaller than this."""
+    """No image is made smaller than this."""
     blur_px: float = 1.2
     """Standard deviation of the blur of masks and renders, in pixels of the level."""
     outlier: float = 0.35
@@ -42,7 +42,7 @@ class RefineSettings:
     steps: int = 15
     """At most, per level."""
     still_px: float = 0.1
-    """A level ends when a step moves no splat farther than this in the level's pictures, or about so."""
+    """A level ends when a step moves no splat farther than this in the level's images, or about so."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,9 +27,9 @@ from twin.robots.mjcf import robot_mjcf
 from twin.splats import Splats
 
 SPACING_M = 0.012
-"""Distance of neighbouring splats, a few pixels of the pictures that are compared."""
+"""Distance of neighbouring splats, a few pixels of the images that are compared."""
 TIGHT, INSET = 0.75, 0.33
-"""Size of the splats, of those that pictures are made of, and their depth below the surface, in spacings.
+"""Size of the splats, of those that images are made of, and their depth below the surface, in spacings.
 
 At an outline many splats overlap edge-on, and their sum reaches beyond it; smaller and a little deeper they end where
 the surface does, to about a tenth of a pixel (measured against cast masks).

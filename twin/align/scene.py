@@ -1,7 +1,7 @@
 """Alignment of a scene folder: read, align, write the moved scene with what was found.
 
 scene/ (scene.toml, static.ply, report.json) ─┐                 ┌─► static.ply, cameras in the base frame, robot gone
-masks/ (a picture per photo, white = robot) ──┴─► align ────────┼─► scene.toml [alignment], alignment.json
+masks/ (an image per photo, white = robot) ──┴─► align ────────┼─► scene.toml [alignment], alignment.json
 joint angles ────────────────────────────────┘                  └─► alignment.png: outlines before and after
 """
 
@@ -67,8 +67,8 @@ def align_scene(folder: Path, out: Path, settings: SceneAlignSettings) -> Alignm
     replace(scene, static=moved[keep], alignment=note).save(out)
     _write_report(folder, out, capture, found.base_from_scan)
     (out / "alignment.json").write_text(json.dumps(_plain(found), indent=2) + "\n", encoding="utf-8")
-    picture = overlay(scene.static, views, model, settings.joints, found.base_from_scan)
-    cv2.imwrite(str(out / "alignment.png"), picture[..., ::-1])
+    image = overlay(scene.static, views, model, settings.joints, found.base_from_scan)
+    cv2.imwrite(str(out / "alignment.png"), image[..., ::-1])
     return found
 
 
@@ -116,8 +116,8 @@ def _outlined(
     joints: tuple[float, ...],
     base_from_scan: Similarity,
 ) -> U8:
-    picture = (np.clip(rasterize(static, camera).over(), 0, 1) * 255).astype(np.uint8)
+    image = (np.clip(rasterize(static, camera).over(), 0, 1) * 255).astype(np.uint8)
     after = model.mask(joints, moved_camera(camera, base_from_scan))
     for shown, colour in ((mask > 0.5, MASK), (model.mask(joints, camera), BEFORE), (after, AFTER)):
-        picture[outline(shown)] = colour
-    return picture
+        image[outline(shown)] = colour
+    return image

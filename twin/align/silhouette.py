@@ -5,7 +5,7 @@
 
 Coverage is what the rasterizer's 1 - transmittance is: a product, so no sorting is needed, and its derivative is a sum
 over the splats of a pixel: d(1 - T) = T Σ dα_i / (1 - α_i). Seven parameters are few, so the derivative is carried
-forward with the picture; a Gauss-Newton step needs it per pixel, which reverse mode cannot give.
+forward with the image; a Gauss-Newton step needs it per pixel, which reverse mode cannot give.
 """
 
 import math
@@ -28,7 +28,7 @@ DENSEST = np.float32(0.999)
 OPAQUE = np.float32(math.log(1e-4))
 """Logarithm of the transmittance at which a pixel is finished."""
 BESIDE = 0.8
-"""Distance from the picture's middle, in its widths and heights, up to which splats are drawn."""
+"""Distance from the image's middle, in its widths and heights, up to which splats are drawn."""
 LANES = 8
 """The parameters, padded to a whole vector register."""
 _JIT = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
@@ -90,7 +90,7 @@ def _drawn(cloud: Cloud, camera: Camera, pivot: F64 | None) -> tuple[F32, F32]:
 
 
 def _in_view(cloud: Cloud, camera: Camera) -> tuple[NDArray[np.intp], F64]:
-    """Splats whose centre is in the picture or not far beside it, and where (M, 2) [px].
+    """Splats whose centre is in the image or not far beside it, and where (M, 2) [px].
 
     Farther away the linearised projection is no longer one.
     """

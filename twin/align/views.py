@@ -1,4 +1,4 @@
-"""The cameras of a capture, as the scan's report.json has them, and pictures freed of the lens's distortion."""
+"""The cameras of a capture, as the scan's report.json has them, and images freed of the lens's distortion."""
 
 import json
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ class CaptureCameras:
     distortion: tuple[float, float, float, float]
     """k1, k2, p1, p2 of the photos."""
 
-    def undistorted(self, picture: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-        """A picture (H, W) of the photo's shape, as the pinhole camera would have taken it."""
+    def undistorted(self, image: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+        """An image (H, W) of the photo's shape, as the pinhole camera would have taken it."""
         if not any(self.distortion):
-            return picture
-        height, width = picture.shape[:2]
+            return image
+        height, width = image.shape[:2]
         K = self.cameras[name].resized(width, height).intrinsics
         K[:2, 2] -= 0.5  # OpenCV counts from the middle of the first pixel
-        return np.asarray(cv2.undistort(picture, K, np.array(self.distortion)))
+        return np.asarray(cv2.undistort(image, K, np.array(self.distortion)))
 
 
 def read_cameras(folder: Path) -> CaptureCameras:
@@ -99,7 +99,7 @@ def read_masks(folder: Path, capture: CaptureCameras, longest_px: int) -> dict[s
             continue
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if mask is None or max(mask.shape) > LARGEST_PX:
-            raise SceneError(f"{path}: cannot be read as a picture of at most {LARGEST_PX} x {LARGEST_PX} px")
+            raise SceneError(f"{path}: cannot be read as an image of at most {LARGEST_PX} x {LARGEST_PX} px")
         height, width = mask.shape
         if abs(width * camera.height - height * camera.width) > max(width, height) * 2:
             raise SceneError(
@@ -122,7 +122,7 @@ def cleaned(mask: Bools) -> Bools:
 def on_masks(points: F64, views: Sequence[tuple[Camera, F32]]) -> tuple[F64, NDArray[np.intp]]:
     """Share of the views that see a point (n,) in which it lies on the mask, and how many see it (n,).
 
-    A point is seen when it falls into the picture; what stands before it plays no part, so a point behind the robot
+    A point is seen when it falls into the image; what stands before it plays no part, so a point behind the robot
     counts as on it in some views, but not in most.
     """
     hits, seen = np.zeros(len(points)), np.zeros(len(points), np.intp)

@@ -1,4 +1,4 @@
-"""Points on what splats look like: depth pictures from a ring of cameras, put back into space.
+"""Points on what splats look like: depth images from a ring of cameras, put back into space.
 
     splats ─► depth where they hide half of what is behind, from all around and above ─► points
 
@@ -105,7 +105,7 @@ def _ring(splats: Splats, settings: SurfaceSettings) -> Iterator[Camera]:
 
 
 def _seen(splats: Splats, camera: Camera) -> F64:
-    """The picture's pixels that show the object, in space (n, 3).
+    """The image's pixels that show the object, in space (n, 3).
 
     Not those at its outline: there rays graze the surface and stop in the soft rims of its splats. Another camera sees
     the same place squarely.

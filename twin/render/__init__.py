@@ -1,20 +1,20 @@
-"""Pictures of splats.
+"""Images of splats.
 
-    splats, cameras ─► get("numba" | "gsplat" | "torch").render ─► pictures
+    splats, cameras ─► get("numba" | "gsplat" | "torch").render ─► images
     n twins ─► compositor.TwinRenderer (cached background, cheap wrist layer; or exact) ─► side, wrist
 
 get(name) -> Rasterizer                 one interface: numba on any CPU, gsplat on a CUDA GPU, torch as the reference
 available() -> {name: obstacle | None}  which of them run here, and why not
-rasterize(splats, camera) -> Picture    numba, one picture
+rasterize(splats, camera) -> Image    numba, one image
 """
 
 from importlib import import_module
 
 from protos.errors import InputError
-from twin.render.interface import Picture, Rasterizer
+from twin.render.interface import Image, Rasterizer
 from twin.render.rasterizer import rasterize
 
-__all__ = ["RASTERIZERS", "Picture", "Rasterizer", "available", "get", "rasterize"]
+__all__ = ["RASTERIZERS", "Image", "Rasterizer", "available", "get", "rasterize"]
 
 RASTERIZERS = {
     "numba": ("twin.render.rasterizer", "NumbaRasterizer"),

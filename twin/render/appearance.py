@@ -15,7 +15,7 @@ from twin.randomize import Domain
 from twin.rotations import matrix_from_vector
 
 _DISPLAY_GAMMA = 2.2
-"""Pictures are display-referred: twice the light is 2^(1/2.2) times the value."""
+"""Images are display-referred: twice the light is 2^(1/2.2) times the value."""
 
 
 class Look(NamedTuple):
@@ -24,7 +24,7 @@ class Look(NamedTuple):
     side_pose: int  # which of `Looks.side_poses`
     wrist_pose: F64  # (4, 4) actual_from_mounted
     gains: F32  # (3,) on r, g, b
-    noise: int  # seed of its first picture's noise
+    noise: int  # seed of its first image's noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Looks:
         still = domain.camera_jitter_m == domain.camera_jitter_rad == 0
         self.side_poses: list[F64] = [self._jitter.draw(rng) for _ in range(1 if still else domain.camera_poses)]
         """calibrated_from_actual (4, 4)."""
-        self._episodes, self._pictures = np.full(n, -1), np.zeros(n, int)
+        self._episodes, self._images = np.full(n, -1), np.zeros(n, int)
         self._looks = [self._next(slot) for slot in range(n)]
 
     def __getitem__(self, slot: int) -> Look:
@@ -59,12 +59,12 @@ class Looks:
         self._looks[slot] = self._next(slot)
 
     def noise_seed(self, slot: int) -> int:
-        """For the next picture of one slot."""
-        self._pictures[slot] += 1
-        return self._looks[slot].noise + int(self._pictures[slot])
+        """For the next image of one slot."""
+        self._images[slot] += 1
+        return self._looks[slot].noise + int(self._images[slot])
 
     def _next(self, slot: int) -> Look:
-        self._episodes[slot], self._pictures[slot] = self._episodes[slot] + 1, 0
+        self._episodes[slot], self._images[slot] = self._episodes[slot] + 1, 0
         domain, rng = self._domain, np.random.default_rng((self._seed, slot, int(self._episodes[slot])))
         light, warmth = rng.uniform(-1, 1, 2)
         gain = 2.0 ** (light * domain.exposure_stops / _DISPLAY_GAMMA)

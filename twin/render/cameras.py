@@ -31,7 +31,7 @@ DEPTH_SLACK_M = 0.012
 
 
 class FastSide:
-    """The static scene as one picture with depth."""
+    """The static scene as one image with depth."""
 
     def __init__(self, static: Layer, camera: Camera) -> None:
         behind = draw(static, camera, workspace_for(len(static.means), camera.width, camera.height), stop=STOP)
@@ -48,7 +48,7 @@ class FastSide:
 
 
 class ExactSide:
-    """The static scene as footprints, sorted anew with the moving ones for every picture."""
+    """The static scene as footprints, sorted anew with the moving ones for every image."""
 
     def __init__(self, static: Layer, camera: Camera) -> None:
         self._view, self._size = view_of(camera), (camera.width, camera.height)
@@ -109,7 +109,7 @@ class WristView:
     """Draws what the wrist camera sees."""
 
     def __init__(self, static: Splats, scene: Scene, intrinsics: F32, px: int, *, exact: bool) -> None:
-        """`intrinsics` (4,) are fx, fy, cx, cy of square pictures of `px` pixels."""
+        """`intrinsics` (4,) are fx, fy, cx, cy of square images of `px` pixels."""
         self._static = layer_of(static if exact else wrist_static(static, scene))
         self._stop = interface.STOP if exact else STOP
         self._intrinsics, self._px = intrinsics, px
@@ -120,7 +120,7 @@ class WristView:
         return workspace_for(moving + len(self._static.means), self._px, self._px)
 
     def draw(self, moving: PosedSplats, camera_from_base: F32, work: Workspace) -> None:
-        """One picture on the canvas, from the camera pose (3, 4)."""
+        """One image on the canvas, from the camera pose (3, 4)."""
         view, px = View(camera_from_base, self._intrinsics), self._px
         near = moving.footprints(view, px, px, work, 0, wrist=True)
         count = append(self._static, view, px, px, work, near)

@@ -3,8 +3,8 @@
     physics ─► poses ─► moving splats ─┬─► side: background drawn once per camera pose ─┐
                                        └─► wrist: small static layer ───────────────────┴─► sensor ─► images
 
-By default the cost of a picture does not depend on the size of the scan or of scanned objects, which are merged; with
-`exact` the pictures are those of a full render of all splats, for evaluation and as the yardstick of the fast ones.
+By default the cost of an image does not depend on the size of the scan or of scanned objects, which are merged; with
+`exact` the images are those of a full render of all splats, for evaluation and as the yardstick of the fast ones.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +73,7 @@ class TwinRenderer:
         self._looks.reset(slot)
 
     def draw(self) -> None:
-        """Updates `side` and `wrist` of every slot to the physics' state; a slot with NaN keeps its pictures."""
+        """Updates `side` and `wrist` of every slot to the physics' state; a slot with NaN keeps its images."""
         drawable = np.flatnonzero(np.isfinite(self._physics.body_positions).all(axis=(1, 2)))
         for pose in {self._looks[int(slot)].side_pose for slot in drawable} - self._sides.keys():
             kind = ExactSide if self._exact else FastSide
@@ -106,7 +106,7 @@ class TwinRenderer:
             self._develop(buffers.wrist.canvas, self._wrist.background, look, ~seed, self.wrist[slot])
 
     def _develop(self, canvas: F32, background: F32, look: Look, seed: int, image: U8) -> None:
-        """From the canvas to the picture that the sensor of this episode gives."""
+        """From the canvas to the image that the sensor of this episode gives."""
         if self._domain.sensor_noise == 0 and (look.gains == 1).all():
             kernels.to_bytes(canvas, background, image)
         else:

@@ -1,7 +1,7 @@
 """The rasterizer on a CUDA GPU through gsplat (Ye et al. 2024), for large scans and many cameras.
 
     splats ─► GPU ─┐
-    cameras ───────┴─ in batches ─► gsplat.rasterization ─► colour, alpha, expected depth ─► pictures
+    cameras ───────┴─ in batches ─► gsplat.rasterization ─► colour, alpha, expected depth ─► images
 
 gsplat leaves out the splat that would finish a pixel where the CPU adds it, so a pixel behind splats that are almost
 opaque may be darker by what was left of it: at most 0.002 for opacities up to 0.95, but up to 0.1 for 0.999.
@@ -16,7 +16,7 @@ import numpy as np
 from protos.errors import InputError
 from protos.schema import U8
 from twin.camera import Camera
-from twin.render.interface import FAR, NEAR_M, Picture, common_size
+from twin.render.interface import FAR, NEAR_M, Image, common_size
 from twin.splats import SH_DEGREE_0, Splats
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ class GsplatRasterizer:
             return "gsplat renders on CUDA GPUs only and this machine has none; use the numba rasterizer"
         return None
 
-    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Picture]:
-        """One picture per camera of one size. Raises `InputError` where there is an obstacle."""
+    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Image]:
+        """One image per camera of one size. Raises `InputError` where there is an obstacle."""
         obstacle = self.obstacle()
         if obstacle is not None:
             raise InputError(obstacle)
         common_size(cameras)
         scene = Uploaded(splats)
-        pictures: list[Picture] = []
+        images: list[Image] = []
         for first in range(0, len(cameras), BATCH):
             batch = scene.draw(cameras[first : first + BATCH]).cpu().numpy()
-            pictures += [_picture(pixels) for pixels in batch]
-        return pictures
+            images += [_image(pixels) for pixels in batch]
+        return images
 
 
 class Uploaded:
@@ -88,7 +88,7 @@ class Uploaded:
             return torch.cat([images[..., :3], alphas, images[..., 3:]], dim=-1)
 
     def draw_bytes(self, cameras: Sequence[Camera]) -> U8:
-        """Images over black, (C, H, W, 3), in CPU memory: a third of the traffic of whole pictures."""
+        """Images over black, (C, H, W, 3), in CPU memory: a third of the traffic of whole images."""
         colour = self.draw(cameras)[..., :3]
         return (colour * 255 + 0.5).clamp(0, 255).byte().cpu().numpy()
 
@@ -99,7 +99,7 @@ def _upload(array: np.ndarray) -> "Tensor":
     return torch.from_numpy(np.ascontiguousarray(array, np.float32)).cuda()
 
 
-def _picture(pixels: np.ndarray) -> Picture:
+def _image(pixels: np.ndarray) -> Image:
     alpha = pixels[..., 3]
     depth = np.where(alpha > 0.5, pixels[..., 4], np.float32(FAR))
-    return Picture(colour=pixels[..., :3].copy(), transmittance=1 - alpha, depth=depth)
+    return Image(colour=pixels[..., :3].copy(), transmittance=1 - alpha, depth=depth)

@@ -27,7 +27,7 @@ STOP = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Image:
     """Colours are not yet composited over a background: image = colour + transmittance * background."""
 
     colour: F32  # (H, W, 3) 0..1, brighter where splats are
@@ -42,7 +42,7 @@ class Picture:
 class Rasterizer(Protocol):
     """Draws splats.
 
-    rasterizer = twin.render.get("gsplat"); pictures = rasterizer.render(splats, cameras)
+    rasterizer = twin.render.get("gsplat"); images = rasterizer.render(splats, cameras)
     """
 
     name: str
@@ -53,8 +53,8 @@ class Rasterizer(Protocol):
     def obstacle(self) -> str | None:
         """Why this machine cannot draw with it and what to do about it, in one line; None if it can."""
 
-    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Picture]:
-        """One picture per camera; cameras of one call have one size. Raises `InputError` where there is an obstacle."""
+    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Image]:
+        """One image per camera; cameras of one call have one size. Raises `InputError` where there is an obstacle."""
 
 
 def common_size(cameras: Sequence[Camera]) -> tuple[int, int]:

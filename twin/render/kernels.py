@@ -50,7 +50,7 @@ class View(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Buffers for one picture at a time; every thread has its own."""
+    """Buffers for one image at a time; every thread has its own."""
 
     footprints: F32  # (N, 12)
     depth: F32  # (N,)

@@ -1,7 +1,7 @@
 """Eight pixels of one splat at once: the innermost step of the blend, as vector instructions.
 
 Numba does not make vectors of a loop that stores to four rows which might overlap, so the step is written in LLVM's
-language. It has no branch: what is hidden, finished, beyond the Gaussian's reach or outside the picture gets a weight
+language. It has no branch: what is hidden, finished, beyond the Gaussian's reach or outside the image gets a weight
 of 0. LLVM makes of it what the processor has (AVX, SSE, NEON).
 """
 

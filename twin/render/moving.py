@@ -26,7 +26,7 @@ SHADED_AT_M = (-0.54, 0.0, 0.16)
 _THIN_M = 0.003
 """A cylinder lower than this lies on the table: only its top is drawn."""
 SCANNED_SPLATS, SCANNED_VOXEL_M = 4000, 0.001
-"""Most splats of a scanned body where pictures must be cheap, and the smallest voxels in which they are merged."""
+"""Most splats of a scanned body where images must be cheap, and the smallest voxels in which they are merged."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The rasterizer on the CPU (numba): any scene, one picture after the other, no GPU and no torch."""
+"""The rasterizer on the CPU (numba): any scene, one image after the other, no GPU and no torch."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,7 +7,7 @@ import numpy as np
 
 from twin.camera import Camera
 from twin.render import kernels
-from twin.render.interface import STOP, Picture, common_size
+from twin.render.interface import STOP, Image, common_size
 from twin.render.kernels import BLOCK, FAR, Layer, View, Workspace, eye_of, shade
 from twin.render.lanes import LANES
 from twin.splats import Splats
@@ -23,27 +23,27 @@ class NumbaRasterizer:
         """None: numba runs everywhere."""
         return None
 
-    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Picture]:
-        """One picture per camera of one size."""
+    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Image]:
+        """One image per camera of one size."""
         width, height = common_size(cameras)
         layer, work = layer_of(splats), workspace_for(len(splats), width, height)
         return [draw(layer, camera, work) for camera in cameras]
 
 
-def rasterize(splats: Splats, camera: Camera, *, stop: float = STOP) -> Picture:
+def rasterize(splats: Splats, camera: Camera, *, stop: float = STOP) -> Image:
     """Renders all splats from scratch."""
     return draw(layer_of(splats), camera, workspace_for(len(splats), camera.width, camera.height), stop=stop)
 
 
-def draw(layer: Layer, camera: Camera, work: Workspace, *, stop: float = STOP) -> Picture:
-    """A picture of a layer whose bodies are all the base."""
+def draw(layer: Layer, camera: Camera, work: Workspace, *, stop: float = STOP) -> Image:
+    """An image of a layer whose bodies are all the base."""
     count = footprints(layer, camera, work, 0)
     kernels.sort_by_depth(work, count)
     kernels.clear(work)
     depth = np.full((camera.height, camera.width), FAR)
     kernels.blend(work, count, stop, depth)
     pixels = np.moveaxis(work.canvas, 1, 2)[:, : camera.width]
-    return Picture(colour=pixels[..., :3].copy("C"), transmittance=pixels[..., 3].copy("C"), depth=depth)
+    return Image(colour=pixels[..., :3].copy("C"), transmittance=pixels[..., 3].copy("C"), depth=depth)
 
 
 def footprints(layer: Layer, camera: Camera, work: Workspace, row: int) -> int:
@@ -72,7 +72,7 @@ def view_of(camera: Camera) -> View:
 
 
 def workspace_for(splats: int, width: int, height: int) -> Workspace:
-    """Buffers for pictures of up to `splats` splats."""
+    """Buffers for images of up to `splats` splats."""
     blocks = (-(-height // BLOCK), -(-width // BLOCK))
     return Workspace(
         footprints=np.empty((splats, 12), np.float32),

@@ -11,7 +11,7 @@ import numpy as np
 
 from protos.errors import InputError
 from twin.camera import Camera
-from twin.render.interface import DENSEST, FAR, NEAR_M, STOP, Picture, common_size
+from twin.render.interface import DENSEST, FAR, NEAR_M, STOP, Image, common_size
 from twin.splats import SH_DEGREE_0, Splats
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class TorchRasterizer:
                 return f"the package {package} is not installed; pip install 'twinrl[scan]'"
         return None
 
-    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Picture]:
-        """One picture per camera of one size. Raises `InputError` where there is an obstacle."""
+    def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Image]:
+        """One image per camera of one size. Raises `InputError` where there is an obstacle."""
         obstacle = self.obstacle()
         if obstacle is not None:
             raise InputError(obstacle)
@@ -40,7 +40,7 @@ class TorchRasterizer:
         return [_draw(splats, camera) for camera in cameras]
 
 
-def _draw(splats: Splats, camera: Camera) -> Picture:
+def _draw(splats: Splats, camera: Camera) -> Image:
     import torch
 
     centres, conics, depths, seen = _project(splats, camera)
@@ -56,7 +56,7 @@ def _draw(splats: Splats, camera: Camera) -> Picture:
     median = torch.where((before > 0.5) & (after <= 0.5), depths, 0.0).sum(1)
     weight = torch.where(before > STOP, alpha, 0.0) * before
     shape = (camera.height, camera.width)
-    return Picture(
+    return Image(
         colour=(weight @ _colours(splats, camera)[seen]).reshape(*shape, 3).float().numpy(),
         transmittance=(1 - weight.sum(1)).reshape(shape).float().numpy(),
         depth=torch.where(median > 0, median, FAR).reshape(shape).float().numpy(),

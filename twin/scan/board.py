@@ -1,7 +1,14 @@
-"""Scale, origin and axes from a printed board.
+"""This module finds scale, origin and axes from a printed board.
 
 views ─► detector ─► corners seen ─► triangulated ─► similarity ─► fitted to all sightings ─► fitted to the print itself
-                                                                     (reprojection, px)      (ArUco only: `imprint`)
+                                                                     (reprojection, px)      (ArUco only: `refine`)
+
+Detected corners of a small marker are off by a third of a pixel, and over a board of a hand's width that turns the
+robot's base by a tenth of a degree: millimetres at arm's length. The print has thousands of pixels on edges. So the
+grey values of points spread over every marker are compared with the printed pattern, and the similarity board -> SfM
+that explains them best is found by Gauss-Newton steps (Lucas & Kanade 1981; Baker & Matthews, IJCV 2004).
+
+    grey(view, π(s R page + t)) ≈ gain · print + offset       gain, offset: per marker and view, solved in closed form
 """
 
 from collections.abc import Callable, Iterable
@@ -12,18 +19,17 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from protos.errors import SceneError
-from protos.schema import F64
+from protos.schema import F64, U8
 from twin.camera import pose_of
 from twin.rotations import about_z, matrix_from_vector, vector_from_matrix
 from twin.scan.capture import Board, Key
-from twin.scan.frames import U8
-from twin.scan.scale import Scale, similarity, triangulate
+from twin.scan.scale import Scale, rms, similarity, triangulate
 from twin.scan.sfm import Reconstruction
 
 VIEWS = 3
 """Views in which a corner must be seen before it counts."""
 Sightings = dict[Key, list[tuple[int, F64]]]
-"""Corner -> [(index of the view, pixel (2,))]."""
+"""Sightings by corner: [(index of the view, pixel (2,))]."""
 
 
 POINTS = 24
@@ -43,17 +49,17 @@ _Fit = tuple[float, F64, F64, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """One printed marker and the views that show it."""
+    """A printed marker and the views that show it."""
 
     corners: F64
     """(4, 3) in the board frame [m]: top left, top right, bottom right, bottom left."""
-    picture: U8
+    image: U8
     """One pixel per cell, 0 black, 255 white."""
     views: tuple[int, ...]
 
 
 def from_board(scene: Reconstruction, board: Board) -> Scale:
-    """Scale, origin and axes from the printed board."""
+    """Returns scale, origin and axes from the printed board. Raises `SceneError` when it is not found."""
     seen = _sightings(scene, board)
     corners = {key: triangulate(scene, sightings) for key, sightings in seen.items() if len(sightings) >= VIEWS}
     if len(corners) < 4:
@@ -68,7 +74,7 @@ def from_board(scene: Reconstruction, board: Board) -> Scale:
     scale, rotation, origin, growth = fit
     page = _page(board, kept, growth)
     fitted = scale * page @ rotation.T + origin
-    residual_px = _rms(_misses(scene, kept, fitted))
+    residual_px = rms(_misses(scene, kept, fitted))
     spread = _spread_percent(board, corners, scale)
     views = len({index for sightings in kept.values() for index, _ in sightings})
     x, y, yaw = board.base_from_board
@@ -77,22 +83,18 @@ def from_board(scene: Reconstruction, board: Board) -> Scale:
         provenance=f"{board.describe()}, seen in {views} views "
         f"(distances spread by {spread:.2f} %, corners reproject to {residual_px:.2f} px)",
         spread_percent=spread,
-        residual_mm=1e3 * _rms(np.array(list(corners.values())) - fitted) / scale,
+        residual_mm=1e3 * rms(np.array(list(corners.values())) - fitted) / scale,
         residual_px=residual_px,
         sfm_from_reference=pose_of(origin, rotation),
         base_from_reference=pose_of((x, y, 0.0), about_z(yaw)),
     )
 
 
-def _rms(differences: F64) -> float:
-    return float(np.sqrt((differences**2).sum(axis=1).mean()))
-
-
 def _sightings(scene: Reconstruction, board: Board) -> Sightings:
     detect = _aruco(board) if board.kind == "aruco" else _charuco(board)
     seen: Sightings = {}
     for index, view in enumerate(scene.views):
-        grey = cv2.cvtColor(view.picture, cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
         # At double size the sub-pixel search window fits into the cells of small, far markers.
         for key, pixel in detect(cv2.resize(grey, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)):
             column, row = np.clip(pixel / 2, 0, [view.camera.width - 1, view.camera.height - 1]).astype(int)
@@ -102,7 +104,7 @@ def _sightings(scene: Reconstruction, board: Board) -> Sightings:
 
 
 def _aruco(board: Board) -> Callable[[U8], Iterable[tuple[Key, F64]]]:
-    """Finds the corners of the board's markers in a grey picture."""
+    """Returns a function that finds the corners of the board's markers in a grey photo."""
     parameters = cv2.aruco.DetectorParameters()
     parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
     detector = cv2.aruco.ArucoDetector(board.opencv_dictionary(), parameters)
@@ -118,7 +120,7 @@ def _aruco(board: Board) -> Callable[[U8], Iterable[tuple[Key, F64]]]:
 
 
 def _charuco(board: Board) -> Callable[[U8], Iterable[tuple[Key, F64]]]:
-    """Finds the inner corners of a ChArUco board in a grey picture."""
+    """Returns a function that finds the inner corners of a ChArUco board in a grey photo."""
     detector = cv2.aruco.CharucoDetector(board.opencv_board())
 
     def detect(grey: U8) -> Iterable[tuple[Key, F64]]:
@@ -131,7 +133,7 @@ def _charuco(board: Board) -> Callable[[U8], Iterable[tuple[Key, F64]]]:
 
 
 def _page(board: Board, keys: Iterable[Key], growth: float = 0.0) -> F64:
-    """Corners (n, 3) [m] in the board frame, every marker enlarged about its centre by `growth`."""
+    """Returns corners (n, 3) [m] in the board frame, every marker enlarged about its centre by `growth`."""
     layout = board.corners()
     if board.kind == "charuco":
         return np.array([layout[key] for key in keys])
@@ -140,12 +142,12 @@ def _page(board: Board, keys: Iterable[Key], growth: float = 0.0) -> F64:
 
 
 def _markers(board: Board, seen: Sightings) -> list[Marker]:
-    """Every marker with the views in which all its corners were found."""
+    """Returns every marker with the views in which all its corners were found."""
     layout = board.corners()
     return [
         Marker(
             corners=np.array([layout[number, corner] for corner in range(4)]),
-            picture=cv2.aruco.generateImageMarker(board.opencv_dictionary(), number, board.cells()),
+            image=cv2.aruco.generateImageMarker(board.opencv_dictionary(), number, board.cells()),
             views=tuple(index for index, _ in seen[number, 0]),
         )
         for number in sorted({number for number, _ in seen})
@@ -154,7 +156,7 @@ def _markers(board: Board, seen: Sightings) -> list[Marker]:
 
 
 def _misses(scene: Reconstruction, seen: Sightings, points: F64) -> F64:
-    """Seen minus projected pixels (m, 2) of all sightings; `points` (n, 3) in the order of `seen`."""
+    """Returns seen minus projected pixels (m, 2) of all sightings; `points` (n, 3) in the order of `seen`."""
     rows = np.repeat(np.arange(len(seen)), [len(sightings) for sightings in seen.values()])
     views = np.array([index for sightings in seen.values() for index, _ in sightings])
     pixels = np.array([pixel for sightings in seen.values() for _, pixel in sightings])
@@ -167,7 +169,7 @@ def _misses(scene: Reconstruction, seen: Sightings, points: F64) -> F64:
 def _fit(
     scene: Reconstruction, board: Board, seen: Sightings, first: tuple[float, F64, F64]
 ) -> tuple[float, F64, F64, float]:
-    """Scale, rotation, origin and growth with the least reprojection error; outliers count little.
+    """Fits scale, rotation, origin and growth by the least reprojection error; outliers count little.
 
     Light blooms into the black, so every marker looks a little too small. Its growth is fitted along with the pose, and
     the scale comes from the distances between the markers; a board of one marker has to go without. The inner corners
@@ -186,7 +188,7 @@ def _fit(
 
 
 def _spread_percent(board: Board, corners: dict[Key, F64], scale: float) -> float:
-    """Standard deviation of triangulated over printed distances: between markers (or inner corners), or within one."""
+    """Returns the standard deviation of triangulated over printed distances [%]: between markers, or within one."""
     layout = board.corners()
     markers = sorted({m for m, _ in corners if all((m, c) in corners for c in range(4))})
     if len(markers) > 1:
@@ -201,8 +203,8 @@ def _spread_percent(board: Board, corners: dict[Key, F64], scale: float) -> floa
 
 
 def refine(scene: Reconstruction, markers: list[Marker], first: _Fit) -> _Fit:
-    """The fit after Gauss-Newton steps from `first`, or `first` where the print explains too little."""
-    greys = [cv2.cvtColor(view.picture, cv2.COLOR_RGB2GRAY).astype(np.float32) for view in scene.views]
+    """Returns the fit after Gauss-Newton steps from `first`, or `first` where the print explains too little."""
+    greys = [cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY).astype(np.float32) for view in scene.views]
     fit = first
     for _ in range(STEPS):
         normal, right, explained = np.zeros((8, 8)), np.zeros(8), []
@@ -230,7 +232,7 @@ def refine(scene: Reconstruction, markers: list[Marker], first: _Fit) -> _Fit:
 
 
 def _compare(scene: Reconstruction, grey: F64, index: int, marker: Marker, fit: _Fit) -> tuple[F64, F64, F64, float]:
-    """Jacobian (n, 8), error (n,) in units of contrast, weights (n,), and the share of variance explained."""
+    """Returns Jacobian (n, 8), error (n,) in units of contrast, weights (n,), and the share of variance explained."""
     scale, rotation, origin, growth = fit
     camera = scene.views[index].camera
     pose = camera.camera_from_base
@@ -260,11 +262,11 @@ def _compare(scene: Reconstruction, grey: F64, index: int, marker: Marker, fit: 
 
 
 def _samples(marker: Marker, metres_per_px: float) -> tuple[F64, F64]:
-    """Points (n, 3) about the marker's centre in the board frame, and the print there (n,) as a camera blurs it."""
+    """Returns points (n, 3) about the marker's centre in the board frame, and the print there (n,), blurred."""
     side = float(np.linalg.norm(marker.corners[1] - marker.corners[0]))
-    cells, fine = marker.picture.shape[0], 8
+    cells, fine = marker.image.shape[0], 8
     white = cells * fine // 4
-    print_ = np.pad(np.kron(marker.picture / 255, np.ones((fine, fine))), white, constant_values=1.0)
+    print_ = np.pad(np.kron(marker.image / 255, np.ones((fine, fine))), white, constant_values=1.0)
     blur = 0.6 * metres_per_px / (side / (cells * fine))
     print_ = cv2.GaussianBlur(print_.astype(np.float32), (0, 0), blur)
     places = np.linspace(-0.5 - MARGIN, 0.5 + MARGIN, POINTS)
@@ -275,11 +277,11 @@ def _samples(marker: Marker, metres_per_px: float) -> tuple[F64, F64]:
     return across[:, None] * right - down[:, None] * up, value
 
 
-def _sampled(picture: F64, u: F64, v: F64) -> tuple[F64, F64, F64]:
-    """Bilinear values at pixel positions (n,), and their slopes across and down from central differences."""
+def _sampled(image: F64, u: F64, v: F64) -> tuple[F64, F64, F64]:
+    """Returns bilinear values at pixel positions (n,), and their slopes across and down from central differences."""
 
     def at(du: float, dv: float) -> F64:
         where = np.stack([u + du, v + dv], 1).astype(np.float32)[None]
-        return cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0].astype(float)
+        return cv2.remap(image, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0].astype(float)
 
     return at(0, 0), at(0.5, 0) - at(-0.5, 0), at(0, 0.5) - at(0, -0.5)

@@ -1,4 +1,6 @@
-"""capture.toml: what a person writes down about a capture beyond its photos. One of the two parts:
+"""This module reads capture.toml, a description of what photos cannot tell, and writes a page to make one.
+
+capture.toml has one of two parts:
 
 [board]                            a printed board on the table; fixes scale, origin and axes
 kind = "aruco"                     a grid of ArUco markers (default), or "charuco": a chessboard with markers in it
@@ -14,7 +16,7 @@ base_from_board = [-0.5, 0.43, -1.5708]   the page's centre x, y [m] and yaw [ra
 
 [[points]]                         or three and more points whose place is known, each seen in one or more photos
 photo = "00.jpg"
-pixel = [120, 340]                 column and row in the photo's file, as any picture viewer shows them
+pixel = [120, 340]                 column and row in the photo's file, as any image viewer shows them
 base_m = [-0.5, 0.2, 0.0]          where it is in the robot's base frame [m]; touch it with the tool to find out
 """
 
@@ -34,7 +36,14 @@ from twin.toml_file import read_toml
 FILE = "capture.toml"
 KINDS = ("aruco", "charuco")
 Key = tuple[int, int]
-"""(marker, corner 0..3) of an ArUco board, (inner corner, 0) of a ChArUco board."""
+"""Name of a corner: (marker, corner 0..3) of an ArUco board, (inner corner, 0) of a ChArUco board."""
+
+
+TEMPLATE = Path(__file__).with_name("points.html")
+
+PAGE = "points.html"
+
+NOT_IN_BROWSERS = (".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +84,7 @@ class Board:
             )
 
     def describe(self) -> str:
-        """What it is, for people."""
+        """Returns one line about the board for people."""
         size = f"{self.columns} x {self.rows}"
         if self.kind == "charuco":
             return f"ChArUco board {self.dictionary}, {size} squares of {self.square_m * 1e3:g} mm"
@@ -83,7 +92,7 @@ class Board:
         return f"ArUco board {self.dictionary}, {size} markers of {self.marker_m * 1e3:g} mm, {ids}"
 
     def corners(self) -> dict[Key, F64]:
-        """Every corner (3,) [m] in the board frame; a marker's go top left, top right, bottom right, bottom left."""
+        """Returns every corner (3,) [m] in the board frame; a marker's from top left to bottom left, clockwise."""
         if self.kind == "charuco":
             middle = np.array([self.columns, -self.rows, 0]) * self.square_m / 2
             found = self.opencv_board().getChessboardCorners().astype(float) * [1, -1, 1]
@@ -98,15 +107,15 @@ class Board:
         return places
 
     def cells(self) -> int:
-        """Cells along a marker's side, its black border included."""
+        """Returns the number of cells along a marker's side, its black border included."""
         return self.opencv_dictionary().markerSize + 2
 
     def opencv_dictionary(self) -> Any:
-        """OpenCV's dictionary of markers."""
+        """Returns OpenCV's dictionary of markers."""
         return cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, self.dictionary))
 
     def opencv_board(self) -> Any:
-        """OpenCV's ChArUco board."""
+        """Returns OpenCV's ChArUco board."""
         size, dictionary = (self.columns, self.rows), self.opencv_dictionary()
         board = cv2.aruco.CharucoBoard(size, self.square_m, self.marker_m, dictionary)
         board.setLegacyPattern(self.legacy)
@@ -128,12 +137,12 @@ class KnownPoint:
 
 
 def dictionaries() -> list[str]:
-    """Names of OpenCV's marker dictionaries."""
+    """Returns the names of OpenCV's marker dictionaries."""
     return sorted(name for name in dir(cv2.aruco) if name.startswith("DICT_"))
 
 
 def read_capture(path: Path) -> Board | tuple[KnownPoint, ...]:
-    """The board or the points of a capture.toml. Raises `SceneError` naming the entry that is missing or wrong."""
+    """Reads the board or the points of a capture.toml. Raises `SceneError` naming a missing or wrong entry."""
     table = read_toml(path, unreadable=f"{path}: cannot be read; examples/capture/{FILE} shows what one looks like")
     if "board" in table and "points" in table:
         raise SceneError(f"{path}: [board] and [[points]] both fix the scale; keep one of them")
@@ -146,7 +155,7 @@ def read_capture(path: Path) -> Board | tuple[KnownPoint, ...]:
 
 
 def point_of(text: str) -> KnownPoint:
-    """A point as typed: "00.jpg:120,340=-0.5,0.2,0"."""
+    """Parses a point as typed: "00.jpg:120,340=-0.5,0.2,0"."""
     try:
         photo, rest = text.rsplit(":", 1)
         pixel, base = (tuple(float(part) for part in half.split(",")) for half in rest.split("="))
@@ -182,13 +191,11 @@ def _board(board: dict[str, Any]) -> Board:
     )
 
 
-TEMPLATE = Path(__file__).with_name("points.html")
-PAGE = "points.html"
-NOT_IN_BROWSERS = (".tif", ".tiff")
-
-
 def write_points_page(photos: Path) -> Path:
-    """Writes the page into the folder of photos; returns its path. Raises `SceneError`."""
+    """Writes a page on which known points are clicked into a folder of photos; returns its path. Raises `SceneError`.
+
+    The page is one file without a server: click, type x, y, z, save capture.toml. Nothing is sent anywhere.
+    """
     if not photos.is_dir():
         raise SceneError(
             f"{photos}: no folder; points are clicked in photos, for a video use a printed board or --length"

@@ -1,4 +1,4 @@
-"""What training leaves behind and a twin does not need.
+"""This module removes splats that training leaves behind and a twin does not need, by these reasons:
 
 ghosts       fainter than `faintest`
 giants       longer than `largest_m`
@@ -12,39 +12,36 @@ outside      outside `box`, if one is given
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from protos.errors import SceneError
-from protos.schema import F64
+from protos.schema import F64, Bools
 from twin.scan.sfm import Reconstruction
 from twin.splats import Splats
-
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanSettings:
-    """Limits in metres, in the base frame."""
+    """Limits of the cleaning, in metres in the base frame."""
 
     faintest: float = 0.02
     """Opacity below which a splat is dropped."""
     largest_m: float = 1.0
-    """Longest axis (standard deviation)."""
+    """Longest axis (standard deviation) of a splat."""
     lens_m: float = 0.12
-    """Nothing that close to a camera of the capture was really there."""
+    """Least distance from the cameras of the capture; nothing nearer was really there."""
     floater_m: float = 0.2
     """Largest distance from the nearest sparse point in the air that the cameras looked through."""
     seen_past: float = 0.7
-    """A splat is a floater when this share of the cameras that can tell see the surface behind it; 1 keeps all."""
+    """Share of the cameras able to tell that see a surface behind a splat and make it a floater; 1 keeps all."""
     clearance: float = 0.15
-    """It is in front of a surface when closer to the camera by this share of the surface's distance."""
+    """Distance in front of the surface, as a share of the surface's distance, from which a splat counts as in front."""
     lone: float = 8.0
     """Distance to the neighbours, in medians over all splats, above which a splat over the table goes; 0 keeps all."""
     box: tuple[float, float, float, float, float, float] | None = None
-    """Keep what lies in x low, y low, z low, x high, y high, z high [m]; default: everything."""
+    """Region that is kept: x low, y low, z low, x high, y high, z high [m]; default: everything."""
     most: int = 30_000
-    """Budget; the splats that cover most are kept."""
+    """Largest number of splats; those that cover most are kept."""
 
     def __post_init__(self) -> None:
         if self.box is not None and not (np.array(self.box[:3]) < self.box[3:]).all():
@@ -53,19 +50,19 @@ class CleanSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaned:
-    """The splats worth keeping, and how many were dropped for which reason (the first that applied)."""
+    """The splats worth keeping, and the number dropped for each reason (the first that applied)."""
 
     splats: Splats
     dropped: dict[str, int]
 
 
 def clean(splats: Splats, scene: Reconstruction, settings: CleanSettings) -> Cleaned:
-    """The splats worth keeping, in their order. Raises `SceneError` when nothing is left."""
+    """Returns the splats worth keeping, in their order. Raises `SceneError` when nothing is left."""
     eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
     means = np.nan_to_num(splats.means.astype(float))
     near = _near(means, scene.points, eyes)
     stray = cKDTree(scene.points).query(means)[0]
-    reasons: dict[str, Flags] = {
+    reasons: dict[str, Bools] = {
         "not finite": np.logical_not(np.isfinite(splats.means).all(axis=1)),
         "ghosts": splats.opacities < settings.faintest,
         "giants": splats.scales.max(axis=1) > settings.largest_m,
@@ -93,17 +90,17 @@ def clean(splats: Splats, scene: Reconstruction, settings: CleanSettings) -> Cle
     return Cleaned(splats=kept, dropped={reason: count for reason, count in dropped.items() if count})
 
 
-def _near(means: F64, points: F64, eyes: F64) -> Flags:
-    """Whether a splat hangs over the table, nearer to its middle than the cameras stood."""
+def _near(means: F64, points: F64, eyes: F64) -> Bools:
+    """Tells which splats hang over the table, nearer to its middle than the cameras stood."""
     middle = np.median(points, axis=0)
     reach = np.median(np.linalg.norm(eyes - middle, axis=1))
     return (np.linalg.norm(means - middle, axis=1) < reach) & (means[:, 2] > 0)
 
 
-def _seen_past(means: F64, scene: Reconstruction, settings: CleanSettings) -> Flags:
-    """Whether most cameras see a sparse point right behind a splat, clearly farther away than the splat is.
+def _seen_past(means: F64, scene: Reconstruction, settings: CleanSettings) -> Bools:
+    """Tells behind which splats most cameras see a sparse point, clearly farther away than the splat is.
 
-    A camera can tell when one of the points matched in it lies within 2 % of the picture's width of the splat.
+    A camera can tell when one of the points matched in it lies within 2 % of the image's width of the splat.
     """
     past, able = np.zeros(len(means)), np.zeros(len(means))
     for view in scene.views:
@@ -120,15 +117,15 @@ def _seen_past(means: F64, scene: Reconstruction, settings: CleanSettings) -> Fl
     return np.logical_and(able >= 3, past >= settings.seen_past * able)
 
 
-def _lone(means: F64, limit: float) -> Flags:
-    """Mean distance to the eight nearest splats above `limit` medians (statistical outlier removal)."""
+def _lone(means: F64, limit: float) -> Bools:
+    """Tells whose mean distance to the eight nearest splats exceeds `limit` medians (statistical outlier removal)."""
     if limit <= 0 or len(means) < 9:
         return np.zeros(len(means), bool)
     gaps = cKDTree(means).query(means, 9)[0][:, 1:].mean(axis=1)
     return gaps > limit * np.median(gaps)
 
 
-def _outside(means: F64, box: tuple[float, ...] | None) -> Flags:
+def _outside(means: F64, box: tuple[float, ...] | None) -> Bools:
     if box is None:
         return np.zeros(len(means), bool)
     return np.any((means < box[:3]) | (means > box[3:]), axis=1)

@@ -1,9 +1,9 @@
-"""Adaptive density control: splats where the pictures still differ, none where they are not needed.
+"""This module controls the density of splats: more where views still differ, none where they are not needed.
 
     every `every` steps:   mean |dL / d centre| large? ─┬─ small splat ─► clone: a second one, a step aside
                                                         └─ large splat ─► split: two halves of it along its longest axis
                            faint, huge on screen ───────► pruned
-    every `reset_every`:   opacities lowered, so that only what the pictures need comes back
+    every `reset_every`:   opacities lowered, so that only what the views need comes back
 
 Source: Kerbl et al., "3D Gaussian Splatting", 2023, section 5.2, with absolute gradients (Ye et al., AbsGS, 2024)
 and opacities that stay right when one becomes two (Rota Bulò et al., "Revising Densification", ECCV 2024). Those with
@@ -20,18 +20,18 @@ from torch import Tensor
 OFFSET, SHRINK = 0.6, 0.8
 """Halves of a split splat lie ±0.6 σ along its longest axis and have 0.8 σ there: 0.6² + 0.8² = 1."""
 MET = math.exp(-0.5 * (OFFSET / SHRINK) ** 2)
-"""Value of each half in the middle between them."""
+"""Value that each half has in the middle between them."""
 DENSEST = 0.995
 LOWERED = 0.1
-"""Opacity that a reset leaves at most."""
+"""Largest opacity that a reset leaves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DensitySettings:
-    """When splats are added and taken away. Shares of the run are 0..1."""
+    """Settings of the density control. Shares of the run are 0..1."""
 
     most: int = 20_000
-    """Budget: no more splats than that."""
+    """Largest number of splats."""
     every: int = 20
     """Steps between two rounds; 0 leaves the number of splats as it is."""
     first: float = 0.1
@@ -39,21 +39,21 @@ class DensitySettings:
     last: float = 0.6
     """Share of the steps after which none follows, so that the last splats added can settle."""
     gradient: float = 8e-4
-    """Mean absolute gradient of the loss by a splat's place, in half widths of the picture, that calls for more."""
+    """Mean absolute gradient of the loss by a splat's place, in half image widths, above which more are added."""
     large_px: float = 2.0
-    """Largest standard deviation in a training picture of a splat that is cloned; larger ones are split."""
+    """Largest standard deviation of a splat that is cloned, in a training image; larger ones are split."""
     growth: float = 0.3
-    """At most this share of the splats is added in a round."""
+    """Largest share of the splats that is added in a round."""
     faint: float = 0.02
     """Opacity below which a splat goes."""
     huge: float = 0.5
-    """Largest standard deviation over the picture's width at the nearest camera; larger splats go."""
+    """Largest standard deviation over the image's width at the nearest camera; larger splats go."""
     reset_every: int = 3000
     """Steps between two resets of the opacity; short runs have none."""
 
 
 class Density:
-    """What one training run knows of its splats' gradients. Parameters: means, quaternions, log scales, logits, …"""
+    """Density control of one training run. Parameters are means, quaternions, log scales, logits, colour logits."""
 
     def __init__(self, settings: DensitySettings, steps: int, focal_px: float, width_px: int, eyes: Tensor) -> None:
         self._settings, self._steps = settings, steps
@@ -61,7 +61,7 @@ class Density:
         self._total, self._views = torch.zeros(0), torch.zeros(0)
 
     def seen(self, motion: Tensor, width_px: int) -> None:
-        """Takes in one view's Σ |dL / d centre| (N, 2) [1/px], of a picture of that width."""
+        """Takes in one view's Σ |dL / d centre| (N, 2) [1/px], of an image of that width."""
         size = motion.norm(dim=1) * (width_px / 2)
         if len(self._total) != len(size):
             self._total, self._views = torch.zeros_like(size), torch.zeros_like(size)
@@ -69,7 +69,7 @@ class Density:
         self._views += size > 0
 
     def control(self, parameters: list[Tensor], optimizer: torch.optim.Optimizer, step: int) -> list[Tensor]:
-        """The parameters after the round that is due at `step`, if one is; the optimizer's state goes with them."""
+        """Returns the parameters after the round due at `step`, if one is; the optimizer's state goes with them."""
         settings = self._settings
         inside = settings.first * self._steps <= step <= settings.last * self._steps
         if inside and settings.every and step % settings.every == 0 and step:
@@ -117,7 +117,7 @@ def _halve(parameters: list[Tensor], rows: Tensor) -> Tensor:
 def _rebuild(
     parameters: list[Tensor], optimizer: torch.optim.Optimizer, keep: Tensor, new: list[Tensor]
 ) -> list[Tensor]:
-    """The kept rows followed by the new ones, whose moments in the optimizer start at zero."""
+    """Joins the kept rows and the new ones, whose moments in the optimizer start at zero."""
     result = []
     for old, added, group in zip(parameters, new, optimizer.param_groups, strict=True):
         parameter = torch.cat([old[keep], added]).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""A folder of photos, or a video, turned into the upright pictures of one size that reconstruction needs.
+"""This module turns a folder of photos, or a video, into the upright photos of one size that reconstruction needs.
 
 photos ─► upright ───────────────────────────────┐
 video ──► sharpest frame of each window ─────────┴─► shrunk ─► blurred? seen before? ─┬─► working folder
@@ -11,41 +11,41 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from protos.errors import SceneError
-from protos.schema import F32
-
-U8 = NDArray[np.uint8]
+from protos.schema import F32, U8, Bools
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 FEWEST = 8
-"""Photos below which a table cannot be covered from enough sides."""
+"""Number of photos below which a table cannot be covered from enough sides."""
 _HINT = "film the table slowly from several sides (30 s), or take 20 to 60 overlapping photos"
 _ALIKE = 1.5
 """Mean difference (of 255) of two thumbnails that show the same."""
 
 
+FOLDER = "masks"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameSettings:
-    """How pictures are chosen."""
+    """Settings of the choice of photos."""
 
     longest_side_px: int = 960
-    """Larger pictures are shrunk to this."""
+    """Longest side to which larger photos are shrunk."""
     most: int = 60
-    """At most so many frames are taken from a video."""
+    """Largest number of frames that are taken from a video."""
     moved_px: float = 6.0
-    """A picture must have moved this far (median of tracked corners, at 960 px) since the one kept before it."""
+    """Least motion (median of tracked corners, at 960 px) since the photo kept before."""
     sharp: float = 0.35
-    """A picture must be this sharp, as a share of the median (variance of the Laplacian); 0 keeps all."""
+    """Least sharpness (variance of the Laplacian), as a share of the median; 0 keeps all."""
     masks: Path | None = None
     """Folder of masks, black where a photo must be ignored; default: `masks` in the folder of photos, if there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dropped:
-    """A picture that was left out, and why."""
+    """A photo that was left out, and the reason."""
 
     name: str
     reason: str
@@ -53,7 +53,7 @@ class Dropped:
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """Pictures on disk, in the order they were taken."""
+    """The chosen photos on disk, in the order they were taken."""
 
     folder: Path
     names: tuple[str, ...]
@@ -63,16 +63,16 @@ class Frames:
     """Working pixels per pixel of the source."""
     dropped: tuple[Dropped, ...]
     thinned: int
-    """Frames of a video that were not the sharpest of their window."""
+    """Number of frames of a video that were not the sharpest of their window."""
     masks: Path | None
-    """Folder of the masks at working size, `NAME.png` for the picture NAME, as COLMAP wants them."""
+    """Folder of the masks at working size, `NAME.png` for the photo NAME, as COLMAP wants them."""
 
     def read(self, name: str) -> U8:
-        """One picture (height, width, 3) RGB."""
+        """Reads one photo (height, width, 3) RGB."""
         return _read(self.folder / name)
 
-    def valid(self, name: str) -> NDArray[np.bool_]:
-        """Where a picture shows the scene and not something to ignore, (height, width)."""
+    def valid(self, name: str) -> Bools:
+        """Returns which pixels (height, width) of a photo no mask covers."""
         path = self.masks / f"{name}.png" if self.masks is not None else None
         if path is None or not path.exists():
             return np.ones((self.height, self.width), bool)
@@ -80,32 +80,32 @@ class Frames:
 
 
 def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
-    """Writes the chosen pictures of `source` (a folder or a video file) into `folder`. Raises `SceneError`."""
+    """Writes the chosen photos of `source` (a folder or a video file) into `folder`. Raises `SceneError`."""
     if not source.exists():
         raise SceneError(f"{source}: no such file or folder; give a folder of photos or a video file")
     folder.mkdir(parents=True, exist_ok=True)
     masks = Masks.find(source, settings.masks)
-    pictures, thinned = _photos(source) if source.is_dir() else _video(source, settings.most)
+    images, thinned = _photos(source) if source.is_dir() else _video(source, settings.most)
     small: dict[str, U8] = {}
     size, shrink = (0, 0), 1.0
-    for name, picture in pictures:
-        if small and picture.shape[:2] != size:
+    for name, image in images:
+        if small and image.shape[:2] != size:
             raise SceneError(
-                f"{source / name} has {picture.shape[1]} x {picture.shape[0]} px, the photos before it "
+                f"{source / name} has {image.shape[1]} x {image.shape[0]} px, the photos before it "
                 f"{size[1]} x {size[0]}; "
                 "use one camera, one zoom and one orientation for the whole capture"
             )
-        size = (picture.shape[0], picture.shape[1])
+        size = (image.shape[0], image.shape[1])
         shrink = min(1.0, settings.longest_side_px / max(size))
-        small[name] = _small_grey(picture)
-        _write(folder / name, picture, shrink)
+        small[name] = _small_grey(image)
+        _write(folder / name, image, shrink)
     dropped = _cull(small, settings)
     for one in dropped:
         (folder / one.name).unlink()
     names = tuple(name for name in small if name not in {one.name for one in dropped})
     if len(names) < FEWEST:
         less = f" after leaving out {len(dropped)} as blurred or repeated" if dropped else ""
-        raise SceneError(f"{source} holds {len(names)} usable pictures{less}; a scan needs at least {FEWEST}: {_HINT}")
+        raise SceneError(f"{source} holds {len(names)} usable photos{less}; a scan needs at least {FEWEST}: {_HINT}")
     height, width = _read(folder / names[0]).shape[:2]
     return Frames(
         folder=folder,
@@ -120,7 +120,7 @@ def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
 
 
 def photo_paths(source: Path) -> list[Path]:
-    """Photos in a folder by name, which is the order they were taken in. Raises `SceneError` where there is none."""
+    """Returns the photos of a folder by name, which is the order they were taken in. Raises `SceneError` for none."""
     paths = sorted(p for p in source.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
         raise SceneError(f"{source} holds no photos ({', '.join(PHOTO_SUFFIXES)}); {_HINT}")
@@ -132,21 +132,21 @@ def _photos(source: Path) -> tuple[Iterator[tuple[str, U8]], int]:
 
 
 def _read(path: Path) -> U8:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)  # turned upright by its EXIF orientation
-    if picture is None:
-        raise SceneError(f"{path} cannot be read as a picture; remove it or export it again as JPEG or PNG")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)  # turned upright by its EXIF orientation
+    if image is None:
+        raise SceneError(f"{path} cannot be read as a photo; remove it or export it again as JPEG or PNG")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _write(path: Path, picture: U8, shrink: float) -> None:
+def _write(path: Path, image: U8, shrink: float) -> None:
     if shrink < 1:
-        picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix.lower() in {".jpg", ".jpeg"} else []
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
+    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
 
 
 def _video(source: Path, most: int) -> tuple[Iterator[tuple[str, U8]], int]:
-    """The sharpest frame of each of `most` windows, named by its number, and how many are not looked at again."""
+    """Yields the sharpest frame of each of `most` windows by name; returns the number of the others, too."""
     capture = cv2.VideoCapture(str(source))
     if not capture.isOpened():
         raise SceneError(
@@ -163,20 +163,20 @@ def _sharpest(capture: cv2.VideoCapture, window: int) -> Iterator[tuple[str, U8]
     while True:
         frames: list[tuple[float, int, U8]] = []
         while len(frames) < window:
-            ok, picture = capture.read()
+            ok, image = capture.read()
             if not ok:
                 break
-            frames.append((sharpness(_small_grey(picture)), first + len(frames), picture))
+            frames.append((sharpness(_small_grey(image)), first + len(frames), image))
         if not frames:
             break
-        _, number, picture = max(frames, key=lambda frame: frame[0])
-        yield f"frame-{number:05d}.jpg", cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        _, number, image = max(frames, key=lambda frame: frame[0])
+        yield f"frame-{number:05d}.jpg", cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         first += len(frames)
     capture.release()
 
 
 def _cull(small: dict[str, U8], settings: FrameSettings) -> list[Dropped]:
-    """The pictures that are much softer than most, or show what one kept before them shows."""
+    """Returns the photos that are much softer than most, or show what one kept before them shows."""
     scores = {name: sharpness(grey) for name, grey in small.items()}
     middle = float(np.median(list(scores.values())))
     dropped, kept, thumbnails = [], "", dict[str, F32]()
@@ -197,12 +197,12 @@ def _cull(small: dict[str, U8], settings: FrameSettings) -> list[Dropped]:
 
 
 def sharpness(grey: U8) -> float:
-    """Variance of the Laplacian, the usual focus measure; larger is sharper."""
+    """Returns the variance of the Laplacian, the usual focus measure; larger is sharper."""
     return float(cv2.Laplacian(grey, cv2.CV_64F).var())
 
 
 def _motion(first: U8, second: U8) -> float:
-    """Median displacement of tracked corners, in pixels of a picture 960 px wide."""
+    """Returns the median displacement of tracked corners, in pixels of a photo 960 px wide."""
     corners = cv2.goodFeaturesToTrack(first, 200, 0.01, 8)
     if corners is None:
         return float("inf")
@@ -211,25 +211,25 @@ def _motion(first: U8, second: U8) -> float:
     return float(np.median(steps)) * 960 / first.shape[1] if len(steps) else float("inf")
 
 
-def _small_grey(picture: U8) -> U8:
-    shrink = min(1.0, 480 / picture.shape[1])
-    return cv2.resize(
-        cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA
-    )
-
-
-FOLDER = "masks"
+def _small_grey(image: U8) -> U8:
+    shrink = min(1.0, 480 / image.shape[1])
+    return cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """A folder of masks that exists."""
+    """A folder of masks, one per photo, black where a photo must not be trusted (people, the moving arm).
+
+    The convention is that of COLMAP and nerfstudio: a mask has the photo's size, black (0) = ignore, all else = use,
+    and its name: `masks/07.png` or `masks/07.jpg.png` for `07.jpg`. A photo without a mask is used whole. Masked pixels
+    give no features, no seeds, no training loss, and do not count in the held-out PSNR.
+    """
 
     folder: Path
 
     @staticmethod
     def find(source: Path, given: Path | None) -> "Masks | None":
-        """The folder given, or the one beside the photos. Raises `SceneError` when it does not fit the source."""
+        """Returns the folder given, or the one beside the photos. Raises `SceneError` when it does not fit."""
         if given is None:
             beside = source / FOLDER
             return Masks(folder=beside) if source.is_dir() and beside.is_dir() else None
@@ -244,7 +244,7 @@ class Masks:
         return Masks(folder=given)
 
     def write(self, names: Sequence[str], size: tuple[int, int], small: tuple[int, int], folder: Path) -> Path:
-        """The photos' masks, shrunk from `size` to `small` (height, width), as `NAME.png` in `folder`."""
+        """Writes the photos' masks, shrunk from `size` to `small` (height, width), as `NAME.png` in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         found = {name: path for name in names if (path := self._path(name)) is not None}
         if not found:
@@ -254,7 +254,7 @@ class Masks:
         for name, path in found.items():
             mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
             if mask is None:
-                raise SceneError(f"{path} cannot be read as a picture; remove it or export it again as PNG")
+                raise SceneError(f"{path} cannot be read as a photo; remove it or export it again as PNG")
             if mask.shape != size:
                 raise SceneError(
                     f"{path} has {mask.shape[1]} x {mask.shape[0]} px, its photo {name} {size[1]} x {size[0]}; "

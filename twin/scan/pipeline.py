@@ -1,12 +1,10 @@
-"""From photos or a video to a scene folder, one stage after the other; what can fail comes before what takes long.
+"""This module makes a scene folder from photos or a video, step after step; what can fail comes before what takes long.
 
 frames ─► sfm ─► table ─► scale ─► place ─► train ─► clean ─► scene.toml, static.ply, report.json, report.html
                     (SfM units)      │ (base frame, metres from here on)
 """
 
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +19,7 @@ from twin.scan.capture import FILE, Board, KnownPoint, point_of, read_capture
 from twin.scan.clean import CleanSettings, clean
 from twin.scan.frames import Frames, FrameSettings, collect
 from twin.scan.place import Placement, PlaceSettings, place_by_reference, place_by_views
+from twin.scan.progress import Clock, Progress, ScanStep
 from twin.scan.report import ScanReport
 from twin.scan.scale import NEEDED, Length, Scale, from_length, from_points
 from twin.scan.sfm import Reconstruction, SfmSettings, reconstruct
@@ -28,12 +27,10 @@ from twin.scan.table import Plane, TableSettings, find_table
 from twin.scan.train import TrainSettings, train
 from twin.scene import Scene
 
-Progress = Callable[[str, float], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSettings:
-    """One of `board`, `points` and `length` must fix the scale; a capture.toml beside the photos counts as `board`."""
+    """Settings of a scan. `board`, `points` or `length` fixes the scale; a capture.toml beside the photos does too."""
 
     board: Path | None = None
     """A capture.toml that describes the printed board, or known points; default: the one in the capture's folder."""
@@ -58,33 +55,31 @@ class ScanSettings:
 def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progress) -> ScanReport:
     """Makes the scene folder `out` from a folder of photos or a video.
 
-    `on_progress(stage, share)` is told the stage and how much of it is done, 0..1. Raises `SceneError` in one line that
+    `on_progress(step, share)` is told the step and how much of it is done, 0..1. Raises `SceneError` in one line that
     says what to do about the photos, the board or the length.
     """
-    clock = _Clock(on_progress)
     known = _scale_source(source, settings)
+    clock = Clock(on_progress)
     with tempfile.TemporaryDirectory(prefix="twinrl-scan-") as work:
-        clock.stage("frames")
+        clock(ScanStep.FRAMES, 0.0)
         frames = collect(source, Path(work) / "frames", settings.frames)
-        clock.stage("poses")
-        scene = reconstruct(frames, Path(work) / "sfm", settings.sfm, on_progress)
-    clock.stage("alignment")
+        scene = reconstruct(frames, Path(work) / "sfm", settings.sfm, clock)
+    clock(ScanStep.ALIGNMENT, 0.0)
     table = find_table(scene, settings.table)
     scale, placement = _align(scene, table, frames, known, settings.place)
     scene = scene.transformed(placement.base_from_scaled, scale.metres_per_unit)
-    clock.stage("splats")
-    trained = train(scene, settings.train, on_progress)
-    clock.stage("report")
+    trained = train(scene, settings.train, clock)
+    clock(ScanStep.REPORT, 0.0)
     cleaned = clean(trained.splats, scene, settings.clean)
     static = cleaned.splats
     twin = Scene(name=settings.name or source.stem, static=static, scale_provenance=scale.provenance)
     side = twin.side.camera(reporting.SIDE_PX)
-    pictures = reporting.draw(static, scene.views, trained.held_out, side, settings.train.width)
+    images = reporting.draw(static, scene.views, trained.held_out, side, settings.train.width)
     twin.save(out)
     report = ScanReport(
         source=str(source),
         registered=len(scene.views),
-        pictures=scene.pictures,
+        photos=scene.photos,
         dropped=frames.dropped,
         thinned=frames.thinned,
         others=scene.others,
@@ -103,15 +98,16 @@ def scan(source: Path, out: Path, *, settings: ScanSettings, on_progress: Progre
         splats=len(static),
         cleaned=cleaned.dropped,
         held_out=trained.held_out,
-        held_out_size=(pictures.pairs[0].photo.shape[1], pictures.pairs[0].photo.shape[0]),
-        held_out_psnr_db=pictures.psnr_db(),
-        held_out_ssim=pictures.ssim(),
+        held_out_size=(images.pairs[0].photo.shape[1], images.pairs[0].photo.shape[0]),
+        held_out_psnr_db=images.psnr_db(),
+        held_out_ssim=images.ssim(),
         seconds={},
         cameras={view.name: np.round(view.camera.base_from_camera, 6).tolist() for view in scene.views},
         lens=_lens(scene),
     )
-    report = replace(report, seconds=clock.finish())
-    reporting.write(out, report, pictures)
+    clock.stop()
+    report = replace(report, seconds={step.label: round(spent, 2) for step, spent in clock.seconds.items()})
+    reporting.write(out, report, images)
     return report
 
 
@@ -164,25 +160,3 @@ def _pixel(name: str, text: str) -> tuple[float, float]:
             f"--{name} {text!r}: two numbers with a comma, column and row of the pixel: --{name} 120,340"
         ) from None
     return x, y
-
-
-class _Clock:
-    """Wall time per stage."""
-
-    def __init__(self, on_progress: Progress) -> None:
-        self._tell = on_progress
-        self._stage, self._since = "", 0.0
-        self._seconds: dict[str, float] = {}
-
-    def stage(self, name: str) -> None:
-        """Ends the running stage and starts the next."""
-        now = time.monotonic()
-        if self._stage:
-            self._seconds[self._stage] = round(now - self._since, 2)
-        self._stage, self._since = name, now
-        self._tell(name, 0.0)
-
-    def finish(self) -> dict[str, float]:
-        """Ends the last stage; seconds of all."""
-        self.stage("done")
-        return self._seconds

@@ -1,6 +1,6 @@
-"""Where the robot stands: the rigid transform from the scaled reconstruction to the robot's base frame.
+"""This module places the robot: it finds the rigid transform from the scaled reconstruction to the robot's base frame.
 
-With a board, `base_from_board` in capture.toml says it; typed points say it themselves. Without either the robot is
+With a board, `base_from_board` in capture.toml gives it; typed points give it themselves. Without either the robot is
 put where the demo needs it: the workspace centre (-0.5, 0) falls on the table point that the photos look at, and the
 photos' mean viewing direction becomes +x, because the side camera looks along +x towards the robot. Photos taken all
 around the table have no mean direction; then the side camera goes where a photo was taken. The table top is z = 0 in
@@ -23,35 +23,35 @@ from twin.scene import SideCamera
 WORKSPACE_XY = (-0.5, 0.0)
 """Centre of the workspace in the base frame [m]."""
 PLAUSIBLE_M = (0.1, 10.0)
-"""Distance from the photographer to the middle of the table."""
+"""Plausible distances from the photographer to the middle of the table [m]."""
 ONE_SIDED = 0.3
 """Length of the mean of the photos' level viewing directions, above which it counts as a direction."""
 REFERENCE_TILT_DEG, REFERENCE_HEIGHT_M = 8.0, 0.02
-"""How far the plane of board or points may be from the table."""
+"""Largest angle and distance between the plane of board or points and the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceSettings:
-    """Used with a length only."""
+    """Settings of the placement, used with a length only."""
 
     workspace_photo: str = ""
     """Photo in which `workspace_pixel` marks the workspace centre on the table; empty: where the photos look."""
     workspace_pixel: tuple[float, float] = (0.0, 0.0)
     yaw_deg: float = 0.0
-    """Turns the robot's base about the workspace centre, seen from above, counter-clockwise."""
+    """Turn of the robot's base about the workspace centre, seen from above, counter-clockwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """base = rotation and translation of `base_from_scaled` applied to metres_per_unit * SfM point."""
+    """A placement maps metres_per_unit * SfM point to the base frame by the rigid transform `base_from_scaled`."""
 
     base_from_scaled: F64  # (4, 4) m
     note: str
-    """How the place was chosen, for the report."""
+    """Reason for the place, for the report."""
 
 
 def place_by_reference(scale: Scale, table: Plane) -> Placement:
-    """Board or points fix heading and origin; the table plane, which is much larger, fixes up."""
+    """Places by board or points, which fix heading and origin; the table plane, which is much larger, fixes up."""
     assert scale.sfm_from_reference is not None and scale.base_from_reference is not None
     pose, base_from_reference = scale.sfm_from_reference, scale.base_from_reference
     tilt = math.degrees(math.acos(np.clip(pose[:3, 2] @ table.normal, -1, 1)))
@@ -75,7 +75,7 @@ def place_by_reference(scale: Scale, table: Plane) -> Placement:
 def place_by_views(
     scene: Reconstruction, scale: Scale, table: Plane, settings: PlaceSettings, shrink: float
 ) -> Placement:
-    """Workspace where the photos look, robot on its far side."""
+    """Places the workspace where the photos look and the robot on its far side. Raises `SceneError`."""
     centre, note = _workspace(scene, table, settings, shrink)
     heading, why = _heading(scene, table, centre, scale.metres_per_unit)
     distance = scale.metres_per_unit * float(
@@ -94,7 +94,7 @@ def place_by_views(
 
 
 def _heading(scene: Reconstruction, table: Plane, centre: F64, metres_per_unit: float) -> tuple[F64, str]:
-    """The direction (3,) that becomes +x, and why."""
+    """Returns the direction (3,) that becomes +x, and the reason."""
     forward = _level(np.stack([view.camera.base_from_camera[:3, 2] for view in scene.views]), table)
     if np.linalg.norm(forward.mean(axis=0)) > ONE_SIDED:
         return forward.mean(axis=0), "+x is the photos' mean viewing direction"
@@ -107,13 +107,13 @@ def _heading(scene: Reconstruction, table: Plane, centre: F64, metres_per_unit: 
 
 
 def _level(directions: F64, table: Plane) -> F64:
-    """Directions (n, 3) laid flat on the table, of unit length."""
+    """Lays directions (n, 3) flat on the table, of unit length."""
     flat = directions - (directions @ table.normal)[:, None] * table.normal
     return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
 
 def _workspace(scene: Reconstruction, table: Plane, settings: PlaceSettings, shrink: float) -> tuple[F64, str]:
-    """The workspace centre on the table (3,) in SfM units, and how it was found."""
+    """Returns the workspace centre on the table (3,) in SfM units, and how it was found."""
     if settings.workspace_photo:
         view = next((v for v in scene.views if v.name == settings.workspace_photo), None)
         if view is None:
@@ -137,7 +137,7 @@ def _workspace(scene: Reconstruction, table: Plane, settings: PlaceSettings, shr
 
 
 def _frame(table: Plane, heading: F64, origin: F64) -> F64:
-    """frame_from_scaled (4, 4): z up from the table, x along the heading, origin at `origin` [m]."""
+    """Returns frame_from_scaled (4, 4): z up from the table, x along the heading, origin at `origin` [m]."""
     x = heading - (heading @ table.normal) * table.normal
     x /= np.linalg.norm(x)
     rotation = np.stack([x, np.cross(table.normal, x), table.normal])

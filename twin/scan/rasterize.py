@@ -1,11 +1,21 @@
-"""A splat rasterizer with gradients, for training.
+"""This module draws splats with gradients, for training.
 
-means, quaternions, scales ──`projection`──► centres, conics, depth ─► sort ─► packed (M, 9)
+means, quaternions, scales ────`project`────► centres, conics, depth ─► sort ─► packed (M, 9)
 packed ──numba, front to back──► canvas (H, W, 4)        gradients come back by replaying the same order
 
 Colour of a pixel: C = Σ_i c_i α_i T_i with T_i = Π_{j<i} (1 - α_j) and α_i = o_i exp(-½ dᵀ Σ'⁻¹ d) (Kerbl et al. 2023,
 eqs. 2-4). Both passes run splat by splat, so a splat's gradient stays in registers and nothing is written twice.
 On a CUDA machine gsplat's own `rasterization` takes the place of all this.
+
+The projection is EWA splatting as in Kerbl et al. 2023, section 4:
+
+    mean m ─► t = W m + d ─► u = fx t_x / t_z + cx                  conic = Σ'⁻¹
+    q, s   ─► Σ' = (J W R(q) S)(J W R(q) S)ᵀ + 0.3 I ───────────────► a, b, c        J: Jacobian of the projection at t
+
+Conventions are those of gsplat and `twin.render`: 0.3 px² of blur; far outside the image J is evaluated at most 15 %
+beyond its border. `unproject` is the transpose of `project`'s derivative, written out:
+
+    dΣ' = -C dC C,   dB = 2 dΣ' B for B = J W R S,   dS = (J W R)ᵀ dB,   d(J W) = dB S Rᵀ,   dR = (J W)ᵀ dB S
 """
 
 import math
@@ -22,7 +32,7 @@ from protos.schema import F32
 
 NEAR_M = 0.015
 FAINTEST = np.float32(1 / 255)
-"""A splat's ellipse ends where its opacity falls below this."""
+"""Opacity at which a splat's ellipse ends."""
 BLUR = np.float32(0.3)
 DENSEST = np.float32(0.999)
 OPAQUE = np.float32(1e-4)
@@ -33,12 +43,12 @@ _OPTIONS = {"fastmath": True, "nogil": True, "cache": True, "error_model": "nump
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A picture under training."""
+    """An image drawn during training."""
 
-    picture: Tensor
-    """(height, width, 3) over black, differentiable."""
+    image: Tensor
+    """Colours (height, width, 3) over black, differentiable."""
     motion: Callable[[], Tensor]
-    """After the backward pass: Σ over pixels of |dL / d centre| (N, 2) [1/px] of every splat, 0 of unseen ones.
+    """Function that returns, after the backward pass, Σ over pixels of |dL / d centre| (N, 2) [1/px].
 
     Absolute values, because gradients of opposite direction on two sides of a splat that is too large would cancel (Ye
     et al., AbsGS, 2024).
@@ -56,7 +66,7 @@ def render(
     width: int,
     height: int,
 ) -> Drawn:
-    """The splats seen by a camera, differentiable in the first five arguments."""
+    """Draws splats as a camera sees them, differentiable in the first five arguments."""
     splats = (means, quaternions, scales, opacities, colours)
     if means.is_cuda:
         import gsplat
@@ -65,14 +75,14 @@ def render(
         images, _, details = gsplat.rasterization(
             *splats, views, matrices, width, height, near_plane=NEAR_M, packed=False, absgrad=True
         )
-        return Drawn(picture=images[0], motion=lambda: details["means2d"].absgrad[0])
+        return Drawn(image=images[0], motion=lambda: details["means2d"].absgrad[0])
     motion = torch.zeros(len(means), 2)
-    picture = Rasterize.apply(*splats, motion, camera_from_base, intrinsics, width, height)
-    return Drawn(picture=picture[..., :3], motion=lambda: motion)
+    image = Rasterize.apply(*splats, motion, camera_from_base, intrinsics, width, height)
+    return Drawn(image=image[..., :3], motion=lambda: motion)
 
 
 class Rasterize(torch.autograd.Function):
-    """Splats to a canvas (H, W, 4) of colour and transmittance."""
+    """The differentiable map from splats to a canvas (H, W, 4) of colour and transmittance."""
 
     @staticmethod
     def forward(
@@ -123,7 +133,7 @@ def _empty_canvas(width: int, height: int) -> F32:
 
 @numba.njit(inline="always", **_OPTIONS)
 def _rows(splat: F32, height: int) -> tuple[int, int, float]:
-    """First and last row of a splat's ellipse, and -log of its faintest visible Gaussian value."""
+    """Returns first and last row of a splat's ellipse, and -log of its faintest visible Gaussian value."""
     cut = math.log(splat[5] / FAINTEST)
     half = math.sqrt(_TWO * cut * splat[2] / (splat[2] * splat[4] - splat[3] * splat[3]))
     middle = splat[1] - _HALF
@@ -132,7 +142,7 @@ def _rows(splat: F32, height: int) -> tuple[int, int, float]:
 
 @numba.njit(inline="always", **_OPTIONS)
 def _columns(splat: F32, dy: np.float32, cut: float, width: int) -> tuple[int, int]:
-    """First and last column of the ellipse in the row `dy` below its centre; empty when first > last."""
+    """Returns first and last column of the ellipse in the row `dy` below its centre; empty when first > last."""
     a, b, c = splat[2], splat[3], splat[4]
     root = _TWO * a * cut - dy * dy * (a * c - b * b)
     if root <= 0:
@@ -171,7 +181,7 @@ def _blend(splats: F32, canvas: F32) -> None:
 
 @numba.njit(**_OPTIONS)
 def _replay(splats: F32, final: F32, gradient: F32, canvas: F32, result: F32, motion: F32) -> None:
-    """dL/dα_i = T_i (c_i · g) - (R_i · g + T_end g_T) / (1 - α_i), where R_i is the colour still to come behind i."""
+    """Adds up dL/dα_i = T_i (c_i · g) - (R_i · g + T_end g_T) / (1 - α_i); R_i is the colour still to come behind i."""
     height, width = canvas.shape[0], canvas.shape[1]
     for i in range(splats.shape[0]):
         splat = splats[i]
@@ -300,7 +310,7 @@ def unproject(
     means: F32, quaternions: F32, scales: F32, W: F32, K: F32, width: int, height: int,
     packed: F32, gradient: F32, index: NDArray[np.int64], to_means: F32, to_quaternions: F32, to_scales: F32,
 ) -> None:  # fmt: skip
-    """Gradients of the packed centres and conics (M, 9), carried back to means, quaternions and scales (N, ...)."""
+    """Carries gradients of the packed centres and conics (M, 9) back to means, quaternions and scales (N, ...)."""
     R, A, t = np.empty((3, 3), np.float32), np.empty((2, 3), np.float32), np.empty(3, np.float32)
     V, dV, dA, D, S = (np.empty((2, 3), np.float32), np.empty((2, 3), np.float32), np.empty((2, 3), np.float32),
                        np.empty((3, 3), np.float32), np.empty((2, 2), np.float32))  # fmt: skip

@@ -1,8 +1,10 @@
-"""Metric scale. Without a board, points or a length a scan has no size and stops here.
+"""This module finds the metric scale. Without a board, points or a length a scan has no size and is refused.
 
-board:   corners of a printed board ─► triangulated ─► similarity fitted to all sightings ─┐  (`board`)
-points:  typed pixels and where they are in the base frame ─► the same ────────────────────┼─► scale, origin, axes
-length:  two pixels of one photo ─► their rays meet the table ─► SfM units against metres ─┴─► scale alone   (`points`)
+board:   corners of a printed board ─► triangulated ─► similarity fitted to all sightings ─┐  (twin.scan.board)
+points:  typed pixels ─► points in SfM units ─► similarity to the places typed (Umeyama) ──┼─► scale, origin, axes
+length:  two pixels of one photo ─► their rays meet the table ─► SfM units against metres ─┴─► scale alone
+
+A point typed in two or more photos is where its rays meet; typed in one photo it must lie on the table top.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ import numpy as np
 
 from protos.errors import SceneError
 from protos.schema import F64
-from twin.camera import Camera, pose_of
+from twin.camera import pose_of
 from twin.scan.capture import KnownPoint
 from twin.scan.sfm import Reconstruction, View
 from twin.scan.table import Plane
@@ -23,6 +25,14 @@ NEEDED = (
     "or type them: --points 00.png:120,340=-0.5,0.2,0 ...; or give a known length between two points of the table "
     "top: --length 0.30 --photo 00.png --from 120,340 --to 410,355"
 )
+
+
+FEWEST = 3
+
+THIN = 0.05
+"""Extent across, as a share of the extent along, below which points count as lying on one line."""
+
+ON_TABLE_M = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +47,7 @@ class Length:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How many metres one SfM unit is, and how that is known."""
+    """The metric size of a reconstruction, and how it is known."""
 
     metres_per_unit: float
     provenance: str
@@ -48,13 +58,13 @@ class Scale:
     residual_px: float | None = None
     """RMS distance between the known points as fitted and as seen in the photos."""
     sfm_from_reference: F64 | None = None
-    """(4, 4): axes of what is known (the board, the typed points), its origin in SfM units."""
+    """Pose (4, 4) of the reference (the board, the typed points), its origin in SfM units."""
     base_from_reference: F64 | None = None
-    """(4, 4): where that is in the robot's base frame [m]; its origin lies on the table."""
+    """Pose (4, 4) of the reference in the robot's base frame [m]; its origin lies on the table."""
 
 
 def similarity(source: F64, target: F64) -> tuple[float, F64, F64]:
-    """Scale, rotation (3, 3), translation (3,) with target ≈ scale R source + t (Umeyama, PAMI 1991, eqs. 40-42)."""
+    """Fits scale, rotation (3, 3), translation (3,): target ≈ scale R source + t (Umeyama, PAMI 1991, eqs. 40-42)."""
     a, b = source - source.mean(axis=0), target - target.mean(axis=0)
     u, d, vt = np.linalg.svd(b.T @ a)
     sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
@@ -64,7 +74,7 @@ def similarity(source: F64, target: F64) -> tuple[float, F64, F64]:
 
 
 def triangulate(scene: Reconstruction, sightings: Sequence[tuple[int, F64]]) -> F64:
-    """The point (3,) nearest to all rays (direct linear transform, Hartley & Zisserman section 12.2)."""
+    """Returns the point (3,) nearest to all rays (direct linear transform, Hartley & Zisserman section 12.2)."""
     rows = []
     for index, pixel in sightings:
         camera = scene.views[index].camera
@@ -75,14 +85,8 @@ def triangulate(scene: Reconstruction, sightings: Sequence[tuple[int, F64]]) -> 
     return homogeneous[:3] / homogeneous[3]
 
 
-FEWEST = 3
-THIN = 0.05
-"""Points whose extent across is this share of their extent along count as lying on one line."""
-ON_TABLE_M = 0.002
-
-
 def from_points(scene: Reconstruction, table: Plane, points: Sequence[KnownPoint], shrink: float) -> Scale:
-    """Scale, origin and axes from points whose place in the base frame is known.
+    """Returns scale, origin and axes from points whose place in the base frame is known.
 
     `shrink` is working pixels per pixel of the photo file. Raises `SceneError` for fewer than three places, places on a
     line, and points that the photos do not determine.
@@ -105,7 +109,7 @@ def from_points(scene: Reconstruction, table: Plane, points: Sequence[KnownPoint
     a, b = np.triu_indices(len(places), 1)
     ratio = np.linalg.norm(found[a] - found[b], axis=1) / np.linalg.norm(places[a] - places[b], axis=1) / scale
     middle = np.array([*places[:, :2].mean(axis=0), 0.0])
-    residual_mm, residual_px = 1e3 * _rms(found - fitted) / scale, _rms(np.array(misses))
+    residual_mm, residual_px = 1e3 * rms(found - fitted) / scale, rms(np.array(misses))
     return Scale(
         metres_per_unit=1 / scale,
         provenance=f"{len(points)} typed pixels of {len(places)} known places "
@@ -119,7 +123,7 @@ def from_points(scene: Reconstruction, table: Plane, points: Sequence[KnownPoint
 
 
 def from_length(scene: Reconstruction, table: Plane, length: Length, shrink: float) -> Scale:
-    """Scale from one known length on the table."""
+    """Returns the scale from one known length on the table. Raises `SceneError`."""
     if not length.metres > 0:
         raise SceneError(f"--length {length.metres}: a length in metres, greater than 0")
     view = scene.views[_view(scene, length.photo, "photo")]
@@ -149,7 +153,7 @@ def _check_spread(places: F64) -> None:
 
 
 def _place(scene: Reconstruction, table: Plane, base: tuple[float, float, float], seen: list[tuple[int, F64]]) -> F64:
-    """Where a known place is in SfM units (3,)."""
+    """Returns a known place (3,) in SfM units."""
     if len({index for index, _ in seen}) > 1:
         return triangulate(scene, seen)
     index, pixel = seen[0]
@@ -177,17 +181,14 @@ def _view(scene: Reconstruction, name: str, option: str) -> int:
 def _straight(
     scene: Reconstruction, view: View, pixels: Sequence[tuple[float, float]], shrink: float, what: str
 ) -> F64:
-    """Typed pixels of a photo's file, as pixels (n, 2) of the undistorted view."""
-    size = _size(view.camera) / shrink
+    """Converts typed pixels of a photo's file to pixels (n, 2) of the undistorted view."""
+    size = np.array([view.camera.width, view.camera.height]) / shrink
     given = np.array(pixels, float)
     if (given < 0).any() or (given > size).any():
         raise SceneError(f"{what}: {view.name} has {size[0]:.0f} x {size[1]:.0f} pixels")
     return scene.lens.undistort(given * shrink)
 
 
-def _size(camera: Camera) -> F64:
-    return np.array([camera.width, camera.height], float)
-
-
-def _rms(differences: F64) -> float:
+def rms(differences: F64) -> float:
+    """Returns the root mean square length of differences (n, k)."""
     return float(np.sqrt((differences**2).sum(axis=1).mean()))

@@ -1,13 +1,25 @@
-"""Camera poses and a sparse point cloud from overlapping pictures: COLMAP's structure from motion.
+"""This module finds camera poses, the lens and sparse points from overlapping photos: COLMAP's structure from motion.
 
-pictures ─► SIFT ─► matches ─► incremental mapping ─► models ─┬─► largest ─► undistorted pinhole views + points
-                                                              └─► others, and pictures in none: reported by name
+photos ─► SIFT ─► matches ─► incremental mapping ─► models ─┬─► largest ─► undistorted pinhole views + points
+                                                              └─► others, and photos in none: reported by name
 
 Lengths are in units of their own ("SfM units") and the frame is arbitrary; `scale`, `table` and `place` fix both.
 Source: Schönberger & Frahm, "Structure-from-Motion Revisited", CVPR 2016.
+
+The lens is one of COLMAP's, and views are freed of its distortion:
+
+    x_d = x (1 + k1 r² + k2 r⁴) + 2 p1 x y + p2 (r² + 2 x²)        y_d likewise with p1, p2 exchanged
+
+| model         | focal lengths | distortion     | for                                              |
+|---------------|---------------|----------------|--------------------------------------------------|
+| PINHOLE       | fx, fy        | none           | photos that were undistorted before              |
+| SIMPLE_RADIAL | f             | k1             | phones and most cameras (default)                |
+| OPENCV        | fx, fy        | k1, k2, p1, p2 | wide lenses; wants 40 or more photos to be fitted |
+
+Pixels follow COLMAP: the centre of the first is (0.5, 0.5).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -18,9 +30,10 @@ import pycolmap
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
-from protos.schema import F64
+from protos.schema import F32, F64, U8, Bools
 from twin.camera import Camera, invert
-from twin.scan.frames import U8, Frames
+from twin.scan.frames import Frames
+from twin.scan.progress import Progress, ScanStep
 
 CameraModel = Literal["SIMPLE_RADIAL", "OPENCV", "PINHOLE"]
 
@@ -29,7 +42,7 @@ NEWTON_STEPS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Lens:
-    """Focal lengths and principal point [px], and distortion coefficients (k1, k2, p1, p2)."""
+    """A lens has focal lengths and a principal point [px], and distortion coefficients (k1, k2, p1, p2)."""
 
     fx: float
     fy: float
@@ -39,7 +52,7 @@ class Lens:
 
     @staticmethod
     def of(model: CameraModel, params: Sequence[float]) -> "Lens":
-        """From COLMAP's parameter list of one of its camera models."""
+        """Makes a lens from COLMAP's parameter list of one of its camera models."""
         values = [float(value) for value in params]
         if model == "SIMPLE_RADIAL":
             f, cx, cy, k1 = values
@@ -49,7 +62,7 @@ class Lens:
         return Lens(fx=fx, fy=fy, cx=cx, cy=cy, distortion=(k1, k2, p1, p2))
 
     def undistort(self, pixels: F64) -> F64:
-        """Pixels (n, 2) of the photo, to pixels of the pinhole view; NaN beyond what the lens can show."""
+        """Maps pixels (n, 2) of the photo to pixels of the pinhole view; NaN beyond what the lens can show."""
         photo = np.asarray(pixels, float).reshape(-1, 2)
         view = photo.copy()
         for _ in range(NEWTON_STEPS):
@@ -60,7 +73,7 @@ class Lens:
         return np.where(right_one[:, None], view, np.nan)
 
     def distort(self, pixels: F64) -> F64:
-        """Pixels (n, 2) of the pinhole view, to pixels of the photo."""
+        """Maps pixels (n, 2) of the pinhole view to pixels of the photo."""
         x, y = (np.asarray(pixels, float).reshape(-1, 2) - [self.cx, self.cy]).T / [[self.fx], [self.fy]]
         k1, k2, p1, p2 = self.distortion
         square = x * x + y * y
@@ -69,10 +82,10 @@ class Lens:
         v = y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y
         return np.stack([self.fx * u + self.cx, self.fy * v + self.cy], 1)
 
-    def maps(self, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """For `cv2.remap`: where in the photo each pixel of the view lies (H, W, 2), and whether the photo shows it.
+    def maps(self, width: int, height: int) -> tuple[F32, Bools]:
+        """Returns the map for `cv2.remap` from view to photo (H, W, 2), and the pixels (H, W) that the photo shows.
 
-        Far outside the picture the polynomial turns back and would show the photo's rim a second time; such pixels
+        Far outside the photo the polynomial turns back and would show the photo's rim a second time; such pixels
         count as not shown.
         """
         column, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
@@ -82,8 +95,8 @@ class Lens:
         size = (height, width)
         return (photo - 0.5).reshape(*size, 2).astype(np.float32), shown.reshape(size)
 
-    def _rising(self, view: F64) -> NDArray[np.bool_]:
-        """Whether the distorted radius still grows with the radius: before the first root of 1 + 3 k1 r² + 5 k2 r⁴."""
+    def _rising(self, view: F64) -> Bools:
+        """Tells where the distorted radius grows with the radius: before the first root of 1 + 3 k1 r² + 5 k2 r⁴."""
         k1, k2, _, _ = self.distortion
         turning = np.roots([5 * k2, 3 * k1, 1] if k2 else [3 * k1, 1] if k1 else [1])
         limits = turning[np.isreal(turning) & (turning.real > 0)].real
@@ -93,69 +106,69 @@ class Lens:
 
 @dataclass(frozen=True, kw_only=True)
 class SfmSettings:
-    """Effort of the reconstruction."""
+    """Settings of the reconstruction."""
 
     camera: CameraModel = "SIMPLE_RADIAL"
-    """COLMAP's model of the lens, one for all pictures."""
+    """COLMAP's model of the lens, one for all photos."""
     threads: int = 2
     seed: int = 0
     exhaustive_up_to: int = 60
-    """Every pair is matched up to so many pictures; beyond, each with the `overlap` pictures after it."""
+    """Every pair is matched up to so many photos; beyond, each with the `overlap` photos after it."""
     overlap: int = 12
     retry_below: float = 0.9
-    """When a smaller share of the pictures registers, everything is done once more with more effort."""
+    """Share of the photos that must register; below it everything is done once more with more effort."""
     least_share: float = 0.5
-    """Share of the pictures that must register."""
+    """Share of the photos below which a scan is refused."""
     robust: float = 0.6
     """Scale of the last adjustment's Cauchy loss over the mean reprojection error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Effort:
-    """Defaults suit small steps between pictures."""
+    """Effort of one attempt; the defaults suit small steps between photos."""
 
     features: int = 2000
     contrast: float = 0.0067  # SIFT's peak threshold; lower finds fainter features
     guided: bool = False  # match again along the epipolar lines
-    inliers: int = 30  # for a picture to register
+    inliers: int = 30  # for a photo to register
 
 
 _THOROUGH = _Effort(features=2500, contrast=0.004, guided=True, inliers=15)
-"""For few photos taken far apart; three times the matching time."""
+"""Effort for few photos taken far apart; it takes three times the matching time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One registered picture, undistorted."""
+    """A view is a registered photo, undistorted, with the pose of its camera."""
 
     name: str
     camera: Camera
-    picture: U8
-    valid: NDArray[np.bool_]
+    image: U8
+    valid: Bools
     """(height, width): pixels that the photo shows and no mask covers."""
     seen: NDArray[np.intp]
-    """Rows of the reconstruction's points that were matched in this picture."""
+    """Rows of the reconstruction's points that were matched in this photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """Registered views and points in one frame: SfM units at first, metres in the base frame once placed."""
+    """A reconstruction has views and points in one frame: SfM units at first, metres in the base frame once placed."""
 
     views: tuple[View, ...]
-    pictures: int
-    """How many pictures went in."""
+    photos: int
+    """Number of photos that went in."""
     points: F64  # (n, 3)
-    colours: NDArray[np.uint8]  # (n, 3)
+    colours: U8  # (n, 3)
     reprojection_px: float
     lens: Lens
     """`lens.undistort` takes a pixel of the photo to a pixel of the view."""
     others: tuple[tuple[str, ...], ...] = ()
-    """Pictures that fit together among themselves but not with the views, one group per model."""
+    """Photos that fit together among themselves but not with the views, one group per model."""
     alone: tuple[str, ...] = ()
-    """Pictures that fit to no other."""
+    """Photos that fit to no other."""
 
     def transformed(self, target_from_this: F64, scale: float) -> "Reconstruction":
-        """Scaled about the origin, then moved by the rigid transform (4, 4)."""
+        """Returns it scaled about the origin, then moved by the rigid transform (4, 4)."""
         return replace(
             self,
             points=self.points * scale @ target_from_this[:3, :3].T + target_from_this[:3, 3],
@@ -163,10 +176,8 @@ class Reconstruction:
         )
 
 
-def reconstruct(
-    frames: Frames, work: Path, settings: SfmSettings, on_progress: Callable[[str, float], None]
-) -> Reconstruction:
-    """Poses and points of `frames`; `work` takes COLMAP's files. Raises `SceneError` when too few pictures register."""
+def reconstruct(frames: Frames, work: Path, settings: SfmSettings, on_progress: Progress) -> Reconstruction:
+    """Finds poses, lens and points; `work` takes COLMAP's files. Raises `SceneError` when too few photos register."""
     pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
     models = _attempt(frames, work / "quick", settings, _Effort(), on_progress)
     if _registered(models) < settings.retry_below * len(frames.names):
@@ -175,8 +186,8 @@ def reconstruct(
     registered = _registered(models)
     if registered < max(3, settings.least_share * len(frames.names)):
         raise SceneError(
-            f"only {registered} of {len(frames.names)} pictures fit together; neighbours must overlap by two thirds "
-            "and show texture: move slowly, add pictures in between, lay something patterned on a bare table"
+            f"only {registered} of {len(frames.names)} photos fit together; neighbours must overlap by two thirds "
+            "and show texture: move slowly, add photos in between, lay something patterned on a bare table"
         )
     _settle(models[0], settings)
     groups = [tuple(sorted(image.name for image in model.images.values() if image.has_pose)) for model in models]
@@ -210,18 +221,18 @@ def _registered(models: list[pycolmap.Reconstruction]) -> int:
 
 
 def _attempt(
-    frames: Frames, work: Path, settings: SfmSettings, effort: _Effort, on_progress: Callable[[str, float], None]
+    frames: Frames, work: Path, settings: SfmSettings, effort: _Effort, on_progress: Progress
 ) -> list[pycolmap.Reconstruction]:
-    """All models, the one with the most pictures first."""
+    """Returns all models, the one with the most photos first."""
     work.mkdir(parents=True, exist_ok=True)
     database = work / "database.db"
     database.unlink(missing_ok=True)
     pycolmap.set_random_seed(settings.seed)
-    on_progress("features", 0.0)
+    on_progress(ScanStep.FEATURES, 0.0)
     _extract(frames, database, settings, effort)
-    on_progress("matching", 0.25)
+    on_progress(ScanStep.MATCHING, 0.0)
     _match(database, len(frames.names), settings, effort)
-    on_progress("mapping", 0.6)
+    on_progress(ScanStep.MAPPING, 0.0)
     mapping = pycolmap.IncrementalPipelineOptions()
     mapping.num_threads, mapping.random_seed = settings.threads, settings.seed
     mapping.min_model_size = 3
@@ -249,10 +260,10 @@ def _extract(frames: Frames, database: Path, settings: SfmSettings, effort: _Eff
     )
 
 
-def _match(database: Path, pictures: int, settings: SfmSettings, effort: _Effort) -> None:
+def _match(database: Path, photos: int, settings: SfmSettings, effort: _Effort) -> None:
     matching = pycolmap.FeatureMatchingOptions()
     matching.num_threads, matching.use_gpu, matching.guided_matching = settings.threads, False, effort.guided
-    if pictures <= settings.exhaustive_up_to:
+    if photos <= settings.exhaustive_up_to:
         pycolmap.match_exhaustive(database, matching_options=matching, device=pycolmap.Device.cpu)
         return
     pairing = pycolmap.SequentialPairingOptions()
@@ -261,17 +272,18 @@ def _match(database: Path, pictures: int, settings: SfmSettings, effort: _Effort
 
 
 def _read_model(model: pycolmap.Reconstruction, frames: Frames) -> Reconstruction:
+    """Takes views, lens and points over from COLMAP and undistorts the photos."""
     fitted = next(iter(model.cameras.values()))
     lens = Lens.of(cast(CameraModel, fitted.model.name), fitted.params)
     maps, shown = lens.maps(frames.width, frames.height)
-    images = sorted((i for i in model.images.values() if i.has_pose), key=lambda i: frames.names.index(i.name))
+    registered = sorted((i for i in model.images.values() if i.has_pose), key=lambda i: frames.names.index(i.name))
     row_of = {point: row for row, point in enumerate(model.points3D)}
     views = []
-    for image in images:
-        camera_from_sfm = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])
-        # The picture's edge is repeated where the undistorted view reaches beyond it.
-        picture = cv2.remap(frames.read(image.name), maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        kept = cv2.remap(frames.valid(image.name).astype(np.float32), maps, None, cv2.INTER_LINEAR)
+    for photo in registered:
+        camera_from_sfm = np.vstack([photo.cam_from_world().matrix(), [0, 0, 0, 1]])
+        # The photo's edge is repeated where the undistorted view reaches beyond it.
+        image = cv2.remap(frames.read(photo.name), maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        kept = cv2.remap(frames.valid(photo.name).astype(np.float32), maps, None, cv2.INTER_LINEAR)
         camera = Camera(
             base_from_camera=invert(camera_from_sfm),
             width=frames.width,
@@ -281,12 +293,12 @@ def _read_model(model: pycolmap.Reconstruction, frames: Frames) -> Reconstructio
             cx=lens.cx,
             cy=lens.cy,
         )
-        seen = np.array([row_of[p.point3D_id] for p in image.points2D if p.has_point3D()], np.intp)
-        views.append(View(name=image.name, camera=camera, picture=picture, valid=shown & (kept > 0.999), seen=seen))
+        seen = np.array([row_of[p.point3D_id] for p in photo.points2D if p.has_point3D()], np.intp)
+        views.append(View(name=photo.name, camera=camera, image=image, valid=shown & (kept > 0.999), seen=seen))
     points = list(model.points3D.values())
     return Reconstruction(
         views=tuple(views),
-        pictures=len(frames.names),
+        photos=len(frames.names),
         points=np.array([p.xyz for p in points]),
         colours=np.array([p.color for p in points], np.uint8),
         reprojection_px=float(model.compute_mean_reprojection_error()),

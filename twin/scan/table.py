@@ -1,4 +1,4 @@
-"""The table top: a plane found in the sparse points.
+"""This module finds the table top, a plane in the sparse points.
 
 The dominant plane may be a wall or the floor. So every candidate's normal must point up as the photographer held the
 camera (the mean of the cameras' up axes, within `tilt_deg`), all cameras must be above it, and of those the plane with
@@ -17,12 +17,12 @@ from twin.scan.sfm import Reconstruction
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings:
-    """Search for the table plane. Lengths are relative, because nothing is metric yet."""
+    """Settings of the search for the table plane. Lengths are relative, because nothing is metric yet."""
 
     tilt_deg: float = 50.0
     """Largest angle between the table's normal and the cameras' mean up axis; the photos look down at a table."""
     thickness: float = 0.006
-    """A point belongs to the plane within this share of the median distance from cameras to points."""
+    """Distance of the table's points from the plane, as a share of the median distance from cameras to points."""
     draws: int = 2000
     least_points: int = 60
     seed: int = 0
@@ -30,21 +30,21 @@ class TableSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Plane:
-    """Points p with normal · p = offset; the normal points up, to the cameras."""
+    """A plane has the points p with normal · p = offset; the normal points up, to the cameras."""
 
     normal: F64  # (3,)
     offset: float
     support: int
-    """Points on the plane."""
+    """Number of sparse points on the plane."""
     spread: float
     """RMS distance of those points from the plane, in the reconstruction's units."""
 
     def height(self, points: F64) -> F64:
-        """Signed distance of points (..., 3) above the plane."""
+        """Returns the signed distance of points (..., 3) above the plane."""
         return points @ self.normal - self.offset
 
     def hit(self, camera: Camera, pixels: F64) -> F64:
-        """Where the rays through pixels (n, 2) of an undistorted view meet the plane (n, 3); NaN where they do not."""
+        """Returns the points (n, 3) where rays through pixels (n, 2) of a view meet the plane, or NaN."""
         k = np.array([camera.fx, camera.fy])
         local = np.c_[(np.asarray(pixels, float) - [camera.cx, camera.cy]) / k, np.ones(len(pixels))]
         rays = local @ camera.base_from_camera[:3, :3].T
@@ -55,7 +55,7 @@ class Plane:
 
 
 def find_table(scene: Reconstruction, settings: TableSettings) -> Plane:
-    """RANSAC over point triples, then a least-squares refit. Raises `SceneError`."""
+    """Finds the table by RANSAC over point triples and a least-squares refit. Raises `SceneError`."""
     eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
     up = -np.mean([view.camera.base_from_camera[:3, 1] for view in scene.views], axis=0)
     up /= np.linalg.norm(up)
@@ -80,7 +80,7 @@ def find_table(scene: Reconstruction, settings: TableSettings) -> Plane:
 
 
 def _looked_at(scene: Reconstruction) -> F64:
-    """How central a point is in the views that may see it (n,): the table is what the photographer aimed at."""
+    """Returns how central each point is in the views (n,): the photographer aimed at the table."""
     weight = np.full(len(scene.points), 1e-9)
     for view in scene.views:
         u, v, z = view.camera.project(scene.points).T

@@ -1,13 +1,23 @@
-"""Training of the splats: gradient descent on the difference between rendered and photographed views.
+"""This module trains splats by gradient descent on the difference between rendered and photographed views.
 
-sparse points ─► seed ─► splats ────────────────────┐
+sparse points ─► start ─► splats ───────────────────┐
 views (small) ──────────────────────────────────────┴─► render two views ─► L1 + MSE ─► Adam ─► … ─► Splats, PSNR
 
 Everything is in the base frame, in metres. Every `hold_out`-th view is kept out of training and measures the result.
+
+The splats that training starts from:
+
+sparse points ──► more between neighbours ──────────────────────────────┐
+views ─► cells of the image that no point falls into ─► a splat in the  ├─► means, quaternions, scales, …
+         image's colour, at the depth of matched points close by ───────┘
+         or, with none close by, on the table plane or a dome far behind
+
+Structure from motion finds points where there is texture. Without the second row a plain wall would start empty and
+training would cover it with blobs that hang in front of the camera.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +25,13 @@ from functools import partial
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from protos.schema import F64
+from protos.schema import F64, U8, Bools
 from twin.camera import Camera
 from twin.scan.density import Density, DensitySettings
-from twin.scan.frames import U8
+from twin.scan.progress import Progress, ScanStep
 from twin.scan.rasterize import Drawn, render
 from twin.scan.sfm import Reconstruction, View
 from twin.splats import Splats
@@ -30,11 +39,11 @@ from twin.splats import Splats
 
 @dataclass(frozen=True, kw_only=True)
 class SeedSettings:
-    """How many splats, and where."""
+    """Number and places of the splats that training starts from."""
 
     splats: int = 15_000
     cell: float = 1 / 40
-    """Size of the cells that must not stay empty, as a share of the picture's width."""
+    """Size of the cells that must not stay empty, as a share of the image's width."""
     close: float = 4.0
     """Matched points lend their depth to cells up to so many cells away."""
     dome: float = 4.0
@@ -47,13 +56,13 @@ class SeedSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Defaults reach the quality a 64 to 256 px policy camera needs in about ten seconds on two cores."""
+    """Settings of the training; the defaults reach what a 64 to 256 px policy camera needs in about ten seconds."""
 
     steps: int = 160
     batch: int = 2
     """Views per step, rendered side by side in threads."""
     width: int = 240
-    """Training resolution [px]; the height follows the pictures' shape."""
+    """Training resolution [px]; the height follows the photos' shape."""
     coarse: float = 0.3
     """Share of the steps that are done first, at half the resolution and a quarter of the cost."""
     seeds: SeedSettings = field(default_factory=SeedSettings)
@@ -68,7 +77,7 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Splats in the base frame and how well they show views they have never seen."""
+    """Trained splats in the base frame, and their quality on views that were kept out of training."""
 
     splats: Splats
     psnr_db: float
@@ -78,16 +87,16 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A view as training compares with it."""
+    """A target is a view at training resolution, as tensors."""
 
     camera_from_base: Tensor  # (4, 4)
     intrinsics: Tensor  # (3, 3)
-    picture: Tensor  # (H, W, 3) 0..1
+    image: Tensor  # (H, W, 3) 0..1
     weight: Tensor  # (H, W, 1) 1 where the photo counts
 
 
-def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[[str, float], None]) -> Trained:
-    """Splats from a reconstruction already placed in the base frame."""
+def train(scene: Reconstruction, settings: TrainSettings, on_progress: Progress) -> Trained:
+    """Trains splats on a reconstruction that is placed in the base frame."""
     torch.set_num_threads(1)  # the views of a step already fill the cores
     torch.manual_seed(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -97,16 +106,16 @@ def train(scene: Reconstruction, settings: TrainSettings, on_progress: Callable[
         for step, batch in enumerate(_batches(scene.views, held, settings, device)):
             descent.step(batch, pool)
             if step % 10 == 0:
-                on_progress("training", step / settings.steps)
+                on_progress(ScanStep.TRAINING, step / settings.steps)
     unseen = [target_of(scene.views[i], settings.width, device) for i in held]
     with torch.no_grad():
-        psnr = float(np.mean([_psnr(_picture(descent.parameters, one).picture, one) for one in unseen]))
+        psnr = float(np.mean([_psnr(_render(descent.parameters, one).image, one) for one in unseen]))
     names = tuple(scene.views[i].name for i in held)
     return Trained(splats=_splats(descent.parameters), psnr_db=psnr, held_out=names)
 
 
 class _Descent:
-    """Splats as they become, with what moves them: Adam, its falling rates, and splats that come and go."""
+    """The state of training: the splats' parameters, Adam with falling rates, and the density control."""
 
     def __init__(self, scene: Reconstruction, settings: TrainSettings, device: torch.device) -> None:
         first = start(scene, settings.seeds)
@@ -120,12 +129,12 @@ class _Descent:
         self._density = _density(scene, settings, device)
 
     def step(self, batch: list[Target], pool: ThreadPoolExecutor) -> None:
-        """One step down the mean loss of the views of `batch`."""
+        """Does one step down the mean loss of the views of `batch`."""
         parts = list(pool.map(partial(_gradients, self.parameters, self._mse_share), batch))
         for parameter, *gradients in zip(self.parameters, *(part for part, _ in parts), strict=True):
             parameter.grad = torch.stack(gradients).mean(0)
         for _, motion in parts:
-            self._density.seen(motion, batch[0].picture.shape[1])
+            self._density.seen(motion, batch[0].image.shape[1])
         self._optimizer.step()
         self._schedule.step()
         self._steps += 1
@@ -135,7 +144,7 @@ class _Descent:
 def _batches(
     views: Sequence[View], held: list[int], settings: TrainSettings, device: torch.device
 ) -> Iterator[list[Target]]:
-    """Of every step its views, in random order but each as often as any other; small pictures first."""
+    """Yields the views of every step, in random order but each as often as any other; small images first."""
     rest = [i for i in range(len(views)) if i not in held]
     rng, wanted = np.random.default_rng(settings.seed), settings.steps * settings.batch
     order = np.concatenate([rng.permutation(rest) for _ in range(wanted // len(rest) + 1)])[:wanted]
@@ -154,43 +163,43 @@ def _density(scene: Reconstruction, settings: TrainSettings, device: torch.devic
 
 
 def small(camera: Camera, width: int) -> Camera:
-    """The camera at training resolution."""
+    """Returns the camera at training resolution."""
     return camera.resized(width, round(camera.height * width / camera.width))
 
 
-def shrunk(view: View, camera: Camera) -> tuple[U8, NDArray[np.bool_]]:
-    """A view's picture and its valid pixels on the grid of the smaller `camera`."""
+def shrunk(view: View, camera: Camera) -> tuple[U8, Bools]:
+    """Returns a view's image and its valid pixels on the grid of the smaller `camera`."""
     size = (camera.width, camera.height)
     share = cv2.resize(view.valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    return cv2.resize(view.picture, size, interpolation=cv2.INTER_AREA), share > 0.999
+    return cv2.resize(view.image, size, interpolation=cv2.INTER_AREA), share > 0.999
 
 
 def target_of(view: View, width: int, device: torch.device) -> Target:
-    """A view at training resolution."""
+    """Makes the target of a view at training resolution."""
     camera = small(view.camera, width)
-    picture, valid = shrunk(view, camera)
-    arrays = (camera.camera_from_base, camera.intrinsics, picture / 255, valid[..., None])
+    photo, valid = shrunk(view, camera)
+    arrays = (camera.camera_from_base, camera.intrinsics, photo / 255, valid[..., None])
     pose, matrix, image, weight = (torch.tensor(array, dtype=torch.float32, device=device) for array in arrays)
-    return Target(camera_from_base=pose, intrinsics=matrix, picture=image, weight=weight)
+    return Target(camera_from_base=pose, intrinsics=matrix, image=image, weight=weight)
 
 
-def _picture(parameters: list[Tensor], target: Target) -> Drawn:
+def _render(parameters: list[Tensor], target: Target) -> Drawn:
     means, quaternions, scales, opacities, colours = parameters
-    height, width = target.picture.shape[:2]
+    height, width = target.image.shape[:2]
     activated = (means, quaternions, scales.exp(), opacities.sigmoid(), colours.sigmoid())
     return render(*activated, target.camera_from_base, target.intrinsics, width, height)
 
 
 def _gradients(parameters: list[Tensor], mse_share: float, target: Target) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Of the loss by each parameter, and by the splats' places in the picture (`Drawn.motion`)."""
-    drawn = _picture(parameters, target)
-    error = (drawn.picture - target.picture) * target.weight
+    """Returns the gradients of the loss by each parameter, and by the splats' places in the image (`Drawn.motion`)."""
+    drawn = _render(parameters, target)
+    error = (drawn.image - target.image) * target.weight
     loss = ((1 - mse_share) * error.abs() + mse_share * error**2).mean()
     return torch.autograd.grad(loss, parameters), drawn.motion()
 
 
-def _psnr(picture: Tensor, target: Target) -> float:
-    error = (picture.clamp(0, 1) - target.picture)[target.weight[..., 0] > 0]
+def _psnr(image: Tensor, target: Target) -> float:
+    error = (image.clamp(0, 1) - target.image)[target.weight[..., 0] > 0]
     return -10 * math.log10(float((error**2).mean()))
 
 
@@ -206,7 +215,7 @@ def _splats(parameters: list[Tensor]) -> Splats:
 
 
 def start(scene: Reconstruction, settings: SeedSettings) -> tuple[F64, F64, F64, F64, F64]:
-    """Means (n, 3) [m], quaternions (n, 4), log scales (n, 3), opacity logits (n,), colour logits (n, 3)."""
+    """Returns means (n, 3) [m], quaternions (n, 4), log scales (n, 3), opacity logits (n,), colour logits (n, 3)."""
     rng = np.random.default_rng(settings.seed)
     filled, paint = _fill(scene, settings)
     room = max(settings.splats - len(scene.points), settings.splats // 2)
@@ -232,7 +241,7 @@ def start(scene: Reconstruction, settings: SeedSettings) -> tuple[F64, F64, F64,
 
 
 def _interpolated(points: F64, colours: F64, rounds: int, rng: np.random.Generator) -> tuple[F64, F64]:
-    """The points, and `rounds` - 1 times as many between each and one of its nearest neighbours."""
+    """Adds to the points `rounds` - 1 times as many, between each and one of its nearest neighbours."""
     neighbours = cKDTree(points).query(points, min(8, len(points)))[1]
     places, paints = [points], [colours]
     for k in range(rounds - 1):
@@ -244,7 +253,7 @@ def _interpolated(points: F64, colours: F64, rounds: int, rng: np.random.Generat
 
 
 def _fill(scene: Reconstruction, settings: SeedSettings) -> tuple[F64, F64]:
-    """Points and colours for the empty cells, view by view; what one view adds fills cells of the next."""
+    """Returns points and colours for the empty cells, view by view; points of one view fill cells of the next."""
     middle = np.median(scene.points, axis=0)
     eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
     dome = settings.dome * float(np.median(np.linalg.norm(eyes - middle, axis=1)))
@@ -283,8 +292,8 @@ def _fill_view(view: View, matched: F64, known: F64, dome: float, settings: Seed
 
 
 def _mean_colours(view: View, pixels: F64, side: int) -> F64:
-    """Mean colour (n, 3) 0..1 of the valid pixels of a square around each of `pixels`."""
+    """Returns the mean colour (n, 3) 0..1 of the valid pixels of a square around each of `pixels`."""
     weight = view.valid.astype(np.float32)
     total = cv2.blur(weight, (side, side))
-    smooth = cv2.blur(view.picture * weight[..., None], (side, side)) / np.maximum(total, 1e-6)[..., None]
+    smooth = cv2.blur(view.image * weight[..., None], (side, side)) / np.maximum(total, 1e-6)[..., None]
     return smooth[pixels[:, 1].astype(int), pixels[:, 0].astype(int)].astype(float) / 255

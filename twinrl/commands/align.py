@@ -1,4 +1,4 @@
-"""`twinrl align`: the robot in a scan gives the scene its base frame, and its scale if asked."""
+"""This module is `twinrl align`: it finds a scene's base frame, and its scale if asked, from the robot in it."""
 
 import sys
 from collections.abc import Sequence

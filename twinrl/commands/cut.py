@@ -1,4 +1,4 @@
-"""`twinrl cut`: an object leaves a scanned scene and becomes a movable body."""
+"""This module is `twinrl cut`: it cuts an object out of a scanned scene and makes it a movable body."""
 
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Cut:
     scene: tyro.conf.Positional[Path]
     """Scene folder made by `twinrl scan`; it is changed."""
     name: str
-    """Of the object: letters, digits, underscores."""
+    """Name of the object: letters, digits, underscores."""
     settings: Annotated[CutSettings, tyro.conf.arg(name="")] = field(default_factory=CutSettings)
 
 

@@ -1,4 +1,4 @@
-"""`twinrl points`: a page on which known points of a capture are clicked."""
+"""This module is `twinrl points`: it writes a page on which known points of a capture are clicked."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from twin.scan.capture import write_points_page
+from twin.scan import write_points_page
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`twinrl scan`: a capture becomes a scene folder."""
+"""This module is `twinrl scan`: it turns a capture into a scene folder."""
 
 import sys
 from collections.abc import Sequence

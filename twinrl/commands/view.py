@@ -1,4 +1,4 @@
-"""`twinrl view`: a scene folder or a splat file in the browser."""
+"""This module is `twinrl view`: it shows a scene folder or a splat file in the browser."""
 
 import sys
 import threading

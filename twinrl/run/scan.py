@@ -1,4 +1,4 @@
-"""The scan as a process of its own, so that a run can show its progress and end it at any moment.
+"""This module scans in a process of its own, so that a run can show its progress and end it at any moment.
 
 python -m twinrl.run.scan --settings scan.json
 """
@@ -11,40 +11,37 @@ from pathlib import Path
 from protos.process import run_process
 from protos.settings import load_settings
 from protos.status import StatusFile
-from twin.scan import ScanReport, ScanSettings, scan
+from twin.scan import ScanReport, ScanSettings, ScanStep, scan
 
 log = logging.getLogger(__name__)
-
-SHARE_BEFORE = {"frames": 0, "poses": 2, "features": 2, "matching": 15, "mapping": 30, "alignment": 40, "splats": 41}
-"""Roughly how much of a scan's time lies before each step, in percent."""
-TRAINING_PERCENT = 58
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanJob:
-    """One scan: where the pictures are and where the scene goes."""
+    """A scan to be done: its source, its scene folder, its settings."""
 
     source: Path
+    """Folder of photos, or a video file."""
     out: Path
+    """Scene folder to write."""
     settings: ScanSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Scan the pictures named in a settings file."""
+    """Scan the photos named in a settings file."""
 
     settings: Path
     """JSON file of a ScanJob."""
 
 
 def run_scan(job: ScanJob) -> ScanReport:
-    """Scans and logs one line that says what came of it."""
+    """Scans, writes progress to the status file, and logs the warnings and the result."""
     status = StatusFile()
 
-    def progress(step: str, share: float) -> None:
-        percent = 42 + TRAINING_PERCENT * share if step == "training" else SHARE_BEFORE.get(step, 100)
-        status.write(doing=step, percent=float(percent))
-        log.info("%s %d %%", step, round(100 * share))
+    def progress(step: ScanStep, share: float) -> None:
+        status.write(doing=step.label, percent=100 * step.total(share))
+        log.info("%s %d %%", step.label, round(100 * share))
 
     report = scan(job.source, job.out, settings=job.settings, on_progress=progress)
     for line in report.warnings():
@@ -54,9 +51,9 @@ def run_scan(job: ScanJob) -> ScanReport:
 
 
 def summary(report: ScanReport, out: Path) -> str:
-    """One line for the person who asked for the scan."""
+    """Returns one line about the result for the person who asked for the scan."""
     return (
-        f"{out}: {report.registered} of {report.pictures} pictures registered, {report.splats} splats, "
+        f"{out}: {report.registered} of {report.photos} photos registered, {report.splats} splats, "
         f"held-out PSNR {report.held_out_psnr_db:.1f} dB, SSIM {report.held_out_ssim:.3f}; "
         f"scale: {report.scale_provenance}; see {out / 'report.html'}"
     )

@@ -1,6 +1,6 @@
 """One strip per task, side and wrist camera, from the start to the end of the expert's episode.
 
-`python scripts/task_pictures.py --scene SCENE --out docs/pictures/tasks.png`; without a scene a made-up one.
+`python scripts/task_images.py --scene SCENE --out docs/images/tasks.png`; without a scene a made-up one.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MOMENTS = (0.0, 0.35, 0.7, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class Images:
     """What is drawn, and where it goes."""
 
     out: Path
@@ -31,12 +31,12 @@ class Pictures:
     px: int = 256
     """Of the cameras."""
     tile_px: int = 112
-    """Of each picture in the strip."""
+    """Of each image in the strip."""
     seed: int = 3
 
 
-def strip(scene: Scene, name: str, look: Pictures) -> U8:
-    """(tile, 2 · moments · tile, 3): the side camera's pictures, then the wrist camera's."""
+def strip(scene: Scene, name: str, look: Images) -> U8:
+    """(tile, 2 · moments · tile, 3): the side camera's images, then the wrist camera's."""
     task = tasks.get(name)
     schema = Schema(side_px=look.px, wrist_px=look.px)
     twin = VectorTwin(scene, task, n=1, domain=DOMAINS["twin"], seed=look.seed, schema=schema)
@@ -53,11 +53,11 @@ def strip(scene: Scene, name: str, look: Pictures) -> U8:
     return np.concatenate([np.asarray(Image.fromarray(frame).resize(size, resample)) for frame in frames], axis=1)
 
 
-def main(look: Pictures) -> None:
+def main(look: Images) -> None:
     scene = synthetic_scene() if look.scene is None else Scene.load(look.scene)
     rows = np.concatenate([strip(scene, name, look) for name in look.task], axis=0)
     Image.fromarray(rows).save(look.out, optimize=True)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Pictures, description=__doc__))
+    main(tyro.cli(Images, description=__doc__))

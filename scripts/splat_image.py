@@ -1,4 +1,4 @@
-"""A picture of a splat file, upright and whole: `python scripts/splat_picture.py FILE.ply PICTURE.png`."""
+"""An image of a splat file, upright and whole: `python scripts/splat_image.py FILE.ply IMAGE.png`."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Look:
 
     file: tyro.conf.Positional[Path]
     """3DGS PLY, compressed PLY or SPZ."""
-    picture: tyro.conf.Positional[Path]
+    image: tyro.conf.Positional[Path]
     """PNG to write."""
     up: UpAxis | None = None
     """The file's axis that points up; by default -y for PLY and y for SPZ."""
@@ -48,9 +48,9 @@ def camera_of(splats: Splats, look: Look) -> Camera:
 def main() -> None:
     look = tyro.cli(Look, description=__doc__)
     splats = read_splats(look.file, up=look.up)
-    (picture,) = get(look.rasterizer).render(splats, [camera_of(splats, look)])
-    pixels = np.clip(picture.over(look.background) * 255 + 0.5, 0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(look.picture, optimize=True)
+    (image,) = get(look.rasterizer).render(splats, [camera_of(splats, look)])
+    pixels = np.clip(image.over(look.background) * 255 + 0.5, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(look.image, optimize=True)
 
 
 if __name__ == "__main__":
