@@ -9,6 +9,7 @@ what the expert commanded.
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from actors.policies import NoPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.settings import DemonstrationSettings
 from actors.sim.twins import TwinExpert
-from protos.episode import Segment
+from protos.episode import Episode, Segment
 from protos.errors import TwinRLError
 from protos.schema import Configuration, Outcome, Source
 from protos.space import ConfigurationSpace
@@ -75,6 +76,28 @@ class DemonstrationQuota:
         return sum(self._done.values())
 
 
+def expert_episodes(twin: VectorTwin, wanted: Mapping[str, int], *, scene: str, seed: int) -> list[Episode]:
+    """Runs the task's expert in all slots of a twin until each region has its `wanted` successful episodes.
+
+    Raises TwinRLError when the expert fails too often.
+    """
+    task = twin.task
+    quota = DemonstrationQuota(task.space, wanted, seed)
+    tags = EpisodeTags(
+        actor="twin-expert",
+        incarnation=str(seed),
+        task=task.name,
+        scene=scene,
+        instruction=task.instruction,
+        source=Source.TWIN,
+    )
+    EpisodeLoop(twin, NoPolicy(), quota, EpisodeRecorder(tags), quota, TwinExpert(twin)).run(lambda: False)
+    of_episode: dict[str, list[Segment]] = {}
+    for segment in quota.accepted:
+        of_episode.setdefault(segment.episode, []).append(segment)
+    return [Episode.of(segments) for segments in of_episode.values()]
+
+
 def demonstrate(settings: DemonstrationSettings) -> int:
     """Collects the demonstrations and writes them to the buffer "demo"; returns the number of episodes."""
     world = settings.world
@@ -83,23 +106,15 @@ def demonstrate(settings: DemonstrationSettings) -> int:
     twin = VectorTwin(
         scene, task, n=settings.twins, domain=domain, seed=world.seed, schema=world.schema, physics=world.physics
     )
-    quota = DemonstrationQuota(task.space, settings.episodes, world.seed)
-    tags = EpisodeTags(
-        actor="twin-expert",
-        incarnation=str(world.seed),
-        task=task.name,
-        scene=scene.name,
-        instruction=task.instruction,
-        source=Source.TWIN,
-    )
-    EpisodeLoop(twin, NoPolicy(), quota, EpisodeRecorder(tags), quota, TwinExpert(twin)).run(lambda: False)
-    twin.close()
+    with closing(twin):
+        episodes = expert_episodes(twin, settings.episodes, scene=scene.name, seed=world.seed)
     writer = ReplayWriter(settings.replay, world.schema, actor="twin-expert", spool=None)
-    for segment in quota.accepted:
-        writer.add(segment, ("demo",))
+    for episode in episodes:
+        for segment in episode.segments():
+            writer.add(segment, ("demo",))
     unsent = writer.flush(30.0)
     writer.close()
     if unsent:
         raise TwinRLError(f"{unsent} segments of twin demonstrations did not reach replay within 30 s")
-    log.info("%d twin demonstrations", quota.episodes)
-    return quota.episodes
+    log.info("%d twin demonstrations", len(episodes))
+    return len(episodes)

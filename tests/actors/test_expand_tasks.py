@@ -4,14 +4,10 @@ from contextlib import closing
 
 import pytest
 
-from actors.loop import EpisodeLoop
-from actors.policies import NoPolicy
-from actors.recorder import EpisodeRecorder, EpisodeTags
-from actors.sim.demonstrations import DemonstrationQuota, TwinExpert
+from actors.sim.demonstrations import expert_episodes
 from actors.sim.expansion import check_complete, expand_in_twin, usable
 from actors.sim.settings import ExpansionPlan, TwinWorld
-from protos.episode import Episode
-from protos.schema import Outcome, Schema, Source
+from protos.schema import Outcome, Schema
 from twin import tasks
 from twin.env import VectorTwin
 from twin.expand import ExpansionSettings
@@ -31,14 +27,8 @@ def scene(tmp_path_factory):
 
 def shown_by_the_expert(scene, task):
     twin = VectorTwin(Scene.load(scene), task, n=SHOWN, domain=DOMAINS["twin"], seed=0, schema=SMALL)
-    quota = DemonstrationQuota(task.space, {"A": SHOWN}, seed=0)
-    tags = EpisodeTags(actor="e", incarnation="0", task=task.name, scene="s", instruction="", source=Source.TWIN)
     with closing(twin):
-        EpisodeLoop(twin, NoPolicy(), quota, EpisodeRecorder(tags), quota, TwinExpert(twin)).run(lambda: False)
-    episodes = {}
-    for segment in quota.accepted:
-        episodes.setdefault(segment.episode, []).append(segment)
-    return [Episode.of(segments) for segments in episodes.values()]
+        return expert_episodes(twin, {"A": SHOWN}, scene="s", seed=0)
 
 
 @pytest.mark.parametrize("name", tasks.names())
