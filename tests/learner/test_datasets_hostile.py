@@ -12,11 +12,11 @@ from lerobot_samples import SCHEMA, image, make_episode, write
 
 from learner.datasets import open_dataset
 from learner.datasets import stored_schema as stored_sizes
-from learner.datasets.lerobot import LeRobotDataset, tables
+from learner.datasets.lerobot import LeRobotDataset, layout
 from learner.datasets.lerobot.layout import Slot
 from learner.datasets.lerobot.video import decode, encode
-from learner.datasets.released.episodes import MAX_STEPS
 from learner.datasets.released.pickles import read_plain
+from learner.datasets.released.reader import MAX_STEPS
 from learner.datasets.rlds.description import FeatureSpec, read_info
 from learner.datasets.rlds.records import decode_example, encode_example
 from protos.errors import CorruptData
@@ -84,11 +84,11 @@ def test_an_info_that_makes_no_sense_is_corrupt(tmp_path, changed):
 
 
 def test_a_table_that_swells_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "MAX_BYTES", MEBIBYTE)
+    monkeypatch.setattr(layout, "MAX_BYTES", MEBIBYTE)
     pq.write_table(pa.table({"a": ["x" * 1000] * 100_000}), tmp_path / "t.parquet")
     assert (tmp_path / "t.parquet").stat().st_size < MEBIBYTE
     with pytest.raises(CorruptData, match=f"more than {MEBIBYTE} bytes"):
-        tables.read_table(tmp_path / "t.parquet")
+        layout.read_table(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize("length", ["1e999", "99999999999999999999999", "-1"])

@@ -82,7 +82,7 @@ def test_a_crash_between_any_two_files(tmp_path, monkeypatch, images):
             write_durably(path, pieces)
 
         with monkeypatch.context() as patch:
-            for module in ("writer", "tables"):
+            for module in ("writer", "layout"):
                 patch.setattr(f"learner.datasets.lerobot.{module}.write_durably", crashing)
             if broken < (6 if images == "png" else 8):
                 with pytest.raises(OSError, match="unplugged"):

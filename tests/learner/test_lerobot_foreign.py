@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from learner.datasets import LeRobotMapping, open_dataset
 from learner.datasets.images import encode_png
 from learner.datasets.lerobot import LeRobotDataset, stored_schema
-from learner.datasets.lerobot.tables import IMAGE
+from learner.datasets.lerobot.layout import IMAGE
 from protos.errors import InputError
 from protos.schema import Configuration, Outcome, Schema, Source
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from learner.datasets import UNKNOWN_SCALE, ActionScale, ReleasedMapping, open_dataset
 from learner.datasets.released import ReleasedDataset
-from learner.datasets.released.episodes import gripper_commands
+from learner.datasets.released.reader import gripper_commands
 from protos.errors import CorruptData, InputError
 from protos.schema import Outcome, Schema, Source
 

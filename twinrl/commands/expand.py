@@ -1,10 +1,12 @@
 """This module is `twinrl expand`: a few demonstrations become many in the twin, spread over regions A and B.
 
-twinrl expand runs/demo --limit 5 --accept A 60 --accept B 30 --out twin-demos
-twinrl expand demos-lerobot --scene scene --task erase_whiteboard --to redis://learner.lab:6379
+    twinrl expand runs/demo --limit 5 --accept A 60 --accept B 30 --out twin-demos
+    twinrl expand demos-lerobot --scene scene --task erase_whiteboard --to redis://learner.lab:6379
 
-run, replay or dataset ─► demonstrations ─► actors.sim.expansion ─► dataset folder | buffer "demo" of a replay
-└─► coverage: table, coverage.json, coverage.html
+    run, replay or dataset ─► demonstrations ─► actors.sim.expansion ─┬─► dataset folder | buffer "demo" of a replay
+                                                                      └─► coverage: table, coverage.json, .html
+
+docs/expansion.md says how.
 """
 
 import json

@@ -47,7 +47,7 @@ class Export:
     world: Literal["twin", "real"] | None = None
     """Episodes of the twin or of the arm only."""
     limit: int | None = None
-    """At most so many episodes."""
+    """Most episodes to write."""
     expected: Path | None = None
     """File for the episodes' arrays as they were read, for scripts/check_lerobot.py and scripts/check_rlds.py."""
 

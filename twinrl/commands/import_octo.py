@@ -1,4 +1,4 @@
-"""`twinrl import-octo`: an official Octo checkpoint becomes a policy folder."""
+"""This module is `twinrl import-octo`: an official Octo checkpoint becomes a policy folder."""
 
 import sys
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from policy.octo.official import (
 from protos.errors import InputError
 
 _NAMED = 4
-"""Datasets that the summary names."""
+"""Number of datasets that the summary names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,13 @@ class ImportOcto:
     out: Path
     """Policy folder to write."""
     step: int | None = None
-    """Which step; the newest otherwise."""
+    """Step of the checkpoint; the newest otherwise."""
     side_px: int | None = None
     """Side camera's images of another size: its positional embeddings are interpolated."""
     wrist_px: int | None = None
-    """The same for the wrist camera."""
+    """Image size of the wrist camera."""
     dataset: str | None = None
-    """Whose statistics turn predictions into actions; needed when the checkpoint has those of several datasets."""
+    """Dataset whose statistics turn predictions into actions; needed when the checkpoint has several."""
     tokenizer: Path | None = None
     """Local folder of the t5-base tokenizer, which no checkpoint holds."""
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(command: ImportOcto) -> list[str]:
-    """Writes the folder; says what was read and what is missing."""
+    """Writes the folder; returns lines on what was read and what is missing."""
     if checkpoint.exists(command.out):
         raise InputError(f"--out {command.out}: holds a policy already; name a new folder")
     source = read_checkpoint(command.checkpoint, command.step)

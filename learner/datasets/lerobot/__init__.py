@@ -1,9 +1,10 @@
 """This package reads and writes LeRobotDatasets v3.0.
 
-reader ◄─┬─ layout    paths and features of info.json        ─┬─► writer
-├─ tables    parquet files                           │
-├─ video     MP4 files                               │
-└─           statistics of episodes: stats          ─┘
+    layout   files, features and tables ─┬─► reader ─► Episode
+    video    MP4 files                  ─┤
+    stats    statistics of episodes     ─┴─► writer ◄─ Episode
+
+A dataset of ours is read exactly, one of others by a `LeRobotMapping`.
 """
 
 from learner.datasets.lerobot.reader import LeRobotDataset, stored_schema

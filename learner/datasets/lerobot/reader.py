@@ -1,8 +1,10 @@
 """This module reads LeRobotDatasets v3.0: ours exactly as they were written, others by a `LeRobotMapping`.
 
-meta/episodes ─► place of an episode's rows and frames
-data/… ────────► numbers, and images that are PNG files ──┐
-videos/… ──────► images ──────────────────────────────────┴─► Episode
+    meta/episodes ─► place of an episode's rows and frames
+    data/… ────────► numbers, and images that are PNG files ──┐
+    videos/… ──────► images ──────────────────────────────────┴─► Episode
+
+Episodes are decoded one at a time.
 """
 
 import json
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from learner.datasets.dataset import ActionScale, read_json
 from learner.datasets.images import black, decode_image, resize
-from learner.datasets.lerobot import layout, tables, video
+from learner.datasets.lerobot import layout, video
 from learner.datasets.lerobot.layout import OURS, Slot
 from learner.datasets.settings import LeRobotMapping
 from protos.episode import Episode
@@ -56,8 +58,8 @@ class LeRobotDataset:
                 mapping.check(self._features, path)
         if mapping is None and self._stored is None:
             raise InputError(_nothing_describes(path, self._features))
-        self._rows = [row for rows in tables.read_episodes(path) for row in rows]
-        self._tasks = tables.read_tasks(path / layout.TASKS) if self._rows else {}
+        self._rows = [row for rows in layout.read_episodes(path) for row in rows]
+        self._tasks = layout.read_tasks(path / layout.TASKS) if self._rows else {}
         self._scale = action_scale or self._stored
         self._table: tuple[Path, pa.Table] | None = None
 
@@ -143,7 +145,7 @@ class LeRobotDataset:
         path = _slot(row, "data").path(self.path, layout.FINAL_PATH)
         if not path.is_file():
             return seen.rows([*range(len(seen)), len(seen) - 1])
-        final = tables.read_table(path, (layout.STATE, *layout.CAMERAS))
+        final = layout.read_table(path, (layout.STATE, *layout.CAMERAS))
         side, wrist = (
             resize(decode_image(final[key][0].as_py()["bytes"]), px)[None]
             for key, px in ((layout.SIDE, self.schema.side_px), (layout.WRIST, self.schema.wrist_px))
@@ -170,7 +172,7 @@ class LeRobotDataset:
         """Returns the rows of an episode. Raises CorruptData when some are missing."""
         path = _slot(row, "data").path(self.path, self._info["data_path"])
         if self._table is None or self._table[0] != path:
-            self._table = path, tables.read_table(path)
+            self._table = path, layout.read_table(path)
         table = self._table[1]
         found = table.filter(pc.equal(table[layout.EPISODE], row["episode_index"]))
         if not 0 < row["length"] == len(found):

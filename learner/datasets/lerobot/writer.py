@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from learner.datasets.dataset import ActionScale, ImageFormat, check_episode
 from learner.datasets.images import encode_png
-from learner.datasets.lerobot import layout, tables, video
+from learner.datasets.lerobot import layout, video
 from learner.datasets.lerobot.layout import OURS, Slot
 from learner.datasets.lerobot.reader import read_info
 from learner.datasets.lerobot.stats import NAMES, Stats, as_lists, combine, from_lists, image_stats, number_stats
@@ -92,11 +92,11 @@ class LeRobotWriter:
         stats = self._write_images(episode, columns)
         stats |= {name: number_stats(values) for name, values in columns.items() if isinstance(values, np.ndarray)}
         slot = Slot.of(written.episodes)
-        tables.write_table(
-            slot.path(self.folder, layout.DATA_PATH), _lists(columns), tables.data_schema(self._features)
+        layout.write_table(
+            slot.path(self.folder, layout.DATA_PATH), _lists(columns), layout.data_schema(self._features)
         )
         if len(written.tasks) > written.tasks_on_disk:
-            tables.write_tasks(self.folder / layout.TASKS, list(written.tasks))
+            layout.write_tasks(self.folder / layout.TASKS, list(written.tasks))
             written.tasks_on_disk = len(written.tasks)
         self._write_row(episode, stats)
         written.stats = combine(written.stats, stats)
@@ -151,8 +151,8 @@ class LeRobotWriter:
             else:
                 write_durably(slot.path(self.folder, layout.VIDEO_PATH, key), [video.encode(frames[:-1], FPS)])
         images = {key: {"dtype": "image", "shape": []} for key in layout.CAMERAS}
-        kinds = tables.data_schema({layout.STATE: self._features[layout.STATE]} | images)
-        tables.write_table(slot.path(self.folder, layout.FINAL_PATH), final, kinds)
+        kinds = layout.data_schema({layout.STATE: self._features[layout.STATE]} | images)
+        layout.write_table(slot.path(self.folder, layout.FINAL_PATH), final, kinds)
         return stats
 
     def _write_row(self, episode: Episode, stats: Stats) -> None:
@@ -175,7 +175,7 @@ class LeRobotWriter:
         for key, each in as_lists(stats).items():
             row |= _prefixed(f"stats/{key}", each)
         rows = [*written.open_rows, row]
-        tables.write_table(group.path(self.folder, layout.EPISODES_PATH), rows, tables.episodes_schema(self._features))
+        layout.write_table(group.path(self.folder, layout.EPISODES_PATH), rows, layout.episodes_schema(self._features))
         written.open_rows = [] if len(rows) == layout.EPISODES_PER_FILE else rows
 
     def _write_summary(self) -> None:
@@ -226,13 +226,13 @@ def recover(folder: Path) -> Written:
     Raises CorruptData when a file of a finished episode is damaged.
     """
     written = Written()
-    for rows in tables.read_episodes(folder):
+    for rows in layout.read_episodes(folder):
         for row in rows:
             written.stats = combine(written.stats, _stats(row))
             written.count(row[f"{OURS}/name"], row["length"])
         written.open_rows = rows if len(rows) < layout.EPISODES_PER_FILE else []
     if (folder / layout.TASKS).is_file():
-        written.tasks = {task: index for index, task in tables.read_tasks(folder / layout.TASKS).items()}
+        written.tasks = {task: index for index, task in layout.read_tasks(folder / layout.TASKS).items()}
         written.tasks_on_disk = len(written.tasks)
     _remove_unfinished(folder, written.episodes)
     return written

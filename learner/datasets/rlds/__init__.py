@@ -1,7 +1,10 @@
 """This package reads and writes RLDS as tensorflow_datasets does, without tensorflow.
 
-shard ─► records ─► Example ─┬─► own       TwinRL's episodes, exactly   ─┬─► Episode
-features.json ─► description ┴─► foreign   others', by a RldsMapping    ─┘
+    shard ─► records ─► Example ─┬─► reader ─► Episode      TwinRL's by `own`, others' by a RldsMapping
+    features.json ─► description ┘
+    Episode ─► own ─► Example ─► records ─► writer ─► shard
+
+Damage raises CorruptData with file and offset.
 """
 
 from learner.datasets.rlds.own import stored_schema

@@ -1,8 +1,10 @@
 """This module reads and writes the files that describe a dataset of tensorflow_datasets.
 
-dataset_info.json   splits and their shards
-features.json       {"steps": Dataset({"observation": {"image_0": Image}}), "episode_metadata": {…}}
-─► {"steps/observation/image_0": FeatureSpec(kind="image", stepwise=True), …}
+    dataset_info.json   splits and their shards
+    features.json       {"steps": Dataset({"observation": {"image_0": Image}}), "episode_metadata": {…}}
+                        ─► {"steps/observation/image_0": FeatureSpec(kind="image", stepwise=True), …}
+
+Both may come from others and are checked; a file that makes no sense raises CorruptData.
 """
 
 import math
