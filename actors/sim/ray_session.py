@@ -16,6 +16,8 @@ from protos.settings import to_json
 OBJECT_STORE_BYTES = 256 << 20
 THIN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Environment of workers that each have a fraction of a core."""
+SLOW_START = ("RAY_gcs_server_port_wait_time_s", "180")
+"""Deadline of Ray's own start; its 30 s pass on a machine that is busy with something else."""
 
 
 def start_ray(address: str) -> None:
@@ -26,6 +28,7 @@ def start_ray(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault(*SLOW_START)
     import ray
 
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -42,7 +45,7 @@ def start_ray(address: str) -> None:
     started = time.monotonic()
     try:
         ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
         waited, what = time.monotonic() - started, (str(error).splitlines() or [""])[0]
         raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {what}") from error
 

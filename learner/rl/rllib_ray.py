@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray.exceptions
 
 from protos.errors import TwinRLError
 
@@ -25,6 +24,7 @@ class LocalRay:
         Raises TwinRLError when Ray does not start, by its own deadlines.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "180")  # its 30 s pass on a busy machine
         self._folder = tempfile.mkdtemp(prefix="twinrl-learner-")
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
@@ -41,7 +41,7 @@ class LocalRay:
         logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)  # the updater says who is gone
         try:
             ray.init(address="local", _temp_dir=self._folder, **options)
-        except (RuntimeError, OSError, ray.exceptions.RayError) as error:
+        except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
             self.close()
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise TwinRLError(f"Ray did not start for {learners} learners: {reason}") from error
