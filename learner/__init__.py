@@ -1,16 +1,14 @@
-"""The learner: supervised fine-tuning, critic warm-up, online RL.
+"""This package is the learner: supervised fine-tuning (SFT), critic warm-up, online reinforcement learning (RL).
 
-    replay, datasets ──episodes──► labels ─► sft ─────────────────────────────► DIR/policy
-    replay ──batches──► update (plain torch, or the same inside RLlib) ──parts──► weights service
-           ◄─allowance──┘    losses: pure functions     └─► DIR/checkpoint, DIR/policy, DIR/metrics.jsonl
+    replay, datasets ──episodes──► sft: labels ─► train_sft ─────────────────────────► DIR/policy
+    replay ──batches──► rl: losses ─► RlAgent (plain torch, or inside RLlib) ──parts──► weights service
+           ◄─allowance──┘ OnlineLoop                                       └─► DIR/checkpoint, DIR/policy, metrics.jsonl
 
-Doors:
+    learner.rl         losses, the update, RLlib, the online loop
+    learner.sft        fine-tuning in memory, without services
+    learner.stage      a learning process: `run_sft`, `run_rl`, their settings, checkpoints and metrics
+    learner.datasets   episodes from folders, and back
 
-* `twinrl sft`, `twinrl rl`; `python -m learner sft|rl --settings FILE --out DIR [--resume]`
-* `learner.stages`: `run_sft`, `run_rl`; `learner.settings`: `SftSettings`, `RlSettings`, `UpdateSettings`, `Selection`
-* `learner.sft.trainer.train_sft(policy, episodes, settings, …)`: in memory, no services
-* `learner.rl`: losses, the plain torch update, what runs it (in this process, in RLlib), the online loop
-* `learner.stage`: what a stage reads, how it goes on from its checkpoint, where its metrics go
-* `learner.datasets`: episodes from folders, and back
-* `learner.sft.labels.hindsight_labels`
+From a shell: `twinrl sft`, `twinrl rl`, and `python -m learner sft|rl --settings FILE --out DIR [--resume]`. Each
+package is imported where it is needed; torch takes seconds.
 """

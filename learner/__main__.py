@@ -11,7 +11,7 @@ from typing import Literal
 
 import tyro
 
-from learner.settings import RlSettings, SftSettings
+from learner.stage import RlSettings, SftSettings, run_rl, run_sft
 from protos.process import run_process, stop_on_signal
 from protos.settings import load_settings
 
@@ -32,8 +32,6 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    from learner.stages import run_rl, run_sft  # torch takes seconds to import: a wrong command line is told at once
-
     stop = stop_on_signal()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.stage == "sft":

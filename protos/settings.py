@@ -29,6 +29,13 @@ _CONTAINERS: tuple[tuple[Any, Any, str], ...] = (
 )
 
 
+def positive(settings: object, *names: str) -> None:
+    """Raises InputError for settings whose fields `names` are not greater than 0."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise InputError(f"{name}={getattr(settings, name)}: must be greater than 0")
+
+
 def to_json(settings: Any) -> dict[str, Any]:
     """Returns a settings dataclass as plain JSON values."""
     return json.loads(json.dumps(asdict(settings), default=_plain))

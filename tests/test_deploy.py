@@ -11,7 +11,7 @@ import yaml
 
 from actors.real.settings import RealSettings
 from actors.sim.settings import DemonstrationSettings, FleetSettings
-from learner.settings import RlSettings, SftSettings
+from learner.stage import RlSettings, SftSettings
 from protos.settings import from_json
 from services.guide import GuideSettings
 from twin import tasks

@@ -14,8 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from learner.recipes import RECIPES, Recipe
-from learner.stage import checkpoint
+from learner.stage import RECIPES, Recipe, checkpoint
 from policy.checkpoint import policy_settings
 from policy.settings import PolicySettings
 from protos.errors import InputError

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.settings import TrainSettings, UpdateSettings
-from learner.sft.trainer import Demonstrations
+from learner.rl import UpdateSettings
+from learner.sft import Demonstrations, TrainSettings
 from policy.model import Policy
 from policy.settings import PolicySettings
 from protos.episode import Episode
@@ -35,7 +35,7 @@ def make_batch(policy: PolicySettings, update: UpdateSettings, rows: int) -> dic
     }
     if update.needs_readouts:
         batch |= {"embedding": normal(octo.dim), "next_embedding": normal(octo.dim)}
-    if update.needs_pictures:
+    if update.needs_images:
         for name, px in (("side", octo.side_px), ("wrist", octo.wrist_px)):
             for column in (name, f"next_{name}"):
                 shape = (rows, octo.window, px, px, 3)

@@ -7,7 +7,7 @@ weights, gradient of the input. Whoever is a constant in a loss, or first in a n
 from torch import nn
 
 from benchmarks.policy.flops import block_flops, entrance_flops, linear_flops, octo_flops, tokens
-from learner.settings import UpdateSettings
+from learner.rl import UpdateSettings
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import PolicySettings
@@ -35,20 +35,20 @@ def sft_flops(policy: Policy, rows: int) -> int:
 
 def critic_flops(policy: PolicySettings, update: UpdateSettings) -> tuple[int, int]:
     """One row through the ensemble, and through its first layer alone."""
-    width, into = update.critic_width, policy.feature_dim + policy.action_dim
-    first = 2 * update.critics * into * width
-    return first + 2 * update.critics * (width * width + width), first
+    width, into = update.critic.width, policy.feature_dim + policy.action_dim
+    first = 2 * update.critic.members * into * width
+    return first + 2 * update.critic.members * (width * width + width), first
 
 
 def _backbone(octo: OctoSettings, update: UpdateSettings) -> int:
     """Octo on this observation, with as much gradient as trains, and on the next."""
-    if update.backbone == "frozen":
+    if update.actor.backbone == "frozen":
         return 0
     forward = octo_flops(octo, 1)
-    if update.backbone == "full":
+    if update.actor.backbone == "full":
         return 2 * forward + 2 * forward - entrance_flops(octo)
     length = tokens(octo)
-    before = update.trained_blocks - 1
+    before = update.actor.trained_blocks - 1
     trained = before * block_flops(octo, length, length) + block_flops(octo, length, octo.readout_tokens)
     return 2 * forward + 2 * trained
 
@@ -57,7 +57,7 @@ def _entrance(policy: Policy, update: UpdateSettings) -> int:
     """The head's layer that has a constant for input: the noise level's, or the first where readouts are cached."""
     if policy.settings.head.network == "conrft":
         return first_layer_flops(policy.consistency.time)
-    constant = update.backbone == "frozen" and policy.settings.proprio_encoder == "plain"
+    constant = update.actor.backbone == "frozen" and policy.settings.proprio_encoder == "plain"
     return first_layer_flops(policy.consistency.net) if constant else 0
 
 

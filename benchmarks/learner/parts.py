@@ -15,10 +15,8 @@ from torch import Tensor
 from benchmarks.learner.data import make_batch
 from benchmarks.measure import table
 from benchmarks.policy.timing import Call, in_turns
-from learner.rl.augment import augment
-from learner.rl.batches import complete
-from learner.rl.update import Phase, RlAgent
-from learner.stage.streams import torch_stream
+from learner.augment import augment, torch_stream
+from learner.rl import Phase, RlAgent, complete
 
 COLUMNS = ("update", "sum of the parts [ms]", "noise [%]", "features [%]", "critic [%]", "actor [%]", "steps [%]")
 _WITH_FEATURES, _WITH_CRITIC = "features, critic", "features, critic, actor"
@@ -67,7 +65,7 @@ def _features(agent: RlAgent, batch: Mapping[str, Tensor]) -> Callable[[], objec
     policy, settings = agent.policy, agent.settings
 
     def one(prefix: str) -> Tensor:
-        if not settings.needs_pictures:
+        if not settings.needs_images:
             return policy.features(batch[f"{prefix}embedding"], batch[f"{prefix}proprio"])
         side, wrist = (
             augment(batch[f"{prefix}{name}"], f"{prefix}{name}", batch, settings.augment) for name in ("side", "wrist")

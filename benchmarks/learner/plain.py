@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from learner.rl.update import RlAgent
+from learner.rl import RlAgent
 
 State = dict[str, Tensor]
 
@@ -20,11 +20,7 @@ class PlainLearner:
 
     def __init__(self, agent: RlAgent) -> None:
         policy, head, ensemble = agent.policy, agent.policy.consistency, agent.critic
-        if (
-            agent.settings.needs_pictures
-            or head.settings.network != "gelu"
-            or policy.settings.proprio_encoder != "plain"
-        ):
+        if agent.settings.needs_images or head.settings.network != "gelu" or policy.settings.proprio_encoder != "plain":
             raise ValueError("only the light head on cached readouts was written again")
         self.settings, self.head_settings = agent.settings, head.settings
         self.dims, self.indices = policy.settings.active_action_dims, policy.settings.proprio_indices
@@ -39,8 +35,8 @@ class PlainLearner:
         self.head.load_state_dict(head.net.state_dict())
         self.critics = _critics(agent.critic.state_dict(), ensemble.members)
         self.targets = _critics(agent.target.state_dict(), ensemble.members)
-        self.actor_optimizer = torch.optim.Adam(self.head.parameters(), lr=self.settings.lr_actor)
-        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=self.settings.lr_critic)
+        self.actor_optimizer = torch.optim.Adam(self.head.parameters(), lr=self.settings.actor.lr)
+        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=self.settings.critic.lr)
 
     def update(self, batch: Mapping[str, Tensor], progress: float = 0.0) -> dict[str, float]:
         """One online update; noise that the batch does not hold is drawn."""
@@ -50,8 +46,8 @@ class PlainLearner:
             value = (
                 self._q(self.targets, x_next, self._act(x_next, _noise(batch, "target_noise", action))).min(0).values
             )
-            if self.settings.target_clip is not None:
-                value = value.clamp(*self.settings.target_clip)
+            if self.settings.critic.target_clip is not None:
+                value = value.clamp(*self.settings.critic.target_clip)
             wanted = batch["reward"] + batch["discount"] * value
         td = (batch["weight"] * (self._q(self.critics, x, action) - wanted) ** 2).mean()
         level = batch.get("level", torch.randint(0, self.head_settings.levels - 1, (len(action),)))
@@ -60,7 +56,7 @@ class PlainLearner:
         error = ((denoised - action) ** 2).mean(1)
         bc = (batch["imitate"] * error).sum() / batch["imitate"].sum()
         actor_q = self._q(self.critics, x, self._act(x, _noise(batch, "actor_noise", action))).mean()
-        (beta, eta), (beta_end, eta_end) = self.settings.weights_start, self.settings.weights_end
+        (beta, eta), (beta_end, eta_end) = self.settings.actor.weights_start, self.settings.actor.weights_end
         beta, eta = beta + progress * (beta_end - beta), eta + progress * (eta_end - eta)
         self._step(td, beta * bc - eta * actor_q, progress)
         return {name: float(value.detach()) for name, value in (("td", td), ("bc", bc), ("actor_q", actor_q))}
@@ -71,15 +67,15 @@ class PlainLearner:
         for parameters, loss in ((critic, critic_loss), (actor, actor_loss)):
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                 parameter.grad = gradient
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(actor, self.settings.clip_norm)
+        if self.settings.actor.clip_norm is not None:
+            nn.utils.clip_grad_norm_(actor, self.settings.actor.clip_norm)
         for group in self.actor_optimizer.param_groups:
-            group["lr"] = self.settings.lr_actor * min(1.0, max(0.1, 2 - 2 * progress))
+            group["lr"] = self.settings.actor.lr * min(1.0, max(0.1, 2 - 2 * progress))
         self.critic_optimizer.step()
         self.actor_optimizer.step()
         with torch.no_grad():
             for slow, fast in zip(self.targets.parameters(), critic, strict=True):
-                slow.add_(self.settings.tau * (fast - slow))
+                slow.add_(self.settings.critic.tau * (fast - slow))
 
     def _features(self, batch: Mapping[str, Tensor], prefix: str) -> Tensor:
         proprio = ((batch[f"{prefix}proprio"] - self.proprio_mean) / self.proprio_std).clamp(-5, 5)

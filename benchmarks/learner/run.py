@@ -16,7 +16,7 @@ from benchmarks.learner.parts import shares
 from benchmarks.learner.systems import CPU, FULL, LAST, READOUTS, System, new_agent
 from benchmarks.measure import hardware, table
 from benchmarks.policy.timing import Clock, Matmul, in_turns, peak_bytes, threads
-from learner.settings import LoopSettings
+from learner.rl import BatchSettings
 from protos.errors import InputError
 
 COLUMNS = (
@@ -37,7 +37,7 @@ COLUMNS = (
 class LearnerBench:
     """Time and memory of RL updates and fine-tuning steps, beside a plain one and the arithmetic floor."""
 
-    batch: int = LoopSettings().batch_size
+    batch: int = BatchSettings().size
     """Rows on cached readouts; the default is the demo's."""
     picture_batch: int = 32
     """Rows where the backbone trains, and of fine-tuning."""

@@ -13,20 +13,24 @@ from benchmarks.learner.flops import sft_flops, update_flops
 from benchmarks.learner.plain import PlainLearner
 from benchmarks.measure import cpu_seconds
 from benchmarks.policy.timing import Call
+from learner.optimization import ComputeSettings
+from learner.rl import ActorSettings, Phase, RlAgent, UpdateSettings
 from learner.rl.rllib import RllibUpdater
-from learner.rl.update import Phase, RlAgent
-from learner.settings import TrainSettings, UpdateSettings
-from learner.sft.trainer import SftTrainer
+from learner.sft import SftTrainer, TrainSettings
 from policy.model import Policy
 from policy.settings import preset
 
 CPU = torch.device("cpu")
-READOUTS, LAST, FULL = UpdateSettings(), UpdateSettings(backbone="last"), UpdateSettings(backbone="full")
+READOUTS, LAST, FULL = (
+    UpdateSettings(),
+    UpdateSettings(actor=ActorSettings(backbone="last")),
+    UpdateSettings(actor=ActorSettings(backbone="full")),
+)
 TRAINED = {"frozen": "cached readouts", "last": "last block", "full": "full backbone"}
 WAYS = {
     "f32": UpdateSettings(),
-    "bf16": UpdateSettings(precision="bf16"),
-    "bf16 compiled": UpdateSettings(precision="bf16", compile=True),
+    "bf16": UpdateSettings(compute=ComputeSettings(precision="bf16")),
+    "bf16 compiled": UpdateSettings(compute=ComputeSettings(precision="bf16", compile=True)),
 }
 """Settings of a GPU; only precision and compilation count."""
 
@@ -50,7 +54,7 @@ def rl(name: str, update: UpdateSettings, rows: int, device: torch.device = CPU,
     agent = new_agent(name, update, device)
     batch = make_batch(preset(name), update, rows)
     return System(
-        name=f"{name}, {TRAINED[update.backbone]}{way}",
+        name=f"{name}, {TRAINED[update.actor.backbone]}{way}",
         rows=rows,
         call=lambda: agent.update(batch, Phase()),
         flops=update_flops(agent.policy, update, rows),
@@ -95,7 +99,7 @@ def on_gpu(device: torch.device, rows: int, picture_rows: int) -> list[System]:
     for name in ("tiny", "small", "base"):
         for way, how in WAYS.items():
             for update in (READOUTS, LAST, FULL):
-                chosen = replace(update, precision=how.precision, compile=how.compile)
+                chosen = replace(update, compute=how.compute)
                 of = rows if update == READOUTS else picture_rows
                 systems.append(rl(name, chosen, of, device, way=f", {way}"))
         systems.append(fine_tuning(name, picture_rows, device))

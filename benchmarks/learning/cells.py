@@ -16,7 +16,8 @@ from pathlib import Path
 from actors.sim.settings import EvaluationSettings, TwinWorld
 from benchmarks.learning.cost import Meter
 from benchmarks.learning.variants import VARIANTS, Change, Variant, VariantContext
-from learner.settings import RlSettings, Selection, SftSettings, TrainSettings
+from learner.sft import TrainSettings
+from learner.stage import RlSettings, Selection, SftSettings
 from protos.errors import InputError
 from protos.files import read_lines
 from protos.schema import Source

@@ -1,4 +1,4 @@
-"""What one RL update minimises, as a function of networks and batch.
+"""This module computes what one RL update minimises, as a function of networks and batch.
 
                  ┌ cached readouts ┐
     batch ─► augment ─► backbone ─► features ──┬─► actor loss (β BC + η q)  ─► head, and the backbone where it trains
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from learner.augment import augment
 from learner.rl import losses
-from learner.rl.augment import augment
 from learner.rl.batches import Phase, has_cal_ql
-from learner.rl.update_settings import UpdateSettings
+from learner.rl.settings import UpdateSettings
 from policy.critics import CriticEnsemble, ImageCritic
 from policy.model import Policy
 
@@ -29,7 +29,7 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """The two losses of a batch and what is worth logging."""
+    """These are the two losses of a batch and the scalars worth logging."""
 
     critic: Tensor
     actor: Tensor | None
@@ -39,7 +39,7 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """Their gradients do not overlap, so one backward pass serves both."""
+        """The sum of both: their gradients do not overlap, so one backward pass serves both."""
         return self.critic if self.actor is None else self.critic + self.actor
 
 
@@ -51,16 +51,16 @@ def batch_losses(
     settings: UpdateSettings,
     phase: Phase,
 ) -> Losses:
-    """Both losses of a batch that `learner.rl.batches.complete` made.
+    """Computes both losses of a batch that `learner.rl.batches.complete` made.
 
     A pure function: on a joined batch its value is the mean of its values on the equal parts.
     """
-    compute = _compiled() if settings.compile else loss_terms
+    compute = _compiled() if settings.compute.compile else loss_terms
     found = compute(policy, critic, target, dict(batch), settings, phase.actor, has_cal_ql(settings, phase))
     td_error = found.pop("td_error")
     critic_loss = found["td"]
     if "calql" in found:
-        critic_loss = critic_loss + settings.calql_alpha * found["calql"]
+        critic_loss = critic_loss + settings.calql.alpha * found["calql"]
     if not phase.actor:
         return Losses(critic=critic_loss, actor=None, scalars=found, td_error=td_error)
     beta, eta = stage_weights(settings, phase)
@@ -69,10 +69,10 @@ def batch_losses(
 
 
 def stage_weights(settings: UpdateSettings, phase: Phase) -> tuple[float, float]:
-    """β and η of this update."""
+    """Returns β and η of this update."""
     if phase.offline:
-        return settings.weights_offline
-    return losses.weights_at(phase.progress, settings.weights_start, settings.weights_end)
+        return settings.actor.weights_offline
+    return losses.weights_at(phase.progress, settings.actor.weights_start, settings.actor.weights_end)
 
 
 @functools.cache
@@ -89,21 +89,21 @@ def loss_terms(
     actor: bool,
     cal_ql: bool,
 ) -> Terms:
-    """The means td, q, target_q, and where asked for calql, bc, actor_q; td_error (n,)."""
+    """Computes the means td, q, target_q, and where asked for calql, bc, actor_q; and td_error (n,)."""
     # Without the cache: a weight cast under no_grad would be found again, without its gradient, by the actor's loss.
     with torch.autocast(
-        batch["reward"].device.type, torch.bfloat16, enabled=settings.precision == "bf16", cache_enabled=False
+        batch["reward"].device.type, torch.bfloat16, enabled=settings.compute.precision == "bf16", cache_enabled=False
     ):
-        side, wrist = _pictures(batch, settings, "")
+        side, wrist = _images(batch, settings, "")
         with torch.set_grad_enabled(actor and torch.is_grad_enabled()):
             features = _features(policy, batch, settings, (side, wrist), "")
         action = policy.from_wire(batch["action"])
         with torch.no_grad():
-            pictures = _pictures(batch, settings, "next_")
-            next_features = _features(policy, batch, settings, pictures, "next_")
-            next_seen = _seen(target, policy, next_features, pictures, batch["next_proprio"])
+            images = _images(batch, settings, "next_")
+            next_features = _features(policy, batch, settings, images, "next_")
+            next_seen = _seen(target, policy, next_features, images, batch["next_proprio"])
             next_q = target(next_seen, policy.sample(next_features, noise=batch["target_noise"])).float()
-            wanted = losses.td_target(batch["reward"], batch["discount"], next_q, settings.target_clip)
+            wanted = losses.td_target(batch["reward"], batch["discount"], next_q, settings.critic.target_clip)
         seen = _seen(critic, policy, features.detach(), (side, wrist), batch["proprio"])
         q = critic(seen, action).float()
         found = {
@@ -135,7 +135,7 @@ def _actor_terms(
         level=batch["level"],
         noise=batch["bc_noise"],
         imitate=batch["imitate"],
-        sigma_weighted=settings.sigma_weighted,
+        sigma_weighted=settings.actor.sigma_weighted,
     )
     own = policy.sample(features, noise=batch["actor_noise"])
     return {"bc": bc, "actor_q": -losses.q_loss(critic.fixed(seen, own).float())}
@@ -151,8 +151,8 @@ def _cal_ql(
     batch: Mapping[str, Tensor],
     settings: UpdateSettings,
 ) -> Tensor:
-    """Cal-QL's gap at m uniform actions, m of the policy here and m of the policy at the next observation per row."""
-    m, n = settings.calql_actions, len(seen)
+    """Computes Cal-QL's gap at m uniform actions, m of the policy here and m of it at the next observation per row."""
+    m, n = settings.calql.actions, len(seen)
     with torch.no_grad():
         here = _sample_each(policy, features, batch["calql_noise"])
         there = _sample_each(policy, next_features, batch["calql_next_noise"])
@@ -163,13 +163,13 @@ def _cal_ql(
         q[:, : 2 * m],
         q[:, 2 * m :],
         batch["mc_return"],
-        temperature=settings.calql_temperature,
-        raise_uniform=settings.calql_raised == "all",
+        temperature=settings.calql.temperature,
+        raise_uniform=settings.calql.raised == "all",
     )
 
 
 def _sample_each(policy: Policy, features: Tensor, noise: Tensor) -> Tensor:
-    """Actions (m n, A) for noise (n, m, A): all rows with their first noise, then all with their second, …"""
+    """Samples actions (m n, A) for noise (n, m, A): all rows with their first noise, then all with their second, …"""
     return policy.sample(features.repeat(noise.shape[1], 1), noise=noise.transpose(0, 1).flatten(0, 1))
 
 
@@ -177,25 +177,23 @@ def _features(
     policy: Policy,
     batch: Mapping[str, Tensor],
     settings: UpdateSettings,
-    pictures: tuple[Tensor | None, Tensor | None],
+    images: tuple[Tensor | None, Tensor | None],
     prefix: str,
 ) -> Tensor:
-    """(n, F): cached readouts, or those of the pictures where the backbone trains."""
-    if settings.backbone == "frozen":
+    """Returns features (n, F) from cached readouts, or from the images where the backbone trains."""
+    if settings.actor.backbone == "frozen":
         embedding = batch[f"{prefix}embedding"]
     else:
-        side, wrist = pictures
+        side, wrist = images
         assert side is not None and wrist is not None
         padded = side.shape[1] > 1 and not prefix
         embedding = policy.embed(side, wrist, batch["language"], ~batch["pad"] if padded else None)
     return policy.features(embedding.float(), batch[f"{prefix}proprio"])
 
 
-def _pictures(
-    batch: Mapping[str, Tensor], settings: UpdateSettings, prefix: str
-) -> tuple[Tensor | None, Tensor | None]:
-    """The augmented windows of both cameras, where the update needs them."""
-    if not settings.needs_pictures:
+def _images(batch: Mapping[str, Tensor], settings: UpdateSettings, prefix: str) -> tuple[Tensor | None, Tensor | None]:
+    """Returns the augmented windows of both cameras, where the update needs them."""
+    if not settings.needs_images:
         return None, None
     side, wrist = (
         augment(batch[f"{prefix}{name}"], f"{prefix}{name}", batch, settings.augment) for name in ("side", "wrist")
@@ -207,13 +205,13 @@ def _seen(
     critic: CriticEnsemble,
     policy: Policy,
     features: Tensor,
-    pictures: tuple[Tensor | None, Tensor | None],
+    images: tuple[Tensor | None, Tensor | None],
     proprio: Tensor,
 ) -> Tensor:
-    """What the critics take for features: the policy's, or those of their own encoder."""
+    """Returns the input of the critics: the policy's features, or those of their own encoder."""
     if not isinstance(critic, ImageCritic):
         return features
-    side, wrist = pictures
+    side, wrist = images
     assert side is not None and wrist is not None
     newest = proprio if proprio.dim() == 2 else proprio[:, -1]
     return critic.see(side, wrist, policy.normalization(newest)[:, list(policy.settings.proprio_indices)])

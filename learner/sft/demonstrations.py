@@ -1,13 +1,12 @@
-"""Demonstrations as rows that a trainer gathers batches from.
+"""This module keeps demonstrations as rows that a trainer gathers batches from.
 
-Pictures stay the bytes that the episodes hold; a batch copies the windows it needs. The numbers, small beside them, are
+Images stay the bytes that the episodes hold; a batch copies the windows it needs. The numbers, small beside them, are
 tensors.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,31 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.sft.labels import hindsight_labels
-from learner.sft.train_settings import TrainSettings
+from learner.sft.settings import TrainSettings
 from policy.language import encode_instruction
 from policy.model import Policy
+from protos.episode import Episode
 from protos.errors import InputError
-from protos.schema import F32, U8, Configuration, Observation
+from protos.schema import F32, U8
 
 Rows = NDArray[np.intp]
 
 
-class Demonstration(Protocol):
-    """What fine-tuning reads of an episode: T actions, at least T observations."""
-
-    @property
-    def instruction(self) -> str: ...
-    @property
-    def configuration(self) -> Configuration: ...
-    @property
-    def observation(self) -> Observation: ...
-    @property
-    def action(self) -> F32: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Demonstrations:
-    """All steps of all episodes, one row per step, n in all."""
+    """Holds all steps of all episodes, one row per step, n in all."""
 
     side: Sequence[U8]  # of each episode, (≥ T, P, P, 3)
     wrist: Sequence[U8]  # of each episode, (≥ T, P, P, 3)
@@ -55,8 +42,8 @@ class Demonstrations:
     weight: F32  # (n,) how often a row is drawn
 
     @classmethod
-    def of(cls, episodes: Sequence[Demonstration], policy: Policy, settings: TrainSettings) -> "Demonstrations":
-        """Rows and labels of the episodes."""
+    def of(cls, episodes: Sequence[Episode], policy: Policy, settings: TrainSettings) -> "Demonstrations":
+        """Makes rows and labels of the episodes."""
         episodes = [episode for episode in episodes if len(episode.action)]
         if not episodes:
             raise InputError("no episode to learn from")
@@ -64,7 +51,7 @@ class Demonstrations:
         lengths = np.array([len(episode.action) for episode in episodes])
         ends = lengths.cumsum()
 
-        def rows(of: Callable[[Demonstration], np.ndarray]) -> Tensor:
+        def rows(of: Callable[[Episode], np.ndarray]) -> Tensor:
             return torch.from_numpy(np.concatenate([of(episode) for episode in episodes]))
 
         return cls(
@@ -86,7 +73,7 @@ class Demonstrations:
         return len(self.episode)
 
     def draw(self, size: int, rng: np.random.Generator) -> Rows:
-        """`size` rows by their weights, with replacement."""
+        """Draws `size` rows by their weights, with replacement."""
         upto = self._upto
         return np.searchsorted(upto, rng.random(size) * upto[-1], side="right").clip(max=len(self) - 1)
 
@@ -96,7 +83,7 @@ class Demonstrations:
         return self.weight.cumsum(dtype=np.float64)
 
     def batch(self, rows: Rows, *, window: int, horizon: int) -> dict[str, Tensor]:
-        """The rows with what surrounds them.
+        """Returns the rows with what surrounds them.
 
         `side`, `wrist` (n, W, P, P, 3) u8 and `pad` (n, W): the window that ends at the row, the episode's first
         observation repeated where there is no earlier one, which `pad` marks. `action` (n, h, A) and `action_mask`
@@ -123,7 +110,7 @@ class Demonstrations:
         return torch.from_numpy(np.stack([camera[e][t] for e, t in zip(self.episode[rows], frames, strict=True)]))
 
 
-def _labels(episode: Demonstration, settings: TrainSettings) -> F32:
+def _labels(episode: Episode, settings: TrainSettings) -> F32:
     if not episode.configuration.poses:
         return np.zeros((len(episode.action), settings.labels.count), np.float32)
     return hindsight_labels(episode.configuration, episode.observation.proprio, episode.action, settings.labels)

@@ -1,4 +1,4 @@
-"""Auxiliary labels from what an episode itself knows.
+"""This module makes auxiliary labels from what an episode itself knows.
 
 The initial configuration says where object and target start; the operator or the guide put them there. The gripper
 says when the object moves: it is grasped once the fingers were told to close, stopped half way, and the tool is at the
@@ -17,14 +17,14 @@ from protos.errors import InputError
 from protos.schema import F32, GRIPPER, GRIPPER_ACTION, TCP_POSE, TCP_POSITION, Configuration
 
 TURNS = 2
-"""How many labels tell turns, after the nine of positions."""
+"""Number of labels that tell turns, after the nine of positions."""
 _OPENED = 0.05
 """Opening beyond the grasp's narrowest that counts as letting go."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSettings:
-    """Which bodies, and the scales of the labels."""
+    """These settings name the bodies, and the scales of the labels."""
 
     manipulated: str = "cube"
     target: str = "target"
@@ -39,7 +39,7 @@ class LabelSettings:
     reach_m: float = 0.03
     """A closing gripper further from the object than this has not got it."""
     grasp_z_m: float = 0.0
-    """Where the fingers take the object, above its origin: the point that the labels follow."""
+    """Height of the fingers' grasp above the object's origin: the point that the labels follow."""
     turn_rad: float = 0.0
     """Turned by this much about the vertical the object looks the same; 0 leaves the labels of turns out."""
     near_rad: float = 0.5
@@ -47,14 +47,14 @@ class LabelSettings:
 
     @property
     def count(self) -> int:
-        """How many labels an observation has."""
+        """Number of labels of an observation."""
         return 9 if self.turn_rad == 0 else 9 + TURNS
 
 
 def hindsight_labels(
     configuration: Configuration, proprio: F32, action: F32, settings: LabelSettings | None = None
 ) -> F32:
-    """Labels (T, `count`) of the first T observations of an episode: proprio (≥ T, 25), action (T, 7).
+    """Returns labels (T, `count`) of the first T observations of an episode: proprio (≥ T, 25), action (T, 7).
 
     0:4  object x, y and target x, y, about the centre, per `far_m`
     4:7  object minus tool x, y, z, per `near_m`, clipped to ±1
@@ -77,7 +77,7 @@ def hindsight_labels(
 
 
 def object_path(configuration: Configuration, proprio: F32, action: F32, settings: LabelSettings) -> F32:
-    """Where the object was at each of the first T observations, (T, 4) x, y, z [m] and yaw [rad], base frame."""
+    """Returns the object's pose at the first T observations, (T, 4) x, y, z [m] and yaw [rad], base frame."""
     start = _pose(configuration.poses, settings.manipulated)
     start[2] += settings.grasp_z_m
     path = np.empty((len(action), 4), np.float32)
@@ -102,7 +102,7 @@ def _holds(opening: float, away: F32, settings: LabelSettings) -> bool:
 
 
 def _tool(proprio: F32) -> F32:
-    """The tool's x, y, z [m] and its turn about the vertical [rad] while it points down, (T, 4)."""
+    """Returns the tool's x, y, z [m] and its turn about the vertical [rad] while it points down, (T, 4)."""
     x, y = proprio[:, TCP_POSE][:, 3:5].T
     # pointing down is half a turn about a horizontal axis, which turns by half the yaw; TOOL_DOWN's lies at -45 degrees
     yaw = 2 * np.arctan2(y, x) + np.pi / 2

@@ -1,8 +1,8 @@
-"""How a policy in training goes out: which parts, under which id."""
+"""This module publishes a policy in training: the parts that changed, under the id of the whole."""
 
-from learner.rl.updater import Updater
-from learner.settings import RlSettings
-from learner.sft.starting import scale_entry, stored_scale
+from learner.rl import Updater
+from learner.stage.checkpoint import scale_entry, stored_scale
+from learner.stage.settings import RlSettings
 from policy.identity import EXACT, joined_id, part_digest
 from policy.model import Parts
 from policy.settings import PolicySettings
@@ -17,7 +17,7 @@ class Publication:
 
     def __init__(self, settings: RlSettings, policy: PolicySettings, updater: Updater) -> None:
         """Raises Unreachable when there is a weights service and it does not answer."""
-        self._frozen = settings.update.backbone == "frozen"
+        self._frozen = settings.update.actor.backbone == "frozen"
         self._schema_hash, self._policy, self._updater = settings.schema.hash, to_json(policy), updater
         self.scale = scale_entry(stored_scale(settings.policy))
         """What an action of 1 means, as it travels with the weights."""

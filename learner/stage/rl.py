@@ -1,6 +1,6 @@
-"""One RL stage as a process runs it.
+"""This module runs one RL stage: from a policy folder to its step budget.
 
-    DIR of a policy ─► updater: plain torch or RLlib ─┐
+    policy folder ─► updater: plain torch or RLlib ─┐
     replay ─► reader (embeds what has no readouts) ───┴► OnlineLoop ─► weights service, DIR/policy, DIR/checkpoint
 
 A stage that is killed goes on from its checkpoint: networks, optimizers and counters from its tensors, random numbers
@@ -9,6 +9,7 @@ from the seed and the counters, and the reader reads up to where it had been.
 
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -16,23 +17,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from learner.rl.online import OnlineLoop, Outlets, Progress
-from learner.rl.update import RlAgent
-from learner.rl.updater import PlainUpdater, Updater, with_critics
-from learner.settings import RlSettings, described
-from learner.stage import checkpoint, device
-from learner.stage.checkpoint import Checkpoint
-from learner.stage.position import position_in, position_record, position_tensors, restore_position, trained
-from learner.stage.publication import PARTS, Publication
-from learner.stage.seeding import seed_demonstrations
-from learner.stage.sources import (
+from learner.rl import OnlineLoop, Outlets, Progress, RlAgent, Updater
+from learner.stage import checkpoint
+from learner.stage.checkpoint import (
+    Checkpoint,
+    position_in,
+    position_record,
+    position_tensors,
+    restore_position,
+    trained,
+)
+from learner.stage.data import (
     Stop,
     check_cameras,
     instruction,
+    seed_demonstrations,
     transition_reader,
     wait_for_totals,
     wait_until_caught_up,
 )
+from learner.stage.publication import PARTS, Publication
+from learner.stage.settings import RlSettings, choose_device, described
 from learner.stage.tracking import Tracking, Watch
 from policy.checkpoint import load_policy, save_policy
 from policy.language import encode_instruction
@@ -45,7 +50,7 @@ _LAST_VERSION_TIMEOUT_S = 2.0
 
 
 def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop, watch: Watch | None = None) -> bool:
-    """One RL stage, from a policy folder to its step budget; True when the budget is used up.
+    """Runs one RL stage, from a policy folder to its step budget; True when the budget is used up.
 
     `watch` is called with every line of metrics.
     """
@@ -56,20 +61,20 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop, watch: 
         received = wait_for_totals(settings.replay, settings.replay_timeout_s, stop)
         if stop():
             return False
-        progress = Progress(base={buffer: received[buffer] for buffer in settings.loop.online})
+        progress = Progress(base={buffer: received[buffer] for buffer in settings.batch.online})
         if settings.seed_twin_episodes:
-            seed_demonstrations(settings.replay, settings, stop)
+            seed_demonstrations(settings, stop)
     else:
         progress = Progress(**going_on.progress)
         log.info("going on from update %d", progress.updates)
-    policy = load_policy(settings.policy).to(device.choose(settings.device))
+    policy = load_policy(settings.policy).to(choose_device(settings.device))
     check_cameras(policy, settings.schema)
     updater = _updater(policy, settings)
     try:
         if going_on is not None:
             updater.load_tensors(trained(going_on))
         elif settings.critics is not None:
-            updater.load_tensors(with_critics(updater.tensors(), checkpoint.load(settings.critics, "rl").tensors))
+            updater.load_tensors(_with_critics(updater.tensors(), checkpoint.load(settings.critics, "rl").tensors))
             progress.normalized = True
         position = None if going_on is None else position_in(going_on)
         with closing(transition_reader(policy, settings, position)) as reader:
@@ -85,7 +90,7 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop, watch: 
 
 
 class _Stage:
-    """The online loop with its outlets."""
+    """Connects the online loop with checkpoint, metrics and weights service."""
 
     def __init__(
         self,
@@ -105,12 +110,15 @@ class _Stage:
         settings = self.settings
         try:
             language = _language(self.policy, settings, stop)
-            with Tracking(settings, self.out, stage=settings.stage, watch=watch) as tracking:
+            with Tracking(
+                settings.tracking, self.out, stage=settings.stage, config=described(settings), watch=watch
+            ) as tracking:
                 outlets = Outlets(publish=self.publication, checkpoint=self.save, record=tracking.write)
                 loop = OnlineLoop(
                     self.updater,
                     self.reader,
                     settings.loop,
+                    settings.batch,
                     outlets,
                     progress=self.progress,
                     seed=settings.seed,
@@ -128,7 +136,7 @@ class _Stage:
             counters = {"updates": self.progress.updates, "version": self.progress.version}
             save_policy(self.out / "policy", self.policy, **counters, **self.publication.scale)
             log.info("saved %s and its checkpoint after %d updates", self.out / "policy", self.progress.updates)
-            _see_through(self.publication)
+            _await_last_version(self.publication)
             return finished
         finally:
             self.publication.close()
@@ -149,27 +157,33 @@ class _Stage:
 
 
 def _updater(policy: Policy, settings: RlSettings) -> Updater:
-    if settings.engine == "torch":
-        return PlainUpdater(RlAgent(policy, settings.update, seed=settings.seed))
+    engine = settings.engine
+    if engine.kind == "torch":
+        return RlAgent(policy, settings.update, seed=settings.seed)
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when ray is imported
     from learner.rl.rllib import RllibUpdater
 
-    return RllibUpdater(
-        policy, settings.update, seed=settings.seed, learners=settings.learners, threads=settings.threads
-    )
+    return RllibUpdater(policy, settings.update, seed=settings.seed, learners=engine.learners, threads=settings.threads)
 
 
 def _language(policy: Policy, settings: RlSettings, stop: Stop) -> Tensor | None:
-    """The instruction's tokens (1, L, 768) for batches with pictures, None where readouts are all that is needed."""
-    if not settings.update.needs_pictures:
+    """Returns the instruction's tokens (1, L, 768) for batches with images; None where readouts suffice."""
+    if not settings.update.needs_images:
         return None
     text = settings.instruction or instruction(settings, stop)
     return torch.from_numpy(encode_instruction(text, policy.settings))[None]
 
 
-def _see_through(publication: Publication) -> None:
+def _await_last_version(publication: Publication) -> None:
     """Waits a moment for the last version; the stage does not fail for it, its policy is on disk."""
     try:
         publication.see_through(_LAST_VERSION_TIMEOUT_S)
     except Unreachable as error:
         log.warning("the last weights did not leave: %s", error)
+
+
+def _with_critics(tensors: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns `tensors` with the critics and target critics of another agent."""
+    prefixes = ("critic.", "target.")
+    critics = {name: tensor for name, tensor in other.items() if name.startswith(prefixes)}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)} | critics

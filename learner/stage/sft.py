@@ -1,29 +1,31 @@
-"""Supervised fine-tuning as a process runs it.
+"""This module runs supervised fine-tuning as a stage: from data and an initial policy to a policy folder.
 
 replay, dataset folders ─► episodes ─► SftTrainer ─► DIR/policy, DIR/checkpoint, DIR/metrics.jsonl
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from learner.datasets import open_datasets
-from learner.rl.updater import load_optimizer, optimizer_tensors, under
-from learner.settings import SftSettings, described
-from learner.sft.gathering import gather
-from learner.sft.starting import scale_entry, starting_policy, starting_scale
-from learner.sft.trainer import Metrics, SftTrainer, prepare
-from learner.stage import checkpoint, device
-from learner.stage.checkpoint import Checkpoint
-from learner.stage.position import EpisodeNames
-from learner.stage.sources import Stop, check_cameras
+from learner.datasets import ActionScale, Dataset, open_datasets
+from learner.optimization import load_optimizer, optimizer_tensors, under
+from learner.sft import Metrics, SftTrainer, prepare
+from learner.stage import checkpoint
+from learner.stage.checkpoint import Checkpoint, scale_entry, stored_scale
+from learner.stage.data import EpisodeNames, Stop, check_cameras, selected_episodes
+from learner.stage.settings import SftSettings, choose_device, described
 from learner.stage.tracking import Tracking, Watch
-from policy.checkpoint import save_policy
-from protos.errors import CorruptData
+from policy.checkpoint import load_policy, policy_settings, save_policy
+from policy.language import check_language
+from policy.model import Policy, consistency_settings, on_backbone
+from policy.settings import PolicySettings
+from protos.episode import Episode
+from protos.errors import CorruptData, InputError
 from protos.settings import to_json
 from protos.status import StatusFile
 
@@ -38,7 +40,7 @@ def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop, watch
     torch.set_num_threads(settings.threads)
     saved = out / "checkpoint"
     going_on = checkpoint.load(saved, "sft") if resume and checkpoint.exists(saved) else None
-    policy = starting_policy(settings).to(device.choose(settings.device))
+    policy = starting_policy(settings).to(choose_device(settings.device))
     check_cameras(policy, settings.schema)
     datasets, scale = open_datasets(settings.data, settings.schema, action_scale=starting_scale(settings))
     resumed = None if going_on is None or not going_on.replay else EpisodeNames.parse(going_on.replay)
@@ -50,7 +52,7 @@ def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop, watch
         _restore(trainer, going_on, saved)
     save = partial(_save, trainer, settings, names, saved)
     log.info("fine-tuning on %d episodes, %d steps, from step %d", len(episodes), settings.train.steps, trainer.step)
-    with Tracking(settings, out, stage=out.name, watch=watch) as tracking:
+    with Tracking(settings.tracking, out, stage=out.name, config=described(settings), watch=watch) as tracking:
         try:
             finished = _train(trainer, settings, tracking, save, stop)
         finally:
@@ -63,7 +65,7 @@ def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop, watch
 def _train(
     trainer: SftTrainer, settings: SftSettings, tracking: Tracking, save: Callable[[], None], stop: Stop
 ) -> bool:
-    """Steps until done or told to stop, with a line of metrics at both ends and every `log_every` steps."""
+    """Makes steps until done or told to stop, with a line of metrics at both ends and every `log_every` steps."""
     total, recent, status = settings.train.steps, list[Metrics](), StatusFile()
     tracking.write(step=trainer.step, total=total)
     while trainer.step < total and not stop():
@@ -100,3 +102,85 @@ def _restore(trainer: SftTrainer, content: Checkpoint, saved: Path) -> None:
         trainer.step, trainer.guard.skipped = content.progress["step"], content.progress["skipped"]
     except (KeyError, RuntimeError, ValueError) as error:
         raise CorruptData(f"{saved}: this checkpoint is of another network: {error}") from error
+
+
+def starting_settings(settings: SftSettings) -> PolicySettings:
+    """Returns the settings of the policy that is fine-tuned.
+
+    Raises InputError when it cannot be told its instruction on this machine.
+    """
+    folder = settings.initial_policy
+    found = settings.policy if folder is None else policy_settings(folder)
+    if settings.head == "consistency":
+        found = consistency_settings(found)
+    if settings.language == "stand-in":
+        found = replace(found, language_folder="")
+    try:
+        check_language(found)
+    except InputError as error:
+        raise InputError(
+            f"{error}. An imported policy has its language encoder when it is imported with a tokenizer (twinrl "
+            "import-octo --tokenizer FOLDER); language='stand-in' (--language stand-in) tells instructions apart "
+            "without it, but a pretrained backbone does not know its words"
+        ) from error
+    return found
+
+
+def starting_policy(settings: SftSettings) -> Policy:
+    """Returns the policy before the first step; the same for the same seed."""
+    wanted = starting_settings(settings)
+    if settings.initial_policy is None:
+        torch.manual_seed(settings.train.seed)
+        return Policy(wanted)
+    policy = load_policy(settings.initial_policy)
+    if settings.head == "consistency":
+        return on_backbone(policy, wanted, seed=settings.train.seed)
+    policy.settings = wanted  # another language folder at most
+    return policy
+
+
+def starting_scale(settings: SftSettings) -> ActionScale | None:
+    """Returns what an action of 1 shall mean: by the settings, or to the trained head; None leaves it to the data."""
+    if settings.action_scale is not None or settings.initial_policy is None or settings.head != "keep":
+        return settings.action_scale
+    return stored_scale(settings.initial_policy)
+
+
+def gather(
+    settings: SftSettings, datasets: Sequence[Dataset], resume: EpisodeNames | None, stop: Stop
+) -> tuple[Sequence[Episode], EpisodeNames | None]:
+    """Reads the replay's episodes, oldest first, then the folders' in their own order; and the names of the replay's.
+
+    Raises InputError when their observations take more than `memory_bytes`.
+    """
+    found: list[Episode] = []
+    names: EpisodeNames | None = None
+    if settings.replay is not None:
+        episodes, names = selected_episodes(settings, stop, resume)
+        found += episodes
+    held = _within(settings, sum(map(_size, found)), f"the replay's {len(found)} episodes")
+    status = StatusFile()
+    for dataset in datasets:
+        for count, episode in enumerate(dataset, start=1):
+            if stop():
+                return found, names
+            found.append(episode)
+            read = f"{count} of the {len(dataset)} episodes of {dataset.name}"
+            held = _within(settings, held + _size(episode), read)
+            status.write(doing=f"reading {dataset.name}", episodes=len(found))
+    return found, names
+
+
+def _within(settings: SftSettings, held: int, read: str) -> int:
+    """Returns `held` bytes, when so many are allowed."""
+    if held > settings.memory_bytes:
+        raise InputError(
+            f"memory_bytes={settings.memory_bytes}: with {read} there are {held:,} bytes of observations; raise it "
+            "where there is memory for all of them, or learn from fewer episodes or smaller images"
+        )
+    return held
+
+
+def _size(episode: Episode) -> int:
+    seen = episode.observation
+    return seen.side.nbytes + seen.wrist.nbytes + seen.proprio.nbytes

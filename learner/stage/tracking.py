@@ -1,11 +1,11 @@
-"""Where a stage's numbers go: metrics.jsonl always, TensorBoard and Weights & Biases where asked for.
+"""This module writes a stage's metrics: metrics.jsonl always, TensorBoard and Weights & Biases where asked for.
 
     stage ─ write ─┬─► metrics.jsonl                       flushed before write returns
                    ├─► watch(line)                         a terminal, a test
                    └─► queue ─► thread ─► Sink.log         one of each per tracker
 
-A tracker never holds training up: a thread of its own talks to it, lines that it does not take in time are dropped, and
-one that fails is given up with a warning. What it would have shown is in metrics.jsonl.
+A tracker never holds training up: a thread of its own talks to it, lines that it does not take in time are dropped,
+and one that fails is given up with a warning. Its lines are in metrics.jsonl.
 
     the thread waits for   a line or the end      unblocked by write and close
     close waits for        the thread             up to CLOSE_TIMEOUT_S, then leaves it behind
@@ -20,9 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
-from learner.settings import RlSettings, SftSettings, Tracker, described
 from protos.errors import InputError
 from services.telemetry import MetricsLog
 
@@ -31,30 +30,41 @@ CLOSE_TIMEOUT_S = 30.0
 INIT_TIMEOUT_S = 60.0
 WAITING_LINES = 10_000
 
+Tracker = Literal["tensorboard", "wandb"]
 Line = Mapping[str, float]
 Watch = Callable[[Line], None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackingSettings:
+    """These settings name the trackers that show metrics."""
+
+    to: tuple[Tracker, ...] = ()
+    """Trackers beside metrics.jsonl."""
+    project: str = "twinrl"
+    offline: bool = False
+    """W&B writes to the folder only; `wandb sync` uploads it later."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a tracker is told of a run."""
+    """A run, as trackers are told of it."""
 
     out: Path
     stage: str
-    project: str
-    offline: bool
+    settings: TrackingSettings
     config: Mapping[str, Any]
 
 
 class Sink(Protocol):
-    """A tracker at work; used by one thread."""
+    """A sink sends lines to a tracker; one thread uses it."""
 
     def log(self, step: int, scalars: Line) -> None: ...
     def close(self) -> None: ...
 
 
 class TensorBoard:
-    """Event files in `out`/tensorboard."""
+    """Writes event files in `out`/tensorboard."""
 
     def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -71,20 +81,20 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases; its files are in `out`/wandb. Needs `wandb login` or WANDB_API_KEY when online."""
+    """Writes a run of Weights & Biases, files in `out`/wandb. Needs `wandb login` or WANDB_API_KEY when online."""
 
     def __init__(self, run: Run) -> None:
         import wandb
 
-        if not run.offline and not wandb.login(prompt=False):
-            raise InputError("not logged in: `wandb login`, WANDB_API_KEY, or tracking_offline")
+        if not run.settings.offline and not wandb.login(prompt=False):
+            raise InputError("not logged in: `wandb login`, WANDB_API_KEY, or tracking.offline")
         self._run = wandb.init(
-            project=run.project,
+            project=run.settings.project,
             name=f"{run.out.resolve().parent.name}-{run.stage}",
             job_type=run.stage,
             dir=str(run.out),
             config=dict(run.config),
-            mode="offline" if run.offline else "online",
+            mode="offline" if run.settings.offline else "online",
             settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, console="off", silent=True),
         )
         self._run.define_metric("*", step_metric="step")
@@ -101,7 +111,7 @@ _PACKAGES: dict[Tracker, str] = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
 class Feed:
-    """A thread that hands lines to one tracker."""
+    """Hands lines to one tracker, in a thread."""
 
     def __init__(self, name: str, make: Callable[[], Sink]) -> None:
         self.name, self._make = name, make
@@ -143,26 +153,26 @@ class Feed:
 
 
 class Tracking:
-    """The numbers of one stage; a context manager."""
+    """Writes the metrics of one stage; a context manager."""
 
     def __init__(
-        self, settings: SftSettings | RlSettings, out: Path, *, stage: str, watch: Watch | None = None
+        self,
+        settings: TrackingSettings,
+        out: Path,
+        *,
+        stage: str,
+        config: Mapping[str, Any],
+        watch: Watch | None = None,
     ) -> None:
-        """Raises InputError where a tracker's package is not installed."""
+        """`config` is what trackers show of a stage's settings. Raises InputError where a package is not installed."""
         self._watch = watch
-        run = Run(
-            out=out,
-            stage=stage,
-            project=settings.tracking_project,
-            offline=settings.tracking_offline,
-            config=described(settings),
-        )
-        _check_installed(settings.tracking)
+        run = Run(out=out, stage=stage, settings=settings, config=config)
+        _check_installed(settings.to)
         self._log = MetricsLog(out / "metrics.jsonl", stage=stage)
-        self._feeds = [Feed(name, lambda make=_SINKS[name]: make(run)) for name in settings.tracking]  # type: ignore[misc]
+        self._feeds = [Feed(name, lambda make=_SINKS[name]: make(run)) for name in settings.to]  # type: ignore[misc]
 
     def write(self, *, step: int, total: int, **scalars: float) -> None:
-        """One line of scalars at `step` of `total`."""
+        """Writes one line of scalars at `step` of `total`."""
         self._log.write(step=step, total=total, **scalars)
         finite = {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
         for feed in self._feeds:

@@ -22,11 +22,13 @@ servers an actor's name decides to which one it writes; a reader follows them al
 from protos.episode import Episode
 from services.replay.connection import connect, reaching
 from services.replay.presence import Presence, presence
-from services.replay.read.batch import Batch
+from services.replay.read.batch import Batch, Field
 from services.replay.read.once import find_schema, newest, read_episodes
 from services.replay.read.position import Position
+from services.replay.read.prefetch import Prefetcher
 from services.replay.read.reader import ReplayReader
 from services.replay.read.restore import Patience, Restored
+from services.replay.read.strategies import Cells, Priority, Strategy, Uniform
 from services.replay.server import (
     BufferStats,
     Durability,
@@ -45,18 +47,24 @@ from services.replay.write import ReplayWriter
 __all__ = [
     "Batch",
     "BufferStats",
+    "Cells",
     "Durability",
     "EmbeddedServer",
     "Episode",
+    "Field",
     "Keys",
     "Patience",
     "Position",
+    "Prefetcher",
     "Presence",
+    "Priority",
     "ReplayReader",
     "ReplaySettings",
     "ReplayWriter",
     "Restored",
     "ServerStats",
+    "Strategy",
+    "Uniform",
     "connect",
     "delete_buffer",
     "find_schema",

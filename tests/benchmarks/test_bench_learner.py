@@ -13,10 +13,9 @@ from benchmarks.learner.flops import sft_flops, update_flops
 from benchmarks.learner.plain import PlainLearner
 from benchmarks.learner.run import LearnerBench
 from benchmarks.policy.timing import threads
-from learner.rl.update import Phase, RlAgent, complete
-from learner.settings import TrainSettings, UpdateSettings
-from learner.sft.trainer import SftTrainer
-from learner.stage.streams import torch_stream
+from learner.augment import torch_stream
+from learner.rl import ActorSettings, Phase, RlAgent, UpdateSettings, complete
+from learner.sft import SftTrainer, TrainSettings
 from policy.model import Policy
 from policy.normalize import Normalization
 from policy.octo.settings import OctoSettings
@@ -37,11 +36,11 @@ def one_thread():
         yield
 
 
-def new_agent(policy=TINY, **update):
+def new_agent(policy=TINY, **actor):
     torch.manual_seed(3)
     network = Policy(policy)
     network.set_normalization(Normalization(torch.randn(25).numpy(), 0.5 + torch.rand(25).numpy()))
-    return RlAgent(network, UpdateSettings(**update), seed=0)
+    return RlAgent(network, UpdateSettings(actor=ActorSettings(**actor)), seed=0)
 
 
 def counted(call):
@@ -54,7 +53,7 @@ def counted(call):
 def test_the_plain_update_is_the_same_update():
     agent = new_agent()
     batch = make_batch(TINY, agent.settings, 32)
-    agent.fit_critic_normalization(batch)
+    agent.fit_normalization(batch)
     plain = PlainLearner(agent)
     for step in range(10):
         phase = Phase(progress=step / 10)

@@ -12,7 +12,7 @@ from benchmarks.learning.cells import Result, Unit
 from benchmarks.learning.cost import Meter
 from benchmarks.learning.run import START, LearningBench, plan, summary
 from benchmarks.learning.variants import VARIANTS, VariantContext
-from learner.settings import RlSettings
+from learner.stage import RlSettings
 from protos.errors import InputError
 from protos.settings import save_settings, to_json
 from services.replay import ReplaySettings
@@ -21,14 +21,14 @@ from twinrl.run.progress import Stage
 RL = RlSettings(replay=ReplaySettings(urls=("redis://127.0.0.1:1",)), policy=Path("policy"))
 CHANGED = {
     "demo": set(),
-    "strong": {"update.weights_start"},
-    "no_bc": {"update.weights_start", "update.weights_end"},
-    "no_calql": {"update.calql_alpha"},
-    "one_step": {"n_step"},
-    "backbone": {"update.backbone", "loop.online.twin", "loop.demo.demo"},
-    "few_rows": {"loop.online.twin", "loop.demo.demo"},
-    "priority": {"loop.sampling.twin"},
-    "cells": {"loop.sampling.twin"},
+    "strong": {"update.actor.weights_start"},
+    "no_bc": {"update.actor.weights_start", "update.actor.weights_end"},
+    "no_calql": {"update.calql.alpha"},
+    "one_step": {"batch.n_step"},
+    "backbone": {"update.actor.backbone", "batch.online.twin", "batch.demo.demo"},
+    "few_rows": {"batch.online.twin", "batch.demo.demo"},
+    "priority": {"batch.sampling.twin"},
+    "cells": {"batch.sampling.twin"},
 }
 BURN = "import time, sys\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\nsys.stdin.read()"
 
@@ -59,8 +59,8 @@ def test_a_variant_changes_what_it_says_and_nothing_else(variant):
 
 
 def test_without_cloning_something_is_still_learned():
-    update = VARIANTS["no_bc"][1](RL).update
-    for beta, eta in (update.weights_start, update.weights_end):
+    actor = VARIANTS["no_bc"][1](RL).update.actor
+    for beta, eta in (actor.weights_start, actor.weights_end):
         assert beta == 0.0
         assert eta > 0.0
 

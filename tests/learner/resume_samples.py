@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from samples import SCHEMA, make_segment
+from samples import SCHEMA, changed, make_segment
 
-from learner.settings import LoopSettings, RlSettings, UpdateSettings
-from learner.stage import checkpoint
+from learner.rl import BatchSettings, CriticSettings, LoopSettings, UpdateSettings
+from learner.stage import EngineSettings, RlSettings, checkpoint
 from policy.checkpoint import load
 from protos.schema import Outcome
 from services.replay import ReplaySettings, ReplayWriter, shard_of
@@ -29,11 +29,14 @@ def never() -> bool:
 
 def rl_settings(replay: ReplaySettings, policy: Path, **changes) -> RlSettings:
     """24 updates, due when all of `write_experience` has arrived; the online part is drawn as `sampling` says."""
-    update = {"critic_width": 16} | changes.pop("update", {})
-    loop = LoopSettings(
+    update = changed(UpdateSettings(critic=CriticSettings(width=16)), **changes.pop("update", {}))
+    batch = BatchSettings(
         online={"twin": 8},
         demo={"demo": 8},
         sampling=changes.pop("sampling", {}),
+        capacity=changes.pop("capacity", {"demo": 200, "twin": 250}),
+    )
+    loop = LoopSettings(
         env_steps=10 * EPISODES,
         start_after=10 * EPISODES - 1,
         slack=10 * EPISODES,
@@ -44,8 +47,8 @@ def rl_settings(replay: ReplaySettings, policy: Path, **changes) -> RlSettings:
         log_every=1,
         data_timeout_s=TIMEOUT_S,
     )
-    defaults = {"schema": SCHEMA, "engine": "torch", "weights": None, "capacity": {"demo": 200, "twin": 250}}
-    settings = {"replay": replay, "policy": policy, "loop": loop, "update": UpdateSettings(**update)}
+    defaults = {"schema": SCHEMA, "engine": EngineSettings(kind="torch"), "weights": None}
+    settings = {"replay": replay, "policy": policy, "batch": batch, "loop": loop, "update": update}
     return RlSettings(**(settings | defaults | changes))
 
 

@@ -1,6 +1,6 @@
 """Small batches and episodes with recognisable contents."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,15 @@ from policy.octo.settings import OctoSettings
 from policy.settings import HeadSettings, PolicySettings
 from protos.episode import Episode, Segment
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
+from services.replay import Batch
+
+
+def changed(settings, **changes):
+    """Returns settings in which fields of nested settings have other values, as in `critic={"width": 16}`."""
+    nested = {name: value for name, value in changes.items() if isinstance(value, dict)}
+    inner = {name: changed(getattr(settings, name), **value) for name, value in nested.items()}
+    return replace(settings, **(changes | inner))
+
 
 SMALL = PolicySettings(
     octo=OctoSettings(side_px=16, wrist_px=16, dim=16, layers=1, heads=2, mlp_dim=16), head=HeadSettings(width=32)
@@ -45,6 +54,11 @@ def make_batch(n=32, seed=0, dim=SMALL.octo.dim):
         "imitate": (uniform(n) > 0.5).float(),
         "weight": torch.ones(n),
     }
+
+
+def replay_batch(**arrays):
+    """A batch as the replay reader gives it, of these arrays alone."""
+    return Batch(**{field.name: arrays.get(field.name) for field in fields(Batch)})
 
 
 def make_picture_batch(n=32, seed=0, window=1):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.rl.augment import Augmentation, augment, blur, draw, jitter, random_crop
+from learner.augment import Augmentation, augment, blur, draw, jitter, random_crop
 from protos.errors import InputError
 
 EVERYTHING = Augmentation(crop_pad=3, gain_jitter=0.2, shift_jitter=9.0, wrist_dropout=0.4)

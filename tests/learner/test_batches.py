@@ -5,16 +5,21 @@ import copy
 import numpy as np
 import pytest
 import torch
-from samples import SMALL, make_batch, make_picture_batch, make_policy
+from samples import SMALL, changed, make_batch, make_picture_batch, make_policy
 
-from learner.rl.update import WARMUP, Phase, RlAgent, batch_losses, complete, draw_noise, split
-from learner.settings import UpdateSettings
-from learner.stage.streams import torch_stream
+from learner.augment import torch_stream
+from learner.rl import WARMUP, ActorSettings, CalQlSettings, CriticSettings, Phase, RlAgent, UpdateSettings, complete
+from learner.rl.batches import draw_noise, split
+from learner.rl.terms import batch_losses
 from protos.errors import InputError
 
 PHASES = {"warm-up": WARMUP, "offline": Phase(offline=True), "online": Phase(progress=0.3)}
-PICTURES = UpdateSettings(critic_width=32, critic_encoder="conv", backbone="full", calql_actions=3)
-READOUTS = UpdateSettings(critic_width=32, calql_actions=3)
+PICTURES = UpdateSettings(
+    critic=CriticSettings(width=32, encoder="conv"),
+    actor=ActorSettings(backbone="full"),
+    calql=CalQlSettings(actions=3),
+)
+READOUTS = UpdateSettings(critic=CriticSettings(width=32), calql=CalQlSettings(actions=3))
 
 
 def test_noise_is_what_the_phase_needs():
@@ -58,7 +63,7 @@ def test_the_losses_of_a_batch_are_the_means_of_its_parts(settings, phase):
 def test_accumulated_gradients_are_those_of_the_whole_batch(settings):
     gradients, errors = [], []
     for parts in (1, 4):
-        agent = RlAgent(make_policy(), UpdateSettings(**{**vars(settings), "accumulate": parts}), seed=0)
+        agent = RlAgent(make_policy(), changed(settings, compute={"accumulate": parts}), seed=0)
         batch = complete(make_picture_batch(24), SMALL, settings, Phase(), torch_stream(0, "noise", 0))
         errors.append(agent.gradients(batch, Phase()).td_error)
         gradients.append([p.grad for m in (agent.policy, agent.critic) for p in m.parameters() if p.grad is not None])

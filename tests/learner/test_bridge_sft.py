@@ -9,13 +9,12 @@ import torch
 from samples import SMALL
 
 from learner.datasets import open_dataset
-from learner.settings import TrainSettings
-from learner.sft.trainer import train_sft
+from learner.sft import OptimizerSettings, TrainSettings, train_sft
 from policy.model import Policy
 from protos.schema import Schema
 
 DATA = Path(os.environ.get("TWINRL_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
-SETTINGS = TrainSettings(steps=60, batch_size=32, lr=3e-3)
+SETTINGS = TrainSettings(steps=60, batch_size=32, optimizer=OptimizerSettings(lr=3e-3))
 
 
 def test_fine_tuning_on_bridge_lowers_the_loss():

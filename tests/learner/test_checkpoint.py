@@ -7,19 +7,18 @@ import pytest
 import torch
 from samples import make_batch, make_policy
 
-from learner.rl.update import Phase, RlAgent
-from learner.rl.updater import PlainUpdater, with_critics
-from learner.settings import UpdateSettings
+from learner.rl import CriticSettings, Phase, RlAgent, UpdateSettings
 from learner.stage import checkpoint
 from learner.stage.checkpoint import Checkpoint
+from learner.stage.rl import _with_critics
 from policy.checkpoint import save
 from protos.errors import CorruptData, InputError
 
-SETTINGS = UpdateSettings(critic_width=16)
+SETTINGS = UpdateSettings(critic=CriticSettings(width=16))
 
 
 def make_updater(seed=5, settings=SETTINGS):
-    return PlainUpdater(RlAgent(make_policy(), settings, seed=seed))
+    return RlAgent(make_policy(), settings, seed=seed)
 
 
 def content(updater, **changes):
@@ -103,7 +102,7 @@ def test_a_manifest_that_lacks_something_is_refused(tmp_path):
 
 
 def test_tensors_of_another_network_are_refused():
-    other = make_updater(settings=UpdateSettings(critic_width=32))
+    other = make_updater(settings=UpdateSettings(critic=CriticSettings(width=32)))
     with pytest.raises(CorruptData, match="another network"):
         make_updater().load_tensors(other.tensors())
     with pytest.raises(CorruptData, match="another network"):
@@ -114,7 +113,7 @@ def test_critics_of_an_earlier_stage_go_on_without_its_optimizers():
     earlier, fresh = make_updater(), make_updater(seed=6)
     earlier.update(make_batch(), Phase())
     start = fresh.tensors()
-    fresh.load_tensors(with_critics(start, earlier.tensors()))
+    fresh.load_tensors(_with_critics(start, earlier.tensors()))
     found = fresh.tensors()
     for name, tensor in found.items():
         wanted = earlier.tensors() if name.startswith(("critic.", "target.")) else start

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import SMALL, TEXT, Demo, make_demo, make_policy
 
-from learner.settings import TrainSettings
-from learner.sft.demonstrations import Demonstrations
+from learner.sft import Demonstrations, TrainSettings
 from protos.errors import InputError
 from protos.schema import Configuration
 

@@ -1,4 +1,4 @@
-"""Which batch comes when: by its number alone, drawn ahead or not."""
+"""Batches depend on their number alone, prefetched or not."""
 
 import threading
 import time
@@ -8,16 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.rl.draws import Draws, batch_sizes
-from learner.settings import LoopSettings
-from learner.stage.streams import numpy_stream
+from learner.augment import numpy_stream
+from learner.rl import BatchSettings, Draws
+from learner.rl.batches import batch_sizes
 from protos.errors import Unreachable
 
-LOOP = LoopSettings(online={"twin": 3}, demo={"demo": 2}, data_timeout_s=30.0)
+BATCH = BatchSettings(online={"twin": 3}, demo={"demo": 2})
+
+
+def make_draws(rows, settings=BATCH, *, prefetch):
+    return Draws(rows, settings, seed=7, prefetch=prefetch, timeout_s=30.0)
 
 
 class Rows:
-    """A replay whose batches are the numbers drawn for them; it may fail once, and says who asked."""
+    """A replay whose batches are the numbers drawn for them; it may fail once, and notes the threads that asked."""
 
     def __init__(self, fail_at=None):
         self.drawn, self.threads, self._fail_at = 0, set(), fail_at
@@ -37,9 +41,9 @@ def expected(purpose, k, rows=5):
     return numpy_stream(7, purpose, k).integers(1_000_000, size=rows)
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_batch_k_depends_on_k_alone(ahead):
-    draws = Draws(Rows(), LOOP, seed=7, ahead=ahead)
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_batch_k_depends_on_k_alone(prefetch):
+    draws = make_draws(Rows(), prefetch=prefetch)
     for k in range(4):
         sizes, numbers = draws.warmup(k)
         assert sizes == {"demo": 5}
@@ -52,13 +56,13 @@ def test_batch_k_depends_on_k_alone(ahead):
     draws.close()
 
 
-def test_drawing_ahead_is_a_thread_that_ends():
+def test_prefetching_is_a_thread_that_ends():
     rows = Rows()
-    draws = Draws(rows, LOOP, seed=7, ahead=True)
+    draws = make_draws(rows, prefetch=True)
     draws.online(0)
     deadline = time.monotonic() + 30
     while rows.drawn < 3:
-        assert time.monotonic() < deadline, "nothing is drawn ahead"
+        assert time.monotonic() < deadline, "nothing is prefetched"
         time.sleep(0.01)
     draws.close()
     assert rows.threads == {"prefetch"}
@@ -66,16 +70,16 @@ def test_drawing_ahead_is_a_thread_that_ends():
 
 
 @pytest.mark.parametrize("strategy", ["priority", "cells"])
-def test_nothing_is_drawn_ahead_where_draws_depend_on_updates(strategy):
+def test_nothing_is_prefetched_where_draws_depend_on_updates(strategy):
     rows = Rows()
-    draws = Draws(rows, LoopSettings(sampling={"twin": strategy}), seed=7, ahead=True)
+    draws = make_draws(rows, BatchSettings(sampling={"twin": strategy}), prefetch=True)
     draws.online(0)
     assert rows.threads == {"MainThread"}
     assert rows.drawn == 1
 
 
 def test_a_draw_that_failed_is_made_again_under_its_number():
-    draws = Draws(Rows(fail_at=2), LOOP, seed=7, ahead=True)
+    draws = make_draws(Rows(fail_at=2), prefetch=True)
     np.testing.assert_array_equal(draws.online(0)[1], expected("batch", 0))
     with pytest.raises(Unreachable, match="shard 1"):
         draws.online(1)

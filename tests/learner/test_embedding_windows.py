@@ -9,7 +9,7 @@ import torch
 from actors.loop import EpisodeLoop
 from actors.policies import StoredPolicy
 from actors.recorder import EpisodeRecorder, EpisodeTags
-from learner.stage.sources import embed_episode
+from learner.stage.data import embed_episode
 from policy.checkpoint import save_policy
 from policy.model import Policy
 from policy.octo.settings import OctoSettings

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from learner.sft.labels import LabelSettings, hindsight_labels, object_path
+from learner.sft import LabelSettings, hindsight_labels, object_path
 from protos.errors import InputError
 from protos.schema import Configuration
 

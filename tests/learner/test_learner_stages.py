@@ -7,17 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from samples import SCHEMA, TEXT, make_policy, make_segment
 
-from learner.settings import (
-    LoopSettings,
-    RlSettings,
-    UpdateSettings,
-)
+from learner.rl import BatchSettings, CriticSettings, LoopSettings, UpdateSettings
+from learner.stage import EngineSettings, RlSettings
 from policy.acting import BatchActor
 from policy.checkpoint import load, load_policy, save_policy
 from protos.schema import Outcome
@@ -97,10 +95,9 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         policy=tmp_path / "start",
         weights=weights,
         schema=SCHEMA,
-        update=UpdateSettings(critic_width=16),
+        update=UpdateSettings(critic=CriticSettings(width=16)),
+        batch=BatchSettings(online={"twin": 8}, demo={"demo": 8}),
         loop=LoopSettings(
-            online={"twin": 8},
-            demo={"demo": 8},
             env_steps=850,
             start_after=50,
             slack=200,
@@ -109,9 +106,9 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
             data_timeout_s=30.0,
         ),
         seed_twin_episodes=2,
-        engine="torch",
+        engine=EngineSettings(kind="torch"),
     )
-    first, second = (save_settings(s, tmp_path / f"{s.engine}.json") for s in (settings, with_rllib(settings)))
+    first, second = (save_settings(s, tmp_path / f"{s.engine.kind}.json") for s in (settings, with_rllib(settings)))
     out = tmp_path / "out"
     subscriber = WeightSubscriber(weights, name="test")
     process = start(first, out)
@@ -162,11 +159,9 @@ def test_a_killed_learner_finds_its_data_and_its_version(server, weights, tmp_pa
         policy=tmp_path / "start",
         weights=weights,
         schema=SCHEMA,
-        update=UpdateSettings(critic_width=16),
+        update=UpdateSettings(critic=CriticSettings(width=16)),
+        batch=BatchSettings(online={"twin": 8}, demo={"demo": 8}, sampling={"twin": "priority", "demo": "cells"}),
         loop=LoopSettings(
-            online={"twin": 8},
-            demo={"demo": 8},
-            sampling={"twin": "priority", "demo": "cells"},
             env_steps=850,
             utd=1.0,
             start_after=50,
@@ -176,7 +171,7 @@ def test_a_killed_learner_finds_its_data_and_its_version(server, weights, tmp_pa
             checkpoint_every=50,
             data_timeout_s=30.0,
         ),
-        engine="torch",
+        engine=EngineSettings(kind="torch"),
     )
     path, out = save_settings(settings, tmp_path / "rl.json"), tmp_path / "out"
     subscriber = WeightSubscriber(weights, name="test")
@@ -210,7 +205,7 @@ def assert_saves_the_head(out):
 
 
 def with_rllib(settings):
-    return RlSettings(**(vars(settings) | {"engine": "rllib"}))
+    return replace(settings, engine=EngineSettings(kind="rllib"))
 
 
 def updates(out):
@@ -228,7 +223,7 @@ def manifest(out):
 
 def test_bad_settings_end_with_one_line(tmp_path):
     path = tmp_path / "rl.json"
-    path.write_text(json.dumps({"replay": {"urls": ["unix:///nowhere"]}, "policy": "p", "gama": 0.9}))
+    path.write_text(json.dumps({"replay": {"urls": ["unix:///nowhere"]}, "policy": "p", "batch": {"gama": 0.9}}))
     process = start(path, tmp_path / "out")
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 2

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import SMALL, make_policy
 
-from learner.rl import losses
-from learner.rl.schedules import late_decay, warmup_cosine
-from learner.rl.update import Phase, draw_noise
-from learner.settings import UpdateSettings
+from learner.optimization import late_decay, warmup_cosine
+from learner.rl import Phase, UpdateSettings, losses
+from learner.rl.batches import draw_noise
 from services.replay.read.returns import n_step
 
 RNG = np.random.default_rng(0)

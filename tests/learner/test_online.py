@@ -4,17 +4,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from samples import make_batch, make_policy
+from samples import make_batch, make_policy, replay_batch
 
-from learner.rl.online import OnlineLoop, Outlets, Progress
-from learner.rl.update import COLUMNS, RlAgent
-from learner.rl.updater import PlainUpdater
-from learner.settings import LoopSettings, UpdateSettings
+from learner.rl import (
+    BatchSettings,
+    CriticSettings,
+    LoopSettings,
+    OnlineLoop,
+    Outlets,
+    Progress,
+    RlAgent,
+    UpdateSettings,
+)
+from learner.rl.batches import COLUMNS
 from protos.errors import InputError, Unreachable
 
-SMALL = {
-    "online": {"twin": 4},
-    "demo": {"demo": 4},
+BATCH = {"online": {"twin": 4}, "demo": {"demo": 4}}
+LOOP = {
     "env_steps": 60,
     "utd": 0.5,
     "start_after": 10,
@@ -53,13 +59,9 @@ class Replay:
         self.sampled.append(dict(sizes))
         rows = sum(sizes.values())
 
-        class Rows:
-            version = np.arange(rows) - 1
-
-        for name, tensor in make_batch(rows, seed=int(rng.integers(1000))).items():
-            setattr(Rows, name, tensor.numpy())
-        assert set(COLUMNS) <= set(vars(Rows))
-        return Rows
+        arrays = {name: tensor.numpy() for name, tensor in make_batch(rows, seed=int(rng.integers(1000))).items()}
+        assert set(COLUMNS) <= set(arrays)
+        return replay_batch(version=np.arange(rows) - 1, **arrays)
 
     def allow(self, buffer, total):
         assert buffer == "twin"
@@ -80,8 +82,8 @@ class Replay:
         self.told.append((buffer, weights))
 
 
-def make_loop(replay, progress=None, **changes):
-    updater = PlainUpdater(RlAgent(make_policy(), UpdateSettings(critic_width=16), seed=0))
+def make_loop(replay, progress=None, sampling=None, **changes):
+    updater = RlAgent(make_policy(), UpdateSettings(critic=CriticSettings(width=16)), seed=0)
     events = []
 
     def publish():
@@ -96,7 +98,8 @@ def make_loop(replay, progress=None, **changes):
     loop = OnlineLoop(
         updater,
         replay,
-        LoopSettings(**(SMALL | changes)),
+        LoopSettings(**(LOOP | changes)),
+        BatchSettings(**(BATCH | {"sampling": sampling or {}})),
         outlets,
         progress=progress or Progress(base={"twin": 1000}),
         seed=0,
@@ -185,10 +188,10 @@ def test_silence_is_reported_with_its_deadline():
 
 def test_bad_mixtures_are_refused():
     with pytest.raises(InputError, match="'demo'"):
-        LoopSettings(online={"demo": 1}, demo={"demo": 1})
+        BatchSettings(online={"demo": 1}, demo={"demo": 1})
     with pytest.raises(InputError, match="at least one row"):
-        LoopSettings(online={})
+        BatchSettings(online={})
     with pytest.raises(InputError, match=r"sampling of 'human': batches draw from twin, demo"):
-        LoopSettings(sampling={"human": "cells"})
+        BatchSettings(sampling={"human": "cells"})
     with pytest.raises(InputError, match=r"slack=5.*start_after=400"):
         LoopSettings(slack=5)

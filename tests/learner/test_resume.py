@@ -17,8 +17,8 @@ from resume_samples import (
 )
 from samples import SCHEMA, SMALL, make_policy
 
-from learner.settings import ResumeSettings, SftSettings, TrainSettings
-from learner.stages import run_rl, run_sft
+from learner.sft import TrainSettings
+from learner.stage import ResumeSettings, SftSettings, run_rl, run_sft
 from policy.checkpoint import save_policy
 from protos.errors import Unreachable
 from services.replay import EmbeddedServer, ReplaySettings
@@ -68,7 +68,7 @@ VARIANTS = {
     "priority": ({"sampling": {"twin": "priority", "demo": "priority"}}, (0, 2)),
     "cells": ({"sampling": {"twin": "cells"}}, (1, 3)),
     "full rings": ({"capacity": {"demo": 60, "twin": 130}, "sampling": {"twin": "priority", "demo": "cells"}}, (0, 2)),
-    "pictures": ({"update": {"critic_encoder": "conv"}}, (2,)),
+    "pictures": ({"update": {"critic": {"encoder": "conv"}}}, (2,)),
 }
 """Settings, and the checkpoints to go on from: 0 is that of the stage's beginning, before the warm-up."""
 

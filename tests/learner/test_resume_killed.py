@@ -23,8 +23,8 @@ from resume_samples import (
 )
 from samples import SCHEMA, SMALL, make_policy
 
-from learner.settings import SftSettings, TrainSettings
-from learner.stages import run_rl, run_sft
+from learner.sft import TrainSettings
+from learner.stage import SftSettings, run_rl, run_sft
 from policy.checkpoint import save_policy
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings

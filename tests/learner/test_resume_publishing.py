@@ -7,8 +7,8 @@ import pytest
 from resume_samples import Kept, never, rl_settings, write_demonstrations, write_experience
 from samples import TEXT, make_policy
 
+from learner.stage import run_rl
 from learner.stage.publication import PARTS
-from learner.stages import run_rl
 from policy.acting import BatchActor
 from policy.checkpoint import load, save_policy
 from policy.identity import wire_id

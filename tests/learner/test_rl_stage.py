@@ -9,13 +9,10 @@ import pytest
 import torch
 from samples import SCHEMA, TEXT, make_policy, make_segment
 
-from learner.rl.draws import Draws
-from learner.rl.update import RlAgent
-from learner.rl.updater import PlainUpdater
-from learner.settings import LoopSettings, RlSettings, UpdateSettings
+from learner.rl import ActorSettings, BatchSettings, CriticSettings, Draws, LoopSettings, RlAgent, UpdateSettings
+from learner.stage import EngineSettings, RlSettings, run_rl
+from learner.stage.data import wait_for_totals
 from learner.stage.publication import Publication
-from learner.stage.sources import wait_for_totals
-from learner.stages import run_rl
 from policy.acting import BatchActor
 from policy.checkpoint import load, load_policy, save_policy
 from policy.identity import wire_id
@@ -26,7 +23,12 @@ from services.telemetry import read_metrics
 from services.weights import WeightSubscriber
 
 TIMEOUT_S = 60.0
-PICTURES = UpdateSettings(critic_width=16, backbone="full", critic_encoder="conv", lr_backbone=1e-3)
+PICTURES = UpdateSettings(
+    critic=CriticSettings(width=16, encoder="conv"), actor=ActorSettings(backbone="full", lr_backbone=1e-3)
+)
+
+
+ENGINE = EngineSettings(kind="torch")
 
 
 def never():
@@ -52,8 +54,6 @@ def make_settings(server, tmp_path):
                 writer.add(make_segment(rng, f"d{i}"), ["demo"])
             assert writer.flush(TIMEOUT_S) == 0
         loop = LoopSettings(
-            online={"twin": 4},
-            demo={"demo": 4},
             env_steps=60,
             utd=0.5,
             start_after=20,
@@ -64,7 +64,13 @@ def make_settings(server, tmp_path):
             data_timeout_s=30.0,
         )
         made = RlSettings(
-            replay=replay, policy=tmp_path / "start", schema=SCHEMA, loop=loop, engine="torch", device="cpu"
+            replay=replay,
+            policy=tmp_path / "start",
+            schema=SCHEMA,
+            batch=BatchSettings(online={"twin": 4}, demo={"demo": 4}),
+            loop=loop,
+            engine=ENGINE,
+            device="cpu",
         )
         return replace(made, **changes)
 
@@ -112,34 +118,34 @@ def test_a_backbone_that_trains_sees_pictures_and_is_published_every_time(make_s
     assert {"td", "bc", "actor_q"} <= set().union(*lines)
 
 
-def test_batches_drawn_ahead_give_the_same_run(make_settings, tmp_path, monkeypatch):
-    """Pictures are fetched by a thread; the run is the one without it."""
+def test_prefetched_batches_give_the_same_run(make_settings, tmp_path, monkeypatch):
+    """A thread that fetches images does not change the run."""
     runs = []
-    for ahead in (True, False):
-        settings = make_settings(f"ahead-{ahead}", update=PICTURES)
+    for prefetch in (True, False):
+        settings = make_settings(f"prefetch-{prefetch}", update=PICTURES)
         settings = replace(
             settings, loop=replace(settings.loop, warmup_updates=12, env_steps=1, utd=1.0, start_after=1)
         )
-        monkeypatch.setattr("learner.rl.draws.Draws.__init__", forced(ahead))
-        run_with_twin(settings, tmp_path / f"{ahead}")
-        lines = read_metrics(tmp_path / f"{ahead}" / "metrics.jsonl")
+        monkeypatch.setattr("learner.rl.batches.Draws.__init__", forced(prefetch))
+        run_with_twin(settings, tmp_path / f"{prefetch}")
+        lines = read_metrics(tmp_path / f"{prefetch}" / "metrics.jsonl")
         runs.append([line["warmup_td"] for line in lines if "warmup_td" in line])
     assert len(runs[0]) == 12
     assert runs[0] == runs[1]
 
 
-def forced(ahead):
+def forced(prefetch):
     original = Draws.__init__
 
-    def init(self, experience, settings, *, seed, **_):
-        original(self, experience, settings, seed=seed, ahead=ahead)
+    def init(self, experience, settings, *, seed, timeout_s, **_):
+        original(self, experience, settings, seed=seed, prefetch=prefetch, timeout_s=timeout_s)
 
     return init
 
 
 def test_a_frozen_backbone_travels_once(weights, make_settings):
     settings = make_settings("once", weights=weights)
-    updater = PlainUpdater(RlAgent(make_policy(), settings.update, seed=0))
+    updater = RlAgent(make_policy(), settings.update, seed=0)
     publication = Publication(settings, make_policy().settings, updater)
     asked = []
     parts = updater.parts
@@ -147,7 +153,7 @@ def test_a_frozen_backbone_travels_once(weights, make_settings):
     first = publication()
     one = publication.weights_id()
     with torch.no_grad():
-        next(updater.agent.policy.head.parameters()).add_(1.0)
+        next(updater.policy.head.parameters()).add_(1.0)
     second = publication()
     assert (first, second) == (1, 2)
     assert asked == [("backbone", "head"), ("head",), ("head",)]
@@ -158,7 +164,7 @@ def test_a_frozen_backbone_travels_once(weights, make_settings):
 
 def test_without_a_service_nothing_is_published(make_settings):
     settings = make_settings("silent")
-    updater = PlainUpdater(RlAgent(make_policy(), settings.update, seed=0))
+    updater = RlAgent(make_policy(), settings.update, seed=0)
     publication = Publication(settings, make_policy().settings, updater)
     assert publication() == -1
     assert publication.weights_id() == wire_id(updater.parts(("backbone", "head")), "bf16")
@@ -203,7 +209,7 @@ def test_a_shard_that_stays_away_is_named_with_the_deadline(tmp_path):
 
 def test_weights_that_are_not_those_of_their_id_are_refused(weights, make_settings):
     settings = make_settings("id", weights=weights)
-    updater = PlainUpdater(RlAgent(make_policy(), settings.update, seed=0))
+    updater = RlAgent(make_policy(), settings.update, seed=0)
     publication = Publication(settings, make_policy().settings, updater)
     publication._identify = lambda parts: "0" * 16
     subscriber = WeightSubscriber(weights, name="test")

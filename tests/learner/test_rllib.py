@@ -4,18 +4,17 @@ import pytest
 import torch
 from samples import make_batch, make_picture_batch, make_policy
 
+from learner.optimization import ComputeSettings
+from learner.rl import WARMUP, ActorSettings, CriticSettings, Phase, RlAgent, UpdateSettings
 from learner.rl.rllib import RllibUpdater
-from learner.rl.update import WARMUP, Phase, RlAgent
-from learner.rl.updater import PlainUpdater
-from learner.settings import UpdateSettings
 from protos.errors import TwinRLError
 
-SETTINGS = UpdateSettings(critic_width=32, nan_limit=3)
+SETTINGS = UpdateSettings(critic=CriticSettings(width=32), compute=ComputeSettings(nan_limit=3))
 PHASES = [WARMUP, WARMUP, Phase(progress=0.1), Phase(progress=0.8), Phase(progress=1.0)]
 
 
 def make_plain(settings=SETTINGS):
-    return PlainUpdater(RlAgent(make_policy(), settings, seed=5))
+    return RlAgent(make_policy(), settings, seed=5)
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def test_it_is_the_plain_update(updater):
 
 
 def test_pictures_and_language_come_through():
-    settings = UpdateSettings(critic_width=32, backbone="last", critic_encoder="conv")
+    settings = UpdateSettings(critic=CriticSettings(width=32, encoder="conv"), actor=ActorSettings(backbone="last"))
     plain, updater = make_plain(settings), RllibUpdater(make_policy(), settings, seed=5)
     for i, phase in enumerate((WARMUP, Phase())):
         batch = make_picture_batch(8, seed=i)
@@ -90,7 +89,7 @@ def test_a_fresh_updater_goes_on_from_tensors(updater):
 def test_nan_changes_nothing_until_it_ends_the_run(updater):
     updater.update(make_batch(), Phase())
     before = updater.tensors()
-    for count in range(1, SETTINGS.nan_limit):
+    for count in range(1, SETTINGS.compute.nan_limit):
         assert updater.update(poisoned(), Phase()).metrics["skipped"] == count
     assert_same(networks(updater.tensors()), networks(before))
     with pytest.raises(TwinRLError, match="diverged"):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from samples import make_batch, make_policy
 
+from learner.optimization import ComputeSettings
+from learner.rl import WARMUP, ActorSettings, CriticSettings, Phase, RlAgent, UpdateSettings
 from learner.rl.rllib import RllibUpdater
-from learner.rl.update import WARMUP, Phase, RlAgent
-from learner.rl.updater import PlainUpdater
-from learner.settings import UpdateSettings
 from protos.errors import TwinRLError
 
-SETTINGS = UpdateSettings(critic_width=32, nan_limit=2, actor_every=2)
+SETTINGS = UpdateSettings(
+    critic=CriticSettings(width=32), compute=ComputeSettings(nan_limit=2), actor=ActorSettings(every=2)
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def updater():
 @pytest.fixture
 def plain(updater):
     """One agent here, in the state of the two over there."""
-    made = PlainUpdater(RlAgent(make_policy(), SETTINGS, seed=5))
+    made = RlAgent(make_policy(), SETTINGS, seed=5)
     made.load_tensors(updater.tensors())
     return made
 

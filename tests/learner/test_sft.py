@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from samples import SMALL, TEXT, Demo, make_demo, make_policy
+from samples import SMALL, TEXT, Demo, changed, make_demo, make_policy
 
-from learner.settings import TrainSettings
-from learner.sft import imitation
-from learner.sft.trainer import SftTrainer, prepare, train_sft
+from learner.augment import Augmentation
+from learner.sft import SftTrainer, TrainSettings, prepare, train_sft
+from learner.sft import trainer as imitation
 from policy.acting import BatchActor
 from policy.model import Policy
 from policy.settings import ContinuousSettings, DiffusionSettings
 from protos.errors import InputError, TwinRLError
 from protos.schema import Configuration
 
-SETTINGS = TrainSettings(steps=150, batch_size=16, seed=1, gain_jitter=0.02, shift_jitter=2.0)
+SETTINGS = TrainSettings(steps=150, batch_size=16, seed=1, augment=Augmentation(gain_jitter=0.02, shift_jitter=2.0))
 LOOKING_BACK = replace(SMALL, octo=replace(SMALL.octo, window=2, max_horizon=2))
 
 
@@ -58,7 +58,7 @@ def test_a_policy_learns_to_read_its_action_off_the_picture():
 
 @pytest.mark.parametrize("kind", ["diffusion", "mse", "l1"])
 def test_other_heads_learn_chunks(kind):
-    trainer = make_trainer(replace(SETTINGS, steps=100, lr=3e-3), demos(), with_head(kind))
+    trainer = make_trainer(changed(SETTINGS, steps=100, optimizer={"lr": 3e-3}), demos(), with_head(kind))
     losses = [trainer.advance()["bc"] for _ in range(100)]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
 
@@ -114,7 +114,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(kind):
     episodes = demos(2) + [Demo(e.observation, e.action, Configuration(region="")) for e in short]
     found = []
     for parts in (1, 4):
-        settings = replace(SETTINGS, accumulate=parts, clip_norm=1e9)
+        settings = changed(SETTINGS, compute={"accumulate": parts}, optimizer={"clip_norm": 1e9})
         trainer = make_trainer(settings, episodes, with_head(kind))
         metrics = trainer.advance()
         found.append((metrics, gradients(trainer.policy)))
@@ -140,7 +140,7 @@ def test_only_what_should_train_trains(backbone, parts):
 
 def test_a_step_that_is_not_finite_changes_nothing():
     episodes = demos(3)
-    trainer = make_trainer(replace(SETTINGS, nan_limit=3), episodes)
+    trainer = make_trainer(changed(SETTINGS, compute={"nan_limit": 3}), episodes)
     before = copy.deepcopy(trainer.policy.state_dict())
     trainer.data.action[:] = float("nan")
     assert trainer.advance()["skipped"] == 1
@@ -152,7 +152,9 @@ def test_a_step_that_is_not_finite_changes_nothing():
 
 
 def test_half_precision_and_augmentation_learn_too():
-    settings = replace(SETTINGS, precision="bf16", crop_pad=2, wrist_dropout=0.2, sigma_weighted=False)
+    settings = changed(
+        SETTINGS, compute={"precision": "bf16"}, augment={"crop_pad": 2, "wrist_dropout": 0.2}, sigma_weighted=False
+    )
     losses = [make_trainer(settings, demos()).advance()["bc"]]
     trainer = make_trainer(settings, demos())
     losses += [trainer.advance()["bc"] for _ in range(80)]
@@ -170,7 +172,7 @@ def test_a_compiled_loss_is_the_same(monkeypatch):
 
     compiled = functools.cache(lambda: torch.compile(imitation._terms, backend=count, fullgraph=True))
     monkeypatch.setattr(imitation, "_compiled", compiled)
-    plain, fast = make_trainer(), make_trainer(replace(SETTINGS, compile=True))
+    plain, fast = make_trainer(), make_trainer(changed(SETTINGS, compute={"compile": True}))
     for _ in range(3):
         assert plain.advance() == pytest.approx(fast.advance(), abs=1e-5)
     assert len(graphs) == 1
@@ -178,6 +180,6 @@ def test_a_compiled_loss_is_the_same(monkeypatch):
 
 def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match=r"batch_size=16: must be a multiple of accumulate=3"):
-        replace(SETTINGS, accumulate=3)
+        changed(SETTINGS, compute={"accumulate": 3})
     with pytest.raises(InputError, match="no episode"):
         train_sft(make_policy(), [], SETTINGS)

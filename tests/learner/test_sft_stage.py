@@ -9,10 +9,9 @@ from samples import SCHEMA, SMALL, make_demo, make_segment, recorded
 
 from learner.datasets import ActionScale
 from learner.datasets.rlds import RldsWriter
-from learner.settings import ResumeSettings, Selection, SftSettings, TrainSettings
-from learner.stage.position import EpisodeNames
-from learner.stage.sources import selected_episodes
-from learner.stages import run_sft
+from learner.sft import TrainSettings
+from learner.stage import ResumeSettings, Selection, SftSettings, run_sft
+from learner.stage.data import EpisodeNames, selected_episodes
 from policy.checkpoint import load, load_policy
 from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import Outcome, Source

@@ -9,9 +9,9 @@ from samples import SCHEMA, SMALL, make_demo, recorded
 
 from learner.datasets import ActionScale
 from learner.datasets.rlds import RldsWriter
-from learner.settings import SftSettings, TrainSettings
-from learner.sft.starting import starting_policy, starting_scale, starting_settings
-from learner.stages import run_sft
+from learner.sft import TrainSettings
+from learner.stage import SftSettings, run_sft, starting_settings
+from learner.stage.sft import starting_policy, starting_scale
 from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.model import Policy
 from policy.settings import ActionUnits, DiffusionSettings

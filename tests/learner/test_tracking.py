@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from learner.settings import RlSettings
-from learner.stage import tracking
+from learner.stage import RlSettings, TrackingSettings, tracking
+from learner.stage.settings import described
 from learner.stage.tracking import Feed, Tracking
 from protos.errors import InputError
 from services.replay import ReplaySettings
@@ -23,20 +23,22 @@ BLOCK = 1 << 15
 def settings(tmp_path):
     def make(*names, **changes):
         replay = ReplaySettings(urls=("redis://learner:secret@127.0.0.1:1",))
-        return RlSettings(replay=replay, policy=tmp_path / "policy", tracking=names, tracking_offline=True, **changes)
+        return RlSettings(
+            replay=replay, policy=tmp_path / "policy", tracking=TrackingSettings(to=names, offline=True, **changes)
+        )
 
     return make
 
 
 def write(settings, out):
-    with Tracking(settings, out, stage="twin_rl") as log:
+    with Tracking(settings.tracking, out, stage="twin_rl", config=described(settings)) as log:
         log.write(step=10, total=100, td=0.5, bc=float("nan"))
         log.write(step=20, total=100, td=0.25, version=3)
 
 
 def test_the_metrics_file_is_always_there(settings, tmp_path):
     seen = []
-    with Tracking(settings(), tmp_path, stage="sft", watch=seen.append) as log:
+    with Tracking(settings().tracking, tmp_path, stage="sft", config={}, watch=seen.append) as log:
         log.write(step=1, total=2, bc=0.5)
     (line,) = read_metrics(tmp_path / "metrics.jsonl")
     assert (line["stage"], line["step"], line["total"], line["bc"]) == ("sft", 1, 2, 0.5)
@@ -58,7 +60,7 @@ def test_tensorboard_reads_back_what_was_written(settings, tmp_path):
 def test_wandb_writes_an_offline_run(settings, tmp_path, monkeypatch):
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    write(settings("wandb", tracking_project="pick"), tmp_path / "out")
+    write(settings("wandb", project="pick"), tmp_path / "out")
     (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
     (records,) = run.glob("run-*.wandb")
     deadline = time.monotonic() + 30
@@ -93,7 +95,7 @@ def test_wandb_without_a_login_asks_nothing_and_stops_nothing(settings, tmp_path
     monkeypatch.setattr("wandb.login", lambda *, prompt: prompt)
     with (
         caplog.at_level(logging.WARNING),
-        Tracking(replace(settings("wandb"), tracking_offline=False), tmp_path, stage="rl") as log,
+        Tracking(replace(settings("wandb").tracking, offline=False), tmp_path, stage="rl", config={}) as log,
     ):
         log.write(step=1, total=2, td=0.5)
     assert "wandb is given up: not logged in" in caplog.text
@@ -142,4 +144,4 @@ def test_a_tracker_that_hangs_loses_lines_and_nothing_else(monkeypatch, caplog):
 def test_a_package_that_is_not_there_is_named(settings, tmp_path, monkeypatch):
     monkeypatch.setitem(tracking._PACKAGES, "wandb", "wandb_not_installed")
     with pytest.raises(InputError, match="tracking='wandb': the package wandb_not_installed is not installed"):
-        Tracking(settings("wandb"), tmp_path, stage="sft")
+        Tracking(settings("wandb").tracking, tmp_path, stage="sft", config={})

@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from learner.recipes import RECIPES, with_rl_recipe, with_train_recipe
-from learner.rl.update_settings import conrft_update, twinrl_update
-from learner.settings import LoopSettings, RlSettings, SftSettings, TrainSettings, UpdateSettings
-from learner.sft.train_settings import conrft_train, twinrl_train
+from learner.optimization import ComputeSettings
+from learner.rl import (
+    ActorSettings,
+    BatchSettings,
+    CriticSettings,
+    LoopSettings,
+    UpdateSettings,
+    conrft_update,
+    twinrl_update,
+)
+from learner.sft import OptimizerSettings, TrainSettings, conrft_train, twinrl_train
+from learner.stage import RECIPES, RlSettings, SftSettings, with_rl_recipe, with_train_recipe
 from protos.errors import InputError
 from protos.settings import from_json, to_json
 from services.replay import ReplaySettings
@@ -16,50 +24,61 @@ from services.replay import ReplaySettings
 
 def test_conrft_as_released():
     settings = conrft_update()
-    assert (settings.lr_actor, settings.lr_critic, settings.schedule) == (3e-4, 3e-4, "constant")
-    assert (settings.weight_decay, settings.clip_norm, settings.clip_norm_critic) == (0.0, None, None)
-    assert (settings.tau, settings.critics, settings.actor_every) == (0.005, 2, 2)
-    assert (settings.calql_alpha, settings.calql_actions, settings.calql_raised) == (0.1, 10, "all")
-    assert (settings.weights_offline, settings.weights_start, settings.weights_end) == ((1, 0.1), (0.5, 1), (0.5, 1))
-    assert settings.sigma_weighted
-    assert (settings.backbone, settings.critic_encoder, settings.augment.crop_pad) == ("frozen", "conv", 4)
-    assert settings.target_clip is None
-    assert settings.actor_offline
+    actor, critic, calql = settings.actor, settings.critic, settings.calql
+    assert (actor.lr, critic.lr, settings.rates.schedule) == (3e-4, 3e-4, "constant")
+    assert (settings.weight_decay, actor.clip_norm, critic.clip_norm) == (0.0, None, None)
+    assert (critic.tau, critic.members, actor.every) == (0.005, 2, 2)
+    assert (calql.alpha, calql.actions, calql.raised) == (0.1, 10, "all")
+    assert (actor.weights_offline, actor.weights_start, actor.weights_end) == ((1, 0.1), (0.5, 1), (0.5, 1))
+    assert actor.sigma_weighted
+    assert (actor.backbone, critic.encoder, settings.augment.crop_pad) == ("frozen", "conv", 4)
+    assert critic.target_clip is None
+    assert actor.offline
+
+
+def flat(tree, prefix=""):
+    if isinstance(tree, dict):
+        return {path: value for name, inner in tree.items() for path, value in flat(inner, f"{prefix}.{name}").items()}
+    return {prefix.removeprefix("."): tree}
+
+
+def changes(settings, start):
+    """The fields in which settings differ from others, by their path."""
+    before = flat(to_json(start))
+    return {path: value for path, value in flat(to_json(settings)).items() if value != before[path]}
 
 
 def test_twinrl_as_released():
-    released, conrft = vars(twinrl_update()), vars(conrft_update())
-    differs = {name: released[name] for name in released if released[name] != conrft[name]}
-    assert differs == {
-        "backbone": "full",
-        "lr_actor": 3e-5,
-        "lr_critic": 3e-5,
-        "schedule": "cosine",
-        "lr_warmup": 2000,
-        "lr_decay": 98_000,
+    assert changes(twinrl_update(), conrft_update()) == {
+        "actor.backbone": "full",
+        "actor.lr": 3e-5,
+        "critic.lr": 3e-5,
+        "rates.schedule": "cosine",
+        "rates.warmup": 2000,
+        "rates.decay": 98_000,
         "weight_decay": 1e-3,
-        "clip_norm": 1.0,
-        "clip_norm_critic": 1.0,
+        "actor.clip_norm": 1.0,
+        "critic.clip_norm": 1.0,
     }
-    assert released["lr_backbone"] == 3e-5
+    assert twinrl_update().actor.lr_backbone == 3e-5
 
 
 def test_fine_tuning_as_released():
     settings = twinrl_train()
-    assert (settings.batch_size, settings.lr, settings.warmup, settings.final_lr) == (64, 3e-5, 2000, 0.0)
-    assert (settings.steps, settings.weight_decay, settings.clip_norm) == (50_000, 1e-3, 1.0)
-    assert (settings.augmentation.crop_pad, settings.augmentation.wrist_dropout) == (4, 0.0)
+    optimizer = settings.optimizer
+    assert (settings.batch_size, optimizer.lr, optimizer.warmup, optimizer.final_lr) == (64, 3e-5, 2000, 0.0)
+    assert (settings.steps, optimizer.weight_decay, optimizer.clip_norm) == (50_000, 1e-3, 1.0)
+    assert (settings.augment.crop_pad, settings.augment.wrist_dropout) == (4, 0.0)
     assert settings.sigma_weighted
     assert settings.auxiliary_weight == 0.0
-    released, conrft = vars(settings), vars(conrft_train())
-    assert {name: conrft[name] for name in conrft if released[name] != conrft[name]} == {
+    assert changes(conrft_train(), settings) == {
         "steps": 20_000,
         "batch_size": 256,
-        "lr": 3e-4,
-        "warmup": 1,
-        "final_lr": 1.0,
-        "weight_decay": 0.0,
-        "clip_norm": None,
+        "optimizer.lr": 3e-4,
+        "optimizer.warmup": 1,
+        "optimizer.final_lr": 1.0,
+        "optimizer.weight_decay": 0.0,
+        "optimizer.clip_norm": None,
         "backbone": "frozen",
     }
 
@@ -67,13 +86,17 @@ def test_fine_tuning_as_released():
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_where_settings_start(name):
     replay = ReplaySettings(urls=("unix:///nowhere",))
-    sft = with_train_recipe(SftSettings(replay=replay, log_every=3, train=TrainSettings(lr=0.5)), name)
+    sft = with_train_recipe(
+        SftSettings(replay=replay, log_every=3, train=TrainSettings(optimizer=OptimizerSettings(lr=0.5))), name
+    )
     wanted = {"demo": TrainSettings(), "conrft": conrft_train(), "twinrl": twinrl_train()}[name]
     assert (sft.train, sft.log_every) == (wanted, 3)
-    loop = LoopSettings(online={"real": 3}, demo={"human": 3}, warmup_updates=7)
-    rl = with_rl_recipe(RlSettings(replay=replay, policy=Path("p"), loop=loop, gamma=0.5), name)
+    batch = BatchSettings(online={"real": 3}, demo={"human": 3}, gamma=0.5)
+    loop = LoopSettings(publish_every=3, warmup_updates=7)
+    rl = with_rl_recipe(RlSettings(replay=replay, policy=Path("p"), batch=batch, loop=loop), name)
     assert rl.update == {"demo": UpdateSettings(), "conrft": conrft_update(), "twinrl": twinrl_update()}[name]
-    assert (rl.gamma, rl.n_step) == ((0.97, 3) if name == "demo" else (0.98, 1))
+    gamma, n_step = (0.97, 3) if name == "demo" else (0.98, 1)
+    assert rl.batch == dataclasses.replace(batch, gamma=gamma, n_step=n_step)
     warmup = {"demo": 300, "conrft": 40_000, "twinrl": 100_000}[name]
     assert rl.loop == dataclasses.replace(loop, warmup_updates=warmup)
 
@@ -86,14 +109,14 @@ def test_settings_survive_json(settings):
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("kind", "change", "match"),
     [
-        ({"tau": 0.0}, r"tau=0\.0"),
-        ({"actor_every": 0}, "actor_every=0"),
-        ({"weight_decay": -1.0}, r"weight_decay=-1\.0"),
-        ({"accumulate": 0}, "accumulate=0"),
+        (CriticSettings, {"tau": 0.0}, r"tau=0\.0"),
+        (ActorSettings, {"every": 0}, "every=0"),
+        (UpdateSettings, {"weight_decay": -1.0}, r"weight_decay=-1\.0"),
+        (ComputeSettings, {"accumulate": 0}, "accumulate=0"),
     ],
 )
-def test_wrong_values_are_refused(change, match):
+def test_wrong_values_are_refused(kind, change, match):
     with pytest.raises(InputError, match=match):
-        dataclasses.replace(UpdateSettings(), **change)
+        kind(**change)

@@ -3,19 +3,31 @@
 import numpy as np
 import pytest
 import torch
-from samples import SMALL, make_batch, make_policy
+from samples import SMALL, make_batch, make_policy, replay_batch
 
-from learner.rl import losses
-from learner.rl.update import COLUMNS, WARMUP, NanGuard, Phase, RlAgent, batch_losses, clip_gradients, columns, complete
-from learner.settings import UpdateSettings
+from learner.optimization import ComputeSettings, NanGuard
+from learner.rl import (
+    WARMUP,
+    ActorSettings,
+    CriticSettings,
+    Phase,
+    RateSettings,
+    RlAgent,
+    UpdateSettings,
+    columns,
+    complete,
+    losses,
+)
+from learner.rl.batches import COLUMNS
+from learner.rl.terms import batch_losses
 from protos.errors import TwinRLError
 
-SETTINGS = UpdateSettings(critic_width=32, nan_limit=3)
+SETTINGS = UpdateSettings(critic=CriticSettings(width=32), compute=ComputeSettings(nan_limit=3))
 
 
 def make_agent(settings=SETTINGS, seed=0):
     agent = RlAgent(make_policy(), settings, seed=seed)
-    agent.fit_critic_normalization(make_batch(100, seed=9))
+    agent.fit_normalization(make_batch(100, seed=9))
     return agent
 
 
@@ -65,21 +77,24 @@ def test_target_follows_by_tau():
     before = snapshot(agent.target)
     agent.update(make_batch(), WARMUP)
     for name, fast in agent.critic.named_parameters():
-        wanted = before[name] + SETTINGS.tau * (fast.detach() - before[name])
+        wanted = before[name] + SETTINGS.critic.tau * (fast.detach() - before[name])
         assert torch.allclose(agent.target.state_dict()[name], wanted, atol=1e-7)
 
 
 def test_the_actor_climbs_the_critic():
     """With cloning switched off the head's Q rises."""
     agent = make_agent(
-        UpdateSettings(critic_width=32, weights_start=(0.0, 1.0), weights_end=(0.0, 1.0), lr_critic=1e-9)
+        UpdateSettings(
+            critic=CriticSettings(width=32, lr=1e-9),
+            actor=ActorSettings(weights_start=(0.0, 1.0), weights_end=(0.0, 1.0)),
+        )
     )
     first, *_, last = [agent.update(make_batch(64), Phase()).metrics["actor_q"] for _ in range(60)]
     assert last > first + 0.02
 
 
 def test_the_critic_learns_the_returns():
-    agent = make_agent(UpdateSettings(critic_width=32, lr_critic=3e-3))
+    agent = make_agent(UpdateSettings(critic=CriticSettings(width=32, lr=3e-3)))
     batch = make_batch(64) | {"discount": torch.zeros(64)}
     for _ in range(100):
         metrics = agent.update(batch, WARMUP).metrics
@@ -113,11 +128,13 @@ def test_learning_rate_of_the_head_falls_late():
     agent = make_agent()
     for progress, factor in ((0.2, 1.0), (0.75, 0.5), (1.0, 0.1)):
         agent.update(make_batch(), Phase(progress=progress))
-        assert agent.actor_optimizer.param_groups[0]["lr"] == pytest.approx(SETTINGS.lr_actor * factor)
+        assert agent.actor_optimizer.param_groups[0]["lr"] == pytest.approx(SETTINGS.actor.lr * factor)
 
 
 def test_critics_warm_up_before_the_actor_and_rates_follow_the_released_schedule():
-    agent = make_agent(UpdateSettings(schedule="cosine", lr_warmup=2, lr_decay=4, actor_every=2))
+    agent = make_agent(
+        UpdateSettings(rates=RateSettings(schedule="cosine", warmup=2, decay=4), actor=ActorSettings(every=2))
+    )
     groups = agent.actor_optimizer.param_groups[0], agent.critic_optimizer.param_groups[0]
     for factor in (0.5, 1.0, 1.0, 0.5 + 0.5 * 2**-0.5, 0.5, 0.5 - 0.5 * 2**-0.5, 0.0):
         agent.update(make_batch(), Phase())
@@ -125,7 +142,7 @@ def test_critics_warm_up_before_the_actor_and_rates_follow_the_released_schedule
 
 
 def test_the_actor_learns_in_every_second_update_only():
-    agent = make_agent(UpdateSettings(actor_every=2))
+    agent = make_agent(UpdateSettings(actor=ActorSettings(every=2)))
     for learns in (False, True, False, True):
         before = snapshot(agent.policy)
         metrics = agent.update(make_batch(), Phase(offline=True)).metrics
@@ -135,7 +152,7 @@ def test_the_actor_learns_in_every_second_update_only():
 
 def test_the_actor_may_learn_while_the_critics_warm_up():
     for offline in (False, True):
-        agent = make_agent(UpdateSettings(actor_offline=offline))
+        agent = make_agent(UpdateSettings(actor=ActorSettings(offline=offline)))
         before = snapshot(agent.policy)
         metrics = agent.update(make_batch(), WARMUP).metrics
         assert "calql" in metrics
@@ -144,7 +161,11 @@ def test_the_actor_may_learn_while_the_critics_warm_up():
 
 
 def test_an_offline_stage_has_weights_of_its_own():
-    agent = make_agent(UpdateSettings(weights_offline=(2.0, 0.5), weights_start=(0.5, 1.0), weights_end=(0.5, 3.0)))
+    agent = make_agent(
+        UpdateSettings(
+            actor=ActorSettings(weights_offline=(2.0, 0.5), weights_start=(0.5, 1.0), weights_end=(0.5, 3.0))
+        )
+    )
     for phase, beta, eta in ((Phase(offline=True), 2.0, 0.5), (Phase(progress=0.5), 0.5, 2.0)):
         found = losses_of(agent, make_batch(), phase)
         wanted = beta * found.scalars["bc"] - eta * found.scalars["actor_q"]
@@ -163,10 +184,10 @@ def test_weight_decay_pulls_what_has_no_gradient():
 
 @pytest.mark.parametrize("limit", [None, 1e-3])
 def test_gradients_are_clipped_where_asked(limit):
-    agent = make_agent(UpdateSettings(clip_norm=limit, clip_norm_critic=limit))
+    agent = make_agent(UpdateSettings(actor=ActorSettings(clip_norm=limit), critic=CriticSettings(clip_norm=limit)))
     agent.gradients(complete(make_batch(), SMALL, agent.settings, Phase(), torch.Generator()), Phase())
     free = [g.clone() for m in (agent.policy, agent.critic) for g in gradients(m)]
-    norms = clip_gradients(agent.policy, agent.critic, agent.settings)
+    norms = agent.clip_gradients()
     parts = [gradients(m) for m in (agent.policy, agent.critic)]
     for norm, part in zip(norms, parts, strict=True):
         found = float(torch.cat([g.flatten() for g in part]).norm())
@@ -201,17 +222,14 @@ def test_the_guard_stops_a_run_that_keeps_failing():
 
 
 def test_columns_come_as_float32_tensors():
-    class Rows:
-        human = np.zeros(2, bool)
-
-    for name in COLUMNS:
-        setattr(Rows, name, np.ones((2, 3), np.float64))
-    found = columns(Rows)
+    arrays = {name: np.ones((2, 3), np.float64) for name in COLUMNS}
+    found = columns(replay_batch(human=np.zeros(2, bool), **arrays))
     assert found.keys() == set(COLUMNS)
     assert all(tensor.dtype == torch.float32 for tensor in found.values())
-    Rows.side, Rows.wrist, Rows.embedding = np.ones((2, 1, 4, 4, 3), np.uint8), None, np.ones((2, 5), np.float32)
-    assert columns(Rows).keys() == {*COLUMNS, "side", "embedding"}
-    assert columns(Rows)["side"].dtype == torch.uint8
+    observed = {"side": np.ones((2, 1, 4, 4, 3), np.uint8), "wrist": None, "embedding": np.ones((2, 5), np.float32)}
+    found = columns(replay_batch(**arrays, **observed))
+    assert found.keys() == {*COLUMNS, "side", "embedding"}
+    assert found["side"].dtype == torch.uint8
 
 
 def test_discounted_targets_stay_in_the_range_of_returns():

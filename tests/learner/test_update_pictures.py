@@ -4,13 +4,11 @@ import functools
 
 import pytest
 import torch
-from samples import SMALL, make_batch, make_picture_batch, make_policy
+from samples import SMALL, changed, make_batch, make_picture_batch, make_policy
 
-from learner.rl import terms
-from learner.rl.augment import Augmentation
-from learner.rl.update import WARMUP, Phase, RlAgent, batch_losses, complete
-from learner.settings import UpdateSettings
-from learner.stage.streams import torch_stream
+from learner.augment import Augmentation, torch_stream
+from learner.rl import WARMUP, ActorSettings, CriticSettings, Phase, RlAgent, UpdateSettings, complete, terms
+from learner.rl.terms import batch_losses
 from policy.critics import ConvSettings, ImageCritic
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
@@ -22,7 +20,9 @@ CONV = ConvSettings(channels=(8, 16), groups=4, spatial_features=4, bottleneck=1
 
 
 def make_agent(policy=None, **settings):
-    return RlAgent(policy or make_policy(), UpdateSettings(critic_width=32, **settings), seed=0)
+    return RlAgent(
+        policy or make_policy(), changed(UpdateSettings(critic=CriticSettings(width=32)), **settings), seed=0
+    )
 
 
 def losses_of(agent, batch, phase=Phase()):  # noqa: B008
@@ -36,7 +36,7 @@ def trained(module):
 
 
 def test_a_whole_backbone_learns_from_the_actor_alone():
-    agent = make_agent(backbone="full")
+    agent = make_agent(actor={"backbone": "full"})
     found = losses_of(agent, make_picture_batch())
     found.critic.backward(retain_graph=True)
     assert not trained(agent.policy)
@@ -53,7 +53,7 @@ def test_a_whole_backbone_learns_from_the_actor_alone():
 def test_only_the_last_blocks_train():
     octo = OctoSettings(side_px=16, wrist_px=16, dim=16, layers=3, heads=2, mlp_dim=16)
     policy = Policy(PolicySettings(octo=octo, head=HeadSettings(width=32)))
-    agent = make_agent(policy, backbone="last", trained_blocks=2)
+    agent = make_agent(policy, actor={"backbone": "last", "trained_blocks": 2})
     losses_of(agent, make_picture_batch()).actor.backward()
     names = {name for name in trained(policy) if name.startswith("octo")}
     assert {name.split(".")[3] for name in names if ".blocks." in name} == {"1", "2"}
@@ -61,7 +61,7 @@ def test_only_the_last_blocks_train():
 
 
 def test_the_backbone_has_a_learning_rate_of_its_own():
-    agent = make_agent(backbone="full", lr_actor=0.01, lr_backbone=0.0001)
+    agent = make_agent(actor={"backbone": "full", "lr": 0.01, "lr_backbone": 0.0001})
     head, octo = agent.actor_optimizer.param_groups
     assert (head["lr"], octo["lr"]) == (0.01, 0.0001)
     assert len(octo["params"]) == len(list(agent.policy.octo.parameters()))
@@ -71,7 +71,7 @@ def test_the_backbone_has_a_learning_rate_of_its_own():
 def test_readouts_computed_in_the_update_are_those_of_the_cache():
     """Without augmentation, a backbone that trains sees what a frozen one would have cached."""
     batch = make_picture_batch()
-    agent, frozen = make_agent(backbone="full", augment=NO_AUGMENTATION), make_agent()
+    agent, frozen = make_agent(actor={"backbone": "full"}, augment=NO_AUGMENTATION), make_agent()
     with torch.no_grad():
         for prefix in ("", "next_"):
             side, wrist = batch[f"{prefix}side"], batch[f"{prefix}wrist"]
@@ -84,7 +84,7 @@ def test_readouts_computed_in_the_update_are_those_of_the_cache():
 def test_padded_windows_are_masked():
     octo = OctoSettings(side_px=16, wrist_px=16, dim=16, layers=1, heads=2, mlp_dim=16, window=2, max_horizon=2)
     policy = Policy(PolicySettings(octo=octo, head=HeadSettings(width=32)))
-    agent = make_agent(policy, backbone="full", augment=NO_AUGMENTATION)
+    agent = make_agent(policy, actor={"backbone": "full"}, augment=NO_AUGMENTATION)
     batch = make_picture_batch(window=2)
     before = losses_of(agent, batch).scalars["bc"]
     hidden = batch["side"].clone()
@@ -102,10 +102,10 @@ def test_padded_windows_are_masked():
 def test_an_encoder_of_the_window_s_proprioception_trains_with_the_head(encoder):
     octo = OctoSettings(side_px=16, wrist_px=16, dim=16, layers=1, heads=2, mlp_dim=16, window=2, max_horizon=2)
     policy = Policy(PolicySettings(octo=octo, head=HeadSettings(width=32), proprio_encoder="mlp"))
-    agent = make_agent(policy, critic_encoder=encoder)
+    agent = make_agent(policy, critic={"encoder": encoder})
     batch = make_picture_batch(window=2)
     batch |= {name: torch.randn(32, 2, 25) for name in ("proprio", "next_proprio")}
-    agent.fit_critic_normalization(batch)
+    agent.fit_normalization(batch)
     found = losses_of(agent, batch)
     found.critic.backward(retain_graph=True)
     assert not trained(policy)
@@ -117,13 +117,13 @@ def test_an_encoder_of_the_window_s_proprioception_trains_with_the_head(encoder)
 
 def test_critics_with_eyes_learn_what_the_readout_does_not_show():
     """The reward is the brightness of the side camera; readouts and proprioception say nothing of it."""
-    agent = make_agent(critic_encoder="conv", conv=CONV, lr_critic=3e-3, augment=NO_AUGMENTATION)
+    agent = make_agent(critic={"encoder": "conv", "conv": CONV, "lr": 3e-3}, augment=NO_AUGMENTATION)
     assert isinstance(agent.critic, ImageCritic)
     batch = make_picture_batch(64)
     light = torch.rand(64, generator=torch.Generator().manual_seed(1))
     batch["side"] = (batch["side"] * 0.2 + 200 * light[:, None, None, None, None]).to(torch.uint8)
     batch |= {"reward": light, "discount": torch.zeros(64), "mc_return": light}
-    agent.fit_critic_normalization(batch)
+    agent.fit_normalization(batch)
     first, *_, last = [agent.update(batch, Phase(actor=False)).metrics["td"] for _ in range(60)]
     assert last < 0.3 * float(light.var())
     assert last < first
@@ -133,7 +133,7 @@ def test_critics_with_eyes_learn_what_the_readout_does_not_show():
 
 
 def test_pictures_of_the_wrong_cameras_are_refused():
-    agent = make_agent(backbone="full")
+    agent = make_agent(actor={"backbone": "full"})
     batch = make_picture_batch()
     with pytest.raises(InputError, match="pictures of shape"):
         agent.update(batch | {"side": batch["side"][:, :, :8]}, Phase())
@@ -141,7 +141,10 @@ def test_pictures_of_the_wrong_cameras_are_refused():
 
 def test_half_precision_loses_no_gradient():
     """Weights that the target uses first, without gradient, must not be remembered for the losses."""
-    full, half = make_agent(backbone="full"), make_agent(backbone="full", precision="bf16")
+    full, half = (
+        make_agent(actor={"backbone": "full"}),
+        make_agent(actor={"backbone": "full"}, compute={"precision": "bf16"}),
+    )
     one, other = losses_of(full, make_picture_batch()), losses_of(half, make_picture_batch())
     assert float(other.total.detach()) == pytest.approx(float(one.total.detach()), rel=0.05, abs=0.02)
     for found in (one, other):
@@ -161,7 +164,7 @@ def test_compiled_losses_are_the_same(monkeypatch):
 
     compiled = functools.cache(lambda: torch.compile(terms.loss_terms, backend=count, fullgraph=True))
     monkeypatch.setattr(terms, "_compiled", compiled)
-    plain, fast = make_agent(), make_agent(compile=True)
+    plain, fast = make_agent(), make_agent(compute={"compile": True})
     for k, phase in enumerate((WARMUP, Phase(), Phase(progress=0.4), Phase(progress=0.9), WARMUP)):
         one, other = plain.update(make_batch(seed=k), phase).metrics, fast.update(make_batch(seed=k), phase).metrics
         assert one == pytest.approx(other, abs=1e-5)
@@ -169,8 +172,8 @@ def test_compiled_losses_are_the_same(monkeypatch):
 
 
 def test_settings_say_what_batches_must_hold():
-    assert not UpdateSettings().needs_pictures
+    assert not UpdateSettings().needs_images
     assert UpdateSettings().needs_readouts
-    assert UpdateSettings(critic_encoder="conv").needs_pictures
-    assert not UpdateSettings(backbone="last").needs_readouts
+    assert UpdateSettings(critic=CriticSettings(encoder="conv")).needs_images
+    assert not UpdateSettings(actor=ActorSettings(backbone="last")).needs_readouts
     assert SMALL.octo.window == 1

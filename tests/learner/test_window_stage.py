@@ -9,9 +9,9 @@ import torch
 from acted_episodes import TEXT, act, write_episodes
 
 from actors.policies import NoPolicy, StoredPolicy
-from learner.settings import LoopSettings, RlSettings, UpdateSettings
-from learner.stage.sources import transition_reader
-from learner.stages import run_rl
+from learner.rl import ActorSettings, BatchSettings, CriticSettings, LoopSettings, UpdateSettings
+from learner.stage import EngineSettings, RlSettings, run_rl
+from learner.stage.data import transition_reader
 from policy.acting import BatchActor
 from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.language import encode_instruction
@@ -39,10 +39,15 @@ OCTO = OctoSettings(
 )
 STEPS, EPISODES = 20, 3
 UPDATES = {
-    "frozen": UpdateSettings(critic_width=16),
-    "last": UpdateSettings(critic_width=16, backbone="last", critic_encoder="conv", lr_backbone=1e-3),
-    "full": UpdateSettings(critic_width=16, backbone="full", lr_backbone=1e-3),
+    "frozen": UpdateSettings(critic=CriticSettings(width=16)),
+    "last": UpdateSettings(
+        critic=CriticSettings(width=16, encoder="conv"), actor=ActorSettings(backbone="last", lr_backbone=1e-3)
+    ),
+    "full": UpdateSettings(critic=CriticSettings(width=16), actor=ActorSettings(backbone="full", lr_backbone=1e-3)),
 }
+
+
+ENGINE = EngineSettings(kind="torch")
 
 
 def never():
@@ -69,8 +74,6 @@ def settings_of(server, start, prefix, **changes):
     replay = ReplaySettings(urls=(server,), prefix=prefix)
     write_episodes(replay, SCHEMA, NoPolicy(), "demo", episodes=2, seed=1)
     loop = LoopSettings(
-        online={"twin": 4},
-        demo={"demo": 4},
         env_steps=STEPS * EPISODES - EPISODES,
         utd=0.2,
         start_after=10,
@@ -80,7 +83,15 @@ def settings_of(server, start, prefix, **changes):
         log_every=1,
         data_timeout_s=30.0,
     )
-    made = RlSettings(replay=replay, policy=start, schema=SCHEMA, loop=loop, engine="torch", device="cpu")
+    made = RlSettings(
+        replay=replay,
+        policy=start,
+        schema=SCHEMA,
+        batch=BatchSettings(online={"twin": 4}, demo={"demo": 4}),
+        loop=loop,
+        engine=ENGINE,
+        device="cpu",
+    )
     return replace(made, **changes)
 
 

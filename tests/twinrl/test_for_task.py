@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.learning.run import LearningBench, plan
-from learner.sft.labels import LabelSettings, hindsight_labels, object_path
+from learner.sft import LabelSettings, hindsight_labels, object_path
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Schema

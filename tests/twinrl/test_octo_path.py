@@ -58,10 +58,10 @@ def test_from_a_released_checkpoint_to_a_policy_that_acts(recipe, imported, serv
     write_episodes(replay, SCHEMA, NoPolicy(), "demo", episodes=2)
     actor = threading.Thread(target=stream, args=(replay, tuned / "policy", trained))
     actor.start()
-    sizes = ["--loop.online.twin", "4", "--loop.demo.demo", "4", "--update.critic-width", "16"]
+    sizes = ["--batch.online.twin", "4", "--batch.demo.demo", "4", "--update.critic.width", "16"]
     loop = ["--loop.env-steps", "50", "--loop.start-after", "10", "--loop.warmup-updates", "2", "--loop.utd", "0.1"]
     given = ["--policy", str(tuned / "policy"), "--replay", server, "--prefix", "lab", "--out", str(trained)]
-    assert rl.main([*given, "--recipe", recipe, *loop, *sizes, "--engine", "torch", "--device", "cpu"]) == 0
+    assert rl.main([*given, "--recipe", recipe, *loop, *sizes, "--engine.kind", "torch", "--device", "cpu"]) == 0
     actor.join(TIMEOUT_S)
 
     assert read_metrics(trained / "metrics.jsonl")[-1]["updates"] == 4

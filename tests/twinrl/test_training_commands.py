@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from learner.datasets import ActionScale
-from learner.settings import SftSettings
-from learner.sft.train_settings import twinrl_train
+from learner.sft import twinrl_train
+from learner.stage import SftSettings
 from policy.checkpoint import load_manifest, load_policy, save_policy
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
@@ -103,12 +103,13 @@ def test_sft_trains_resumes_and_says_so(url, start, tmp_path, capsys):
 
 
 def test_settings_of_a_file_are_where_flags_start(url, start, tmp_path):
-    data = {"train": {"steps": 3, "lr": 0.5, "batch_size": 4}, "log_every": 1, "initial_policy": str(start)}
+    train = {"steps": 3, "optimizer": {"lr": 0.5}, "batch_size": 4}
+    data = {"train": train, "log_every": 1, "initial_policy": str(start)}
     (tmp_path / "lab.json").write_text(json.dumps(data))
     out = tmp_path / "out"
-    assert sft.main([*common(url, out), "--settings", str(tmp_path / "lab.json"), "--train.lr", "0.001"]) == 0
+    assert sft.main([*common(url, out), "--settings", str(tmp_path / "lab.json"), "--train.optimizer.lr", "0.001"]) == 0
     settings = load_settings(SftSettings, out / "settings.json")
-    assert (settings.train.steps, settings.train.lr, settings.log_every) == (3, 0.001, 1)
+    assert (settings.train.steps, settings.train.optimizer.lr, settings.log_every) == (3, 0.001, 1)
     assert len(read_metrics(out / "metrics.jsonl")) == 4
 
 
@@ -128,8 +129,8 @@ def test_rl_runs_to_its_budget_and_its_policy_can_be_loaded(url, start, tmp_path
     replay = ReplaySettings(urls=(url,), prefix="lab")
     out = tmp_path / "out"
     loop = ["--loop.env-steps", "40", "--loop.start-after", "10", "--loop.warmup-updates", "2", "--loop.slack", "40"]
-    sizes = ["--loop.online.twin", "4", "--loop.demo.demo", "4", "--update.critic-width", "16"]
-    arguments = [*common(url, out), "--policy", str(start), "--engine", "torch", *loop, *sizes]
+    sizes = ["--batch.online.twin", "4", "--batch.demo.demo", "4", "--update.critic.width", "16"]
+    arguments = [*common(url, out), "--policy", str(start), "--engine.kind", "torch", *loop, *sizes]
     with ReplayWriter(replay, SCHEMA, actor="twin", spool=None) as writer:
         process = run("rl", *arguments, "--loop.data-timeout-s", "60")
         until((out / "checkpoint" / "manifest.json").exists, "the stage has begun")
@@ -186,7 +187,7 @@ def until(condition, what):
         (rl, [], "name the policy to start from"),
         (rl, ["--policy", "START"], "name the replay that actors write to"),
         (rl, ["--policy", "START", "--replay", "http://x"], r"replay url 'http://x': begin with one of unix://"),
-        (rl, ["--policy", "START", "--replay", "redis://x", "--learners", "3"], "has no 3 equal parts: learners=3"),
+        (rl, ["--policy", "START", "--replay", "redis://x", "--engine.learners", "3"], "no 3 equal parts: learners=3"),
     ],
 )
 def test_mistakes_are_one_line(command, arguments, says, start, tmp_path):

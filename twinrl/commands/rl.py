@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Suppress
 
-from learner.recipes import Recipe, with_rl_recipe
-from learner.settings import RlSettings
+from learner.stage import Recipe, RlSettings, with_rl_recipe
 from policy.checkpoint import policy_settings
 from policy.language import check_language
 from policy.settings import PolicySettings
@@ -44,8 +43,8 @@ class Rl:
     policy: Path | None = None
     """Folder of the policy to start from."""
     recipe: Recipe | None = None
-    """Values that --update, --gamma, --n-step and --loop.warmup-updates start from: the demo's, or those released with
-    ConRFT or with TwinRL. Batches keep their size."""
+    """Values that --update, --batch.gamma, --batch.n-step and --loop.warmup-updates start from: the demo's, or those
+    released with ConRFT or with TwinRL. Batches keep their size."""
     replay: tuple[str, ...] = field(default=(), repr=False)
     """unix://…, redis://… or rediss://…, once per shard."""
     prefix: str = "twinrl"
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     training.prepare_folder(command.out, settings, resume=command.resume)
 
     def job(stop: training.Stop, watch: training.Watch) -> bool:
-        from learner.stages import run_rl
+        from learner.stage import run_rl
 
         return run_rl(settings, command.out, resume=command.resume, stop=stop, watch=watch)
 

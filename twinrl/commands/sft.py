@@ -10,9 +10,7 @@ import tyro
 from tyro.conf import Suppress
 
 from learner.datasets import ActionScale
-from learner.recipes import Recipe, with_train_recipe
-from learner.settings import SftSettings
-from learner.sft.starting import starting_settings
+from learner.stage import Recipe, SftSettings, starting_settings, with_train_recipe
 from policy.checkpoint import policy_settings
 from policy.model import described
 from policy.settings import PolicySettings, preset
@@ -85,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(line + "\n")
 
     def job(stop: training.Stop, watch: training.Watch) -> bool:
-        from learner.stages import run_sft
+        from learner.stage import run_sft
 
         return run_sft(settings, command.out, resume=command.resume, stop=stop, watch=watch)
 

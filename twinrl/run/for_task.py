@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from learner.sft.labels import LabelSettings
+from learner.sft import LabelSettings
 from policy.settings import PolicySettings
 from twin.robots import ROBOTIQ_2F85
 from twin.tasks import Task

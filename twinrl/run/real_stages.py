@@ -15,7 +15,8 @@ from actors.lab import LAB_PORT
 from actors.real.arm import ArmSettings
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
 from actors.simulated_ur.settings import StandinSettings
-from learner.settings import LoopSettings, RlSettings, UpdateSettings
+from learner.rl import ActorSettings, BatchSettings, LoopSettings, UpdateSettings
+from learner.stage import RlSettings
 from protos.errors import TwinRLError
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
@@ -61,16 +62,15 @@ def real_rl(context: RunContext, view: View) -> float:
         weights=context.services.weights(),
         wire_dtype="f32",
         schema=settings.schema,
+        batch=BatchSettings(online={"real": 64}, demo={"demo": 48, "human": 16}),
         loop=LoopSettings(
             env_steps=plan.env_steps,
-            online={"real": 64},
-            demo={"demo": 48, "human": 16},
             utd=plan.utd,
             start_after=100,
             slack=400,
             publish_every=plan.publish_every,
         ),
-        update=UpdateSettings(weights_start=(1.0, plan.eta), weights_end=(1.0, plan.eta)),
+        update=UpdateSettings(actor=ActorSettings(weights_start=(1.0, plan.eta), weights_end=(1.0, plan.eta))),
         seed_twin_episodes=plan.seed_twin_episodes,
         seed=settings.seed,
     )

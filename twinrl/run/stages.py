@@ -15,7 +15,9 @@ from actors.sim.settings import (
     FleetSettings,
     TwinWorld,
 )
-from learner.settings import LoopSettings, RlSettings, Selection, SftSettings, TrainSettings
+from learner.rl import LoopSettings
+from learner.sft import TrainSettings
+from learner.stage import RlSettings, Selection, SftSettings
 from protos.schema import Source
 from protos.status import read_status
 from services.telemetry import read_metrics

@@ -1,4 +1,4 @@
-"""The online loop: as many updates as the received experience pays for, weights out, an allowance back.
+"""This module paces one RL stage: as many updates as the received experience pays for, weights out, an allowance back.
 
     replay.received ─► updates due = utd × (received − start_after) ─► update ─► every 50: publish
     replay.allow    ◄─ start_after + updates / utd + slack ◄───────────┘         every 1000: checkpoint
@@ -8,33 +8,90 @@ Waits for: transitions (up to `data_timeout_s`). Unblocks: actors held at the al
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.rl import draws
-from learner.rl.update import WARMUP, Metrics, Phase, columns
-from learner.rl.updater import Updater
-from learner.settings import LoopSettings
-from protos.errors import Unreachable
+from learner.rl import batches
+from learner.rl.batches import WARMUP, BatchSettings, Draws, Phase, columns
+from learner.rl.update import Metrics, Updated
+from policy.model import Parts
+from protos.errors import InputError, Unreachable
 from protos.schema import Buffer
+from protos.settings import positive
 from protos.status import StatusFile
+from services.replay import Batch
 
 log = logging.getLogger(__name__)
-_LOOK_AGAIN_S = 0.02
+_POLL_S = 0.02
 _NORMALIZATION_ROWS = 4096
-_NORMALIZATION_PICTURES = 256
+_NORMALIZATION_IMAGES = 256
 
 
-class Experience(draws.Experience, Protocol):
-    """What the loop needs of the replay reader."""
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """These settings pace the online loop."""
+
+    env_steps: int = 17_000
+    """Transitions to receive before the stage ends."""
+    utd: float = 0.25
+    """Updates per received transition."""
+    start_after: int = 400
+    """Transitions received before the first online update."""
+    slack: int = 2_000
+    """Transitions that actors may be ahead of the learner."""
+    warmup_updates: int = 300
+    """Critic updates on demonstrations alone, with Cal-QL."""
+    publish_every: int = 50
+    checkpoint_every: int = 1_000
+    log_every: int = 25
+    data_timeout_s: float = 900.0
+    """Give up when no transition arrives for this long; the operator may need a break."""
+
+    def __post_init__(self) -> None:
+        positive(self, "env_steps", "utd", "publish_every", "checkpoint_every", "log_every")
+        if self.slack < self.start_after:
+            raise InputError(f"slack={self.slack}: must be at least start_after={self.start_after}, or nothing starts")
+
+
+class Updater(Protocol):
+    """Runs updates on one agent and gives its tensors out: `RlAgent`, or `RllibUpdater` around several of them.
+
+    Its tensors are networks, optimizers and counters. As every random number of an update depends on the seed and the
+    update's index alone, they are the whole state.
+    """
+
+    def fit_normalization(self, batch: Mapping[str, Tensor]) -> None:
+        """Sets the critics' feature statistics from a batch of demonstrations, once, before the first update."""
+
+    def update(self, batch: Mapping[str, Tensor], phase: Phase) -> Updated:
+        """Makes one update. Raises TwinRLError when updates keep failing, or when a learner is gone."""
+        ...
+
+    def parts(self, names: Collection[str]) -> Parts:
+        """Returns the policy's parts as they are now, for publishing; to be copied before the next update."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns copies of all that updates change, on the CPU, by name."""
+        ...
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes back, or forward, to what `tensors` returned. Raises CorruptData when they are of another agent."""
+
+    def close(self) -> None:
+        """Ends what was started for the updates."""
+
+
+class Experience(batches.Experience, Protocol):
+    """The loop's view of the replay reader."""
 
     def received(self) -> Mapping[Buffer, int]: ...
-    def update_priorities(self, batch: Any, errors: NDArray[np.floating]) -> None: ...
+    def update_priorities(self, batch: Batch, errors: NDArray[np.floating]) -> None: ...
     def anneal(self, progress: float) -> None: ...
     def success_rates(self, buffer: Buffer) -> Mapping[int, float]: ...
     def weigh_cells(self, buffer: Buffer, weights: Mapping[int, float]) -> None: ...
@@ -43,7 +100,7 @@ class Experience(draws.Experience, Protocol):
 
 @dataclass(kw_only=True)
 class Progress:
-    """Counters of a stage; they travel in the checkpoint."""
+    """The counters of a stage; they travel in the checkpoint."""
 
     base: dict[Buffer, int]
     """Transitions that each online buffer had received before the stage began."""
@@ -52,12 +109,12 @@ class Progress:
     version: int = -1
     """Newest weight version published."""
     normalized: bool = False
-    """Whether the critics have their feature statistics."""
+    """True when the critics have their feature statistics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outlets:
-    """Where the loop's results go."""
+    """The functions that take the loop's results."""
 
     publish: Callable[[], int]
     """Publishes the policy's parts and returns the version."""
@@ -74,30 +131,33 @@ class OnlineLoop:
         updater: Updater,
         experience: Experience,
         settings: LoopSettings,
+        batch: BatchSettings,
         outlets: Outlets,
         *,
         progress: Progress,
         seed: int,
         language: Tensor | None = None,
     ) -> None:
-        """`language` (1, L, 768) goes with batches that carry pictures, which are then drawn ahead."""
+        """`language` (1, L, 768) goes with batches that carry images, which are then prefetched."""
         self.updater, self.experience = updater, experience
-        self.settings, self.outlets, self.progress = settings, outlets, progress
+        self.settings, self.batch, self.outlets, self.progress = settings, batch, outlets, progress
         self._language = language
-        self._draws = draws.Draws(experience, settings, seed=seed, ahead=language is not None)
+        self._draws = Draws(
+            experience, batch, seed=seed, prefetch=language is not None, timeout_s=settings.data_timeout_s
+        )
         self._recent: list[Metrics] = []
         self._last_arrival = (time.monotonic(), -1)
         self._status = StatusFile()
 
     @property
     def env_steps(self) -> int:
-        """Transitions received from the online buffers since the stage began."""
+        """Number of transitions received from the online buffers since the stage began."""
         received = self.experience.received()
         return max(0, sum(received.get(buffer, 0) - base for buffer, base in self.progress.base.items()))
 
     @property
     def total_updates(self) -> int:
-        """Online updates of a whole stage."""
+        """Number of online updates of a whole stage."""
         return int(self.settings.utd * max(0, self.settings.env_steps - self.settings.start_after))
 
     def run(self, stop: Callable[[], bool]) -> bool:
@@ -124,14 +184,14 @@ class OnlineLoop:
         self.write_metrics()
 
     def _paid(self) -> int:
-        """Online updates that the received transitions pay for."""
+        """Returns the number of online updates that the received transitions pay for."""
         seen = min(self.env_steps, self.settings.env_steps)
         return int(self.settings.utd * max(0, seen - self.settings.start_after))
 
     def _warm_up(self, stop: Callable[[], bool]) -> None:
         """Fits the critic's normalisation, then trains the critic on demonstrations alone."""
         if not self.progress.normalized:
-            rows = _NORMALIZATION_ROWS if self._language is None else _NORMALIZATION_PICTURES
+            rows = _NORMALIZATION_ROWS if self._language is None else _NORMALIZATION_IMAGES
             self.updater.fit_normalization(self._columns(self._draws.sample(rows, "normalization")))
             self.progress.normalized = True
         while self.progress.warmup < self.settings.warmup_updates and not stop():
@@ -145,7 +205,7 @@ class OnlineLoop:
     def _advance(self) -> None:
         """One online update, and what is due after it."""
         phase = Phase(progress=self.progress.updates / max(1, self.total_updates))
-        if self.settings.drawn_by("priority"):
+        if self.batch.drawn_by("priority"):
             self.experience.anneal(phase.progress)
         batch = self._draws.online(self.progress.updates)
         metrics = self._update(batch, phase) | self._ages(batch)
@@ -159,22 +219,22 @@ class OnlineLoop:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        self._draws.close()  # what was drawn ahead was drawn from less than the checkpoint's position
+        self._draws.close()  # prefetched batches were drawn from less than the checkpoint's position
         self.outlets.checkpoint()
 
-    def _update(self, batch: Any, phase: Phase) -> Metrics:
-        """One update; transitions drawn by priority get the error that it found."""
+    def _update(self, batch: Batch, phase: Phase) -> Metrics:
+        """Makes one update; transitions drawn by priority get the error that it found."""
         updated = self.updater.update(self._columns(batch), phase)
-        if self.settings.drawn_by("priority"):
+        if self.batch.drawn_by("priority"):
             self.experience.update_priorities(batch, updated.td_error)
         return updated.metrics
 
-    def _columns(self, batch: Any) -> dict[str, Tensor]:
+    def _columns(self, batch: Batch) -> dict[str, Tensor]:
         found = columns(batch)
         return found if self._language is None else found | {"language": self._language}
 
-    def _ages(self, batch: Any) -> Metrics:
-        """How many versions ago the batch's policy steps were made."""
+    def _ages(self, batch: Batch) -> Metrics:
+        """Returns how many versions ago the batch's policy steps were made."""
         acted = batch.version[batch.version >= 0]
         if not len(acted):
             return {}
@@ -182,23 +242,23 @@ class OnlineLoop:
         return {"sample_age": float(age.mean()), "sample_age_p95": float(np.percentile(age, 95))}
 
     def _wait(self) -> None:
-        """Nothing is due: looks again soon, and gives up when no transition comes for too long."""
+        """Waits a moment for transitions; gives up when none has come for too long."""
         now, seen = time.monotonic(), self.env_steps
         if seen != self._last_arrival[1]:
             self._last_arrival = (now, seen)
         elif now - self._last_arrival[0] > self.settings.data_timeout_s:
             raise Unreachable(
-                f"no transition came from {', '.join(self.settings.online)} within "
+                f"no transition came from {', '.join(self.batch.online)} within "
                 f"data_timeout_s={self.settings.data_timeout_s:g} ({seen} of {self.settings.env_steps} so far); "
                 "are the actors running?"
             )
         self._status.write(
             doing="online RL",
-            waiting_for=f"actors: transitions in {', '.join(self.settings.online)}",
+            waiting_for=f"actors: transitions in {', '.join(self.batch.online)}",
             updates=self.progress.updates,
             version=self.progress.version,
         )
-        time.sleep(_LOOK_AGAIN_S)
+        time.sleep(_POLL_S)
 
     def _allow(self) -> None:
         ahead = self.settings.start_after + int(self.progress.updates / self.settings.utd) + self.settings.slack
@@ -206,9 +266,9 @@ class OnlineLoop:
             self.experience.allow(buffer, base + ahead)
 
     def _publish(self, *, weigh: bool = True) -> None:
-        """New weights out; and from now on cells are drawn by what the policy cannot do yet."""
+        """Publishes weights; from now on cells are drawn by what the policy cannot do yet."""
         self.progress.version = self.outlets.publish()
-        for buffer in self.settings.drawn_by("cells") if weigh else ():
+        for buffer in self.batch.drawn_by("cells") if weigh else ():
             rates = self.experience.success_rates(buffer)
             self.experience.weigh_cells(buffer, {cell: 1.0 - rate for cell, rate in rates.items()})
 
@@ -219,7 +279,7 @@ class OnlineLoop:
             self.write_metrics()
 
     def write_metrics(self) -> None:
-        """One line of metrics: where the stage is, and the means since the last line."""
+        """Writes one line of metrics: how far the stage is, and the means since the last line."""
         names = {name for metrics in self._recent for name in metrics}
         means = {name: float(np.mean([m[name] for m in self._recent if name in m])) for name in sorted(names)}
         self.outlets.record(
