@@ -1,38 +1,85 @@
-"""Trying a policy from a list of starts: the guide, the missing sink, and the lines that are kept of each episode."""
+"""This module holds the guides that need no service, and the lines that are kept of the episodes' results.
+
+ListGuide       a fixed list of starts
+RandomGuide     random starts of a task's space
+ReportedGuide   another guide whose results are written down
+"""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from actors.interfaces import EpisodeResult
-from protos.episode import Segment
+import numpy as np
+
+from actors.interfaces import EpisodeResult, Guide
 from protos.schema import Configuration, Outcome
+from protos.space import ConfigurationSpace
 
 
 class ListGuide:
-    """A fixed list of configurations; keeps the results, in order of finishing."""
+    """Gives the starts of a list; keeps the results, in order of finishing."""
 
     def __init__(self, configurations: Iterable[Configuration]) -> None:
         self._left = list(configurations)[::-1]
         self.results: list[EpisodeResult] = []
 
     def next(self) -> Configuration | None:
+        """Returns the next start of the list, None at its end."""
         return self._left.pop() if self._left else None
 
     def report(self, result: EpisodeResult) -> None:
+        """Keeps the result."""
         self.results.append(result)
 
 
-class NoSink:
-    """Evaluation leaves no transitions behind."""
+class RandomGuide:
+    """Gives starts drawn uniformly from one region, or from all regions alike, until `enough()` is true."""
 
-    def add(self, segment: Segment) -> None:
-        """Dropped on purpose: a policy must not learn from its exam."""
+    def __init__(
+        self,
+        space: ConfigurationSpace,
+        seed: int,
+        *,
+        region: str | None = None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._space, self._region, self._enough = space, region, enough
+        self._rng = np.random.default_rng(seed)
+
+    def next(self) -> Configuration | None:
+        """Returns a random start, None once there are enough."""
+        return None if self._enough() else self._space.sample(self._rng, region=self._region)
+
+    def report(self, result: EpisodeResult) -> None:
+        """Ignores the result: starts do not depend on outcomes."""
+
+
+class ReportedGuide:
+    """Passes on another guide's starts and writes one line per result; ends when `enough()` is true."""
+
+    def __init__(
+        self,
+        guide: Guide,
+        lines: TextIO,
+        describe: Callable[[EpisodeResult], dict[str, Any]],
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._guide, self._lines, self._describe, self._enough = guide, lines, describe, enough
+
+    def next(self) -> Configuration | None:
+        """Returns the other guide's next start, None once there are enough."""
+        return None if self._enough() else self._guide.next()
+
+    def report(self, result: EpisodeResult) -> None:
+        """Writes a line and passes the result on."""
+        self._lines.write(json.dumps(self._describe(result)) + "\n")
+        self._lines.flush()
+        self._guide.report(result)
 
 
 def result_line(result: EpisodeResult, manipulated: str) -> dict[str, Any]:
-    """One episode as the run folder keeps it."""
+    """Returns one episode as a run folder keeps it; x and y are the start of the body `manipulated` [m]."""
     x, y = result.configuration.poses[manipulated][:2]
     return {
         "region": result.configuration.region,
@@ -49,6 +96,6 @@ def result_line(result: EpisodeResult, manipulated: str) -> dict[str, Any]:
 
 
 def write_lines(path: Path, results: Iterable[EpisodeResult], manipulated: str) -> None:
-    """Results as JSON lines."""
+    """Writes results as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(result_line(result, manipulated)) + "\n" for result in results))

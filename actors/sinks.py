@@ -1,38 +1,94 @@
-"""Where the arm's segments go in the replay.
+"""This module holds the sinks: where the segments of an episode loop go.
 
-train         every segment to "real", and to "human" too when an operator acted in it
-demonstrate   to "demo", once the episode is known to have succeeded
+loop ─► NoSink                          nowhere (evaluation)
+     ─► TwinSink, ArmSink               the replay, at once (training)
+     ─► EpisodeFilter ─► Deliver        whole episodes that are accepted (demonstrations)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 from protos.episode import Segment
-from protos.schema import Buffer, Outcome
-from services.replay import ReplayWriter
+from protos.errors import Unreachable
+from protos.schema import Buffer, Outcome, Schema
+from services.replay import ReplaySettings, ReplayWriter
+
+Deliver = Callable[[list[Segment]], None]
+"""Takes the segments of one whole episode."""
+FLUSH_S = 30.0
 
 
-class RealSink:
-    """Everything the arm does while it trains."""
+class NoSink:
+    """Drops every segment: a policy must not learn from its evaluation."""
+
+    def add(self, segment: Segment) -> None:
+        """Drops the segment."""
+
+
+class TwinSink:
+    """Writes every segment to "twin", at the pace that the learner allows."""
+
+    def __init__(self, writer: ReplayWriter, stop: Callable[[], bool]) -> None:
+        self._writer, self._stop = writer, stop
+
+    def add(self, segment: Segment) -> None:
+        """Writes the segment; blocks until the learner allows more, or `stop()` is true."""
+        self._writer.add(segment, ("twin",))
+        self._writer.wait_for_allowance("twin", self._stop)
+
+
+class ArmSink:
+    """Writes every segment to "real", and to "human" too when an operator acted in it."""
 
     def __init__(self, writer: ReplayWriter) -> None:
         self._writer = writer
 
     def add(self, segment: Segment) -> None:
+        """Writes the segment."""
         buffers: Sequence[Buffer] = ("real", "human") if segment.human.any() else ("real",)
         self._writer.add(segment, buffers)
 
 
-class DemonstrationSink:
-    """Successful episodes only; the segments of an episode wait until its end. `wanted` more are refused."""
+def succeeded(segments: Sequence[Segment]) -> bool:
+    """Returns True for the segments of a successful episode."""
+    return segments[-1].outcome is Outcome.SUCCESS
 
-    def __init__(self, writer: ReplayWriter, wanted: int) -> None:
-        self._writer, self._wanted = writer, wanted
-        self._waiting: list[Segment] = []
+
+class EpisodeFilter:
+    """Keeps the segments of each episode until it ends, and delivers the episode whole if it is accepted.
+
+    `accept` is asked once per ended episode. The segments of one that never ends are dropped with the filter.
+    """
+
+    def __init__(self, deliver: Deliver, accept: Callable[[list[Segment]], bool] = succeeded) -> None:
+        self._deliver, self._accept = deliver, accept
+        self._open: dict[str, list[Segment]] = {}
         self.episodes = 0
+        """Number of episodes delivered."""
 
     def add(self, segment: Segment) -> None:
-        self._waiting = [one for one in self._waiting if one.episode == segment.episode] + [segment]
-        if segment.outcome is Outcome.SUCCESS and self.episodes < self._wanted:
-            for one in self._waiting:
-                self._writer.add(one, ("demo",))
-            self.episodes += 1
+        """Keeps the segment; delivers or drops its episode when it is the last one."""
+        self._open.setdefault(segment.episode, []).append(segment)
+        if segment.outcome is not Outcome.RUNNING:
+            segments = self._open.pop(segment.episode)
+            if self._accept(segments):
+                self.episodes += 1
+                self._deliver(segments)
+
+
+@contextmanager
+def demonstration_writer(replay: ReplaySettings, schema: Schema, *, actor: str) -> Iterator[Deliver]:
+    """Yields a function that writes whole episodes to the buffer "demo".
+
+    Raises Unreachable when not all of them have reached the replay 30 s after the end.
+    """
+    writer = ReplayWriter(replay, schema, actor=actor, spool=None)
+
+    def deliver(segments: list[Segment]) -> None:
+        for segment in segments:
+            writer.add(segment, ("demo",))
+
+    with closing(writer):
+        yield deliver
+        if unsent := writer.flush(FLUSH_S):
+            raise Unreachable(f"{unsent} segments of demonstrations did not reach the replay within {FLUSH_S:g} s")

@@ -1,4 +1,4 @@
-"""The wires to a UR controller: ports, ur_rtde interfaces, and what the controller says about itself.
+"""This module is the link to a UR controller: ports, ur_rtde interfaces, and what the controller reports of itself.
 
     dashboard 29999 ── robot mode, safety status, remote control?
     RTDE      30004 ── state (RTDEReceiveInterface), command registers (RTDEControlInterface)
@@ -41,7 +41,7 @@ OUTPUTS = [
     "runtime_state",
     "robot_status_bits",
 ]
-"""What is streamed to us: all that is read here and no more, which keeps a package small."""
+"""Variables that the controller streams: all that is read here and no more, which keeps a package small."""
 LOST = "link to the controller lost: check power and network"
 _ABANDONED: list[Any] = []
 """ur_rtde objects that lost their controller: destroying them while they reconnect ends the process (ur_rtde 1.6)."""
@@ -81,10 +81,8 @@ class Link:
 
     @classmethod
     def connect(cls, host: str, timeout_s: float) -> "Link":
-        """Raises Unreachable when nobody answers, ArmStopped when the robot is not ready to move."""
-        for port, name in PORTS.items():
-            _probe(host, port, name, timeout_s)
-        _check_dashboard(host, timeout_s)
+        """Connects and uploads the control script. Raises as `check_ready` does, which it calls first."""
+        check_ready(host, timeout_s)
         import rtde_control
         import rtde_receive
 
@@ -95,7 +93,7 @@ class Link:
         return cls(receive, control, timeout_s)
 
     def state(self) -> ArmState:
-        """The newest package."""
+        """Returns the newest package."""
         receive = self._receive
         return ArmState(
             t=receive.getTimestamp(),
@@ -107,11 +105,11 @@ class Link:
 
     @property
     def time_s(self) -> float:
-        """The robot's clock, newest package."""
+        """The robot's clock [s], as of the newest package."""
         return float(self._receive.getTimestamp())
 
     def trouble(self) -> str:
-        """Why the arm cannot be commanded now, and what the operator must do; empty when it can."""
+        """Returns the reason why the arm cannot be commanded now, with the remedy; empty when it can."""
         if not self.is_connected:
             return LOST
         if (why := self._safety()) or self.control.isProgramRunning():
@@ -129,12 +127,12 @@ class Link:
         return "" if mode in (_NORMAL, _REDUCED) else _REMEDIES.get(mode, f"safety mode {mode}: see the pendant")
 
     def stream(self, what: str, command: Callable[[], bool]) -> None:
-        """A servo command, which ur_rtde sends without waiting. Raises ArmStopped when the controller refuses it."""
+        """Sends a servo command, which ur_rtde does not wait for. Raises ArmStopped when the controller refuses it."""
         with self.lock:
             self._require(what, command())
 
     def execute(self, what: str, command: Callable[[], bool]) -> None:
-        """A command that ur_rtde waits for. Raises ArmStopped when the controller refuses it or does not answer."""
+        """Runs a command that ur_rtde waits for. Raises ArmStopped when the controller refuses it or is silent."""
         with self.lock:
             if not self.is_connected:
                 raise ArmStopped(f"{what} impossible: {LOST}")
@@ -147,7 +145,7 @@ class Link:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the link is whole. Once lost it stays lost, although ur_rtde goes on trying by itself."""
+        """True while the link is whole. Once lost it stays lost, although ur_rtde goes on trying by itself."""
         if not (self._is_lost or (self._receive.isConnected() and self.control.isConnected())):
             self._is_lost = True
         return not self._is_lost
@@ -187,8 +185,18 @@ class Link:
 
 
 def _smooth(pose: F64) -> F64:
-    """The same pose with the rotation vector that does not jump while the tool points down; see `twin.rotations`."""
+    """Returns a pose with the rotation vector that does not jump while the tool points down; see `twin.rotations`."""
     return np.concatenate([pose[:3], continuous(pose[3:], TOOL_DOWN_VECTOR)])
+
+
+def check_ready(host: str, timeout_s: float) -> None:
+    """Raises Unreachable when no controller answers at `host`, ArmStopped when the robot is not ready to move.
+
+    InputError when it is in local control. Nothing is uploaded.
+    """
+    for port, name in PORTS.items():
+        _probe(host, port, name, timeout_s)
+    _check_dashboard(host, timeout_s)
 
 
 def _probe(host: str, port: int, name: str, timeout_s: float) -> None:
@@ -199,7 +207,7 @@ def _probe(host: str, port: int, name: str, timeout_s: float) -> None:
 
 
 def _check_dashboard(host: str, timeout_s: float) -> None:
-    """The robot must be on, without a safety stop and in remote control."""
+    """Raises ArmStopped or InputError unless the robot is on, without a safety stop and in remote control."""
     import dashboard_client
 
     dashboard = dashboard_client.DashboardClient(host)
@@ -219,7 +227,7 @@ def _check_dashboard(host: str, timeout_s: float) -> None:
 
 
 def _within(timeout_s: float, what: str, call: Callable[[], T]) -> T:
-    """Runs a call of ur_rtde that knows no deadline of its own. Raises Unreachable after `timeout_s`."""
+    """Runs a call of ur_rtde that has no deadline of its own. Raises Unreachable after `timeout_s`."""
     answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:

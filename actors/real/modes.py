@@ -1,9 +1,12 @@
-"""What the arm does: show, be examined, practise. The same episode loop in every mode.
+"""This module runs the three modes of the arm: demonstrate, evaluate, train. All use the same episode loop.
 
 mode         starts from                policy             operator            segments go to
 demonstrate  one region, at random      none               in every step       "demo", successful episodes only
 evaluate     a list                     no exploration     nobody              nowhere
 train        the guide service          explores           takes over          "real", takeovers to "human" too
+
+The arm is connected last: the controller's watchdog ends its script when it hears nothing for a second, and loading a
+policy can hold Python's lock for longer.
 """
 
 import json
@@ -17,111 +20,90 @@ from uuid import uuid4
 
 import numpy as np
 
-from actors.guides import ListGuide, NoSink, result_line
-from actors.interfaces import EpisodeResult, Guide
+from actors.guides import ListGuide, RandomGuide, ReportedGuide, result_line
+from actors.interfaces import EpisodeResult
 from actors.loop import EpisodeLoop, LoopStats
 from actors.policies import NoPolicy, StoredPolicy
 from actors.real.policy import WeightsPolicy
 from actors.real.robot import Robot
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings
 from actors.recorder import EpisodeRecorder, EpisodeTags
-from actors.sinks import DemonstrationSink, RealSink
+from actors.sinks import ArmSink, EpisodeFilter, NoSink, succeeded
+from protos.episode import Segment
 from protos.errors import InputError
 from protos.schema import Configuration, Source
 from protos.settings import from_json
 from protos.space import ConfigurationSpace
 from protos.status import StatusFile
 from services.replay import ReplayWriter
+from twin import tasks
 from twin.tasks import Task
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class RegionGuide:
-    """Random starts in one region for as long as `enough()` is false."""
-
-    def __init__(self, space: ConfigurationSpace, region: str, seed: int, enough: Callable[[], bool]) -> None:
-        self._space, self._region, self._enough = space, region, enough
-        self._rng = np.random.default_rng(seed)
-
-    def next(self) -> Configuration | None:
-        return None if self._enough() else self._space.sample(self._rng, region=self._region)
-
-    def report(self, result: EpisodeResult) -> None:
-        """Starts do not depend on outcomes."""
-
-
-class ReportedGuide:
-    """Another guide whose results are written down, one line per episode; ends when `enough()` is true."""
-
-    def __init__(
-        self,
-        guide: Guide,
-        lines: TextIO,
-        describe: Callable[[EpisodeResult], dict[str, Any]],
-        enough: Callable[[], bool],
-    ) -> None:
-        self._guide, self._lines, self._describe, self._enough = guide, lines, describe, enough
-
-    def next(self) -> Configuration | None:
-        return None if self._enough() else self._guide.next()
-
-    def report(self, result: EpisodeResult) -> None:
-        self._lines.write(json.dumps(self._describe(result)) + "\n")
-        self._lines.flush()
-        self._guide.report(result)
-
-
 def demonstrate(settings: RealSettings) -> None:
-    """Successful demonstrations until there are as many as planned."""
+    """Records successful demonstrations until there are as many as planned."""
     plan = settings.demonstrate or DemonstratePlan()
+    if settings.operator == "none":
+        raise InputError('operator "none": somebody has to demonstrate; choose "scripted"')
     with ExitStack() as stack:
+        task = tasks.get(settings.task)
         writer = _writer(settings, stack)
+
+        def write(segments: list[Segment]) -> None:
+            for segment in segments:
+                writer.add(segment, ("demo",))
+
+        def enough() -> bool:
+            return sink.episodes >= plan.episodes
+
+        sink = EpisodeFilter(write, lambda segments: succeeded(segments) and not enough())
+        guide = RandomGuide(task.space, settings.seed, region=plan.region, enough=enough)
+        recorder = EpisodeRecorder(_tags(settings, task, writer.incarnation))
         robot = stack.enter_context(Robot(settings, disturbance=plan.disturbance))
-        sink = DemonstrationSink(writer, plan.episodes)
-        guide = RegionGuide(robot.task.space, plan.region, settings.seed, lambda: sink.episodes >= plan.episodes)
-        if (operator := robot.operator(always=True)) is None:
-            raise InputError('operator "none": somebody has to demonstrate; choose "scripted"')
-        recorder = EpisodeRecorder(_tags(settings, robot.task, writer.incarnation))
-        loop = EpisodeLoop(robot.environment, NoPolicy(), guide, recorder, sink, operator)
+        loop = EpisodeLoop(robot.environment, NoPolicy(), guide, recorder, sink, robot.operator(always=True))
         _run(loop, robot, lambda: f"{sink.episodes} of {plan.episodes} demonstrations")
         _flush(writer)
 
 
 def evaluate(settings: RealSettings) -> None:
-    """The policy from every configuration of the plan."""
+    """Runs the policy from every configuration of the plan."""
     plan = _required(settings.evaluate, "evaluate")
     with ExitStack() as stack:
+        task = tasks.get(settings.task)
+        starts = _starts(plan, task.space, settings.seed)
+        policy = stack.enter_context(closing(_policy(settings, task, explore=0.0)))
+        recorder = EpisodeRecorder(_tags(settings, task, "evaluation"))
         robot = stack.enter_context(Robot(settings))
-        policy = stack.enter_context(closing(_policy(settings, robot.task, explore=0.0)))
-        starts = _starts(plan, robot.task.space, settings.seed)
         lines = stack.enter_context(_lines(plan.out, "w"))
-        describe = lambda result: result_line(result, robot.task.space.manipulated) | {"operator": "none"}  # noqa: E731
-        guide = ReportedGuide(ListGuide(starts), lines, describe, lambda: False)
-        recorder = EpisodeRecorder(_tags(settings, robot.task, "evaluation"))
+        describe = lambda result: result_line(result, task.space.manipulated) | {"operator": "none"}  # noqa: E731
+        guide = ReportedGuide(ListGuide(starts), lines, describe)
         loop = EpisodeLoop(robot.environment, policy, guide, recorder, NoSink())
-        _run(loop, robot, lambda: f"episode {loop.stats.episodes + 1} of {len(starts)}")
+        _run(loop, robot, lambda: f"episode {min(loop.stats.episodes + 1, len(starts))} of {len(starts)}")
 
 
 def train(settings: RealSettings) -> None:
-    """Practice until the plan's number of steps; ends with the episode in which it is reached."""
+    """Practises until the plan's number of steps; ends with the episode in which it is reached."""
     from services.guide import GuideClient
 
     plan = _required(settings.train, "train")
     if not settings.guide:
         raise InputError("guide is empty: name the guide service as host:port")
     with ExitStack() as stack:
+        task = tasks.get(settings.task)
         writer = _writer(settings, stack)
-        robot = stack.enter_context(Robot(settings))
-        policy = stack.enter_context(closing(_policy(settings, robot.task, explore=plan.explore)))
+        policy = stack.enter_context(closing(_policy(settings, task, explore=plan.explore)))
         client = stack.enter_context(closing(GuideClient(settings.guide, credentials=settings.credentials)))
+        recorder = EpisodeRecorder(_tags(settings, task, writer.incarnation))
+        robot = stack.enter_context(Robot(settings))
         lines = stack.enter_context(_lines(plan.out, "a"))
         began_s = robot.arm.time_s
         status = StatusFile()
 
         def describe(result: EpisodeResult) -> dict[str, Any]:
-            line = result_line(result, robot.task.space.manipulated) | {"operator": settings.operator}
+            line = result_line(result, task.space.manipulated) | {"operator": settings.operator}
             return line | {"t": time.time(), "robot_s": robot.arm.time_s - began_s, "total_steps": loop.stats.steps}
 
         def waiting() -> bool:
@@ -133,14 +115,13 @@ def train(settings: RealSettings) -> None:
             return loop.stats.steps >= plan.env_steps
 
         guide = ReportedGuide(client, lines, describe, enough)
-        recorder = EpisodeRecorder(_tags(settings, robot.task, writer.incarnation))
-        loop = EpisodeLoop(robot.environment, policy, guide, recorder, RealSink(writer), robot.operator(always=False))
+        loop = EpisodeLoop(robot.environment, policy, guide, recorder, ArmSink(writer), robot.operator(always=False))
         _run(loop, robot, lambda: f"step {loop.stats.steps} of {plan.env_steps}")
         _flush(writer)
 
 
 def _run(loop: EpisodeLoop, robot: Robot, doing: Callable[[], str]) -> None:
-    """Runs the loop to its end and says what came of it, also when it is cut short."""
+    """Runs the loop to its end and logs the outcome, also when it is cut short."""
     status = StatusFile()
 
     def never() -> bool:

@@ -1,4 +1,9 @@
-"""Everything that belongs to one arm, opened together and closed together, whatever happens in between."""
+"""This module is one arm at its table: everything that belongs to it, and the episode loop's environment made of it.
+
+reset   gripper open ─► lift ─► tool to its start ─► objects placed ─► settle
+step    action × scale ─► limits ─► servo for one control period ─► executed action, success?
+observe images, TCP pose, velocity, wrench, gripper, motion under way
+"""
 
 import logging
 from contextlib import ExitStack
@@ -15,6 +20,7 @@ from actors.real.arm import UrArm
 from actors.real.cameras import Cameras, LabCameras, UsbCameras
 from actors.real.gripper import RobotiqGripper
 from actors.real.hands import ConsoleHands, Hands, LabHands
+from actors.real.link import check_ready
 from actors.real.safety import Limits
 from actors.real.settings import ConsoleLab, RealSettings
 from protos.errors import ArmStopped, InputError
@@ -42,34 +48,57 @@ from twin.tasks import TOOL, Task
 log = logging.getLogger(__name__)
 
 
+LIFT_BELOW_TOP_M = 0.03
+"""Resets cross the table this far below the top of the work box."""
+OPENING_S, SETTLE_S = 0.4, 0.3
+RESET_ATTEMPTS = 3
+"""A reset that a limit stops is tried again after the operator freed the tool."""
+
+
 class Robot:
-    """The arm, its gripper, its cameras and the person at the table. A context manager: leaving it holds the arm."""
+    """Opens the arm, its gripper, its cameras and the person at the table together, and closes them together.
+
+    A context manager: leaving it holds the arm.
+    """
 
     def __init__(self, settings: RealSettings, *, disturbance: float = 0.0) -> None:
-        """Connects; moves nothing. Raises InputError with a word about `--arm` when it is not allowed to move."""
+        """Connects; moves nothing. Raises InputError with a word about `--arm` when the arm is not allowed to move."""
         self.settings, self.task = settings, tasks.get(settings.task)
+        self._limits = Limits(self.task.work_box, settings.limits)
         self._open = ExitStack()
         try:
+            check_ready(settings.arm.host, settings.arm.connect_timeout_s)
+            if not settings.armed:
+                self._refuse()
             self._connect(disturbance)
         except BaseException:
             self._open.close()
             raise
 
+    def _refuse(self) -> None:
+        """Shows the arm and raises InputError."""
+        self._connect_arm()
+        raise InputError('the arm is not armed: clear the workspace, then start with "--arm" (or armed: true)')
+
     def _connect(self, disturbance: float) -> None:
+        """Connects everything, the arm last: from then on its watchdog wants to hear from us."""
         settings = self.settings
-        limits = Limits(self.task.work_box, settings.limits)
-        self.arm = self._open.enter_context(UrArm(settings.arm, limits, armed=settings.armed))
-        self._describe()
-        if not settings.armed:
-            raise InputError('the arm is not armed: clear the workspace, then start with "--arm" (or armed: true)')
-        gripper = RobotiqGripper(settings.arm.host, settings.gripper)
-        self._open.callback(gripper.close)
-        gripper.activate()
         cameras, hands, self._eyes = self._lab()
         self._open.callback(cameras.close)
+        gripper = RobotiqGripper(settings.arm.host, settings.gripper)
+        self._open.callback(gripper.close)
+        self._connect_arm()
+        gripper.activate()
         self.environment = RealEnvironment(
             self.arm, gripper, cameras, hands, self.task, disturbance=disturbance, seed=settings.seed
         )
+
+    def _connect_arm(self) -> None:
+        settings = self.settings
+        self.arm = self._open.enter_context(UrArm(settings.arm, self._limits, armed=settings.armed))
+        state = self.arm.observe()
+        position, joints = np.round(state.pose[:3], 3).tolist(), np.round(np.degrees(state.joints), 1).tolist()
+        log.info("arm at %s: TCP %s m, joints %s degrees", settings.arm.host, position, joints)
 
     def _lab(self) -> tuple[Cameras, Hands, Eyes | None]:
         settings, lab = self.settings, self.settings.lab
@@ -80,7 +109,7 @@ class Robot:
         return LabCameras(client, settings.schema), LabHands(client), client
 
     def operator(self, *, always: bool) -> Operator | None:
-        """The operator of the settings, None when nobody watches; with `always` a demonstrator."""
+        """Returns the operator of the settings, None when nobody watches; with `always` a demonstrator."""
         if self.settings.operator == "none":
             return None
         if self._eyes is None:
@@ -88,18 +117,14 @@ class Robot:
         takeover = replace(self.settings.takeover, always=always)
         return ScriptedOperator(self.task, self.environment, self._eyes, takeover)
 
-    def _describe(self) -> None:
-        state = self.arm.observe()
-        position, joints = np.round(state.pose[:3], 3).tolist(), np.round(np.degrees(state.joints), 1).tolist()
-        log.info("arm at %s: TCP %s m, joints %s degrees", self.settings.arm.host, position, joints)
-
     def summary(self) -> str:
-        """What the safety layer did, in one line."""
+        """Returns the deeds of the safety layer in one line."""
         clipped = ", ".join(f"{count} by {name}" for name, count in self.arm.limits.clipped.items()) or "none"
         stopped = f"stopped by a limit {self.environment.stops} times"
         return f"commands clipped: {clipped}; held by the watchdog {self.arm.holds} times; {stopped}"
 
     def close(self) -> None:
+        """Holds the arm and closes everything."""
         self._open.close()
 
     def __enter__(self) -> Self:
@@ -111,18 +136,12 @@ class Robot:
         self.close()
 
 
-LIFT_BELOW_TOP_M = 0.03
-"""Resets cross the table this far below the top of the work box."""
-OPENING_S, SETTLE_S = 0.4, 0.3
-RESET_ATTEMPTS = 3
-"""A reset that a limit stops is tried again after the operator freed the tool."""
-
-
 class RealEnvironment:
-    """Satisfies `actors.interfaces.Environment`.
+    """Satisfies `actors.interfaces.Environment` with a single slot.
 
-    `disturbance` shakes the commanded motion while demonstrations are made, so that they show how to come back; the
-    action stored is then the clean one (DART, Laskey et al. 2017). Otherwise it is the one left by the limits.
+    `disturbance` is the strength of noise on the commanded motion while demonstrations are made, so that they show how
+    to come back; the action stored is then the clean one (DART, Laskey et al. 2017). Without it the stored action
+    is the one left by the limits.
     """
 
     n = 1
@@ -143,8 +162,9 @@ class RealEnvironment:
         self._disturbance = Disturbance(1, disturbance, np.random.default_rng(seed))
         self._steps = self._solved_for = 0
         self._stop = ""
-        """Why the arm stopped itself in this episode."""
+        """The reason why the arm stopped itself in this episode; empty when it did not."""
         self.stops = 0
+        """Number of times that a limit stopped the arm."""
 
     def reset(self, slot: int, configuration: Configuration) -> None:
         """Brings tool and objects to their starts. The arm moves: people stand clear until objects are asked for.
@@ -177,7 +197,7 @@ class RealEnvironment:
         self._arm.rest(SETTLE_S)
 
     def observe(self) -> Observation:
-        """One row."""
+        """Returns one row: images, pose, velocity, wrench and opening of this moment."""
         state = self._arm.observe()
         side, wrist = self._cameras.read()
         proprio = np.empty((1, PROPRIO_DIM), np.float32)
@@ -188,7 +208,7 @@ class RealEnvironment:
         return Observation(side=side[None], wrist=wrist[None], proprio=proprio)
 
     def step(self, action: F32) -> Step:
-        """One control period with the action (1, 7). A NaN is an InputError and moves nothing."""
+        """Moves for one control period with the action (1, 7). A NaN is an InputError and moves nothing."""
         if np.shape(action) != (1, ACTION_DIM) or not np.isfinite(action).all():
             raise InputError(f"action {np.asarray(action).tolist()}: needs 7 finite numbers for one slot")
         wanted = np.clip(action[0].astype(float), -1, 1)
@@ -211,7 +231,7 @@ class RealEnvironment:
         )
 
     def _note(self, stop: ArmStopped) -> None:
-        """A limit stopped the arm: the episode has failed. A stop of the controller itself ends the session."""
+        """Notes that a limit stopped the arm: the episode has failed. A stop of the controller is raised on."""
         if not self._arm.can_be_commanded():
             raise stop
         self._stop = str(stop)
@@ -220,21 +240,21 @@ class RealEnvironment:
 
     @property
     def commanded(self) -> F64:
-        """TCP position (3,) that the actions so far ask for, those under way included."""
+        """The TCP position (3,) that the actions so far ask for, those under way included."""
         return self._arm.anchor()[:3]
 
     @property
     def commanded_rotation(self) -> F64:
-        """base_from_tcp (3, 3) that they ask for."""
+        """The rotation base_from_tcp (3, 3) that they ask for."""
         return matrix_from_vector(self._arm.anchor()[3:])
 
     @property
     def is_closing(self) -> bool:
-        """Whether the gripper is commanded to close."""
+        """True while the gripper is commanded to close."""
         return not self._gripper.is_commanded_open
 
     def _lifted(self) -> F64:
-        """Above where the tool is now, pointing down, at the height for crossing the table."""
+        """Returns the pose above the present one, pointing down, at the height for crossing the table."""
         pose, limits = self._arm.observe().pose, self._arm.limits
         height = max(limits.high[2] - LIFT_BELOW_TOP_M, pose[2])
         position = np.clip([pose[0], pose[1], height], limits.low, limits.high)
@@ -264,12 +284,12 @@ class RealEnvironment:
 
 
 def _failed_step(wanted: F64) -> Step:
-    """The end of an episode in which the arm stopped itself; nothing moves."""
+    """Returns the end of an episode in which the arm stopped itself; nothing moves."""
     yes, no = np.ones(1, bool), np.zeros(1, bool)
     executed = wanted[None].astype(np.float32)
     return Step(executed=executed, reward=np.zeros(1, np.float32), terminated=yes, truncated=no, success=no.copy())
 
 
 def _tool_down(yaw: float) -> F64:
-    """Rotation vector of a tool that points down, turned by `yaw`."""
+    """Returns the rotation vector of a tool that points down, turned by `yaw`."""
     return continuous(vector_from_matrix(about_z(yaw) @ TOOL_DOWN), vector_from_matrix(TOOL_DOWN))

@@ -1,22 +1,30 @@
-"""Tries a policy in the twin from every cell of the grid, without exploration.
+"""This module evaluates policies in the twin, without exploration: the same episode loop with a list of starts.
 
-The same episode loop as everywhere, with a list of configurations for a guide and nowhere to send segments. The lines
-it writes are the report's heat-maps and, for the newest policy, the guide's success map. For many rollouts over many
-processes there is `actors.sim.evaluation`.
+`evaluate` tries a policy from a spread of starts in this process. Its lines are the report's heat-maps and, for the
+newest policy, the guide's success map. `probe` tries a policy, or the task's expert, from every cell of the grid by
+many workers on Ray:
 
-    python -m actors.sim.evaluation --settings evaluate.json
+    cells 0 … n ──one at a time──► ProbeWorker × k (twins, policy) ──results of the cell──► lines, table, progress
+       ▲                                │ dies or hangs
+       └────────── done again ◄─────────┘
+
+A cell is tried as a whole, with starts, twins and policy seeded by its number: the results are the same whatever the
+number of workers, and whatever happened to them. A cell counts when its results are here, so none counts twice.
+
+    python -m actors.sim evaluate --settings evaluate.json
 """
 
 import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actors.guides import ListGuide, NoSink, write_lines
+from actors.guides import ListGuide, write_lines
 from actors.interfaces import EpisodeResult, Operator, Policy
 from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy, StoredPolicy
@@ -24,36 +32,44 @@ from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.ray_session import start_ray, warm_environment
 from actors.sim.settings import EvaluationSettings, ProbeSettings
 from actors.sim.twins import TwinExpert, make_twin
+from actors.sinks import NoSink
 from protos.errors import TwinRLError
 from protos.schema import Configuration, Source
 from protos.space import ConfigurationSpace
 from twin import tasks
 from twin.env import VectorTwin
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+"""Attempts at a cell whose worker dies or hangs."""
+POLL_S = 0.5
+
 
 def evaluate(settings: EvaluationSettings) -> list[EpisodeResult]:
     """Runs `rollouts` episodes in every region; writes one line each to `settings.out`."""
     import torch
-
-    from twin import tasks
 
     torch.set_num_threads(settings.threads)
     world = settings.world
     space = tasks.get(world.task).space
     rng = np.random.default_rng(world.seed)
     starts = [one for region in space.regions for one in space.spread(rng, region=region, rollouts=settings.rollouts)]
-    twin = make_twin(world, n=min(settings.twins, len(starts)), seed=world.seed, threads=settings.threads)
-    policy = StoredPolicy(settings.policy, twin.task.instruction, explore=0.0, seed=world.seed)
-    results = try_from(starts, twin, policy)
-    twin.close()
+    with closing(make_twin(world, n=min(settings.twins, len(starts)), threads=settings.threads)) as twin:
+        policy = StoredPolicy(settings.policy, twin.task.instruction, explore=0.0, seed=world.seed)
+        results = run_from(starts, twin, policy)
     write_lines(settings.out, results, space.manipulated)
     return results
 
 
-def try_from(
+def run_from(
     starts: Sequence[Configuration], twin: VectorTwin, policy: Policy, operator: Operator | None = None
 ) -> list[EpisodeResult]:
-    """An episode from each start; results in order of finishing."""
+    """Runs an episode from each start; returns the results in order of finishing."""
     tags = EpisodeTags(
         actor="evaluation", incarnation="0", task=twin.task.name, scene="", instruction="", source=Source.TWIN
     )
@@ -62,36 +78,29 @@ def try_from(
     return guide.results
 
 
-log = logging.getLogger(__name__)
-
-TRIES = 3
-"""Of a cell whose worker dies or hangs."""
-POLL_S = 0.5
-
-
 def starts_in(space: ConfigurationSpace, cell: int, rollouts: int, seed: int) -> list[Configuration]:
-    """The starts of one cell, whoever asks."""
+    """Returns the starts of one cell; the same for every caller."""
     rng = np.random.default_rng([seed, cell])
     return [space.sample(rng, cell=cell) for _ in range(rollouts)]
 
 
 class ProbeWorker:
-    """A Ray actor that tries one cell after the other."""
+    """Tries one cell after the other; a Ray actor."""
 
     def __init__(self, settings: ProbeSettings) -> None:
         self._settings = settings
         world = settings.world
-        self._twin = make_twin(world, n=settings.rollouts_per_cell, seed=world.seed)
+        self._twin = make_twin(world, n=settings.rollouts_per_cell)
         task, folder = self._twin.task, settings.policy
         self._stored = folder and StoredPolicy(folder, task.instruction, explore=0.0, seed=world.seed)
         self._expert = None if folder else TwinExpert(self._twin)
 
     def ready(self) -> bool:
-        """True once twins and policy are there."""
+        """Returns True once twins and policy are there."""
         return True
 
     def try_cell(self, cell: int) -> list[EpisodeResult]:
-        """All rollouts of a cell, in order of finishing."""
+        """Runs all rollouts of a cell; returns the results in order of finishing."""
         seed = int(np.random.SeedSequence([self._settings.world.seed, cell]).generate_state(1)[0])
         starts = starts_in(self._twin.task.space, cell, self._settings.rollouts_per_cell, self._settings.world.seed)
         self._twin.seed(seed)
@@ -99,27 +108,27 @@ class ProbeWorker:
         if self._stored:
             self._stored.seed(seed)
             policy = self._stored
-        return try_from(starts, self._twin, policy, self._expert)
+        return run_from(starts, self._twin, policy, self._expert)
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """What a probe knows so far."""
+    """The results of a probe so far."""
 
     results: dict[int, list[EpisodeResult]] = field(default_factory=dict)
-    """By cell."""
+    """Results by cell."""
     failures: Counter[int] = field(default_factory=Counter)
     """Workers that died or hung while they tried a cell."""
     given_up: dict[int, str] = field(default_factory=dict)
-    """Cells without results, and why."""
+    """Cells without results, and the reasons."""
 
     def episodes(self) -> list[EpisodeResult]:
-        """All results, cell by cell."""
+        """Returns all results, cell by cell."""
         return [result for cell in sorted(self.results) for result in self.results[cell]]
 
 
 class _Pool:
-    """Workers and the cells that they are at; one that is not up yet, or finds no room in the cluster, has none."""
+    """Keeps workers busy with cells; one that is not up yet, or finds no room in the cluster, has no cell."""
 
     def __init__(self, settings: ProbeSettings, findings: Findings) -> None:
         import ray
@@ -127,14 +136,16 @@ class _Pool:
         self._ray, self._settings, self._findings = ray, settings, findings
         environment = warm_environment(settings.world)
         self._kind = ray.remote(num_cpus=settings.worker_cpus, runtime_env=environment)(ProbeWorker)
-        self._starting: dict[Any, Any] = {}  # reference of `ready` -> worker
-        self._idle: deque[Any] = deque()
-        self._at: dict[Any, tuple[Any, int, float]] = {}  # reference of `try_cell` -> worker, cell, deadline
+        self._starting: dict[ObjectRef[bool], ActorHandle] = {}  # call of `ready` -> worker
+        self._idle: deque[ActorHandle] = deque()
+        self._at: dict[ObjectRef[list[EpisodeResult]], tuple[ActorHandle, int, float]] = {}
+        """Call of `try_cell` -> worker, cell, deadline."""
         for _ in range(settings.workers):
             self._start()
 
     @property
     def busy(self) -> bool:
+        """True while cells are being tried."""
         return bool(self._at)
 
     def give(self, waiting: deque[int]) -> None:
@@ -161,11 +172,11 @@ class _Pool:
                 self._again(cell, f"no result within {self._settings.cell_timeout_s:.0f} s", waiting)
 
     def _start(self) -> None:
-        """A new process; unlike one that Ray restarts, it lets calls wait until it is up."""
+        """Starts a new process; unlike one that Ray restarts, it lets calls wait until it is up."""
         worker = self._kind.remote(self._settings)
         self._starting[worker.ready.remote()] = worker
 
-    def _take_up(self, reference: Any) -> None:
+    def _take_up(self, reference: "ObjectRef[bool]") -> None:
         worker = self._starting.pop(reference)
         try:
             self._ray.get(reference)
@@ -175,7 +186,7 @@ class _Pool:
                 raise TwinRLError(f"probe: {str(error).strip().splitlines()[-1]}") from error
             self._start()
 
-    def _take_results(self, reference: Any, waiting: deque[int]) -> None:
+    def _take_results(self, reference: "ObjectRef[list[EpisodeResult]]", waiting: deque[int]) -> None:
         worker, cell, _ = self._at.pop(reference)
         try:
             self._findings.results[cell] = self._ray.get(reference)
@@ -199,7 +210,7 @@ def probe(
     stop: Callable[[], bool] = lambda: False,
     show: Callable[[Findings], None] = lambda _: None,
 ) -> Findings:
-    """Tries every cell and writes one line per episode to `settings.out`; `show` hears of what is known so far.
+    """Tries every cell and writes one line per episode to `settings.out`; `show` gets the findings so far.
 
     Raises TwinRLError when nothing could be tried; cells that were given up are in the findings.
     """

@@ -1,40 +1,178 @@
-"""Twin demonstrations from recorded ones: plans are driven in the twin, and what it accepts becomes demonstrations.
+"""This module makes twin demonstrations of recorded ones: plans are driven in the twin, accepted episodes are kept.
 
-replay, buffer "demo" ─► demonstrations ─► Expander ─► PlannedTwin, n slots ─► accepted episodes ─► replay, "demo"
+replay, buffer "demo" ─► usable ─► Expander ─► PlanQueue.next ─► configuration, its attempt ─► PlannedTwin.reset
+▲                                                  │
+│                        override: the tracker's action
+│                                                  ▼
+replay, "demo" ◄── deliver ◄── accepted ◄── PlanQueue.accept ◄── EpisodeFilter ◄── segments ◄── episode loop
+rejected: counted by cell and reason
 
 python -m actors.sim expand --settings expand.json
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from actors.interfaces import EpisodeResult
 from actors.loop import EpisodeLoop
 from actors.policies import NoPolicy
-from actors.recorder import EpisodeRecorder, EpisodeTags
+from actors.recorder import EpisodeRecorder
 from actors.sim.settings import ExpansionPlan, ExpansionRunSettings, TwinWorld
+from actors.sim.twins import load_scene, make_twin, twin_tags
+from actors.sinks import Deliver, EpisodeFilter, demonstration_writer, succeeded
 from protos.episode import Episode, Segment
 from protos.errors import InputError, TwinRLError
 from protos.files import write_durably
-from protos.schema import F32, TCP_POSE, Configuration, Observation, Outcome, Source, Step
-from services.replay import ReplayWriter, read_episodes
+from protos.schema import F32, TCP_POSE, Configuration, Observation, Outcome, Step
+from services.replay import read_episodes
 from twin import tasks
 from twin.env import VectorTwin
 from twin.expand import Coverage, Demonstration, Expander, Plan, Reason, ToolPath, Tracker, body_poses, contacts
-from twin.randomize import domain_named
 from twin.rotations import matrix_from_vector
-from twin.scene import Scene
 from twin.tasks import Task, TaskState
 
 log = logging.getLogger(__name__)
 ACTOR = "twin-expand"
-FLUSH_S = 30.0
-Deliver = Callable[[list[Segment]], None]
+LINGER_STEPS = 12
+"""Control steps after a plan's end in which the task may still get done."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Attempt:
+    """A plan that is being driven."""
+
+    plan: Plan
+    tracker: Tracker
+    leashed: bool = False
+    """True once the twin's leash held the tool back."""
+    lingered: int = 0
+    """Control steps since the plan's end."""
+
+
+class PlanQueue:
+    """Plans starts until every region has its episodes; `accept` judges the ended ones for an `EpisodeFilter`.
+
+    At most `tries` plans are tried in all, `attempts` demonstrations on one configuration.
+    """
+
+    def __init__(
+        self, task: Task, expander: Expander, wanted: Mapping[str, int], *, attempts: int, tries: int, seed: int
+    ) -> None:
+        self._task, self._expander, self._wanted = task, expander, wanted
+        self._attempts, self._tries = attempts, tries
+        self._rng = np.random.default_rng(seed)
+        self._open: list[Attempt] = []
+        self.coverage = Coverage(space=task.space)
+
+    def next(self) -> Configuration | None:
+        """Returns a configuration with a plan, in the region that lacks most and the cell that was tried least."""
+        while (region := self._region()) is not None:
+            configuration = self._task.space.sample(self._rng, cell=self._cell(region))
+            for attempt in range(min(self._attempts, self._expander.choices)):
+                plan = self._expander.plan(configuration, attempt)
+                if isinstance(plan, Plan):
+                    self._open.append(Attempt(plan=plan, tracker=Tracker(self._task, plan)))
+                    return configuration
+                self.coverage.reject(configuration.cell, plan)
+        return None
+
+    def report(self, result: EpisodeResult) -> None:
+        """Ignores the result: `accept` has seen the whole episode."""
+
+    def attempt_at(self, configuration: Configuration) -> Attempt:
+        """Returns the attempt that `next` began with this very configuration."""
+        return next(one for one in self._open if one.plan.configuration is configuration)
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Counts an attempt that never came to an end, as in a twin whose physics broke."""
+        if attempt in self._open:
+            self._close(attempt, Reason.NOT_DONE)
+
+    def accept(self, segments: Sequence[Segment]) -> bool:
+        """Counts an ended episode; returns True when it becomes a demonstration."""
+        attempt = self.attempt_at(segments[-1].configuration)
+        reason = self._reason(attempt, segments)
+        self._close(attempt, reason)
+        return reason is None
+
+    def _close(self, attempt: Attempt, reason: Reason | None) -> None:
+        self._open.remove(attempt)
+        cell = attempt.plan.configuration.cell
+        if reason is None:
+            self.coverage.accept(cell)
+        else:
+            self.coverage.reject(cell, reason)
+
+    def _reason(self, attempt: Attempt, segments: Sequence[Segment]) -> Reason | None:
+        if attempt.leashed:
+            return Reason.LEASH
+        if not succeeded(segments):
+            return Reason.NOT_DONE
+        poses = np.concatenate([segment.observation.proprio[:-1, TCP_POSE] for segment in segments]).astype(float)
+        driven = ToolPath(
+            positions=poses[:, :3],
+            rotations=matrix_from_vector(poses[:, 3:]),
+            closed=np.concatenate([segment.action[:, -1] < 0 for segment in segments]),
+        )
+        return self._expander.checks.collision(driven, body_poses(self._task, attempt.plan.configuration))
+
+    def _region(self) -> str | None:
+        """Returns the region that lacks most, those under way counted as kept; None when all is done."""
+        if sum(map(self.coverage.tried, range(self._task.space.cells))) >= self._tries:
+            return None
+        under_way = [one.plan.configuration.region for one in self._open]
+        missing = {
+            region: n - self.coverage.accepted_in(region) - under_way.count(region)
+            for region, n in self._wanted.items()
+        }
+        region = max(missing, key=lambda name: missing[name])
+        return region if missing[region] > 0 else None
+
+    def _cell(self, region: str) -> int:
+        under_way = [one.plan.configuration.cell for one in self._open]
+        cells = self._rng.permutation(self.coverage.cells_of(region))
+        return int(min(cells, key=lambda cell: self.coverage.tried(int(cell)) + under_way.count(int(cell))))
+
+
+class PlannedTwin:
+    """The twins and their operator: acts in every step, and ends an episode whose plan has come to nothing."""
+
+    def __init__(self, twin: VectorTwin, queue: PlanQueue) -> None:
+        self.n, self._twin, self._queue = twin.n, twin, queue
+        self._slots: dict[int, Attempt] = {}
+        self._state: TaskState | None = None
+
+    def reset(self, slot: int, configuration: Configuration) -> None:
+        """Starts the attempt that was planned for the configuration."""
+        if slot in self._slots:
+            self._queue.abandon(self._slots[slot])
+        self._slots[slot] = self._queue.attempt_at(configuration)
+        self._twin.reset(slot, configuration)
+
+    def observe(self) -> Observation:
+        """Returns an observation of every slot, and notes the state that the trackers see."""
+        self._state = self._twin.state()
+        return self._twin.observe()
+
+    def override(self, slot: int, step: int, observation: Observation) -> F32:
+        """Returns the tracker's action (7,)."""
+        assert self._state is not None, "override() before observe()"
+        return self._slots[slot].tracker.action(self._state, slot)
+
+    def step(self, action: F32) -> Step:
+        """Steps the twins (n, 7); truncates the episodes that were leashed or linger after their plan's end."""
+        step = self._twin.step(action)
+        ended = step.truncated.copy()
+        for slot, attempt in self._slots.items():
+            attempt.leashed = attempt.leashed or bool(self._twin.held_back[slot])
+            attempt.lingered += attempt.tracker.is_done
+            ended[slot] |= (attempt.leashed or attempt.lingered > LINGER_STEPS) and not step.terminated[slot]
+        return replace(step, truncated=ended)
 
 
 def expand_in_twin(
@@ -45,39 +183,24 @@ def expand_in_twin(
     `deliver` gets the segments of each accepted episode, as soon as it ends. Raises InputError for demonstrations in
     which nothing is grasped, and for an unknown region.
     """
-    scene, task = Scene.load(world.scene), tasks.get(world.task)
+    task = tasks.get(world.task)
     for region in plan.episodes:
         if region not in task.space.regions:
             raise InputError(f"region {region!r}: choose one of {', '.join(task.space.regions)}")
-    domain = replace(domain_named(world.domain, world.latency_steps), disturbance=plan.disturbance)
     wanted = sum(plan.episodes.values())
-    expander = Expander(scene.robot, task, demonstrations, domain=domain, settings=plan.how, seed=world.seed)
-    queue = PlanQueue(
-        task,
-        expander,
-        plan.episodes,
-        attempts=plan.how.attempts,
-        tries=int(plan.how.tries_per_episode * wanted),
-        seed=world.seed,
-        deliver=deliver,
-    )
-    tags = EpisodeTags(
-        actor=ACTOR,
-        incarnation=str(world.seed),
-        task=task.name,
-        scene=scene.name,
-        instruction=task.instruction,
-        source=Source.TWIN,
-    )
-    n = max(min(plan.twins, wanted), 1)
-    with closing(VectorTwin(scene, task, n=n, domain=domain, seed=world.seed, schema=world.schema)) as twin:
-        planned = PlannedTwin(twin, queue)
-        EpisodeLoop(planned, NoPolicy(), queue, EpisodeRecorder(tags), queue, planned).run(lambda: False)
+    with closing(make_twin(world, n=max(min(plan.twins, wanted), 1), disturbance=plan.disturbance)) as twin:
+        scene = load_scene(world.scene)
+        expander = Expander(scene.robot, task, demonstrations, domain=twin.domain, settings=plan.how, seed=world.seed)
+        tries = int(plan.how.tries_per_episode * wanted)
+        queue = PlanQueue(task, expander, plan.episodes, attempts=plan.how.attempts, tries=tries, seed=world.seed)
+        planned, sink = PlannedTwin(twin, queue), EpisodeFilter(deliver, queue.accept)
+        recorder = EpisodeRecorder(twin_tags(task, scene.name, actor=ACTOR, incarnation=str(world.seed)))
+        EpisodeLoop(planned, NoPolicy(), queue, recorder, sink, planned).run(lambda: False)
     return queue.coverage
 
 
 def usable(task: Task, recorded: Iterable[Episode], plan: ExpansionPlan) -> list[Demonstration]:
-    """Those episodes that can be expanded; each of the others is logged. Raises InputError when none can."""
+    """Returns those episodes that can be expanded; each of the others is logged. Raises InputError when none can."""
     kept, refused = list[Demonstration](), list[InputError]()
     for one in recorded:
         try:
@@ -96,19 +219,14 @@ def usable(task: Task, recorded: Iterable[Episode], plan: ExpansionPlan) -> list
 
 
 def expand(settings: ExpansionRunSettings) -> Coverage:
-    """Expands what is in the replay and writes it there. Raises TwinRLError when too few are accepted."""
-    world, replay = settings.world, settings.replay
+    """Expands the demonstrations of a replay and writes them there.
+
+    Raises TwinRLError when too few are accepted, Unreachable when the replay does not take them.
+    """
+    world = settings.world
     demonstrations = usable(tasks.get(world.task), _recorded(settings), settings.plan)
-    writer = ReplayWriter(replay, world.schema, actor=ACTOR, spool=None)
-
-    def write(segments: list[Segment]) -> None:
-        for segment in segments:
-            writer.add(segment, ("demo",))
-
-    with closing(writer):
-        coverage = expand_in_twin(world, demonstrations, settings.plan, write)
-        if unsent := writer.flush(FLUSH_S):
-            raise TwinRLError(f"{unsent} segments of twin demonstrations did not reach replay within {FLUSH_S:g} s")
+    with demonstration_writer(settings.replay, world.schema, actor=ACTOR) as deliver:
+        coverage = expand_in_twin(world, demonstrations, settings.plan, deliver)
     if settings.report is not None:
         write_durably(settings.report, [json.dumps(coverage.to_json()).encode()])
     log.info("%d twin demonstrations from %d\n%s", coverage.kept, len(demonstrations), coverage.table())
@@ -136,143 +254,3 @@ def _recorded(settings: ExpansionRunSettings) -> Iterator[Episode]:
         return of_task and episode.outcome is Outcome.SUCCESS
 
     return read_episodes(settings.replay, settings.world.schema, ("demo",), where=wanted, name=ACTOR)
-
-
-LINGER_STEPS = 12
-"""Control steps after a plan's end in which the task may still get done."""
-
-
-@dataclass(kw_only=True, eq=False)
-class Attempt:
-    """A plan that is being driven."""
-
-    plan: Plan
-    tracker: Tracker
-    segments: list[Segment] = field(default_factory=list)
-    leashed: bool = False
-    lingered: int = 0
-
-
-class PlanQueue:
-    """Guide and sink at once: plans starts until every region has its episodes, and keeps only those that hold."""
-
-    def __init__(
-        self,
-        task: Task,
-        expander: Expander,
-        wanted: Mapping[str, int],
-        *,
-        attempts: int,
-        tries: int,
-        seed: int,
-        deliver: Deliver,
-    ) -> None:
-        """At most `tries` plans are tried in all, `attempts` demonstrations on one configuration."""
-        self._task, self._expander, self._wanted = task, expander, wanted
-        self._attempts, self._tries, self._deliver = attempts, tries, deliver
-        self._rng = np.random.default_rng(seed)
-        self._open: list[Attempt] = []
-        self.coverage = Coverage(space=task.space)
-
-    def next(self) -> Configuration | None:
-        """A configuration with a plan, in the region that lacks most and the cell that was tried least."""
-        while (region := self._region()) is not None:
-            configuration = self._task.space.sample(self._rng, cell=self._cell(region))
-            for attempt in range(min(self._attempts, self._expander.choices)):
-                plan = self._expander.plan(configuration, attempt)
-                if isinstance(plan, Plan):
-                    self._open.append(Attempt(plan=plan, tracker=Tracker(self._task, plan)))
-                    return configuration
-                self.coverage.reject(configuration.cell, plan)
-        return None
-
-    def attempt_at(self, configuration: Configuration) -> Attempt:
-        """The attempt that `next` began with this very configuration."""
-        return next(one for one in self._open if one.plan.configuration is configuration)
-
-    def abandon(self, attempt: Attempt) -> None:
-        """Counts an attempt that never came to an end, as in a twin whose physics broke."""
-        if attempt in self._open:
-            self._close(attempt, Reason.NOT_DONE)
-
-    def add(self, segment: Segment) -> None:
-        attempt = self.attempt_at(segment.configuration)
-        attempt.segments.append(segment)
-        if segment.outcome is not Outcome.RUNNING:
-            self._close(attempt, self._reason(attempt, segment.outcome))
-
-    def report(self, result: EpisodeResult) -> None:
-        """Nothing: `add` has seen the episode whole."""
-
-    def _close(self, attempt: Attempt, reason: Reason | None) -> None:
-        self._open.remove(attempt)
-        cell = attempt.plan.configuration.cell
-        if reason is not None:
-            self.coverage.reject(cell, reason)
-        else:
-            self.coverage.accept(cell)
-            self._deliver(attempt.segments)
-
-    def _reason(self, attempt: Attempt, outcome: Outcome) -> Reason | None:
-        if attempt.leashed:
-            return Reason.LEASH
-        if outcome is not Outcome.SUCCESS:
-            return Reason.NOT_DONE
-        poses = np.concatenate([segment.observation.proprio[:-1, TCP_POSE] for segment in attempt.segments]).astype(
-            float
-        )
-        driven = ToolPath(
-            positions=poses[:, :3],
-            rotations=matrix_from_vector(poses[:, 3:]),
-            closed=np.concatenate([segment.action[:, -1] < 0 for segment in attempt.segments]),
-        )
-        return self._expander.checks.collision(driven, body_poses(self._task, attempt.plan.configuration))
-
-    def _region(self) -> str | None:
-        """The region that lacks most, those under way counted as kept; None when all is done."""
-        if sum(map(self.coverage.tried, range(self._task.space.cells))) >= self._tries:
-            return None
-        under_way = [one.plan.configuration.region for one in self._open]
-        missing = {
-            region: n - self.coverage.accepted_in(region) - under_way.count(region)
-            for region, n in self._wanted.items()
-        }
-        region = max(missing, key=lambda name: missing[name])
-        return region if missing[region] > 0 else None
-
-    def _cell(self, region: str) -> int:
-        under_way = [one.plan.configuration.cell for one in self._open]
-        cells = self._rng.permutation(self.coverage.cells_of(region))
-        return int(min(cells, key=lambda cell: self.coverage.tried(int(cell)) + under_way.count(int(cell))))
-
-
-class PlannedTwin:
-    """The twins and their operator: acts in every step, and ends an episode whose plan has come to nothing."""
-
-    def __init__(self, twin: VectorTwin, queue: PlanQueue) -> None:
-        self.n, self._twin, self._queue = twin.n, twin, queue
-        self._slots: dict[int, Attempt] = {}
-        self._state: TaskState | None = None
-
-    def reset(self, slot: int, configuration: Configuration) -> None:
-        if slot in self._slots:
-            self._queue.abandon(self._slots[slot])
-        self._slots[slot] = self._queue.attempt_at(configuration)
-        self._twin.reset(slot, configuration)
-
-    def observe(self) -> Observation:
-        self._state = self._twin.state()
-        return self._twin.observe()
-
-    def override(self, slot: int, step: int, observation: Observation) -> F32:
-        assert self._state is not None, "override() before observe()"
-        return self._slots[slot].tracker.action(self._state, slot)
-
-    def step(self, action: F32) -> Step:
-        step = self._twin.step(action)
-        ended = step.truncated.copy()
-        for slot, attempt in self._slots.items():
-            attempt.leashed = attempt.leashed or bool(self._twin.held_back[slot])
-            attempt.lingered += attempt.tracker.is_done
-            ended[slot] |= (attempt.leashed or attempt.lingered > LINGER_STEPS) and not step.terminated[slot]
-        return replace(step, truncated=ended)

@@ -1,30 +1,41 @@
-"""Twins as settings describe them: the scene is read once per process, whoever asks for it."""
+"""This module makes twins as settings describe them; a process reads a scene once, whoever asks for it."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.recorder import EpisodeTags
 from actors.sim.settings import TwinWorld
+from protos.schema import F32, Observation, Source
 
 if TYPE_CHECKING:
     from twin.env import VectorTwin
     from twin.scene import Scene
-from protos.schema import F32, Observation
-from twin.env import VectorTwin
+    from twin.tasks import Task
 
 
-def make_twin(world: TwinWorld, *, n: int, seed: int, threads: int = 1) -> "VectorTwin":
-    """n twins of one world; `threads` draw their pictures and step their physics."""
+def make_twin(
+    world: TwinWorld, *, n: int, seed: int | None = None, threads: int = 1, disturbance: float | None = None
+) -> "VectorTwin":
+    """Returns n twins of one world; `threads` draw their images and step their physics.
+
+    `seed` and `disturbance` (strength of the motion noise) take the place of the world's and its domain's. Raises
+    InputError for a task, domain or physics that does not exist.
+    """
     from twin import tasks
     from twin.env import VectorTwin
     from twin.randomize import domain_named
 
+    domain = domain_named(world.domain, world.latency_steps)
+    if disturbance is not None:
+        domain = replace(domain, disturbance=disturbance)
     return VectorTwin(
         load_scene(world.scene),
         tasks.get(world.task),
         n=n,
-        domain=domain_named(world.domain, world.latency_steps),
-        seed=seed,
+        domain=domain,
+        seed=world.seed if seed is None else seed,
         schema=world.schema,
         physics=world.physics,
         threads=threads,
@@ -33,21 +44,34 @@ def make_twin(world: TwinWorld, *, n: int, seed: int, threads: int = 1) -> "Vect
 
 @functools.lru_cache(maxsize=2)
 def load_scene(folder: Path) -> "Scene":
-    """The scene in a folder; its arrays are shared by all twins of the process."""
+    """Returns the scene in a folder; its arrays are shared by all twins of the process."""
     from twin.scene import Scene
 
     return Scene.load(folder)
 
 
+def twin_tags(task: "Task", scene: str, *, actor: str, incarnation: str) -> EpisodeTags:
+    """Returns the tags of segments that an actor records in twins of a task and scene."""
+    return EpisodeTags(
+        actor=actor,
+        incarnation=incarnation,
+        task=task.name,
+        scene=scene,
+        instruction=task.instruction,
+        source=Source.TWIN,
+    )
+
+
 class TwinExpert:
     """The twin's privileged expert as the loop's operator: it acts in every step."""
 
-    def __init__(self, twin: VectorTwin) -> None:
+    def __init__(self, twin: "VectorTwin") -> None:
         self._twin = twin
         self._actions: F32 | None = None
         self._seen: Observation | None = None
 
     def override(self, slot: int, step: int, observation: Observation) -> F32:
+        """Returns the expert's action (7,) for a slot; computed once per observation."""
         if observation is not self._seen:
             self._actions, self._seen = self._twin.expert_action(), observation
         assert self._actions is not None

@@ -7,10 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from actors.loop import EpisodeLoop
-from actors.policies import NoPolicy
-from actors.recorder import EpisodeRecorder, EpisodeTags
-from actors.sim.demonstrations import DemonstrationQuota, TwinExpert
+from actors.sim.demonstrations import expert_episodes
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import GRIPPER_ACTION, TCP_POSITION, Schema, Source
@@ -36,16 +33,10 @@ def world(domain):
 
 
 def segments_of_the_standin(count):
-    """Demonstrations in the domain that stands in for the arm, by episode."""
-    twin = VectorTwin(SCENE, TASK, n=count, domain=DOMAINS["standin"], seed=5, schema=SMALL)
-    quota = DemonstrationQuota(TASK.space, {"A": count}, seed=5)
-    tags = EpisodeTags(actor="a", incarnation="0", task=TASK.name, scene="s", instruction="i", source=Source.REAL)
-    with closing(twin):
-        EpisodeLoop(twin, NoPolicy(), quota, EpisodeRecorder(tags), quota, TwinExpert(twin)).run(lambda: False)
-    episodes = {}
-    for segment in quota.accepted:
-        episodes.setdefault(segment.episode, []).append(segment)
-    return list(episodes.values())
+    """Returns demonstrations in the domain that stands in for the arm, by episode."""
+    with closing(VectorTwin(SCENE, TASK, n=count, domain=DOMAINS["standin"], seed=5, schema=SMALL)) as twin:
+        episodes = expert_episodes(twin, {"A": count}, scene="s", seed=5)
+    return [[replace(segment, source=Source.REAL) for segment in episode.segments()] for episode in episodes]
 
 
 @pytest.fixture(scope="module")
