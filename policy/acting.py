@@ -91,7 +91,7 @@ class BatchActor:
         observation: Observation,
         pad: Bools | None = None,
         *,
-        explore: float = 0.0,
+        explore: float | F32 = 0.0,
         generator: Generator | None = None,
     ) -> tuple[F32, F32]:
         """Actions (n, 7) and embeddings (n, D).
@@ -99,7 +99,8 @@ class BatchActor:
         A policy with a longer window than 1 takes windows: pictures (n, W, P, P, 3) and proprioception (n, W, 25), the
         newest last; `pad` (n, W) marks observations that stand in for those before the episode began. Of a chunk of
         actions the first is taken. `explore` is the deviation of Gaussian noise on every predicted number but the
-        gripper command. An observation with a NaN is an `InputError`: it must never reach an arm.
+        gripper command, one for all rows or one per row (n,). An observation with a NaN is an `InputError`: it must
+        never reach an arm.
         """
         finite = np.isfinite(observation.proprio).reshape(len(observation), -1).all(axis=1)
         if not finite.all():
@@ -113,15 +114,18 @@ class BatchActor:
         seen = None if pad is None or not pad.any() else torch.from_numpy(~pad).to(policy.device)
         embedding = policy.embed(side, wrist, self._language, seen)
         action = policy.sample(policy.features(embedding, proprio), generator)
-        if explore > 0.0:
-            action = self._explore(action, explore, generator)
+        deviation = torch.as_tensor(explore, dtype=action.dtype, device=action.device).reshape(-1, 1)
+        if bool((deviation > 0.0).any()):
+            action = self._explore(action, deviation, generator)
         return policy.to_wire(action).cpu().numpy(), embedding.cpu().numpy()
 
-    def _explore(self, action: Tensor, explore: float, generator: Generator | None) -> Tensor:
+    def _explore(self, action: Tensor, deviation: Tensor, generator: Generator | None) -> Tensor:
+        """Adds noise to the rows (n, A) whose deviation (n, 1) or (1, 1) is above 0."""
         moves = [i for i, dim in enumerate(self.policy.settings.active_action_dims) if dim != GRIPPER_ACTION]
         noise = torch.randn(len(action), len(moves), generator=generator, device=action.device)
         action, limit = action.clone(), self.policy.action_limit
-        action[:, moves] = (action[:, moves] + explore * noise).clamp(-limit, limit)
+        noisy = (action[:, moves] + deviation * noise).clamp(-limit, limit)
+        action[:, moves] = torch.where(deviation > 0.0, noisy, action[:, moves])
         return action
 
 

@@ -1,4 +1,4 @@
-"""The policy server: one per node, the only process of the twin side that holds torch.
+"""The policy server acts for all twin actors of a node; it is the only process of the twin side that holds torch.
 
     TwinActor.act ──► waiting requests ──► one forward pass over all of them ──► answers
                                               ▲
@@ -6,7 +6,8 @@
 
 Requests that arrive while a batch is computed form the next batch, so the batch grows with the load and nobody waits
 for a timer. A new weight version is loaded between batches; the answer names the version that made it. The windows of
-policies that look back come with the requests: the server remembers nothing of an episode.
+policies that look back come with the requests: the server remembers nothing of an episode. Exploration noise is each
+request's own.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 FIRST_VERSION_TIMEOUT_S = 60.0
 
 Answer = tuple[F32, F32, int, str]
-"""actions (n, 7), readout embeddings (n, D), weight version, backbone id."""
+"""Actions (n, 7), readout embeddings (n, D), weight version, backbone id."""
 
 
 @dataclass
@@ -38,7 +39,7 @@ class _Request:
 
 
 class PolicyServer:
-    """A Ray actor (async). Its methods are called concurrently by every twin actor of the node."""
+    """Answers every twin actor of the node; an async Ray actor, whose methods are called concurrently."""
 
     def __init__(self, settings: FleetSettings, instruction: str) -> None:
         import torch
@@ -54,7 +55,10 @@ class PolicyServer:
         self._batches = self._rows = 0
 
     async def act(self, side: U8, wrist: U8, proprio: F32, explore: float, pad: Bools | None = None) -> Answer:
-        """Actions for the rows of one twin actor; for windows of observations their `pad` too."""
+        """Returns actions for the rows of one twin actor; windows of observations come with their `pad`.
+
+        `explore` is the standard deviation of the noise on these rows.
+        """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         observation = Observation(side=side, wrist=wrist, proprio=proprio)
         self._waiting.append(_Request(observation, explore, pad, answer))
@@ -64,19 +68,19 @@ class PolicyServer:
         return await answer
 
     async def ready(self) -> str:
-        """Why no episode may begin with the weights at hand, in one line; empty when one may."""
+        """Returns the reason why no episode may begin with the weights at hand; empty when one may."""
         if self._subscriber.latest() is None:
             return "weights: no version yet"
         await asyncio.get_running_loop().run_in_executor(self._worker, self._newest.refresh)
         return self._newest.refusal or self._bound.reason_to_hold(self._subscriber)
 
     async def window(self) -> int:
-        """Observations that a decision is made from."""
+        """Returns the number of observations that a decision is made from."""
         await asyncio.get_running_loop().run_in_executor(self._worker, self._refresh)
         return int(self._newest.actor.window)
 
     async def stats(self) -> dict[str, float]:
-        """Counts since start and how old the weights are; their age is missing before the first version."""
+        """Returns counts since start and the age of the weights, which is missing before the first version."""
         versions, seconds = self._subscriber.staleness()
         age = {"weights_age_s": seconds} if math.isfinite(seconds) else {}
         return {
@@ -103,7 +107,7 @@ class PolicyServer:
         self._busy = False
 
     def _compute(self, batch: list[_Request]) -> list[Answer]:
-        """One forward pass over every waiting row; runs in the worker thread."""
+        """Computes one forward pass over every waiting row; runs in the worker thread."""
         self._refresh()
         rows = [request.observation for request in batch]
         joined = Observation(
@@ -112,7 +116,7 @@ class PolicyServer:
             proprio=np.concatenate([o.proprio for o in rows]),
         )
         pads = [request.pad for request in batch if request.pad is not None]
-        explore = max(request.explore for request in batch)
+        explore = np.concatenate([np.full(len(one.observation), one.explore, np.float32) for one in batch])
         actor = self._newest.actor
         actions, embeddings = actor.act(
             joined, np.concatenate(pads) if pads else None, explore=explore, generator=self._generator
