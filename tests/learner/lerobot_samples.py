@@ -1,4 +1,4 @@
-"""Recorded episodes for the dataset formats, and what it means that two are the same."""
+"""This module makes episodes for the tests of dataset formats, and compares them."""
 
 from dataclasses import fields
 
@@ -15,7 +15,7 @@ START = Configuration(region="B", cell=23, poses={"cube": (-0.55, -0.1, 0.02, 0.
 
 
 def image(px, level):
-    """A smooth image (px, px, 3), as cameras give and codecs expect."""
+    """Returns a smooth image (px, px, 3), as cameras give and codecs expect."""
     ramp = np.linspace(0, 1, px)
     across, down = np.meshgrid(ramp, ramp)
     return np.stack([200 * across, 200 * down, 200 * level * np.ones((px, px))], axis=2).astype(np.uint8)
@@ -48,7 +48,7 @@ NOT_STORED = {"task", "scene", "versions", "backbone_id", "embedding"}
 
 
 def write(folder, episodes, **options):
-    """All through one writer; gives the folder back."""
+    """Writes all episodes through one writer; returns the folder."""
     writer = LeRobotWriter(folder, SCHEMA, action_scale=SCALE, **options)
     for episode in episodes:
         writer.add(episode)
@@ -61,7 +61,7 @@ def read(folder, **options):
 
 
 def assert_same(left, right, *, lossy=False):
-    """What datasets store, to the bit and of one type; with `lossy`, images of all but the final row may differ."""
+    """Compares what datasets store, to the bit and type; with `lossy`, images of all but the final row may differ."""
     for field in fields(Episode):
         if field.name in NOT_STORED:
             continue
@@ -80,6 +80,6 @@ def assert_same(left, right, *, lossy=False):
 
 
 def psnr(a, b):
-    """dB"""
+    """Returns the peak signal-to-noise ratio [dB]."""
     square = ((a.astype(float) - b) ** 2).mean()
     return 10 * np.log10(255**2 / square) if square else np.inf

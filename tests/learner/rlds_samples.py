@@ -1,4 +1,4 @@
-"""Small RLDS datasets of a foreign kind, written with Google's protobuf in place of tensorflow."""
+"""This module writes small foreign RLDS datasets, with a tf.train.Example that is defined here once more."""
 
 import io
 import json
@@ -48,7 +48,7 @@ Example = _example_class()
 
 
 def example(features):
-    """An Example as Google's protobuf writes it; each feature is a list of bytes, floats or integers."""
+    """Encodes an Example; each feature is a list of bytes, floats or integers."""
     message = Example()
     for name, values in features.items():
         kind = {bytes: "bytes_list", float: "float_list", int: "int64_list"}[type(values[0])]
@@ -99,7 +99,7 @@ FEATURES = {
 
 
 def episode(rng, steps=5, **changed):
-    """Values of a foreign episode of FEATURES, in Bridge's manner."""
+    """Returns values of a foreign episode of FEATURES, as Bridge has them."""
     images = {"image_0": 24, "wrist_image": 16}
     values = {
         f"steps/observation/{name}": [png(rng.integers(0, 256, (px, px, 3), np.uint8)) for _ in range(steps)]
@@ -120,7 +120,7 @@ def episode(rng, steps=5, **changed):
 
 
 def write_dataset(folder: Path, shards, features=FEATURES, **info):
-    """A dataset folder; `shards` are lists of episodes."""
+    """Writes a dataset folder; `shards` are lists of episodes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "features.json").write_text(json.dumps(nested({"steps": stepwise(nested(features))})))
     for index, episodes in enumerate(shards):

@@ -1,4 +1,4 @@
-"""What all data formats share: recognising them, action scales, rotations, images."""
+"""These tests cover what all data formats share: recognising them, action scales, rotations, images."""
 
 import io
 import json
@@ -122,7 +122,7 @@ def test_proprioception_of_a_steady_motion():
 
 
 def test_images_are_resized_with_antialiasing():
-    """A grid finer than the result becomes grey instead of stripes."""
+    """A grid finer than the result becomes grey, not stripes."""
     stripes = np.zeros((64, 96, 3), np.uint8)
     stripes[:, ::2] = 255
     small = resize(stripes, 16)

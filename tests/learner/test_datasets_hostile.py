@@ -1,4 +1,4 @@
-"""Datasets from elsewhere that want to open other files, or all of the memory."""
+"""These tests read hostile datasets, which try to open other files or to exhaust memory."""
 
 import io
 import json
@@ -107,7 +107,7 @@ def test_shapes_that_no_array_can_have(shape):
 
 
 def test_bytes_that_a_pickle_has_made_again_and_again_count():
-    """One text, encoded anew a hundred times."""
+    """The pickle encodes one text a hundred times."""
     text = b"X" + (1_000_000).to_bytes(4, "little") + b"x" * 1_000_000
     program = b"\x80\x02](c_codecs\nencode\nq\x00" + text + b"q\x01X\x06\x00\x00\x00latin1\x86q\x02R"
     with pytest.raises(CorruptData, match="more than limit_bytes"):

@@ -1,4 +1,4 @@
-"""From a replay to dataset folders, and from one format to the other."""
+"""These tests copy episodes from a replay to dataset folders, and from one format to another."""
 
 from dataclasses import replace
 from itertools import count
@@ -35,7 +35,7 @@ def url(tmp_path_factory):
 
 @pytest.fixture
 def replay(url):
-    """Empty: a prefix of its own."""
+    """Returns the settings of an empty replay: a prefix of its own."""
     return ReplaySettings(urls=(url,), prefix=f"test-{next(NUMBERS)}")
 
 
@@ -67,7 +67,7 @@ def test_every_episode_of_the_buffers_comes_with_its_frames(replay, rng):
 
 
 def test_more_episodes_than_one_pass_brings(replay, rng):
-    """A pass over a server takes 64 segments; none is told twice."""
+    """A pass over a server takes 64 segments; none is delivered twice."""
     send(replay, [make_segment(rng, f"e{i}") for i in range(150)], "twin")
     assert [episode.name for episode in read_episodes(replay, SCHEMA, ("twin",))] == [f"e{i}" for i in range(150)]
 

@@ -1,4 +1,4 @@
-"""What is written as a LeRobotDataset is read back as it was."""
+"""These tests write LeRobotDatasets and read them back unchanged."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_any_episodes_come_back(tmp_path_factory, seed, steps, text, outcome):
 
 
 def test_numbers_of_many_files_are_found(tmp_path, rng, monkeypatch):
-    """Two files to a chunk and two episodes to a file of episodes, so that both carry over."""
+    """A chunk holds two files and a file of episodes two episodes, so that both numbers carry over."""
     monkeypatch.setattr(layout, "CHUNK_FILES", 2)
     monkeypatch.setattr(layout, "EPISODES_PER_FILE", 2)
     episodes = [make_episode(rng, name=str(i), steps=2) for i in range(9)]
@@ -92,7 +92,7 @@ def test_without_the_final_observation_the_last_is_repeated(tmp_path, rng):
 
 
 class TestDamage:
-    """A damaged file is named; it is never read as something else."""
+    """A damaged file is named in the error."""
 
     @pytest.mark.parametrize(
         "name",

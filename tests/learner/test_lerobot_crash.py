@@ -1,4 +1,4 @@
-"""What a crash leaves of a LeRobotDataset still opens and holds every episode that was written."""
+"""These tests crash a writer: the LeRobotDataset still opens and holds every episode that was written."""
 
 import json
 import signal
@@ -36,7 +36,7 @@ def episode_of(number):
 
 
 def killed_after(folder, episodes, delay_s):
-    """Writes until killed, somewhat after some episodes were acknowledged; returns how many were in all."""
+    """Runs a writer and kills it a while after some episodes were acknowledged; returns how many were in all."""
     command = [sys.executable, "-c", WRITER, str(folder)]
     paths = {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=paths) as process:
@@ -48,7 +48,7 @@ def killed_after(folder, episodes, delay_s):
 
 
 def test_kill_9_while_writing(tmp_path):
-    """Twice on the same folder, at moments that fall differently into an episode."""
+    """The writer is killed twice on one folder, at different moments within an episode."""
     folder, there = tmp_path / "d", 0
     for round_, delay_s in enumerate((0.0, 0.02)):
         acknowledged = killed_after(folder, 3, delay_s)
@@ -68,7 +68,7 @@ def test_kill_9_while_writing(tmp_path):
 
 @pytest.mark.parametrize("images", ["png", "video"])
 def test_a_crash_between_any_two_files(tmp_path, monkeypatch, images):
-    """The second episode breaks off at each file that it writes; then a new writer goes on."""
+    """Writing the second episode fails at each of its files in turn; then a new writer continues."""
     for broken in range(0, 8, 1 if images == "video" else 2):
         folder = write(tmp_path / f"{images}{broken}", [episode_of(0)], images=images)
         writer = LeRobotWriter(folder, SCHEMA, action_scale=SCALE, images=images)

@@ -1,4 +1,4 @@
-"""Somebody else's LeRobotDataset: several episodes in one file, another camera size and rate, a state of its own."""
+"""These tests read a foreign LeRobotDataset: several episodes per file, another camera size and rate, its own state."""
 
 import io
 import json
@@ -33,13 +33,13 @@ MAPPING = LeRobotMapping(
 
 
 def front(index):
-    """(64, 96, 3), as bright as the row is late."""
+    """Returns an image (64, 96, 3) that is brighter in later rows."""
     return np.concatenate([image(64, index / 20), image(64, index / 20)[:, :32]], axis=1)
 
 
 @pytest.fixture
 def rows():
-    """By columns: all rows of both episodes."""
+    """Returns all rows of both episodes, by column."""
     rng, count = np.random.default_rng(0), sum(LENGTHS)
     rotation = Rotation.from_rotvec(rng.uniform(-1, 1, (count, 3)))
     return {
@@ -55,7 +55,7 @@ def rows():
 
 @pytest.fixture
 def folder(tmp_path, rows):
-    """As lerobot 0.6 would lay it out, without the columns that nothing reads."""
+    """Writes the layout of lerobot 0.6, without the columns that nothing reads."""
     state = np.column_stack([rows["position"], rows["rotation"].as_quat(), rows["opening"]]).astype(np.float32)
     hand = [{"bytes": encode_png(image(80, index / 20)), "path": None} for index in rows["index"]]
     table = pa.table(
@@ -110,7 +110,7 @@ INFO = {
 
 
 def video(frames):
-    """One key frame at the start, so that a reader has to decode up to where its episode begins."""
+    """Encodes with one key frame at the start, so that a reader has to decode up to the start of its episode."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"g": "250", "crf": "5"})

@@ -1,4 +1,4 @@
-"""What the lerobot package demands of a dataset, as its 0.4.4 and 0.6.1 read one; it is not installed here.
+"""These tests check what lerobot 0.4.4 and 0.6.1 require of a dataset; the package is not installed here.
 
 Each test names the place in lerobot that would fail. The package itself is run by scripts/check_lerobot.py.
 """

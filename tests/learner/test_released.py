@@ -1,4 +1,4 @@
-"""The authors' files as episodes."""
+"""These tests read the authors' files as episodes."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ SCHEMA = Schema(side_px=16, wrist_px=16)
 
 
 def make_frames(count=6, seed=0, **changed):
-    """Frames of a raw twin episode; the front image is blue."""
+    """Returns frames of a raw twin episode; the front image is blue."""
     rng = np.random.default_rng(seed)
     pose = np.array([0.48, 0, 0.3, np.pi, 0, 0]) + np.cumsum(rng.uniform(-0.02, 0.02, (count, 6)), axis=0)
     opening = [0.08, 0.08, 0.05, 0.03, 0.03, 0.03, 0.06, 0.08]
@@ -46,7 +46,7 @@ def write_raw(folder, *episodes):
 
 
 def make_transitions(actions, success=True, state=None):
-    """One episode of a training file."""
+    """Returns one episode of a training file."""
     image = {"side_policy_256": (2, 32, 32, 3), "wrist_1": (2, 16, 16, 3), "demo": (2, 16, 16, 3)}
     count = len(actions)
 

@@ -1,4 +1,4 @@
-"""The reader of pickles that executes nothing, against pickle itself."""
+"""These tests compare the reader that executes nothing with pickle itself."""
 
 import contextlib
 import gzip
@@ -75,7 +75,7 @@ def test_names_of_numpy_1_are_known():
 
 
 class JaxArray:
-    """Pickled as jax does it: numpy's own three parts, and what jax adds."""
+    """The array is pickled as jax does it: numpy's three parts, and one that jax adds."""
 
     def __reduce__(self):
         return _reconstruct_array, (*ARRAY.__reduce__(), {"weak_type": False})
@@ -103,7 +103,7 @@ def test_any_plain_value_comes_back(value, protocol):
 
 
 class Calls:
-    """Unpickles to the result of a call."""
+    """An object unpickles to the result of a call."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -199,7 +199,7 @@ def test_memory_is_limited_even_where_the_file_is_small():
 
 
 def test_damaged_pickles_decode_or_are_corrupt():
-    """Random bytes changed in pickles of every protocol; nothing but CorruptData may come out."""
+    """Random bytes are changed in pickles of every protocol; nothing but CorruptData may be raised."""
     dice = random.Random(0)
     originals = [pickle.dumps(VALUES, protocol) for protocol in PROTOCOLS]
     outcomes = set()

@@ -1,4 +1,4 @@
-"""Reading RLDS: the mapping of foreign data, what is refused, and the sample of Bridge."""
+"""These tests read RLDS: the mapping of foreign data, refusals, and the sample of Bridge."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ SCHEMA = Schema(side_px=32, wrist_px=16)
 
 
 def read_one(tmp_path, values, features=FEATURES, **mapping):
-    """The one episode of a dataset that holds nothing else."""
+    """Returns the only episode of a dataset."""
     folder = write_dataset(tmp_path / "one", [[values]], features)
     (found,) = RldsDataset(folder, SCHEMA, mapping=RldsMapping(**mapping))
     return found
@@ -160,7 +160,7 @@ def test_shards_come_in_order_and_must_be_whole(tmp_path):
 
 
 def test_only_the_episodes_that_are_asked_for_are_read(tmp_path):
-    """The second shard is not opened before the first is through, nor for the scale."""
+    """The second shard is opened after the first is read, and not for the scale."""
     rng = np.random.default_rng(0)
     folder = write_dataset(tmp_path / "cups", [[episode(rng)], [episode(rng)]])
     (folder / "cups-train.tfrecord-00001-of-00002").write_bytes(b"damaged")

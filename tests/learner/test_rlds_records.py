@@ -1,4 +1,4 @@
-"""TFRecord framing and tf.train.Example, against definitions and against Google's protobuf."""
+"""These tests compare TFRecord framing with its definition, and tf.train.Example with another one of protobuf."""
 
 import contextlib
 import struct
@@ -131,7 +131,7 @@ def test_a_damaged_example_decodes_or_is_corrupt(features, draw):
 
 
 def feature(data):
-    """The feature `n` of an Example, from the bytes of a Feature."""
+    """Returns the feature `n` of an Example, from the bytes of a Feature."""
 
     def field(number, content):
         return bytes([number << 3 | 2, len(content)]) + content

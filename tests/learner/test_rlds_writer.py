@@ -1,9 +1,10 @@
-"""Writing RLDS: what comes back, and what a crash leaves.
+"""These tests write RLDS, read it back, and crash the writer.
 
 scripts/check_rlds.py opens the same in tensorflow_datasets.
 """
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_a_torn_record_at_the_end_is_cut_off(tmp_path, torn):
 
 
 def test_a_whole_record_that_was_not_counted_yet_is_kept(tmp_path):
-    """The crash came between the record and dataset_info.json."""
+    """A crash falls between the record and dataset_info.json."""
     write(tmp_path / "d", [make_episode("a")])
     info = (tmp_path / "d" / "dataset_info.json").read_bytes()
     write(tmp_path / "d", [make_episode("b")])
@@ -173,10 +174,12 @@ def test_other_data_are_not_touched(tmp_path):
         RldsWriter(tmp_path / "d", Schema(), action_scale=SCALE)
     with pytest.raises(SchemaMismatch, match="another schema or action scale"):
         RldsWriter(tmp_path / "d", SCHEMA, action_scale=replace(SCALE, metres=1.0))
-    with pytest.raises(InputError, match="holds the dataset 'twinrl', not 'other'"):
-        RldsWriter(tmp_path / "d", SCHEMA, action_scale=SCALE, name="other")
-    with pytest.raises(InputError, match="'my data': letters"):
-        RldsWriter(tmp_path / "d", SCHEMA, action_scale=SCALE, name="my data")
+    renamed = tmp_path / "renamed"
+    shutil.copytree(tmp_path / "d", renamed)
+    info = json.loads((renamed / "dataset_info.json").read_text())
+    (renamed / "dataset_info.json").write_text(json.dumps(info | {"name": "other"}))
+    with pytest.raises(InputError, match="holds the dataset 'other', not 'twinrl'"):
+        RldsWriter(renamed, SCHEMA, action_scale=SCALE)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     with pytest.raises(InputError, match="not empty"):

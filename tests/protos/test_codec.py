@@ -1,4 +1,4 @@
-"""Segments as bytes: what goes in comes out, and nothing else is accepted."""
+"""These tests encode segments and decode them; anything else is refused."""
 
 import struct
 import tracemalloc
@@ -54,7 +54,7 @@ def encode(segment: Segment, *, codec: str = "zstd", seq: int = 3) -> bytes:
 def forge(
     blob: bytes, *, header: SegmentHeader | None = None, numbers: bytes | None = None, frames: bytes | None = None
 ) -> bytes:
-    """A blob with other parts and right checksums: what a hostile or mistaken writer could send."""
+    """Returns a blob with other parts and right checksums, as a hostile or mistaken writer could send."""
     _, _, h, n, _, _, _ = PREFIX.unpack_from(blob)
     start = PREFIX.size
     parts = [
@@ -66,7 +66,7 @@ def forge(
 
 
 def sealed(header: bytes, numbers: bytes, frames: bytes) -> bytes:
-    """Parts with right sizes and checksums, written here once more from the description of the layout."""
+    """Joins parts with right sizes and checksums, by the description of the layout."""
     sizes = len(header), len(numbers), len(frames)
     first = struct.pack("<4sIIIII", b"TWRL", 2, *sizes, zlib.crc32(frames))
     return first + struct.pack("<I", zlib.crc32(first + header + numbers)) + header + numbers + frames
@@ -185,7 +185,7 @@ def test_random_bytes_are_refused(data):
 
 
 def forge_prefix(data: bytes) -> bytes:
-    """Right in everything that needs no meaning."""
+    """Returns a header that passes every check of form."""
     return sealed(data, b"", b"")
 
 

@@ -1,4 +1,4 @@
-"""Whatever bytes arrive as a segment, a decoder gives a segment or one clear error, and allocates no more than one."""
+"""These tests decode arbitrary bytes: to a segment or one clear error, without allocating more than a segment."""
 
 import tracemalloc
 import zlib
@@ -78,21 +78,21 @@ def edited(data: bytes, changes: list[tuple]) -> bytes:
 
 
 def parts(blob: bytes) -> list[bytes]:
-    """Header, numbers and frames."""
+    """Returns header, numbers and frames."""
     prefix = read_prefix(blob)
     ends = PREFIX_BYTES + prefix.header, prefix.head
     return [blob[PREFIX_BYTES : ends[0]], blob[ends[0] : ends[1]], blob[ends[1] :]]
 
 
 def sealed(pieces: list[bytes]) -> bytes:
-    """A blob with right sizes and checksums, as a hostile writer would send."""
+    """Returns a blob with right sizes and checksums, as a hostile writer would send."""
     header, numbers, frames = pieces
     crc = zlib.crc32(frames)
     return b"".join((pack_prefix(header, numbers, frames=len(frames), frames_crc=crc), *pieces))
 
 
 def decode_all(data: bytes) -> None:
-    """Every decoder, with a bound on what it may take."""
+    """Calls every decoder and bounds the memory it takes."""
     tracemalloc.start()
     try:
         for decode in (

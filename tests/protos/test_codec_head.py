@@ -1,4 +1,4 @@
-"""The head of a segment, which is read and checked without the frames."""
+"""These tests read and check the head of a segment without its frames."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""Settings survive JSON, and a mistake in them is named."""
+"""These tests save and load settings; a mistake in them is named."""
 
 import json
 from collections.abc import Mapping

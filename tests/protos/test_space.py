@@ -1,4 +1,4 @@
-"""Configurations fall into the cells they were drawn from."""
+"""These tests sample configurations and find their cells again."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`twinrl expand` as people call it: from a dataset to a dataset and to a replay, with the coverage beside."""
+"""These tests call `twinrl expand`: from a dataset to a dataset and to a replay, with the coverage."""
 
 import json
 
@@ -22,7 +22,7 @@ SMALL = Schema(side_px=16, wrist_px=16)
 
 
 def recorded(name):
-    """The hand-made demonstration as an episode of a dataset."""
+    """Returns the hand-made demonstration as an episode of a dataset."""
     shown = demonstration(name)
     steps = len(shown.path) - 1
     proprio = np.zeros((steps + 1, 25), np.float32)
@@ -45,7 +45,7 @@ def recorded(name):
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory):
-    """A scene, and a dataset of two demonstrations."""
+    """Returns a scene, and a dataset of two demonstrations."""
     folder = tmp_path_factory.mktemp("demos")
     synthetic_scene(0.03).save(folder / "scene")
     writer = make_writer("rlds", folder / "rlds", SMALL, action_scale=ActionScale(metres=0.03, radians=0.0))

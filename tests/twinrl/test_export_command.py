@@ -1,4 +1,4 @@
-"""`twinrl export` on run folders, replays and datasets, as a person calls it."""
+"""These tests call `twinrl export` on run folders, replays and datasets."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ DEMOS = [segment(0), segment(1, region="B"), segment(2, outcome=Outcome.TIMEOUT)
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a run that ended: its replay lies on disk and nobody serves it."""
+    """Returns the folder of a run that ended: its replay lies on disk and no server runs."""
     folder = tmp_path_factory.mktemp("runs") / "bench"
     save_settings(RunSettings(name="bench", runs=folder.parent, schema=SCHEMA), folder / "settings.json")
     short = tmp_path_factory.mktemp("s") / "s"
@@ -234,7 +234,7 @@ class LeRobotDataset:
 
 @pytest.mark.parametrize("images", ["png", "video"])
 def test_the_check_with_lerobot_s_package(finished, tmp_path, images):
-    """The script itself, with a stand-in for the package: it passes what is right and finds a difference."""
+    """The script runs with a fake package: it passes a right dataset and finds a difference."""
     out, expected = tmp_path / "d", tmp_path / "e.npz"
     export.main([str(finished), "--out", str(out), "--images", images, "--expected", str(expected)])
     package = tmp_path / "fake" / "lerobot" / "datasets"

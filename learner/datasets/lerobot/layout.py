@@ -123,12 +123,12 @@ def make_features(schema: Schema, images: ImageFormat, scale: ActionScale, codec
     }
 
 
-def make_info(features: Mapping[str, Any], *, robot: str, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
+def make_info(features: Mapping[str, Any], *, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
     """Returns the content of info.json."""
     videos = any(feature["dtype"] == "video" for feature in features.values())
     return {
         "codebase_version": VERSION,
-        "robot_type": robot,
+        "robot_type": "ur",
         "total_episodes": episodes,
         "total_frames": frames,
         "total_tasks": tasks,

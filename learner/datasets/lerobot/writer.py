@@ -65,10 +65,9 @@ class LeRobotWriter:
         *,
         action_scale: ActionScale,
         images: ImageFormat = "video",
-        robot: str = "ur",
     ) -> None:
-        """Opens the folder; `robot` is the `robot_type` of info.json. Raises InputError for other content in it."""
-        self.folder, self.schema, self._robot = folder, schema, robot
+        """Opens the folder. Raises InputError for other content in it, SchemaMismatch for other features."""
+        self.folder, self.schema = folder, schema
         codec = video.codec() if images == "video" else ""
         self._features = layout.make_features(schema, images, action_scale, codec)
         self._images = images
@@ -185,7 +184,6 @@ class LeRobotWriter:
             self._write_json(layout.STATS, as_lists(written.stats))
         info = layout.make_info(
             self._features,
-            robot=self._robot,
             episodes=written.episodes,
             frames=written.frames,
             tasks=written.tasks_on_disk,

@@ -1,4 +1,4 @@
-"""This module reads and writes the files that describe a dataset of tensorflow_datasets.
+"""This module reads the files that describe a dataset of tensorflow_datasets.
 
     dataset_info.json   splits and their shards
     features.json       {"steps": Dataset({"observation": {"image_0": Image}}), "episode_metadata": {…}}
@@ -35,8 +35,6 @@ class Split:
 
     template: str
     lengths: tuple[int, ...]
-    bytes: int
-    """Size of its files together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,6 @@ class DatasetInfo:
     """The part of dataset_info.json that is needed here."""
 
     name: str
-    version: str
     splits: Mapping[str, Split]
 
     def shards(self, folder: Path, split: str) -> list[tuple[Path, int]]:
@@ -88,11 +85,10 @@ def read_info(folder: Path) -> DatasetInfo:
             str(each["name"]): Split(
                 template=str(each.get("filepathTemplate") or _TEMPLATE),
                 lengths=tuple(_count(length) for length in each.get("shardLengths", ())),
-                bytes=int(each.get("numBytes", 0)),
             )
             for each in record.get("splits", ())
         }
-        return DatasetInfo(name=str(record["name"]), version=str(record.get("version", "")), splits=splits)
+        return DatasetInfo(name=str(record["name"]), splits=splits)
     except InputError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -103,26 +99,6 @@ def _count(length: Any) -> int:
     if not 0 <= int(length) <= _MAX_EPISODES:
         raise ValueError(f"a shard of {length} episodes")
     return int(length)
-
-
-def info_json(info: DatasetInfo, description: str) -> dict[str, Any]:
-    """Returns the content of dataset_info.json."""
-    return {
-        "name": info.name,
-        "version": info.version,
-        "description": description,
-        "fileFormat": "tfrecord",
-        "moduleName": "",
-        "splits": [
-            {
-                "name": name,
-                "filepathTemplate": split.template,
-                "numBytes": str(split.bytes),
-                "shardLengths": [str(length) for length in split.lengths],
-            }
-            for name, split in info.splits.items()
-        ],
-    }
 
 
 @dataclass(frozen=True, kw_only=True)

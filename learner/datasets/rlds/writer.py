@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from learner.datasets.dataset import ActionScale, check_episode, read_json
-from learner.datasets.rlds.description import INFO, DatasetInfo, Split, info_json, read_info
+from learner.datasets.rlds.description import INFO, read_info
 from learner.datasets.rlds.own import MARK, episode_name, features_json, to_features
 from learner.datasets.rlds.records import decode_example, encode_example, framed, read_records
 from protos.episode import Episode
@@ -23,10 +23,9 @@ from protos.settings import to_json
 
 log = logging.getLogger(__name__)
 
-_SPLIT = "train"
+_NAME, _SPLIT = "twinrl", "train"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 """Template without the number of shards, which is unknown before the end."""
-_VERSION = "1.0.0"
 _DESCRIPTION = "Episodes recorded by TwinRL. Actions are in [-1, 1]; twinrl.json tells their scale."
 
 
@@ -39,13 +38,11 @@ class RldsWriter:
         schema: Schema,
         *,
         action_scale: ActionScale,
-        name: str = "twinrl",
         shard_bytes: int = 256 << 20,
     ) -> None:
-        if not name.isidentifier():
-            raise InputError(f"name={name!r}: letters, digits and underscores, as tensorflow_datasets wants it")
-        self._folder, self._schema, self._shard_bytes, self._name = folder, schema, shard_bytes, name
-        self._lengths, self.names = _opened(folder, schema, action_scale, name)
+        """Opens the folder. Raises InputError for other content in it, SchemaMismatch for another schema or scale."""
+        self._folder, self._schema, self._shard_bytes = folder, schema, shard_bytes
+        self._lengths, self.names = _opened(folder, schema, action_scale)
         self._file = self._shard(len(self._lengths) - 1).open("ab") if self._lengths else None
         self._save()
 
@@ -76,16 +73,24 @@ class RldsWriter:
         self._file = self._shard(len(self._lengths) - 1).open("wb")
 
     def _shard(self, index: int) -> Path:
-        return self._folder / f"{self._name}-{_SPLIT}.tfrecord-{index:05d}"
+        return self._folder / f"{_NAME}-{_SPLIT}.tfrecord-{index:05d}"
 
     def _save(self) -> None:
         size = sum(self._shard(index).stat().st_size for index in range(len(self._lengths)))
-        split = Split(template=_TEMPLATE, lengths=tuple(self._lengths), bytes=size)
-        info = DatasetInfo(name=self._name, version=_VERSION, splits={_SPLIT: split})
-        write_durably(self._folder / INFO, [json.dumps(info_json(info, _DESCRIPTION), indent=2).encode()])
+        lengths = [str(length) for length in self._lengths]
+        split = {"name": _SPLIT, "filepathTemplate": _TEMPLATE, "numBytes": str(size), "shardLengths": lengths}
+        info = {
+            "name": _NAME,
+            "version": "1.0.0",
+            "description": _DESCRIPTION,
+            "fileFormat": "tfrecord",
+            "moduleName": "",
+            "splits": [split],
+        }
+        write_durably(self._folder / INFO, [json.dumps(info, indent=2).encode()])
 
 
-def _opened(folder: Path, schema: Schema, scale: ActionScale, name: str) -> tuple[list[int], set[str]]:
+def _opened(folder: Path, schema: Schema, scale: ActionScale) -> tuple[list[int], set[str]]:
     """Returns the records per shard and the episodes' names, after repair; writes the files of a new folder."""
     mark = {"action_scale": to_json(scale), "schema": to_json(schema)}
     if not (folder / MARK).is_file():
@@ -98,8 +103,8 @@ def _opened(folder: Path, schema: Schema, scale: ActionScale, name: str) -> tupl
     if not (folder / INFO).is_file():
         return [], set()
     info = read_info(folder)
-    if info.name != name:
-        raise InputError(f"{folder}: holds the dataset {info.name!r}, not {name!r}")
+    if info.name != _NAME:
+        raise InputError(f"{folder}: holds the dataset {info.name!r}, not {_NAME!r}")
     return _repaired(info.shards(folder, _SPLIT))
 
 
