@@ -70,6 +70,6 @@ def error(found, truth):
 
 def seen_from(cameras, scan_from_base):
     """The cameras in a frame of the scan."""
-    from twin.align.align import moved_camera
+    from twin.align.alignment import moved_camera
 
     return {name: moved_camera(camera, scan_from_base) for name, camera in cameras.items()}

@@ -7,7 +7,7 @@ import pytest
 from robot_photos import JOINTS, arc, displaced, error, photographed, seen_from
 
 from protos.errors import SceneError
-from twin.align.align import AlignSettings, align, robot_points
+from twin.align.alignment import AlignSettings, align, robot_points
 from twin.align.refine import RefineSettings, Similarity
 from twin.align.robot import robot_model
 from twin.rotations import about_z

@@ -17,7 +17,7 @@ from protos.space import Box
 from twin import surfaces, tasks
 from twin.camera import look_at, pose_of
 from twin.objects import ScannedObject
-from twin.objects.cut import FOLDER, CutSettings, cut
+from twin.objects.cutting import FOLDER, CutSettings, cut
 from twin.objects.hull import HullSettings, convex_parts, hull, mass_properties
 from twin.objects.select import OrientedBox
 from twin.randomize import DOMAINS

@@ -6,7 +6,7 @@ import pytest
 from protos.errors import InputError
 from protos.schema import Schema
 from twin.randomize import DOMAINS, Domain
-from twin.render.appearance import Looks
+from twin.render.appearance import Appearances
 from twin.render.kernels import expose
 from twin.render.lanes import LANES
 
@@ -32,12 +32,12 @@ def test_limits_name_the_value(name, value, limits):
 
 @pytest.mark.parametrize("name", ["twin", "standin"])
 def test_the_domains_of_the_demo_vary_nothing(name):
-    looks = Looks(3, DOMAINS[name], 5)
-    assert len(looks.side_poses) == 1
-    np.testing.assert_array_equal(looks.side_poses[0], np.eye(4))
+    appearances = Appearances(3, DOMAINS[name], 5)
+    assert len(appearances.side_poses) == 1
+    np.testing.assert_array_equal(appearances.side_poses[0], np.eye(4))
     for slot in range(3):
-        np.testing.assert_array_equal(looks[slot].wrist_pose, np.eye(4))
-        assert (looks[slot].gains == 1).all()
+        np.testing.assert_array_equal(appearances[slot].wrist_pose, np.eye(4))
+        assert (appearances[slot].gains == 1).all()
 
 
 def flat(look) -> np.ndarray:
@@ -45,7 +45,7 @@ def flat(look) -> np.ndarray:
 
 
 def test_a_slot_has_the_looks_of_its_own_episodes():
-    one, other = Looks(4, VARIED, 7), Looks(4, VARIED, 7)
+    one, other = Appearances(4, VARIED, 7), Appearances(4, VARIED, 7)
     for slot in (3, 0, 0, 2):
         one.reset(slot)
     for slot in (0, 2, 0, 3):
@@ -54,17 +54,17 @@ def test_a_slot_has_the_looks_of_its_own_episodes():
         np.testing.assert_array_equal(flat(one[slot]), flat(other[slot]))
     seen = {tuple(flat(one[slot])) for slot in range(4)}
     assert len(seen) == 4
-    assert not np.array_equal(flat(Looks(4, VARIED, 8)[0]), flat(Looks(4, VARIED, 7)[0]))
+    assert not np.array_equal(flat(Appearances(4, VARIED, 8)[0]), flat(Appearances(4, VARIED, 7)[0]))
 
 
 def test_looks_stay_within_their_limits():
-    looks = Looks(200, VARIED, 0)
-    gains = np.array([looks[slot].gains for slot in range(200)])
+    appearances = Appearances(200, VARIED, 0)
+    gains = np.array([appearances[slot].gains for slot in range(200)])
     assert gains.max() <= 2 ** (1 / 2.2) * 1.2 and gains.min() >= 2 ** (-1 / 2.2) * 0.8
     assert gains[:, 1].max() > 1.3 and gains[:, 1].min() < 0.77
-    moved = np.array([pose[:3, 3] for pose in looks.side_poses])
+    moved = np.array([pose[:3, 3] for pose in appearances.side_poses])
     assert len(moved) == VARIED.camera_poses and 0.002 < np.abs(moved).mean() < 0.02
-    assert len({looks[slot].side_pose for slot in range(200)}) == VARIED.camera_poses
+    assert len({appearances[slot].side_pose for slot in range(200)}) == VARIED.camera_poses
 
 
 def test_noise_is_normal_and_repeats_with_its_seed():
@@ -123,9 +123,9 @@ def test_jittered_cameras_draw_what_they_see(scene, task, configurations):
     physics.reset(np.zeros(1, int), np.array([[0.3, -1.8, 1.9, -1.7, -1.5, 0.1]]), task.body_poses(configuration))
     renderer = TwinRenderer(scene, physics, domain, Schema(), seed=3)
     renderer.draw()
-    looks = Looks(1, domain, 3)
+    appearances = Appearances(1, domain, 3)
     camera = scene.side.camera(64)
-    pose = camera.base_from_camera @ looks.side_poses[looks[0].side_pose]
+    pose = camera.base_from_camera @ appearances.side_poses[appearances[0].side_pose]
     actual = rasterize(scene.static, Camera(**vars(camera) | {"base_from_camera": pose})).over() * 255
     nominal = rasterize(scene.static, camera).over() * 255
     table = np.s_[50:62, 4:20]  # neither arm nor objects

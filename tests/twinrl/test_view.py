@@ -16,7 +16,7 @@ from protos.errors import InputError
 from services.net import free_port
 from twin import surfaces, tasks
 from twin.kinematics import Kinematics
-from twin.objects.cut import CutSettings, cut
+from twin.objects import CutSettings, cut
 from twin.scene import synthetic_scene
 from twin.splats import concatenate, write_ply
 from twinrl.viewer import serve

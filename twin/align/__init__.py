@@ -1,7 +1,26 @@
-"""The scan's base frame and scale from the robot in it (TwinRL, section 3.2, L_align).
+"""This room finds the scan's base frame and scale from the robot in it (TwinRL, section 3.2, L_align).
 
-twin.align.align    align(views, points, robot_model, joints, settings) -> Alignment
-twin.align.robot    robot_model("ur5e" | file.urdf | file.xml) -> RobotModel
-twin.align.refine   refine(targets, start, settings): splats moved until their silhouettes fall on masks
-twin.align.icp      register(points, surface, start, settings): coarse, from anywhere
+scene folder, masks ─► views ─► coarse: ICP on the model's surface ─► fine: silhouettes on masks ─► Alignment
+│
+align_scene(folder, out, settings) ◄──────────────────── static.ply, report.json, alignment.png ◄───────┘
 """
+
+from twin.align.alignment import Alignment, AlignSettings, align
+from twin.align.robot import RobotModel, robot_model
+from twin.align.scene import SceneAlignSettings, align_scene
+from twin.align.views import FILE, CaptureCameras, on_masks, read_cameras, read_masks
+
+__all__ = [
+    "FILE",
+    "AlignSettings",
+    "Alignment",
+    "CaptureCameras",
+    "RobotModel",
+    "SceneAlignSettings",
+    "align",
+    "align_scene",
+    "on_masks",
+    "read_cameras",
+    "read_masks",
+    "robot_model",
+]

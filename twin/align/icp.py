@@ -1,9 +1,9 @@
-"""Coarse registration: the scan's robot points brought onto the model's surface (trimmed ICP, several starts).
+"""This module brings the scan's robot points onto the model's surface (trimmed ICP from several starts).
 
     robot points of the scan ─┐                  ┌─► nearest pairs, both ways ─► worst dropped ─► step ─┐
     surface of the model ─────┴─► many starts ───┴──────────────────────────────────────────────────────┴─► best
 
-Pairs are looked for both ways: scan points alone would be happy on any patch of the model, and with a free scale they
+Pairs are looked for both ways: scan points alone would fit on any patch of the model, and with a free scale they
 would shrink onto a point. The step minimises the distance to the model's tangent planes (Chen & Medioni 1991), with a
 little of the distance between the points themselves so that flat parts do not slide.
 """
@@ -21,22 +21,22 @@ from twin.align.refine import Similarity, nudged
 from twin.align.robot import Surface
 from twin.rotations import about_z
 
-PATIENCE = 4
+STALLED = 4
 """Steps without progress after which a start is given up."""
 SLIDE = 0.05
-"""Weight of the distance along the surface, of that across it."""
+"""Weight of the distance along the surface, relative to that across it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IcpSettings:
-    """Search from many starts."""
+    """Settings of the search from many starts."""
 
     turns: int = 12
-    """Headings about the vertical that are tried; the scan's z axis must point up."""
+    """Number of headings about the vertical that are tried; the scan's z axis must point up."""
     stretches: tuple[float, ...] = (0.75, 1.0, 1.33)
     """Scales that are tried around that of equal extent, when the scale is free."""
     points: int = 600
-    """Of each side while searching; five times as many at the end."""
+    """Number of points of each side while searching; five times as many at the end."""
     steps: int = 40
     kept_scan: float = 0.85
     """Share of the scan's points that must lie on the robot; the others may be anything."""
@@ -44,13 +44,13 @@ class IcpSettings:
     """Share of the model's surface that the photos saw."""
     least_points: int = 50
     limit_mm: float = 60.0
-    """Refused when the points that count are farther than this from the model (RMS)."""
+    """RMS distance of the points that count from the model, above which the result is refused."""
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coarse:
-    """Where the scan's points lie on the model."""
+    """The place of the scan's points on the model."""
 
     base_from_scan: Similarity
     residual_mm: float
@@ -58,7 +58,7 @@ class Coarse:
 
 
 def register(scan: F64, model: Surface, start: Similarity, settings: IcpSettings, *, scale: bool) -> Coarse:
-    """The best of all starts, `start` among them, for scan points (n, 3). Raises `SceneError`."""
+    """Returns the best result of all starts, `start` among them, for scan points (n, 3). Raises `SceneError`."""
     if len(scan) < settings.least_points:
         raise SceneError(
             f"the scan has {len(scan)} points on the robot, {settings.least_points} are needed; check that the masks "
@@ -90,7 +90,7 @@ def _starts(scan: F64, model: Surface, start: Similarity, settings: IcpSettings,
 
 
 def _fit(scan: F64, model: Surface, at: Similarity, settings: IcpSettings, scale: bool) -> Coarse:
-    """Iterated closest points from one start."""
+    """Runs iterated closest points from one start."""
     tree = cKDTree(model.points)
     best, poor = Coarse(base_from_scan=at, residual_mm=float("inf")), 0
     for _ in range(settings.steps):
@@ -98,7 +98,7 @@ def _fit(scan: F64, model: Surface, at: Similarity, settings: IcpSettings, scale
         ours, theirs, residual = _pairs(moved, tree, settings)
         if residual < best.residual_mm * 0.999:
             best, poor = Coarse(base_from_scan=at, residual_mm=residual), 0
-        elif (poor := poor + 1) == PATIENCE:
+        elif (poor := poor + 1) == STALLED:
             break
         pivot = moved.mean(axis=0)
         arms, gaps = moved[ours] - pivot, moved[ours] - model.points[theirs]
@@ -107,7 +107,7 @@ def _fit(scan: F64, model: Surface, at: Similarity, settings: IcpSettings, scale
 
 
 def _pairs(moved: F64, tree: cKDTree, settings: IcpSettings) -> tuple[NDArray[np.intp], NDArray[np.intp], float]:
-    """Rows of the scan and of the model that belong together, the worst left out, and their RMS distance [mm]."""
+    """Returns rows of scan and model that belong together, the worst left out, and their RMS distance [mm]."""
     to_model, theirs = tree.query(moved)
     to_scan, ours = cKDTree(moved).query(tree.data)
     near = np.argsort(to_model)[: round(settings.kept_scan * len(moved))]
@@ -118,7 +118,7 @@ def _pairs(moved: F64, tree: cKDTree, settings: IcpSettings) -> tuple[NDArray[np
 
 
 def _step(arms: F64, gaps: F64, normals: F64, scale: bool) -> F64:
-    """Translation, rotation vector and, if asked, log scale that close the gaps best, to first order."""
+    """Returns translation, rotation vector and, if asked, log scale that close the gaps best, to first order."""
     zero = np.zeros((len(arms), 3, 3))
     J = np.concatenate([zero + np.eye(3), np.cross(np.eye(3), arms[:, None, :]).transpose(0, 2, 1)], 2)
     if scale:

@@ -1,4 +1,4 @@
-"""Silhouette alignment: splats moved until their outline falls on given masks (TwinRL, section 3.2, L_align).
+"""This module moves splats until their silhouettes fall on given masks (TwinRL, section 3.2, L_align).
 
     pose ─► move splats ─► coverage and its derivative in every view ─┐
      ▲                                        masks, blurred alike ───┴─► robust Gauss-Newton step ─┐
@@ -27,27 +27,27 @@ from twin.rotations import matrix_from_vector
 
 @dataclass(frozen=True, kw_only=True)
 class RefineSettings:
-    """Search of the pose."""
+    """Settings of the search for the pose."""
 
     scale: bool = False
-    """Find the scale too; else it stays."""
+    """Whether the scale is found too; else it stays."""
     levels: tuple[int, ...] = (8, 4, 2, 1)
-    """Images are made smaller by these factors, one after the other."""
+    """Factors by which the images are made smaller, one after the other."""
     least_px: int = 24
-    """No image is made smaller than this."""
+    """Least width and height of an image."""
     blur_px: float = 1.2
     """Standard deviation of the blur of masks and renders, in pixels of the level."""
     outlier: float = 0.35
     """Difference of coverage at which a pixel has lost most of its weight."""
     steps: int = 15
-    """At most, per level."""
+    """Largest number of steps per level."""
     still_px: float = 0.1
-    """A level ends when a step moves no splat farther than this in the level's images, or about so."""
+    """Motion of the splats in the level's images below which a level ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One view: what should be seen, and the splats that are to be seen there (they may differ in posture)."""
+    """A view with the mask that should be seen, and the splats that should make it (views may differ in posture)."""
 
     camera: Camera
     mask: F32  # (height, width) 0..1
@@ -56,37 +56,37 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity:
-    """x ↦ pose · (scale x)."""
+    """The transform x ↦ pose · (scale x)."""
 
     pose: F64  # (4, 4), rigid
     scale: float = 1.0
 
     def inverse(self) -> "Similarity":
-        """The way back."""
+        """Returns the inverse transform."""
         turn = self.pose[:3, :3].T
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = turn, -turn @ self.pose[:3, 3] / self.scale
         return Similarity(pose=pose, scale=1 / self.scale)
 
     def apply(self, points: F64) -> F64:
-        """Points (..., 3) moved."""
+        """Moves points (..., 3)."""
         return points @ (self.scale * self.pose[:3, :3]).T + self.pose[:3, 3]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refined:
-    """Where the splats belong."""
+    """The result of the refinement."""
 
     target_from_source: Similarity
     loss: float
-    """L_align at full size, without weights."""
+    """Loss L_align at full size, without weights."""
     uncertain: float
-    """One standard deviation of the splats' position in the direction that the masks hold least, target units."""
+    """Standard deviation of the splats' position in the direction that the masks hold least, target units."""
     steps: int
 
 
 def refine(targets: Sequence[Target], start: Similarity, settings: RefineSettings) -> Refined:
-    """The transform that lays the splats' silhouettes on the masks."""
+    """Finds the transform that lays the splats' silhouettes on the masks."""
     at, steps = start, 0
     for level in settings.levels:
         problem = _Problem([_shrunk(target, level, settings) for target in targets], settings, robust=level <= 2)
@@ -97,13 +97,13 @@ def refine(targets: Sequence[Target], start: Similarity, settings: RefineSetting
 
 
 def mask_loss(targets: Sequence[Target], at: Similarity) -> float:
-    """L_align as in the paper: mean over views and pixels, masks as they are."""
+    """Returns L_align as in the paper: mean over views and pixels, masks as they are."""
     drawn = [silhouette(moved(target.cloud, at.pose, at.scale), target.camera) for target in targets]
     return float(np.mean([np.mean((cover - t.mask) ** 2) for cover, t in zip(drawn, targets, strict=True)]))
 
 
 def _shrunk(target: Target, level: int, settings: RefineSettings) -> Target:
-    """The view a `level`-th of its size, its mask blurred."""
+    """Returns the view at a `level`-th of its size, its mask blurred."""
     camera = target.camera
     level = max(1, min(level, min(camera.width, camera.height) // settings.least_px))
     camera = camera.resized(round(camera.width / level), round(camera.height / level))
@@ -116,13 +116,13 @@ def _blurred(image: F32, sigma: float) -> F32:
 
 
 class _Quadratic(NamedTuple):
-    """The loss near one pose: loss + gradient · p + ½ pᵀ curvature p."""
+    """A quadratic model of the loss near one pose: loss + gradient · p + ½ pᵀ curvature p."""
 
     loss: float
     gradient: F64  # (k,)
     curvature: F64  # (k, k)
     outline_px: float
-    """Pixels on outlines, all views."""
+    """Number of pixels on outlines, all views."""
 
 
 class _Problem:
@@ -137,7 +137,7 @@ class _Problem:
         self._reach = float(np.percentile(np.linalg.norm(means - self._middle, axis=1), 90))
 
     def model(self, at: Similarity) -> _Quadratic:
-        """Gauss-Newton model in the seven parameters of `silhouette_and_jacobian`, weights held (IRLS)."""
+        """Returns the Gauss-Newton model in the seven parameters of `silhouette_and_jacobian`, weights held (IRLS)."""
         loss, outline, gradient, curvature = 0.0, 0.0, np.zeros(self.free), np.zeros((self.free, self.free))
         pixels = sum(view.mask.size for view in self._views)
         for view in self._views:
@@ -155,15 +155,15 @@ class _Problem:
         return _Quadratic(loss, gradient, curvature, outline)
 
     def pivot(self, at: Similarity) -> F64:
-        """Middle of the splats: turning about it moves them least."""
+        """Returns the middle of the splats: turning about it moves them least."""
         return at.apply(self._middle)
 
     def lever(self, at: Similarity) -> F64:
-        """How far one unit of each parameter moves the outer splats (k,), target units."""
+        """Returns the motion of the outer splats (k,) per unit of each parameter, target units."""
         return np.array([1.0] * 3 + [self._reach * at.scale] * (self.free - 3))
 
     def uncertain(self, at: Similarity) -> float:
-        """The pose's covariance as motion of the splats: root of its largest eigenvalue, target units.
+        """Returns the root of the largest eigenvalue of the pose's covariance, as motion of the splats, target units.
 
         Blurred noise is shared by neighbours: of about 4π σ² pixels one counts.
         """
@@ -174,13 +174,13 @@ class _Problem:
         return math.sqrt(max(variance, 1e-6) / max(np.linalg.eigvalsh(information)[0], 1e-9))
 
     def pixel_m(self, at: Similarity) -> float:
-        """What a pixel spans at the splats, in the target's unit of length."""
+        """Returns the width of a pixel at the splats, in the target's unit of length."""
         depths = [view.camera.project(self.pivot(at))[2] / view.camera.fx for view in self._views]
         return float(np.median(np.abs(depths)))
 
 
 def _descend(problem: _Problem, at: Similarity, settings: RefineSettings) -> tuple[Similarity, int]:
-    """Levenberg-Marquardt until steps are tiny; the pose and the number of steps tried."""
+    """Runs Levenberg-Marquardt until steps are tiny; returns the pose and the number of steps tried."""
     model, damping, taken = problem.model(at), 1e-3, 0
     while taken < settings.steps:
         taken, lever = taken + 1, problem.lever(at)
@@ -198,7 +198,7 @@ def _descend(problem: _Problem, at: Similarity, settings: RefineSettings) -> tup
 
 
 def nudged(at: Similarity, move: F64, pivot: F64) -> Similarity:
-    """`at`, followed by x ↦ exp(s) R(w) (x - pivot) + pivot + t."""
+    """Returns `at`, followed by x ↦ exp(s) R(w) (x - pivot) + pivot + t."""
     turn, grow = matrix_from_vector(move[3:6]), math.exp(move[6]) if len(move) > 6 else 1.0
     pose = np.eye(4)
     pose[:3, :3] = turn @ at.pose[:3, :3]

@@ -1,4 +1,4 @@
-"""The robot as its model knows it: points, splats and exact masks of its surface for given joint angles.
+"""This module gives points, splats and exact masks of a robot's surface for given joint angles, from its model.
 
     name | URDF or MJCF file ─► MuJoCo model ─► joint angles ─► points, normals ─► splats
                                                           └─► rays through every pixel ─► mask
@@ -29,7 +29,7 @@ from twin.splats import Splats
 SPACING_M = 0.012
 """Distance of neighbouring splats, a few pixels of the images that are compared."""
 TIGHT, INSET = 0.75, 0.33
-"""Size of the splats, of those that images are made of, and their depth below the surface, in spacings.
+"""Size of the splats relative to those of images, and their depth below the surface in spacings.
 
 At an outline many splats overlap edge-on, and their sum reaches beyond it; smaller and a little deeper they end where
 the surface does, to about a tenth of a pixel (measured against cast masks).
@@ -44,7 +44,7 @@ class Surface(NamedTuple):
 
 
 class RobotModel:
-    """One robot, posed by joint angles. Not safe for use from several threads at once."""
+    """A robot posed by joint angles. It must not be used from several threads at once."""
 
     def __init__(self, model: mujoco.MjModel, name: str, fingers: Sequence[float] = ()) -> None:
         """`fingers` are the positions of the last joints, which belong to an open gripper and are not asked for."""
@@ -53,20 +53,20 @@ class RobotModel:
         self.joints = tuple(model.joint(i).name for i in range(model.njnt - len(self._fingers)))
 
     def surface(self, joints: ArrayLike, spacing_m: float = SPACING_M) -> Surface:
-        """Points and normals all over the robot at joint angles (n,)."""
+        """Returns points and normals all over the robot at joint angles (n,)."""
         self._pose(joints)
         parts = [self._geom_surface(geom, spacing_m) for geom in range(self._model.ngeom)]
         return Surface(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def splats(self, joints: ArrayLike, spacing_m: float = SPACING_M) -> Splats:
-        """Splats on the robot's surface at joint angles (n,), base frame."""
+        """Returns splats on the robot's surface at joint angles (n,), base frame."""
         points, normals = self.surface(joints, spacing_m)
         inner = Surface(points - INSET * spacing_m * normals, normals)
         splats = surfaces.surface_splats(inner, spacing_m, (1.0, 1.0, 1.0))
         return replace(splats, scales=(TIGHT * splats.scales).astype(np.float32))
 
     def mask(self, joints: ArrayLike, camera: Camera) -> Bools:
-        """(height, width) whether the ray through a pixel's centre meets the robot; exact."""
+        """Returns an exact mask (height, width): whether the ray through a pixel's centre meets the robot."""
         self._pose(joints)
         columns, rows = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
         x, y = (columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy
@@ -96,7 +96,7 @@ class RobotModel:
 
 
 def robot_model(robot: Robot | str) -> RobotModel:
-    """The model of a robot, of one known by name, or of a URDF or MJCF file. Raises `InputError` or `SceneError`."""
+    """Returns the model of a robot known by name, or of a URDF or MJCF file. Raises `InputError` or `SceneError`."""
     if isinstance(robot, str) and robot in robots.names():
         robot = robots.get(robot)
     if isinstance(robot, Robot):
@@ -121,7 +121,7 @@ _HINGES = [int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)]
 
 
 def _local_surface(model: mujoco.MjModel, geom: int, spacing: float) -> tuple[F64, F64]:
-    """Points and normals of one geom in its own frame."""
+    """Returns points and normals of one geom in its own frame."""
     size, kind = model.geom_size[geom], mujoco.mjtGeom(model.geom_type[geom])
     match kind:
         case mujoco.mjtGeom.mjGEOM_BOX:
@@ -142,7 +142,7 @@ def _local_surface(model: mujoco.MjModel, geom: int, spacing: float) -> tuple[F6
 
 
 def mesh_surface(vertices: ArrayLike, faces: NDArray[np.int32], spacing: float) -> tuple[F64, F64]:
-    """Points spread evenly over a triangle mesh, about one per `spacing` squared, and the triangles' normals."""
+    """Spreads points evenly over a triangle mesh, about one per `spacing` squared; returns them and their normals."""
     corners = np.asarray(vertices, float)[faces]  # (F, 3, 3)
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(cross, axis=1) / 2

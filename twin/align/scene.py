@@ -1,8 +1,8 @@
-"""Alignment of a scene folder: read, align, write the moved scene with what was found.
+"""This module aligns a scene folder: it reads the scene, aligns it and writes it moved.
 
 scene/ (scene.toml, static.ply, report.json) ─┐                 ┌─► static.ply, cameras in the base frame, robot gone
-masks/ (an image per photo, white = robot) ──┴─► align ────────┼─► scene.toml [alignment], alignment.json
-joint angles ────────────────────────────────┘                  └─► alignment.png: outlines before and after
+masks/ (an image per photo, white = robot) ───┴─► align ────────┼─► scene.toml [alignment], alignment.json
+joint angles ─────────────────────────────────┘                  └─► alignment.png: outlines before and after
 """
 
 import json
@@ -12,11 +12,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from protos.schema import U8
-from twin.align.align import Alignment, AlignSettings, Views, align, moved_camera, outline
+from protos.schema import F32, U8, Bools
+from twin.align.alignment import Alignment, AlignSettings, Views, align, moved_camera, outline
 from twin.align.refine import Similarity
 from twin.align.robot import RobotModel, robot_model
 from twin.align.views import FILE, CaptureCameras, on_masks, read_cameras, read_masks
@@ -26,14 +25,14 @@ from twin.scene import RobotAlignment, Scene
 from twin.splats import Splats
 
 MASK, BEFORE, AFTER = (60, 220, 60), (235, 60, 50), (60, 120, 255)
-"""Colours of the outlines in alignment.png: of the mask, of the model before and after."""
+"""Colours of the outlines in alignment.png: mask, model before, model after."""
 SOLID = 0.3
 """Opacity from which a splat counts as a point of the scan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneAlignSettings:
-    """Alignment of a scene folder by the robot in it."""
+    """Settings of the alignment of a scene folder."""
 
     masks: Path
     """Folder with a mask per photo, white where the robot is (07.png for 07.jpg)."""
@@ -42,9 +41,9 @@ class SceneAlignSettings:
     robot: str = ""
     """A robot's name, or a URDF or MJCF file; default: the scene's robot."""
     mask_px: int = 360
-    """Masks are compared at most this wide and high."""
+    """Largest width and height at which masks are compared."""
     erase_m: float = 0.02
-    """Splats this near to the model are the robot's, as those on its masks are; they leave the static scene."""
+    """Distance to the model up to which splats are the robot's, like those on its masks, and leave the static scene."""
     align: AlignSettings = field(default_factory=AlignSettings)
 
 
@@ -72,10 +71,8 @@ def align_scene(folder: Path, out: Path, settings: SceneAlignSettings) -> Alignm
     return found
 
 
-def _robots(
-    static: Splats, moved: Splats, views: Views, model: RobotModel, settings: SceneAlignSettings
-) -> NDArray[np.bool_]:
-    """Which splats show the robot: near its model, or on its masks and not far from it."""
+def _robots(static: Splats, moved: Splats, views: Views, model: RobotModel, settings: SceneAlignSettings) -> Bools:
+    """Tells which splats show the robot: near its model, or on its masks and not far from it."""
     surface = model.surface(settings.joints).points
     distance = cKDTree(surface).query(moved.means)[0]
     share, seen = on_masks(static.means.astype(float), list(views.values()))
@@ -85,7 +82,7 @@ def _robots(
 
 
 def _write_report(folder: Path, out: Path, capture: CaptureCameras, base_from_scan: Similarity) -> None:
-    """The scan's report with its cameras in the new base frame."""
+    """Writes the scan's report with its cameras in the new base frame."""
     report = json.loads((folder / FILE).read_text(encoding="utf-8"))
     moved = {name: moved_camera(camera, base_from_scan) for name, camera in capture.cameras.items()}
     report["cameras"] = {name: np.round(camera.base_from_camera, 6).tolist() for name, camera in moved.items()}
@@ -94,7 +91,7 @@ def _write_report(folder: Path, out: Path, capture: CaptureCameras, base_from_sc
 
 
 def _plain(found: Alignment) -> Mapping[str, object]:
-    """The alignment as JSON holds it; residuals per view included."""
+    """Converts the alignment to JSON values, residuals per view included."""
     moved = {"moved_mm": found.moved_mm, "turned_deg": found.turned_deg}
     similarity = {"pose": found.base_from_scan.pose.tolist(), "scale": found.base_from_scan.scale}
     return asdict(found) | moved | {"base_from_scan": similarity}
@@ -103,7 +100,7 @@ def _plain(found: Alignment) -> Mapping[str, object]:
 def overlay(
     static: Splats, views: Views, model: RobotModel, joints: tuple[float, ...], base_from_scan: Similarity
 ) -> U8:
-    """The scan in up to four views with outlines: mask green, model before red, after blue."""
+    """Draws the scan in up to four views with outlines: mask green, model before red, after blue."""
     chosen = [name for name, _ in zip(views, range(4), strict=False)]
     return np.concatenate([_outlined(static, *views[n], model, joints, base_from_scan) for n in chosen], axis=1)
 
@@ -111,7 +108,7 @@ def overlay(
 def _outlined(
     static: Splats,
     camera: Camera,
-    mask: NDArray[np.float32],
+    mask: F32,
     model: RobotModel,
     joints: tuple[float, ...],
     base_from_scan: Similarity,

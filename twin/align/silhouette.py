@@ -1,4 +1,4 @@
-"""The silhouette of splats and its exact derivative with respect to moving them, in one pass (numba).
+"""This module draws the silhouette of splats and its exact derivative by their motion, in one pass (numba).
 
     splats + camera ─► coverage 1 - Π(1 - α_i) per pixel
                    └─► d coverage / d (translation, rotation, log scale), 7 numbers per pixel
@@ -20,7 +20,7 @@ from twin.camera import Camera
 from twin.splats import Splats
 
 PARAMETERS = 7
-"""Translation x, y, z [m], rotation about x, y, z [rad], natural logarithm of the scale."""
+"""Number of parameters: translation x, y, z [m], rotation about x, y, z [rad], natural logarithm of the scale."""
 NEAR_M = 0.015
 BLUR = 0.3
 FAINTEST = 1 / 255
@@ -30,12 +30,12 @@ OPAQUE = np.float32(math.log(1e-4))
 BESIDE = 0.8
 """Distance from the image's middle, in its widths and heights, up to which splats are drawn."""
 LANES = 8
-"""The parameters, padded to a whole vector register."""
+"""Number of parameters, padded to a whole vector register."""
 _JIT = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
 
 
 class Cloud(NamedTuple):
-    """Splats reduced to what a silhouette needs, in double precision."""
+    """The geometry of splats that a silhouette needs, in double precision."""
 
     means: F64  # (N, 3)
     covariances: F64  # (N, 3, 3)
@@ -43,14 +43,14 @@ class Cloud(NamedTuple):
 
 
 def cloud_of(splats: Splats) -> Cloud:
-    """The splats' geometry; colours play no part."""
+    """Returns the splats' geometry; colours play no part."""
     upper = splats.covariances().astype(float)
     full = upper[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
     return Cloud(splats.means.astype(float), full, splats.opacities.astype(float))
 
 
 def moved(cloud: Cloud, pose: F64, scale: float) -> Cloud:
-    """Scaled about the origin, then moved by the rigid transform (4, 4)."""
+    """Returns the splats scaled about the origin, then moved by the rigid transform (4, 4)."""
     turn = np.ascontiguousarray(pose[:3, :3]) * scale
     covariances = np.empty_like(cloud.covariances)
     _turn_all(turn, cloud.covariances, covariances)
@@ -58,12 +58,12 @@ def moved(cloud: Cloud, pose: F64, scale: float) -> Cloud:
 
 
 def silhouette(cloud: Cloud, camera: Camera) -> F32:
-    """Coverage (H, W), 0 where nothing is in front of the camera .. 1."""
+    """Returns the coverage (H, W), 0 where nothing is in front of the camera .. 1."""
     return _drawn(cloud, camera, None)[0]
 
 
 def silhouette_and_jacobian(cloud: Cloud, camera: Camera, pivot: F64) -> tuple[F32, F32]:
-    """Coverage (H, W) and its derivative (7, H, W).
+    """Returns the coverage (H, W) and its derivative (7, H, W).
 
     The parameters move every point x to exp(s) R(w) (x - pivot) + pivot + t, at t = w = s = 0.
     """
@@ -90,7 +90,7 @@ def _drawn(cloud: Cloud, camera: Camera, pivot: F64 | None) -> tuple[F32, F32]:
 
 
 def _in_view(cloud: Cloud, camera: Camera) -> tuple[NDArray[np.intp], F64]:
-    """Splats whose centre is in the image or not far beside it, and where (M, 2) [px].
+    """Returns the splats whose centre is in the image or not far beside it, and their places (M, 2) [px].
 
     Farther away the linearised projection is no longer one.
     """
@@ -103,7 +103,7 @@ def _in_view(cloud: Cloud, camera: Camera) -> tuple[NDArray[np.intp], F64]:
 
 @numba.njit(**_JIT)
 def _turn(M: F64, C: F64, out: F64) -> None:
-    """out = M C Mᵀ; NumPy's products of many small matrices take ten times as long."""
+    """Computes out = M C Mᵀ; NumPy's products of many small matrices take ten times as long."""
     for i in range(3):
         a0 = M[i, 0] * C[0, 0] + M[i, 1] * C[1, 0] + M[i, 2] * C[2, 0]
         a1 = M[i, 0] * C[0, 1] + M[i, 1] * C[1, 1] + M[i, 2] * C[2, 1]
@@ -178,7 +178,7 @@ def _motion(local: F64, depth: F64, J: F64, SJ: F64, turn: F64, motion: F32) -> 
 
 @numba.njit(**_JIT)
 def _draw(footprints: F32, motion: F32, differentiate: bool, coverage: F32, jacobian: F32) -> None:
-    """With A the conic and e = A d: dα = α (e · d(u, v) + ½ eᵀ dΣ e).
+    """Draws all splats front to back. With A the conic and e = A d: dα = α (e · d(u, v) + ½ eᵀ dΣ e).
 
     `coverage` holds the logarithm of the transmittance until the last lines.
     """

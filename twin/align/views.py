@@ -1,4 +1,8 @@
-"""The cameras of a capture, as the scan's report.json has them, and images freed of the lens's distortion."""
+"""This module reads the views of a capture: cameras from the scan's report.json, and masks of robot or object.
+
+folder of masks ─► one per view, lens undone, cleaned ─┐
+points (splats, sparse points) ─► seen in which views ─┴─► share of them in which the point is on the mask
+"""
 
 import json
 from collections.abc import Sequence
@@ -22,15 +26,15 @@ LARGEST = 1e5
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureCameras:
-    """Poses and the one lens of a capture."""
+    """The poses and the one lens of a capture."""
 
     cameras: dict[str, Camera]
-    """By file name of the photo, in the scene's frame; pinhole."""
+    """Pinhole cameras in the scene's frame, by file name of the photo."""
     distortion: tuple[float, float, float, float]
-    """k1, k2, p1, p2 of the photos."""
+    """Coefficients k1, k2, p1, p2 of the photos."""
 
     def undistorted(self, image: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-        """An image (H, W) of the photo's shape, as the pinhole camera would have taken it."""
+        """Returns an image (H, W) of the photo's shape, as the pinhole camera would have taken it."""
         if not any(self.distortion):
             return image
         height, width = image.shape[:2]
@@ -40,7 +44,7 @@ class CaptureCameras:
 
 
 def read_cameras(folder: Path) -> CaptureCameras:
-    """The cameras of a scene folder. Raises `SceneError` in one line."""
+    """Reads the cameras of a scene folder. Raises `SceneError` in one line."""
     path = folder / FILE
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -81,11 +85,11 @@ def _pose(rows: Any) -> F64:
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LARGEST_PX = 16384
 SPECK = 0.05
-"""Patches and holes smaller than this share of the mask's largest patch are mistakes of the segmentation."""
+"""Size, as a share of the mask, below which patches and holes are mistakes of the segmentation."""
 
 
 def read_masks(folder: Path, capture: CaptureCameras, longest_px: int) -> dict[str, tuple[Camera, F32]]:
-    """The masks of the views that have one, 0..1, at most `longest_px` wide and high, with their cameras resized.
+    """Reads the masks of the views that have one, 0..1, at most `longest_px` wide and high, with cameras of that size.
 
     A mask is named like its photo (07.png or 07.jpg.png for 07.jpg) and of its shape; views whose mask is black are
     left out. The lens's distortion is taken out. Raises `SceneError` naming the file.
@@ -114,13 +118,13 @@ def read_masks(folder: Path, capture: CaptureCameras, longest_px: int) -> dict[s
 
 
 def cleaned(mask: Bools) -> Bools:
-    """Without specks, and with small holes filled."""
+    """Removes specks and fills small holes."""
     area = int(np.count_nonzero(mask))
     return ~_without_specks(~_without_specks(mask, area), area)
 
 
 def on_masks(points: F64, views: Sequence[tuple[Camera, F32]]) -> tuple[F64, NDArray[np.intp]]:
-    """Share of the views that see a point (n,) in which it lies on the mask, and how many see it (n,).
+    """Returns the share of the views that see a point (n,) in which it lies on the mask, and their number (n,).
 
     A point is seen when it falls into the image; what stands before it plays no part, so a point behind the robot
     counts as on it in some views, but not in most.
@@ -149,7 +153,7 @@ def _at_most(longest_px: int, camera: Camera, mask: Bools) -> tuple[Camera, F32]
 
 
 def _without_specks(mask: Bools, area: int) -> Bools:
-    """Without patches smaller than `SPECK` of `area`."""
+    """Removes patches smaller than `SPECK` of `area`."""
     patches, count = ndimage.label(mask)
     sizes = np.bincount(patches.ravel(), minlength=count + 1)
     keep = sizes >= SPECK * area

@@ -1,10 +1,13 @@
-"""Objects cut out of a scan, to be moved by physics and drawn as they were photographed.
+"""This room cuts objects out of a scan, to be moved by physics and drawn as they were photographed.
 
-twin.objects.cut      cut(scene folder, name, settings) -> ScannedObject; the scene's table is closed behind it
-twin.objects.folder   ScannedObject.load(folder), .splats, .assets(), .mjcf(friction), .base_from_object
-twin.objects.select   which splats, by box or by masks;  twin.objects.hull  convex parts;  twin.objects.fill  the hole
+scene ─► select (box or masks) ─► surface ─► hull (convex parts, mass) ─► folder: ScannedObject in objects/NAME
+└────► fill: the hole covered with table ─► static.ply
+
+cut(scene folder, name, settings) -> ScannedObject
+ScannedObject.load(folder), .splats, .assets(), .mjcf(friction), .base_from_object
 """
 
+from twin.objects.cutting import FOLDER, CutSettings, cut
 from twin.objects.folder import ScannedObject
 
-__all__ = ["ScannedObject"]
+__all__ = ["FOLDER", "CutSettings", "ScannedObject", "cut"]

@@ -1,4 +1,4 @@
-"""The hole that an object leaves in a scene, covered with table.
+"""This module covers the hole that an object leaves in a scene with table.
 
     scene ─► splats over the object's footprint taken out ─► hole in the table
                                                               ▲
@@ -25,23 +25,23 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class FillSettings:
-    """Covering of the hole."""
+    """Settings of the covering."""
 
     margin_m: float = 0.008
-    """The hole is this much larger than the object's footprint."""
+    """Width by which the hole is larger than the object's footprint."""
     above_m: float = 0.03
-    """What floats up to this height above the object goes too."""
+    """Height above the object up to which floating splats go too."""
     ring_m: float = 0.04
-    """Table around the hole with which colours are compared."""
+    """Width of the table around the hole with which colours are compared."""
     flat_m: float = 0.012
-    """Splats within this of z = 0 are the table's."""
+    """Distance from z = 0 up to which splats are the table's."""
     directions: int = 16
     reaches: tuple[float, ...] = (1.0, 1.3, 1.7, 2.2)
-    """Where pieces of table are looked for: distances in diameters of the hole."""
+    """Distances at which pieces of table are looked for, in diameters of the hole."""
     covered: float = 0.8
-    """A piece must have this share of the splats that the table usually has on its area."""
+    """Share of the splats that the table usually has on its area which a piece must have."""
     spacing_m: float = 0.006
-    """Of the even surface."""
+    """Spacing of the splats of the even surface."""
 
 
 class Footprint:
@@ -55,17 +55,17 @@ class Footprint:
         self.diameter_m = 2 * (float(np.linalg.norm(points[hull.vertices, :2] - self.centre, axis=1).max()) + margin_m)
 
     def area_m2(self, wider_m: float = 0.0) -> float:
-        """Of the outline, or of the one `wider_m` around it."""
+        """Returns the area of the outline, or of the one `wider_m` around it."""
         wide = self._margin_m + wider_m
         return self._area_m2 + self._rim_m * wide + math.pi * wide**2
 
     def holds(self, xy: NDArray[np.floating], wider_m: float = 0.0) -> Bools:
-        """Which points (n, 2) lie inside, or within `wider_m` of it."""
+        """Tells which points (n, 2) lie inside, or within `wider_m` of it."""
         return np.asarray((xy @ self._normals.T + self._offsets <= wider_m).all(axis=1))
 
 
 def without_object(static: Splats, rows: NDArray[np.intp], settings: FillSettings) -> Splats:
-    """The scene without the splats `rows` and all else above and below their footprint, the hole covered."""
+    """Returns the scene without the splats `rows` and all else above and below their footprint, the hole covered."""
     points = static.means[rows].astype(float)
     hole = Footprint(points, settings.margin_m)
     xy, z = static.means[:, :2].astype(float), static.means[:, 2]
@@ -76,7 +76,7 @@ def without_object(static: Splats, rows: NDArray[np.intp], settings: FillSetting
 
 
 def _patch(rest: Splats, hole: Footprint, settings: FillSettings) -> Splats:
-    """Table splats for the hole."""
+    """Returns table splats for the hole."""
     xy = rest.means[:, :2].astype(float)
     flat = (np.abs(rest.means[:, 2]) < settings.flat_m) & (rest.opacities > 0.1)
     ring = flat & hole.holds(xy, settings.ring_m)
@@ -109,7 +109,7 @@ def _shifts(hole: Footprint, settings: FillSettings) -> list[F64]:
 def _is_bare_table(
     rest: Splats, piece: Bools, flat: Bools, hole: Footprint, ring: Bools, settings: FillSettings
 ) -> bool:
-    """Whether a piece is covered with table as densely as the ring around the hole, and nothing stands on it."""
+    """Tells whether a piece is covered with table as densely as the ring around the hole, and nothing stands on it."""
     above = piece & (rest.means[:, 2] > settings.flat_m) & (rest.means[:, 2] < 0.3) & (rest.opacities > 0.1)
     usual = np.count_nonzero(ring) / (hole.area_m2(settings.ring_m) - hole.area_m2())
     needed = settings.covered * usual * hole.area_m2(settings.margin_m / 2)
@@ -117,7 +117,7 @@ def _is_bare_table(
 
 
 def _even(rest: Splats, hole: Footprint, ring: Bools, settings: FillSettings) -> Splats:
-    """A flat surface whose colours are means of the nearest splats around the hole, weighted by nearness."""
+    """Makes a flat surface whose colours are means of the nearest splats around the hole, weighted by nearness."""
     half = hole.diameter_m / 2
     x, y = surfaces.grid(half, half, settings.spacing_m)
     xy = np.stack([x, y], 1) + hole.centre
@@ -132,6 +132,6 @@ def _even(rest: Splats, hole: Footprint, ring: Bools, settings: FillSettings) ->
 
 
 def _mean_colour(splats: Splats, rows: Bools) -> F64:
-    """Weighted by what a splat covers, (3,)."""
+    """Returns the mean colour (3,), weighted by what a splat covers."""
     weight = splats.opacities[rows] * np.sort(splats.scales[rows], axis=1)[:, 1:].prod(axis=1)
     return np.asarray(np.average(splats.colours[rows], axis=0, weights=weight + 1e-12), float)

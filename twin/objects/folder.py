@@ -1,4 +1,4 @@
-"""An object cut out of a scan, on disk and as a movable body.
+"""This module keeps an object that was cut out of a scan: on disk, and as a movable body.
 
 objects/NAME/
   object.toml    format, name, mass, inertia, where it stood, how it was cut
@@ -27,42 +27,42 @@ from twin.splats import Splats, read_ply, write_ply
 from twin.toml_file import read_versioned
 
 FORMAT = 1
-"""Version of object.toml."""
+"""Version of the format of object.toml."""
 LARGEST_M, MOST_CORNERS, MOST_PARTS = 2.0, 400, 64
 """Bounds on a file's meshes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScannedObject:
-    """Splats to be drawn, convex parts to be touched, and a mass."""
+    """A scanned object has splats to be drawn, convex parts to be touched, and a mass."""
 
     name: str
     splats: Splats
     parts: tuple[Part, ...]
     mass_kg: float
     stood_at: tuple[float, float, float, float]
-    """Where it stood in the scan: x, y, z [m], yaw [rad] of its frame, base frame."""
+    """Its place in the scan: x, y, z [m], yaw [rad] of its frame, base frame."""
     provenance: str
-    """How it was cut out, in words."""
+    """Description of the cut, in words."""
 
     @property
     def size_m(self) -> F64:
-        """Extent of the collision shape along the object's axes (3,)."""
+        """Returns the extent of the collision shape along the object's axes (3,)."""
         corners = np.concatenate([part.vertices for part in self.parts])
         return np.asarray(np.ptp(corners, axis=0))
 
     @property
     def base_from_object(self) -> F64:
-        """Where it stood (4, 4)."""
+        """Returns its pose (4, 4) in the scan."""
         return pose_of(self.stood_at[:3], about_z(self.stood_at[3]))
 
     @property
     def mass_properties(self) -> MassProperties:
-        """Of the collision shape, per kilogram."""
+        """Returns the mass properties of the collision shape, per kilogram."""
         return mass_properties(self.parts)
 
     def assets(self) -> str:
-        """MJCF meshes, vertices inline; goes into a task's `assets`."""
+        """Returns MJCF meshes, vertices inline, for a task's `assets`."""
         return "".join(
             f'<mesh name="{self.name}_{k}" vertex="{numbers(*part.vertices.ravel())}" '
             f'face="{" ".join(map(str, part.faces.ravel()))}"/>'
@@ -70,7 +70,7 @@ class ScannedObject:
         )
 
     def mjcf(self, friction: float, *, mass_kg: float | None = None) -> str:
-        """A free body named like the object; goes into a task's `mjcf`. Draw it by `Task.splats[name]`."""
+        """Returns a free body named like the object, for a task's `mjcf`. Draw it by `Task.splats[name]`."""
         mass = self.mass_kg if mass_kg is None else mass_kg
         _, centre, inertia = self.mass_properties
         upper = mass * inertia[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
@@ -133,7 +133,7 @@ def _object(table: dict[str, Any], folder: Path) -> ScannedObject:
 
 
 def checked_name(name: str) -> str:
-    """A name that can stand in MJCF, in a path and in a configuration. Raises `SceneError`."""
+    """Returns a name that can stand in MJCF, in a path and in a configuration. Raises `SceneError` for others."""
     if not (name.isascii() and name.replace("_", "").isalnum() and len(name) <= 64):
         raise SceneError(f"object name {name!r}: up to 64 ASCII letters, digits and underscores, as in 'green_mug'")
     return name
@@ -145,7 +145,7 @@ def _obj(part: Part) -> str:
 
 
 def _part(path: Path) -> Part:
-    """Vertices and triangles of an OBJ file as written here."""
+    """Reads vertices and triangles of an OBJ file as written here. Raises `SceneError`."""
     try:
         rows = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Collision shapes of an object from the points on its surface: convex, closed, few corners.
+"""This module makes collision shapes of an object from the points on its surface: convex, closed, few corners.
 
     points ─► + their shadow on the table ─┬─► convex hull ─► the corners that matter most ─► one part
                                            └─► voxels, filled ─► surface ─► convex decomposition (CoACD) ─► parts
@@ -20,19 +20,19 @@ from protos.schema import F64
 
 Faces = NDArray[np.int32]
 QUICK = {"preprocess_resolution": 30, "resolution": 1000, "mcts_nodes": 10, "mcts_iterations": 40, "mcts_max_depth": 2}
-"""CoACD's search, cut down: a few parts of a thing on a table need no more, and it takes seconds instead of minutes."""
+"""Options that shorten CoACD's search from minutes to seconds; a few parts of a thing on a table need no more."""
 _DIRECTIONS = np.stack(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 3), -1).reshape(-1, 3)
 
 
 class Part(NamedTuple):
-    """A convex mesh, outward faces, in the object's frame."""
+    """A convex mesh with outward faces in the object's frame."""
 
     vertices: F64  # (V, 3) m
     faces: Faces  # (F, 3)
 
 
 class MassProperties(NamedTuple):
-    """Of a body of even density."""
+    """Mass properties of a body of even density."""
 
     volume_m3: float
     centre: F64  # (3,) m
@@ -41,26 +41,26 @@ class MassProperties(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class HullSettings:
-    """Collision shape."""
+    """Settings of the collision shape."""
 
     parts: int = 1
-    """1: one convex hull; more: a convex decomposition into at most so many."""
+    """Largest number of parts; 1 is one convex hull, more are a convex decomposition."""
     upright: bool = True
-    """Carry the whole outline down to the table: photos from one side see an object's top, but not its back. False for
-    things that are narrower below, seen from all around."""
+    """Whether the whole outline is carried down to the table: photos from one side see an object's top, not its back.
+    Things that are narrower below, seen from all around, need False."""
     corners: int = 48
-    """Most vertices of a part."""
+    """Largest number of vertices of a part."""
     tolerance_m: float = 0.0005
-    """A hull with fewer corners is good enough when no point is farther outside."""
+    """Distance of points outside up to which a hull with fewer corners is good enough."""
     voxel_m: float = 0.004
-    """Of the volume that is decomposed."""
+    """Voxel size of the volume that is decomposed."""
     concavity: float = 0.1
     """CoACD's threshold: smaller follows hollows more closely."""
     seed: int = 0
 
 
 def convex_parts(points: F64, settings: HullSettings) -> tuple[Part, ...]:
-    """Convex parts around points (n, 3) whose table is z = 0. Raises `SceneError` when they have no volume."""
+    """Returns convex parts around points (n, 3) whose table is z = 0. Raises `SceneError` when they have no volume."""
     grounded = _grounded(points, settings.upright)
     if settings.parts <= 1:
         return (hull(grounded, settings),)
@@ -68,7 +68,7 @@ def convex_parts(points: F64, settings: HullSettings) -> tuple[Part, ...]:
 
 
 def hull(points: F64, settings: HullSettings) -> Part:
-    """The convex hull of points (n, 3) with at most `corners` vertices.
+    """Returns the convex hull of points (n, 3) with at most `corners` vertices.
 
     Starts from the extreme points along axes and diagonals and takes in the point farthest outside, again and again.
     """
@@ -87,7 +87,7 @@ def hull(points: F64, settings: HullSettings) -> Part:
 
 
 def mass_properties(parts: tuple[Part, ...]) -> MassProperties:
-    """Of all parts together; where parts overlap counts twice, which decompositions avoid."""
+    """Returns those of all parts together; where parts overlap counts twice, which decompositions avoid."""
     import trimesh
 
     meshes = [trimesh.Trimesh(part.vertices, part.faces, process=False) for part in parts]
@@ -101,14 +101,14 @@ def mass_properties(parts: tuple[Part, ...]) -> MassProperties:
 
 
 def _grounded(points: F64, upright: bool) -> F64:
-    """The points, and all of them, or those near the table, once more on the table; none below it."""
+    """Lifts points to the table and adds all of them, or those near the table, once more on the table."""
     points = np.maximum(points, [-np.inf, -np.inf, 0])
     low = points if upright else points[points[:, 2] < np.percentile(points[:, 2], 15)]
     return np.concatenate([points, low * [1, 1, 0]])
 
 
 def _outward(vertices: F64) -> Part:
-    """A hull's triangles, turned so that their normals point out."""
+    """Returns a hull's triangles, turned so that their normals point out."""
     shape = ConvexHull(vertices)
     used, rows = np.unique(shape.simplices, return_inverse=True)
     corners, faces = vertices[used], rows.reshape(-1, 3).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Which splats of a scene are the object: in a box or on masks, above the table, one piece.
+"""This module selects the splats of an object: in a box or on masks, above the table, one piece.
 
 scene ─► in the box ─┐                            ┌─► ghosts and strays dropped ─► largest piece ─► object
 masks ─► on most ────┴─► above the table's splats ─┘
@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from protos.errors import SceneError
 from protos.schema import F32
-from twin.align.views import on_masks
+from twin.align import on_masks
 from twin.camera import Camera
 from twin.splats import Splats
 
@@ -28,11 +28,11 @@ class OrientedBox:
     """A box standing upright in the base frame."""
 
     centre: tuple[float, float, float]
-    """m"""
+    """Middle of the box [m]."""
     size: tuple[float, float, float]
     """Full lengths along the box's own axes [m]."""
     yaw_deg: float = 0.0
-    """Turn about z."""
+    """Turn of the box about z."""
 
     def __post_init__(self) -> None:
         numbers = (*self.centre, *self.size, self.yaw_deg)
@@ -40,7 +40,7 @@ class OrientedBox:
             raise SceneError(f"box of size {self.size} m: three finite lengths greater than 0, at most 2")
 
     def holds(self, points: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Which of the points (n, 3) lie inside."""
+        """Tells which of the points (n, 3) lie inside."""
         yaw = math.radians(self.yaw_deg)
         x, y, z = (np.asarray(points, float) - self.centre).T
         along, across = math.cos(yaw) * x + math.sin(yaw) * y, math.cos(yaw) * y - math.sin(yaw) * x
@@ -49,10 +49,10 @@ class OrientedBox:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectSettings:
-    """What belongs to the object."""
+    """Settings of the selection."""
 
     table_m: float = 0.006
-    """Splats up to this height are the table's."""
+    """Height up to which splats are the table's."""
     faintest: float = 0.1
     """Opacity of the faintest splat that counts."""
     largest: float = 0.35
@@ -60,27 +60,27 @@ class SelectSettings:
     share: float = 0.5
     """Share of the views in which a splat must lie on the object's mask; those at its rim reach beyond in many."""
     gap_m: float = 0.008
-    """Splats with a wider gap between them belong to different pieces; only the largest piece is kept."""
+    """Widest gap between splats of one piece; only the largest piece is kept."""
     neighbours: int = 6
     stray: float = 2.0
-    """Splats whose neighbours are farther than this multiple of the usual distance are dropped."""
+    """Distance to the neighbours, as a multiple of the usual one, beyond which a splat is dropped."""
     least: int = 12
-    """Splats below which nothing was found."""
+    """Least number of splats of an object."""
 
 
 def in_box(splats: Splats, box: OrientedBox, settings: SelectSettings) -> Rows:
-    """Rows of the object's splats inside a box. Raises `SceneError`."""
+    """Returns the rows of the object's splats inside a box. Raises `SceneError`."""
     return _tidied(splats, np.flatnonzero(box.holds(splats.means)), settings, "box")
 
 
 def on_object_masks(splats: Splats, views: Sequence[tuple[Camera, F32]], settings: SelectSettings) -> Rows:
-    """Rows of the splats that lie on the object's mask in most of the views that see them. Raises `SceneError`."""
+    """Returns the rows of the splats on the object's mask in most of the views that see them. Raises `SceneError`."""
     share, seen = on_masks(splats.means.astype(float), views)
     return _tidied(splats, np.flatnonzero((share >= settings.share) & (seen >= 2)), settings, "masks")
 
 
 def _tidied(splats: Splats, rows: Rows, settings: SelectSettings, what: str) -> Rows:
-    """The largest piece among `rows`, without the table, ghosts and strays."""
+    """Returns the largest piece among `rows`, without the table, ghosts and strays."""
     rows = rows[(splats.means[rows, 2] > settings.table_m) & (splats.opacities[rows] >= settings.faintest)]
     if len(rows) >= settings.least:
         extent = float(np.median(np.ptp(splats.means[rows], axis=0)))
@@ -103,7 +103,7 @@ def _close(points: F32, settings: SelectSettings) -> NDArray[np.bool_]:
 
 
 def _largest_piece(splats: Splats, gap_m: float) -> NDArray[np.bool_]:
-    """A splat reaches about two standard deviations of its middle axis from its centre."""
+    """Tells which splats form the largest piece; each reaches two standard deviations of its middle axis."""
     reach = 2 * float(np.median(np.sort(splats.scales, axis=1)[:, 1]))
     pairs = cKDTree(splats.means).query_pairs(gap_m + 2 * reach, output_type="ndarray")
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(splats), len(splats)))

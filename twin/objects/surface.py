@@ -1,8 +1,11 @@
-"""Points on what splats look like: depth images from a ring of cameras, put back into space.
+"""This module finds points on the surface and in the solid that splats show.
 
-    splats ─► depth where they hide half of what is behind, from all around and above ─► points
+    splats ─► depth where they hide half of what is behind, from all around and above ─► surface points ─┐
+    masks of the photos ──────────────────────────────────────────► hull filled with points, cut back ◄──┴─► solid
 
-Centres of splats are poor points: large ones lie far apart and reach beyond, faint ones are not seen at all.
+Centres of splats are poor points: large ones lie far apart and reach beyond, faint ones are not seen at all. Splats of
+a coarse scan reach beyond what they show by a centimetre or more; an outline in a photo is known to a pixel. Outlines
+alone would not do: seen from above, they leave a cone on a flat top, where the splats know better.
 """
 
 import math
@@ -15,42 +18,36 @@ from scipy.spatial import ConvexHull, QhullError
 
 from protos.errors import SceneError
 from protos.schema import F32, F64
-from twin.align.views import on_masks
+from twin.align import on_masks
 from twin.camera import Camera, look_at
-from twin.render import rasterize
-from twin.render.kernels import FAR
+from twin.render import FAR, rasterize
 from twin.splats import Splats
 
 SPARSE = 0.2
-"""Voxels with fewer points than this share of the usual number are seen at the edge of splats only."""
-
-
+"""Number of points, as a share of the usual, below which a voxel is seen at the edge of splats only."""
 RIM_PX = 3
 OUTERMOST = 0.002
-"""Share of the points that is let go in each direction."""
-
-
+"""Share of the points that is dropped in each direction."""
 SPACING_M = 0.002
-
 MOST = 60_000
-"""Points that fill a hull; a large one is filled more coarsely."""
+"""Number of points that fill a hull; a large one is filled more coarsely."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceSettings:
-    """The ring of cameras."""
+    """Settings of the ring of cameras."""
 
     around: int = 12
     elevations_deg: tuple[float, ...] = (8.0, 40.0, 75.0)
     px: int = 160
     distance: float = 4.0
-    """From the middle, in radii of the object; far enough that perspective hides little."""
+    """Distance from the middle, in radii of the object; far enough that perspective hides little."""
     fewest: int = 200
-    """Points below which there is no surface to speak of."""
+    """Number of points below which there is no surface."""
 
 
 def surface_points(splats: Splats, settings: SurfaceSettings) -> F64:
-    """Points (n, 3) on the visible surface, in the splats' frame. Raises `SceneError` when they are see-through."""
+    """Returns points (n, 3) on the visible surface, in the splats' frame. Raises `SceneError` without a surface."""
     cameras = list(_ring(splats, settings))
     points = np.concatenate([_seen(splats, camera) for camera in cameras])
     if len(points):
@@ -64,7 +61,7 @@ def surface_points(splats: Splats, settings: SurfaceSettings) -> F64:
 
 
 def _one_piece(points: F64, voxel: float) -> F64:
-    """Means of the points in the largest connected set of voxels.
+    """Returns the means of the points in the largest connected set of voxels.
 
     Splats that float beside the object make pieces of their own. A splat's depth is that of its centre wherever a ray
     meets it; the mean over cameras on both sides lies on the surface.
@@ -80,13 +77,13 @@ def _one_piece(points: F64, voxel: float) -> F64:
 
 
 def _trimmed(points: F64) -> F64:
-    """Without the few outermost points in every direction: a hull would hang on them."""
+    """Drops the few outermost points in every direction: a hull would hang on them."""
     along = points @ _directions(200).T
     return points[(along <= np.quantile(along, 1 - OUTERMOST, axis=0)).all(axis=1)]
 
 
 def _directions(count: int) -> F64:
-    """Unit vectors spread evenly over the sphere (count, 3): a Fibonacci lattice."""
+    """Returns unit vectors (count, 3) spread evenly over the sphere: a Fibonacci lattice."""
     k = np.arange(count) + 0.5
     z, angle = 1 - 2 * k / count, math.pi * (1 + 5**0.5) * k
     r = np.sqrt(1 - z * z)
@@ -105,7 +102,7 @@ def _ring(splats: Splats, settings: SurfaceSettings) -> Iterator[Camera]:
 
 
 def _seen(splats: Splats, camera: Camera) -> F64:
-    """The image's pixels that show the object, in space (n, 3).
+    """Returns the image's pixels that show the object, in space (n, 3).
 
     Not those at its outline: there rays graze the surface and stop in the soft rims of its splats. Another camera sees
     the same place squarely.
@@ -119,7 +116,7 @@ def _seen(splats: Splats, camera: Camera) -> F64:
 
 
 def confirmed(surface: F64, views: Sequence[tuple[Camera, F32]], share: float) -> F64:
-    """Points (n, 3) in the hull of `surface` (m, 3) that lie on at least this share of the masks of those who see them.
+    """Returns points (n, 3) in the hull of `surface` (m, 3) that lie on at least this share of the masks that see them.
 
     Raises `SceneError` when the masks and the surface have nothing in common.
     """

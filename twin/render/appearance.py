@@ -1,7 +1,7 @@
-"""How the cameras of each slot differ from the calibrated ones in this episode: light, colour, noise, where they stand.
+"""This module draws the appearance of each slot's images in an episode: light, colour, noise, camera poses.
 
-A slot's looks are those of (seed, slot, number of its episode): other slots, threads and the order of resets have no
-part in them. The side camera takes one of a few poses, so that its background can be drawn once per pose.
+A slot's appearance depends on (seed, slot, number of its episode) alone: not on other slots, threads or the order of
+resets. The side camera takes one of a few poses, so that its background can be drawn once per pose.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ _DISPLAY_GAMMA = 2.2
 """Images are display-referred: twice the light is 2^(1/2.2) times the value."""
 
 
-class Look(NamedTuple):
-    """One slot's cameras in one episode."""
+class Appearance(NamedTuple):
+    """The appearance of one slot's images in one episode."""
 
-    side_pose: int  # which of `Looks.side_poses`
+    side_pose: int  # which of `Appearances.side_poses`
     wrist_pose: F64  # (4, 4) actual_from_mounted
     gains: F32  # (3,) on r, g, b
     noise: int  # seed of its first image's noise
@@ -33,13 +33,13 @@ class _Jitter:
     radians: float
 
     def draw(self, rng: np.random.Generator) -> F64:
-        """A small motion (4, 4) of a camera in its own frame: each coordinate normal, at most 2.5 sigma."""
+        """Draws a small motion (4, 4) of a camera in its own frame: each coordinate normal, at most 2.5 sigma."""
         numbers = np.clip(rng.normal(size=6), -2.5, 2.5)
         return pose_of(self.metres * numbers[:3], matrix_from_vector(self.radians * numbers[3:]))
 
 
-class Looks:
-    """The looks of n slots."""
+class Appearances:
+    """The appearances of n slots."""
 
     def __init__(self, n: int, domain: Domain, seed: int) -> None:
         self._domain, self._seed = domain, seed
@@ -47,29 +47,29 @@ class Looks:
         rng = np.random.default_rng((seed, n))
         still = domain.camera_jitter_m == domain.camera_jitter_rad == 0
         self.side_poses: list[F64] = [self._jitter.draw(rng) for _ in range(1 if still else domain.camera_poses)]
-        """calibrated_from_actual (4, 4)."""
+        """Poses calibrated_from_actual (4, 4)."""
         self._episodes, self._images = np.full(n, -1), np.zeros(n, int)
-        self._looks = [self._next(slot) for slot in range(n)]
+        self._current = [self._next(slot) for slot in range(n)]
 
-    def __getitem__(self, slot: int) -> Look:
-        return self._looks[slot]
+    def __getitem__(self, slot: int) -> Appearance:
+        return self._current[slot]
 
     def reset(self, slot: int) -> None:
-        """New looks for the next episode of one slot."""
-        self._looks[slot] = self._next(slot)
+        """Draws the appearance of the next episode of one slot."""
+        self._current[slot] = self._next(slot)
 
     def noise_seed(self, slot: int) -> int:
-        """For the next image of one slot."""
+        """Returns the seed of the noise of the next image of one slot."""
         self._images[slot] += 1
-        return self._looks[slot].noise + int(self._images[slot])
+        return self._current[slot].noise + int(self._images[slot])
 
-    def _next(self, slot: int) -> Look:
+    def _next(self, slot: int) -> Appearance:
         self._episodes[slot], self._images[slot] = self._episodes[slot] + 1, 0
         domain, rng = self._domain, np.random.default_rng((self._seed, slot, int(self._episodes[slot])))
         light, warmth = rng.uniform(-1, 1, 2)
         gain = 2.0 ** (light * domain.exposure_stops / _DISPLAY_GAMMA)
         tint = warmth * domain.white_balance * np.array([1.0, 0.0, -1.0])
-        return Look(
+        return Appearance(
             side_pose=int(rng.integers(len(self.side_poses))),
             wrist_pose=self._jitter.draw(rng),
             gains=(gain * (1 + tint)).astype(np.float32),

@@ -1,4 +1,6 @@
-"""The side camera: it stands still, so what does not move is drawn once per camera pose.
+"""This module draws the twin's two cameras.
+
+The side camera stands still, so what does not move is drawn once per camera pose:
 
     fast   static ─once─► colour + median depth ─┐
            moving ──────────────────────────────►┴─ depth test, blend ─► canvas        any scan at the same cost
@@ -9,6 +11,11 @@ The exact canvas is that of a full render to the last bit: a pixel in a block of
 the same splats in the same order as without any, and every other one is blended anew. In both modes what moves wins
 against what stands still a little behind: splats sort by their centres, and those of a disc on the table and of the
 table would alternate.
+
+The wrist camera moves with the tool, so every image is drawn from scratch:
+
+    fast   static ─once─► crop, merge voxels ─┐
+    exact  static as it is ───────────────────┴─ with what moves near the tool: sort, blend ─► canvas
 """
 
 import numba
@@ -27,11 +34,11 @@ from twin.splats import Splats, merge_to
 STOP = 0.004
 """Transmittance at which a pixel of the fast mode is finished: one grey level."""
 DEPTH_SLACK_M = 0.012
-"""A moving splat wins this far behind a static one."""
+"""Distance behind a static splat up to which a moving one is drawn in front."""
 
 
 class FastSide:
-    """The static scene as one image with depth."""
+    """The side camera with the static scene as one image with depth."""
 
     def __init__(self, static: Layer, camera: Camera) -> None:
         behind = draw(static, camera, workspace_for(len(static.means), camera.width, camera.height), stop=STOP)
@@ -40,7 +47,7 @@ class FastSide:
         self._view, self._size = view_of(camera), (camera.width, camera.height)
 
     def draw(self, moving: PosedSplats, work: Workspace) -> None:
-        """The moving splats in front of the background, on the canvas; `work` has room for them."""
+        """Draws the moving splats in front of the background, on the canvas; `work` has room for them."""
         count = moving.footprints(self._view, *self._size, work, 0)
         kernels.sort_by_depth(work, count)
         kernels.clear(work, self._limit)
@@ -48,7 +55,7 @@ class FastSide:
 
 
 class ExactSide:
-    """The static scene as footprints, sorted anew with the moving ones for every image."""
+    """The side camera with the static scene as footprints, sorted anew with the moving ones for every image."""
 
     def __init__(self, static: Layer, camera: Camera) -> None:
         self._view, self._size = view_of(camera), (camera.width, camera.height)
@@ -63,7 +70,7 @@ class ExactSide:
         self.background = np.zeros((camera.height, camera.width, 3), np.float32)
 
     def draw(self, moving: PosedSplats, work: Workspace) -> None:
-        """Static and moving splats together, on the canvas; `work` has room for all of them."""
+        """Draws static and moving splats together, on the canvas; `work` has room for all of them."""
         static, (width, height) = self._count, self._size
         work.footprints[:static], work.depth[:static] = self._rows, self._depth
         count = moving.footprints(self._view, width, height, work, static)
@@ -75,7 +82,7 @@ class ExactSide:
 
 @numba.njit(**JIT)
 def touched(work: Workspace, first: int, count: int) -> I32:
-    """Blocks (rows, columns) that footprints `first` to `count` may touch, as 0 or 1."""
+    """Marks the blocks (rows, columns) that footprints `first` to `count` may touch, as 0 or 1."""
     height, width = work.canvas.shape[0], work.canvas.shape[2] - LANES
     blocks = np.zeros_like(work.blocks)
     for i in range(first, count):
@@ -99,28 +106,28 @@ def restore(work: Workspace, blocks: I32, canvas: F32) -> None:
 
 
 BIAS_M = 0.02
-"""The static layer is sorted this much farther away: what moves is above the table."""
+"""Distance by which the static layer is sorted farther away: what moves is above the table."""
 VOXEL_M, SPLATS = 0.025, 2500
-"""Size of the merged static splats, and the most there may be; larger voxels are tried until they fit."""
+"""Size of the merged static splats, and their largest number; larger voxels are tried until they fit."""
 MARGIN_M = 0.05
 
 
 class WristView:
-    """Draws what the wrist camera sees."""
+    """The wrist camera moves with the tool, so that every image is drawn from scratch."""
 
     def __init__(self, static: Splats, scene: Scene, intrinsics: F32, px: int, *, exact: bool) -> None:
-        """`intrinsics` (4,) are fx, fy, cx, cy of square images of `px` pixels."""
+        """Takes intrinsics (4,) fx, fy, cx, cy of square images of `px` pixels."""
         self._static = layer_of(static if exact else wrist_static(static, scene))
         self._stop = interface.STOP if exact else STOP
         self._intrinsics, self._px = intrinsics, px
         self.background = np.zeros((px, px, 3), np.float32)
 
     def workspace(self, moving: int) -> Workspace:
-        """Buffers for so many moving splats and the static ones."""
+        """Returns buffers for so many moving splats and the static ones."""
         return workspace_for(moving + len(self._static.means), self._px, self._px)
 
     def draw(self, moving: PosedSplats, camera_from_base: F32, work: Workspace) -> None:
-        """One image on the canvas, from the camera pose (3, 4)."""
+        """Draws one image on the canvas, from the camera pose (3, 4)."""
         view, px = View(camera_from_base, self._intrinsics), self._px
         near = moving.footprints(view, px, px, work, 0, wrist=True)
         count = append(self._static, view, px, px, work, near)
@@ -131,7 +138,7 @@ class WristView:
 
 
 def wrist_static(static: Splats, scene: Scene) -> Splats:
-    """The scan as the wrist camera sees it: cropped to the workspace and merged to at most `SPLATS`."""
+    """Crops the scan to the workspace and merges it to at most `SPLATS` splats, for the wrist camera."""
     space = scene.workspace
     low = np.array([space.x[0], space.y[0], space.z[0]]) - MARGIN_M
     high = np.array([space.x[1], space.y[1], space.z[1]]) + MARGIN_M

@@ -1,4 +1,4 @@
-"""Both cameras of n twins.
+"""This module draws both cameras of n twins.
 
     physics ─► poses ─► moving splats ─┬─► side: background drawn once per camera pose ─┐
                                        └─► wrist: small static layer ───────────────────┴─► sensor ─► images
@@ -18,7 +18,7 @@ from twin.camera import Camera, invert, pose_of
 from twin.physics import Physics
 from twin.randomize import TABLE_SHIFT, Domain
 from twin.render import kernels
-from twin.render.appearance import Look, Looks
+from twin.render.appearance import Appearance, Appearances
 from twin.render.cameras import ExactSide, FastSide, WristView
 from twin.render.kernels import Workspace, expose
 from twin.render.moving import PosedSplats, moving_splats
@@ -27,7 +27,7 @@ from twin.scene import Scene
 
 
 class _Buffers(NamedTuple):
-    """Of one thread."""
+    """The buffers of one thread."""
 
     moving: PosedSplats
     side: Workspace
@@ -35,7 +35,7 @@ class _Buffers(NamedTuple):
 
 
 class TwinRenderer:
-    """Draws slots of one `Physics` into images that it owns."""
+    """A renderer draws the slots of one `Physics` into images that it owns."""
 
     def __init__(
         self,
@@ -64,20 +64,20 @@ class TwinRenderer:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Starts the looks of all slots anew."""
-        self._looks = Looks(self._physics.n, self._domain, seed)
+        """Starts the appearances of all slots anew."""
+        self._appearances = Appearances(self._physics.n, self._domain, seed)
         self._sides: dict[int, FastSide | ExactSide] = {}
 
     def start_episode(self, slot: int) -> None:
-        """Draws new looks for one slot."""
-        self._looks.reset(slot)
+        """Draws a new appearance for one slot."""
+        self._appearances.reset(slot)
 
     def draw(self) -> None:
         """Updates `side` and `wrist` of every slot to the physics' state; a slot with NaN keeps its images."""
         drawable = np.flatnonzero(np.isfinite(self._physics.body_positions).all(axis=(1, 2)))
-        for pose in {self._looks[int(slot)].side_pose for slot in drawable} - self._sides.keys():
+        for pose in {self._appearances[int(slot)].side_pose for slot in drawable} - self._sides.keys():
             kind = ExactSide if self._exact else FastSide
-            self._sides[pose] = kind(self._static, _moved(self._camera, self._looks.side_poses[pose]))
+            self._sides[pose] = kind(self._static, _moved(self._camera, self._appearances.side_poses[pose]))
         shares = np.array_split(drawable, len(self._buffers))
         if self._pool is None:
             self._draw(shares[0], self._buffers[0])
@@ -92,25 +92,25 @@ class TwinRenderer:
     def _draw(self, slots: NDArray[np.intp], buffers: _Buffers) -> None:
         physics, moving = self._physics, buffers.moving
         for slot in slots:
-            look = self._looks[slot]
+            appearance = self._appearances[slot]
             positions = physics.body_positions[slot].astype(np.float32)
             rotations = physics.body_rotations[slot].reshape(-1, 3, 3).astype(np.float32)
             moving.pose(positions, rotations)
-            side = self._sides[look.side_pose]
+            side = self._sides[appearance.side_pose]
             side.draw(moving, buffers.side)
-            seed = self._looks.noise_seed(slot)
-            self._develop(buffers.side.canvas, side.background, look, seed, self.side[slot])
+            seed = self._appearances.noise_seed(slot)
+            self._develop(buffers.side.canvas, side.background, appearance, seed, self.side[slot])
             gripper = pose_of(positions[self._gripper], rotations[self._gripper])
-            camera_from_base = look.wrist_pose @ self._camera_from_gripper @ invert(gripper)
+            camera_from_base = appearance.wrist_pose @ self._camera_from_gripper @ invert(gripper)
             self._wrist.draw(moving, camera_from_base[:3].astype(np.float32), buffers.wrist)
-            self._develop(buffers.wrist.canvas, self._wrist.background, look, ~seed, self.wrist[slot])
+            self._develop(buffers.wrist.canvas, self._wrist.background, appearance, ~seed, self.wrist[slot])
 
-    def _develop(self, canvas: F32, background: F32, look: Look, seed: int, image: U8) -> None:
-        """From the canvas to the image that the sensor of this episode gives."""
-        if self._domain.sensor_noise == 0 and (look.gains == 1).all():
+    def _develop(self, canvas: F32, background: F32, appearance: Appearance, seed: int, image: U8) -> None:
+        """Turns the canvas into the image that the sensor of this episode gives."""
+        if self._domain.sensor_noise == 0 and (appearance.gains == 1).all():
             kernels.to_bytes(canvas, background, image)
         else:
-            expose(canvas, background, look.gains, self._domain.sensor_noise, seed, image)
+            expose(canvas, background, appearance.gains, self._domain.sensor_noise, seed, image)
 
     def _make_buffers(self, moving: PosedSplats) -> _Buffers:
         splats, px = len(moving) + (len(self._static.means) if self._exact else 0), self.side.shape[1]

@@ -1,4 +1,4 @@
-"""The rasterizer on a CUDA GPU through gsplat (Ye et al. 2024), for large scans and many cameras.
+"""This module draws on a CUDA GPU through gsplat (Ye et al. 2024), for large scans and many cameras.
 
     splats ─► GPU ─┐
     cameras ───────┴─ in batches ─► gsplat.rasterization ─► colour, alpha, expected depth ─► images
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH = 64
-"""Cameras that the GPU draws at once; more are drawn batch by batch, so that memory does not grow with their number."""
+"""Number of cameras that the GPU draws at once; more go batch by batch, so that memory does not grow with them."""
 
 
 class GsplatRasterizer:
-    """Satisfies `Rasterizer`."""
+    """A `Rasterizer` on a CUDA GPU."""
 
     name = "gsplat"
     depth: Literal["median", "expected"] = "expected"
 
     def obstacle(self) -> str | None:
-        """Why gsplat cannot draw here; loads torch, but neither gsplat nor the GPU."""
+        """Returns why gsplat cannot draw here; loads torch, but neither gsplat nor the GPU."""
         for package in ("torch", "gsplat"):
             if find_spec(package) is None:
                 return f"the package {package} is not installed; pip install 'twinrl[scan]'"
@@ -44,7 +44,7 @@ class GsplatRasterizer:
         return None
 
     def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Image]:
-        """One image per camera of one size. Raises `InputError` where there is an obstacle."""
+        """Draws one image per camera of one size. Raises `InputError` where there is an obstacle."""
         obstacle = self.obstacle()
         if obstacle is not None:
             raise InputError(obstacle)
@@ -58,10 +58,10 @@ class GsplatRasterizer:
 
 
 class Uploaded:
-    """Splats in the memory of the GPU."""
+    """A set of splats in the memory of the GPU."""
 
     def __init__(self, splats: Splats) -> None:
-        """`splats` stays as it is; constant colour and harmonics become one array of coefficients (N, K + 1, 3)."""
+        """Copies splats to the GPU; constant colour and harmonics become one array of coefficients (N, K + 1, 3)."""
         constant = (splats.colours - 0.5) / np.float32(SH_DEGREE_0)
         coefficients = np.concatenate([constant[:, None], splats.sh], 1)
         given = (splats.means, splats.quaternions, splats.scales, splats.opacities, coefficients)
@@ -69,7 +69,7 @@ class Uploaded:
         self._degree = splats.degree
 
     def draw(self, cameras: Sequence[Camera]) -> "Tensor":
-        """Colour, alpha and expected depth (C, H, W, 5), still on the GPU; cameras of one size."""
+        """Draws colour, alpha and expected depth (C, H, W, 5), still on the GPU; cameras of one size."""
         import gsplat
         import torch
 
@@ -88,7 +88,7 @@ class Uploaded:
             return torch.cat([images[..., :3], alphas, images[..., 3:]], dim=-1)
 
     def draw_bytes(self, cameras: Sequence[Camera]) -> U8:
-        """Images over black, (C, H, W, 3), in CPU memory: a third of the traffic of whole images."""
+        """Draws images over black, (C, H, W, 3), in CPU memory: a third of the traffic of whole images."""
         colour = self.draw(cameras)[..., :3]
         return (colour * 255 + 0.5).clamp(0, 255).byte().cpu().numpy()
 

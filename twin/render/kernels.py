@@ -1,6 +1,6 @@
-"""The inner loops of the CPU rasterizer (numba, float32, no GIL).
+"""This module has the inner loops of the CPU rasterizer (numba, float32, no GIL).
 
-    splats ─move─► base frame ─project─► footprints ─sort_by_depth─► order ─blend─► canvas ─to_bytes─► image
+    splats ─move─► base frame ─project─► footprints ─sort_by_depth─► order ─blend─► canvas ─to_bytes, expose─► image
 
 The mathematics stand in `twin.render.interface`. The blend walks splats front to back and each splat row by row, eight
 pixels at a time. Counters of unsaturated pixels per 8 x 8 block skip splats that are hidden entirely.
@@ -33,7 +33,7 @@ U32 = NDArray[np.uint32]
 
 
 class Layer(NamedTuple):
-    """Splats as the kernels read them."""
+    """A layer of splats as the kernels read them."""
 
     means: F32  # (N, 3)
     covariances: F32  # (N, 6)
@@ -43,7 +43,7 @@ class Layer(NamedTuple):
 
 
 class View(NamedTuple):
-    """One camera as the kernels read it."""
+    """A camera as the kernels read it."""
 
     camera_from_base: F32  # (3, 4)
     intrinsics: F32  # (4,) fx fy cx cy
@@ -65,7 +65,7 @@ class Workspace(NamedTuple):
 
 @numba.njit(**JIT)
 def move(local: Layer, body: I32, positions: F32, rotations: F32, moved: Layer) -> None:
-    """Body-frame splats to the base frame: m' = R m + t, C' = R C R^T, with each splat's body pose."""
+    """Moves splats from their body frames to the base frame: m' = R m + t, C' = R C R^T, by each body's pose."""
     for i in range(local.means.shape[0]):
         R, t = rotations[body[i]], positions[body[i]]
         x, y, z = local.means[i, 0], local.means[i, 1], local.means[i, 2]
@@ -142,7 +142,7 @@ def project(layer: Layer, start: int, view: View, width: int, height: int, work:
 
 @numba.njit(**JIT)
 def sort_by_depth(work: Workspace, count: int) -> None:
-    """`work.order[:count]` sorts depths; positive floats sort like their bits, 11 bits at a time (radix sort)."""
+    """Sorts depths into `work.order[:count]`; positive floats sort like their bits, 11 at a time (radix sort)."""
     starts = np.zeros((3, 2048), np.int32)
     bits = work.depth[:count].view(np.uint32)
     for i in range(count):
@@ -165,7 +165,7 @@ def sort_by_depth(work: Workspace, count: int) -> None:
 
 @numba.njit(**JIT)
 def _scatter(starts: I32, shift: int, count: int, keys: U32, order: I32, to_keys: U32, to_order: I32) -> None:
-    """One stable pass: every element goes to the next free place of its digit."""
+    """Does one stable pass: every element goes to the next free place of its digit."""
     for i in range(count):
         digit = (keys[i] >> shift) & 2047
         place = starts[digit]
@@ -175,7 +175,7 @@ def _scatter(starts: I32, shift: int, count: int, keys: U32, order: I32, to_keys
 
 @numba.njit(**JIT)
 def clear(work: Workspace, limit: F32 | None = None) -> None:
-    """An empty, fully transparent canvas, on which only what is nearer than `limit` (H, W) will show."""
+    """Empties the canvas, on which only what is nearer than `limit` (H, W) will show."""
     canvas, blocks = work.canvas, work.blocks
     height, width = canvas.shape[0], canvas.shape[2] - LANES
     canvas[:, :3] = f32(0)
@@ -192,7 +192,7 @@ def clear(work: Workspace, limit: F32 | None = None) -> None:
 
 @numba.njit(**JIT)
 def blend(work: Workspace, count: int, stop: float, depth: F32 | None = None) -> None:
-    """Front-to-back compositing of the first `count` footprints.
+    """Composites the first `count` footprints front to back.
 
     A pixel is finished when its transmittance falls to `stop`; `depth` (H, W), where given, gets that at which it
     crosses one half. Rows of wide splats are cut to the ellipse; for small ones a root costs more than a few pixels.
@@ -238,7 +238,7 @@ def blend(work: Workspace, count: int, stop: float, depth: F32 | None = None) ->
 
 @numba.njit(**JIT)
 def to_bytes(canvas: F32, background: F32, image: U8) -> None:
-    """The canvas over `background` (H, W, 3), rounded to 0..255."""
+    """Writes the canvas over `background` (H, W, 3), rounded to 0..255."""
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             through = canvas[y, 3, x]
@@ -248,18 +248,21 @@ def to_bytes(canvas: F32, background: F32, image: U8) -> None:
 
 
 def eye_of(view: View) -> F32:
-    """The camera centre (3,) in the base frame."""
+    """Returns the camera centre (3,) in the base frame."""
     return -view.camera_from_base[:, :3].T @ view.camera_from_base[:, 3]
 
 
 def eyes_of(view: View, positions: F32, rotations: F32) -> F32:
-    """The camera centre in the frame of each body: (bodies, 3) from (bodies, 3) and (bodies, 3, 3)."""
+    """Returns the camera centre in the frame of each body: (bodies, 3) from (bodies, 3) and (bodies, 3, 3)."""
     return np.einsum("bji,bj->bi", rotations, eye_of(view) - positions).astype(np.float32)
 
 
 @numba.njit(**JIT)
 def shade(local: Layer, body: I32, eyes: F32, work: Workspace, first: int, count: int) -> None:
     """Adds the harmonics to the colours of footprints `first` to `count`, which are splats of `local`.
+
+    A splat that moves keeps its coefficients; the camera is moved into the frame of its body instead, which costs one
+    subtraction per splat where turning the coefficients would cost 83 multiplications per channel.
 
     `local` holds the splats in the frames of their bodies, `body` (N,) whose each is, `eyes` (bodies, 3) the camera
     centre in each body's frame.
@@ -283,7 +286,7 @@ def shade(local: Layer, body: I32, eyes: F32, work: Workspace, first: int, count
 
 @numba.njit(**JIT)
 def _basis(x: float, y: float, z: float, coefficients: int, values: F32) -> None:
-    """`twin.splats.cloud.basis` of a unit vector, as many as there are coefficients."""
+    """Evaluates `twin.splats.cloud.basis` of a unit vector, as many as there are coefficients."""
     values[0], values[1], values[2] = f32(-0.48860251) * y, f32(0.48860251) * z, f32(-0.48860251) * x
     if coefficients == 3:
         return
@@ -301,13 +304,13 @@ def _basis(x: float, y: float, z: float, coefficients: int, values: F32) -> None
 
 
 _MEAN, _DEVIATION = f32(510.0), f32(147.802)
-"""Of the sum of four uniform bytes, which is close to normal."""
+"""Mean and deviation of the sum of four uniform bytes, which is close to normal."""
 _MASK = 0xFFFFFFFF
 
 
 @numba.njit(**JIT)
 def expose(canvas: F32, background: F32, gains: F32, noise: float, seed: int, image: U8) -> None:
-    """The canvas over `background` (H, W, 3) times `gains` (3,), with normal noise of `noise` of full scale, as bytes.
+    """Writes the canvas over `background` (H, W, 3) times `gains` (3,), with normal noise of `noise` of full scale.
 
     Every pixel and channel has a number of its own, a hash of the seed and its place, so equal seeds give equal noise.
     """
@@ -325,7 +328,7 @@ def expose(canvas: F32, background: F32, gains: F32, noise: float, seed: int, im
 
 @numba.njit(**JIT)
 def _hash(number: int) -> int:
-    """32 well-mixed bits (lowbias32 of C. Wellons' hash prospector)."""
+    """Returns 32 well-mixed bits (lowbias32 of C. Wellons' hash prospector)."""
     word = number & _MASK
     word = (word ^ word >> 16) * 0x7FEB352D & _MASK
     word = (word ^ word >> 15) * 0x846CA68B & _MASK

@@ -1,4 +1,4 @@
-"""Eight pixels of one splat at once: the innermost step of the blend, as vector instructions.
+"""This module is the innermost step of the blend, eight pixels of one splat at once, as vector instructions.
 
 Numba does not make vectors of a loop that stores to four rows which might overlap, so the step is written in LLVM's
 language. It has no branch: what is hidden, finished, beyond the Gaussian's reach or outside the image gets a weight
@@ -24,7 +24,7 @@ _MASK = ir.IntType(LANES)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _FAST = ("fast",)
 _EXP = (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0)
-"""Of the exponential's series, highest power first."""
+"""Coefficients of the exponential's series, highest power first."""
 
 
 @intrinsic
@@ -99,7 +99,7 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Signature, argumen
 def _pixels(
     context: Any, builder: ir.IRBuilder, kind: types.Array, canvas: ir.Value, index: tuple[ir.Value, int, ir.Value]
 ) -> ir.Value:
-    """Where eight pixels of one plane lie."""
+    """Returns the address of eight pixels of one plane."""
     y, plane, x = index
     array = context.make_array(kind)(context, builder, canvas)
     places = [y, context.get_constant(types.uint64, plane), x]
@@ -111,7 +111,7 @@ def _constant(number: float) -> ir.Value:
 
 
 def _spread(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
-    """The same number in every lane."""
+    """Repeats a number in every lane."""
     empty = ir.Constant(_VECTOR, ir.Undefined)
     return builder.shuffle_vector(
         builder.insert_element(empty, number, _INT(0)), empty, ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
@@ -119,5 +119,5 @@ def _spread(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
 
 
 def _bits(builder: ir.IRBuilder, lanes: ir.Value) -> ir.Value:
-    """One bit a lane, the lowest first."""
+    """Packs one bit a lane, the lowest first."""
     return builder.zext(builder.bitcast(lanes, _MASK), _INT)

@@ -1,4 +1,4 @@
-"""Splats on everything that moves: the arm's links, the gripper, the task's bodies, each in its own body frame."""
+"""This module has the splats of everything that moves: the arm's links, the gripper, the task's bodies."""
 
 from dataclasses import dataclass
 
@@ -22,25 +22,25 @@ SPACING_M = {"base": 0.05, "gripper": 0.016} | dict.fromkeys(FINGERS, 0.012)
 """Distance of neighbouring splats on the robot; the arm's links are seen from afar and get `ARM_SPACING_M`."""
 ARM_SPACING_M = 0.035
 SHADED_AT_M = (-0.54, 0.0, 0.16)
-"""Light and shade of the moving splats are fixed; they are right for this tool position."""
+"""Tool position for which light and shade of the moving splats, which are fixed, are right."""
 _THIN_M = 0.003
-"""A cylinder lower than this lies on the table: only its top is drawn."""
+"""Height below which a cylinder lies on the table and only its top is drawn."""
 SCANNED_SPLATS, SCANNED_VOXEL_M = 4000, 0.001
-"""Most splats of a scanned body where images must be cheap, and the smallest voxels in which they are merged."""
+"""Largest number of splats of a scanned body where images must be cheap, and the smallest voxels for merging."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MovingSplats:
-    """Splats and the body that carries each of them; those that the wrist camera sees come last."""
+    """Moving splats and the body that carries each; those that the wrist camera sees come last."""
 
     splats: Splats
     body: NDArray[np.int32]  # (N,)
     first_wrist: int
-    """The wrist camera draws the splats from here on."""
+    """Index of the first splat that the wrist camera draws."""
 
 
 def moving_splats(model: mujoco.MjModel, robot: Robot, task: Task, *, thin: bool = False) -> MovingSplats:
-    """Splats on every geom of every body, shaded as they are lit with the tool at `SHADED_AT_M`.
+    """Makes splats on every geom of every body, shaded as they are lit with the tool at `SHADED_AT_M`.
 
     A body that the task has scanned splats of is drawn with these instead, `thin` with at most `SCANNED_SPLATS`. The
     wrist camera draws only the fingers and the task's bodies: the palm is centimetres from the lens, where a projected
@@ -74,7 +74,7 @@ def _thinned(splats: Splats) -> Splats:
 
 
 def _shading_rotations(model: mujoco.MjModel, robot: Robot) -> F64:
-    """Body rotations (bodies, 9) with the tool at `SHADED_AT_M`."""
+    """Returns body rotations (bodies, 9) with the tool at `SHADED_AT_M`."""
     data = mujoco.MjData(model)
     for name, angle in zip(robot.joints, Kinematics(robot).start_joints(SHADED_AT_M)[0], strict=True):
         data.joint(name).qpos = angle
@@ -104,21 +104,21 @@ def _geom_splats(model: mujoco.MjModel, geom: int, spacing: float, rotation: F64
 
 
 def _mesh(model: mujoco.MjModel, mesh: int) -> tuple[F64, NDArray[np.int32]]:
-    """Vertices (V, 3) in the geom's frame and triangles (F, 3)."""
+    """Returns vertices (V, 3) in the geom's frame and triangles (F, 3)."""
     vertex, face = model.mesh_vertadr[mesh], model.mesh_faceadr[mesh]
     vertices = model.mesh_vert[vertex : vertex + model.mesh_vertnum[mesh]].astype(float)
     return vertices, model.mesh_face[face : face + model.mesh_facenum[mesh]]
 
 
 class PosedSplats:
-    """Buffers of one thread: one slot's splats at a time."""
+    """The moving splats at the poses of one slot, in buffers of one thread."""
 
     def __init__(self, moving: MovingSplats) -> None:
         self._body, self._first_wrist = moving.body, moving.first_wrist
         self._local = layer_of(moving.splats)
         means, covariances = np.empty_like(self._local.means), np.empty_like(self._local.covariances)
         self.layer = self._local._replace(means=means, covariances=covariances)
-        """In the base frame; harmonics are still in the bodies' frames."""
+        """Splats in the base frame; harmonics are still in the bodies' frames."""
         self._positions, self._rotations = np.zeros((1, 3), np.float32), np.zeros((1, 3, 3), np.float32)
 
     def __len__(self) -> int:

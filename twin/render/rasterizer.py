@@ -1,4 +1,4 @@
-"""The rasterizer on the CPU (numba): any scene, one image after the other, no GPU and no torch."""
+"""This module draws on the CPU (numba): any scene, one image after the other, no GPU and no torch."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,17 +14,17 @@ from twin.splats import Splats
 
 
 class NumbaRasterizer:
-    """Satisfies `Rasterizer`. Every call compiles or loads the kernels and allocates its buffers once."""
+    """A `Rasterizer` on the CPU. Every call compiles or loads the kernels and allocates its buffers once."""
 
     name = "numba"
     depth: Literal["median", "expected"] = "median"
 
     def obstacle(self) -> str | None:
-        """None: numba runs everywhere."""
+        """Returns None: numba runs everywhere."""
         return None
 
     def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Image]:
-        """One image per camera of one size."""
+        """Draws one image per camera of one size."""
         width, height = common_size(cameras)
         layer, work = layer_of(splats), workspace_for(len(splats), width, height)
         return [draw(layer, camera, work) for camera in cameras]
@@ -36,7 +36,7 @@ def rasterize(splats: Splats, camera: Camera, *, stop: float = STOP) -> Image:
 
 
 def draw(layer: Layer, camera: Camera, work: Workspace, *, stop: float = STOP) -> Image:
-    """An image of a layer whose bodies are all the base."""
+    """Draws an image of a layer in the base frame."""
     count = footprints(layer, camera, work, 0)
     kernels.sort_by_depth(work, count)
     kernels.clear(work)
@@ -52,7 +52,7 @@ def footprints(layer: Layer, camera: Camera, work: Workspace, row: int) -> int:
 
 
 def append(layer: Layer, view: View, width: int, height: int, work: Workspace, row: int) -> int:
-    """The same for a camera in the form of the kernels."""
+    """Appends the visible splats of a layer for a camera in the form of the kernels; returns the new count."""
     count = kernels.project(layer, 0, view, width, height, work, row)
     if layer.sh.shape[1]:
         shade(layer, np.zeros(len(layer.means), np.int32), eye_of(view)[None], work, row, count)
@@ -60,19 +60,19 @@ def append(layer: Layer, view: View, width: int, height: int, work: Workspace, r
 
 
 def layer_of(splats: Splats) -> Layer:
-    """The arrays that the kernels read."""
+    """Returns the arrays that the kernels read."""
     colours = splats.colours if splats.degree else np.maximum(splats.colours, 0)
     return Layer(splats.means, splats.covariances(), splats.opacities, colours, splats.sh)
 
 
 def view_of(camera: Camera) -> View:
-    """The camera as the kernels read it."""
+    """Returns the camera as the kernels read it."""
     intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
     return View(np.ascontiguousarray(camera.camera_from_base[:3], np.float32), np.array(intrinsics, np.float32))
 
 
 def workspace_for(splats: int, width: int, height: int) -> Workspace:
-    """Buffers for images of up to `splats` splats."""
+    """Returns buffers for images of up to `splats` splats."""
     blocks = (-(-height // BLOCK), -(-width // BLOCK))
     return Workspace(
         footprints=np.empty((splats, 12), np.float32),

@@ -1,4 +1,4 @@
-"""The rasterizer's definition in plain torch: gsplat's own projection and harmonics, then dense compositing.
+"""This module defines the rasterizer in plain torch: gsplat's own projection and harmonics, then dense compositing.
 
 Every pixel looks at every splat. Slow; the yardstick of the others, in float64 so that it has no rounding of its own.
 """
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class TorchRasterizer:
-    """Satisfies `Rasterizer`."""
+    """The `Rasterizer` that the others are measured against."""
 
     name = "torch"
     depth: Literal["median", "expected"] = "median"
 
     def obstacle(self) -> str | None:
-        """Why it cannot draw here: a package is missing."""
+        """Returns why it cannot draw here: a package is missing."""
         for package in ("torch", "gsplat", "packaging"):
             if find_spec(package) is None:
                 return f"the package {package} is not installed; pip install 'twinrl[scan]'"
         return None
 
     def render(self, splats: Splats, cameras: Sequence[Camera]) -> list[Image]:
-        """One image per camera of one size. Raises `InputError` where there is an obstacle."""
+        """Draws one image per camera of one size. Raises `InputError` where there is an obstacle."""
         obstacle = self.obstacle()
         if obstacle is not None:
             raise InputError(obstacle)
@@ -64,7 +64,7 @@ def _draw(splats: Splats, camera: Camera) -> Image:
 
 
 def _project(splats: Splats, camera: Camera) -> tuple["Tensor", "Tensor", "Tensor", "Tensor"]:
-    """Centres (S, 2) [px], conics (S, 3), depths (S,) [m] and indices (S,) of the splats in view, nearest first."""
+    """Returns centres (S, 2) [px], conics (S, 3), depths (S,) [m], indices (S,) of splats in view, nearest first."""
     import torch
     from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci
 
@@ -82,7 +82,7 @@ def _project(splats: Splats, camera: Camera) -> tuple["Tensor", "Tensor", "Tenso
 
 
 def _colours(splats: Splats, camera: Camera) -> "Tensor":
-    """(N, 3) as this camera sees them."""
+    """Returns the colours (N, 3) as this camera sees them."""
     import torch
     from gsplat.cuda._torch_impl import _spherical_harmonics
 

@@ -1,4 +1,4 @@
-"""Gaussian splats: the arrays, what is done with them, and the files that they come in.
+"""This room keeps Gaussian splats: the arrays, operations on them, and their files.
 
 3DGS PLY ─────────┐
 compressed PLY ───┼─ read_splats ─► Splats ─► transformed, concatenate, merge_voxels ─► render

@@ -1,6 +1,6 @@
-"""Niantic's SPZ, versions 2 and 3: gzip around a head of 16 bytes and one block per attribute, all splats each.
+"""This module reads Niantic's SPZ, versions 2 and 3: gzip around a header and one block per attribute, all splats each.
 
-head       magic "NGSP", version u32, splats u32, degree u8, fraction bits of a position u8, flags u8, 0
+header     magic "NGSP", version u32, splats u32, degree u8, fraction bits of a position u8, flags u8, 0
 positions  3 x 24 bits, fixed point, signed
 opacities  u8     colours  3 x u8     log scales  3 x u8, -10 .. 5.94
 rotations  version 2: x, y, z as u8, w from the length
@@ -22,12 +22,12 @@ from twin.splats.stored import check_count, splats_of
 GZIP_MAGIC, MAGIC = b"\x1f\x8b", b"NGSP"
 HEAD = struct.Struct("<4sIIBBBB")
 COLOUR_SCALE = 0.15
-"""A colour byte holds 0.5 + 0.15 f_dc."""
+"""Factor of f_dc in a colour byte, which holds 0.5 + 0.15 f_dc."""
 _GZIP = 16 + zlib.MAX_WBITS
 
 
 def from_bytes(path: Path, data: bytes) -> Splats:
-    """Splats of a whole file; no more is unpacked than its head announces. Raises `SceneError`."""
+    """Decodes a whole file; no more is unpacked than its header announces. Raises `SceneError`."""
     version, count, degree, fraction_bits = _head(path, _unpack(path, data, HEAD.size))
     widths = (9, 1, 3, 3, 3 if version == 2 else 4, 3 * COUNTS[degree])
     body = _unpack(path, data, HEAD.size + count * sum(widths))[HEAD.size :]
@@ -47,7 +47,7 @@ def from_bytes(path: Path, data: bytes) -> Splats:
 
 
 def _unpack(path: Path, data: bytes, size: int) -> bytes:
-    """The first `size` unpacked bytes."""
+    """Returns the first `size` unpacked bytes. Raises `SceneError`."""
     try:
         unpacked = zlib.decompressobj(_GZIP).decompress(data, size)
     except zlib.error as error:
@@ -58,7 +58,7 @@ def _unpack(path: Path, data: bytes, size: int) -> bytes:
 
 
 def _head(path: Path, head: bytes) -> tuple[int, int, int, int]:
-    """Version, number of splats, degree, fraction bits."""
+    """Returns version, number of splats, degree, fraction bits. Raises `SceneError`."""
     magic, version, count, degree, fraction_bits, _, _ = HEAD.unpack(head)
     if magic != MAGIC:
         raise SceneError(f"{path}: gzip data that is no SPZ file")
@@ -71,20 +71,20 @@ def _head(path: Path, head: bytes) -> tuple[int, int, int, int]:
 
 
 def _fixed_point(block: U8) -> F64:
-    """(N, 9) bytes to (N, 3) signed numbers of 24 bits."""
+    """Decodes bytes (N, 9) to signed numbers of 24 bits (N, 3)."""
     low, middle, high = np.moveaxis(block.reshape(-1, 3, 3).astype(np.int32), -1, 0)
     return (low | middle << 8 | (high ^ 0x80) - 0x80 << 16).astype(float)
 
 
 def _three_bytes(block: U8) -> F64:
-    """(N, 4) wxyz"""
+    """Decodes the rotations of version 2 to quaternions wxyz (N, 4)."""
     xyz = block / 127.5 - 1
     w = np.sqrt(np.maximum(0, 1 - (xyz**2).sum(1, keepdims=True)))
     return np.concatenate([w, xyz], 1)
 
 
 def _smallest_three(block: U8) -> F64:
-    """(N, 4) wxyz"""
+    """Decodes the rotations of version 3 to quaternions wxyz (N, 4)."""
     words = np.ascontiguousarray(block).view("<u4")[:, 0]
     fields = np.stack([words >> 20, words >> 10, words], 1) & 1023
     others = np.where(fields & 512, -1, 1) * (fields & 511) / 511 * np.sqrt(0.5)

@@ -1,4 +1,4 @@
-"""What every splat file holds in its own packing, checked: files come from elsewhere."""
+"""This module checks what splat files hold, whatever their packing: files come from elsewhere."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from protos.errors import SceneError
 from twin.splats.cloud import Splats
 
 LARGEST = 1e6
-"""No position, size or colour is larger than this."""
+"""Largest magnitude of a position, size or colour."""
 MAX_SPLATS = 10_000_000
 MAX_BYTES = 4 << 30
-"""Of a file."""
+"""Largest size of a file."""
 Floats = NDArray[np.floating]
 
 
 def read_bytes(path: Path) -> bytes:
-    """A whole file of at most `MAX_BYTES`. Raises `SceneError`."""
+    """Reads a whole file of at most `MAX_BYTES`. Raises `SceneError`."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SceneError(f"{path}: {path.stat().st_size} bytes; splat files of at most {MAX_BYTES} bytes are read")
@@ -42,7 +42,7 @@ def splats_of(
     colours: Floats,  # (N, 3)
     sh: Floats,  # (N, K, 3)
 ) -> Splats:
-    """The splats of a file. Raises `SceneError` if any value is not finite or beyond `LARGEST`."""
+    """Makes splats of the values of a file. Raises `SceneError` if any value is not finite or beyond `LARGEST`."""
     length = np.linalg.norm(quaternions, axis=1, keepdims=True)
     with np.errstate(over="ignore", invalid="ignore"):
         splats = Splats.of(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from twin.align.scene import SceneAlignSettings, align_scene
+from twin.align import SceneAlignSettings, align_scene
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from twin.objects.cut import FOLDER, CutSettings, cut
+from twin.objects import FOLDER, CutSettings, cut
 
 
 @dataclass(frozen=True, kw_only=True)

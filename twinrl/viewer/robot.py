@@ -1,4 +1,4 @@
-"""The robot and a task's bodies as the twin draws them, posed by a slider per joint."""
+"""This module shows the robot and a task's bodies as the twin draws them, posed by a slider per joint."""
 
 import numpy as np
 import viser
@@ -14,7 +14,7 @@ from twinrl.viewer.shapes import WRIST, add_camera, add_splats, wrist_camera
 
 
 class PosedRobot:
-    """One arm with its task's bodies at one configuration; a set of splats per body, moved and never sent again."""
+    """An arm with its task's bodies at one configuration; a set of splats per body, moved and never sent again."""
 
     def __init__(self, server: viser.ViserServer, scene: Scene, task: Task, configuration: Configuration) -> None:
         self._server, self._scene = server, scene
@@ -40,7 +40,7 @@ class PosedRobot:
             add_camera(self._server, "/cameras/wrist", wrist_camera(self._scene, *tool), WRIST, scale=0.05)
 
     def add_sliders(self) -> None:
-        """A slider per joint, in degrees, within the joint's range."""
+        """Adds a slider per joint, in degrees, within the joint's range."""
         with self._server.gui.add_folder("joints [deg]"):
             for index, link in enumerate(self._scene.robot.links):
                 low, high = np.degrees(link.range)

@@ -1,4 +1,4 @@
-"""The server behind `twinrl view`: what it shows, where it listens, when it ends."""
+"""This module is the server behind `twinrl view`."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,8 @@ import viser
 from protos.errors import InputError
 from services.net import free_port
 from twin import tasks
-from twin.align.views import FILE, read_cameras
-from twin.objects import ScannedObject
-from twin.objects.cut import FOLDER
+from twin.align import FILE, read_cameras
+from twin.objects import FOLDER, ScannedObject
 from twin.scene import Scene
 from twin.splats import read_splats
 from twinrl.viewer.robot import PosedRobot
@@ -27,14 +26,14 @@ GROUPS = ("robot", "objects", "regions", "cameras")
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSettings:
-    """What to show and where to listen."""
+    """Settings of the viewer."""
 
     task: str = "pick_and_place"
-    """Whose regions and bodies are shown."""
+    """Task whose regions and bodies are shown."""
     host: str = "127.0.0.1"
-    """Address to listen at. Whoever reaches it sees the scene: there is no password."""
+    """Address to listen at. All who reach it see the scene: there is no password."""
     port: int = 8080
-    """0: any free one."""
+    """Port to listen at; 0 is any free one."""
 
 
 @contextmanager
@@ -82,7 +81,7 @@ def _server(settings: ViewSettings) -> viser.ViserServer:
 
 
 def _has_lens(folder: Path) -> bool:
-    """Reports of older scans have poses only; their cameras are not shown."""
+    """Tells whether a report has a lens; those of older scans have poses only, and their cameras are not shown."""
     try:
         return "lens" in json.loads((folder / FILE).read_text(encoding="utf-8"))
     except ValueError:
@@ -90,14 +89,14 @@ def _has_lens(folder: Path) -> bool:
 
 
 def _look(server: viser.ViserServer, at: np.ndarray, distance: float) -> None:
-    """First view of a browser that connects: from the side camera's side, a little above."""
+    """Sets the first view of a browser that connects: from the side camera's side, a little above."""
     server.initial_camera.look_at = tuple(at)
     server.initial_camera.position = tuple(at + distance * np.array([-0.62, -0.42, 0.66]))
     server.initial_camera.up = (0.0, 0.0, 1.0)
 
 
 def _add_switches(server: viser.ViserServer) -> None:
-    """A box to tick for each kind of thing that is there."""
+    """Adds a box to tick for each kind of thing that is there."""
     with server.gui.add_folder("show"):
         for name in (*GROUPS, "splats", "table", "workspace"):
             node = server.scene.get_handle_by_name(f"/{name}")

@@ -1,4 +1,4 @@
-"""What stands still in a scene, as viser draws it: splats, table grid, frames, cameras, boxes, objects."""
+"""This module gives viser what stands still in a scene: splats, table grid, frames, cameras, boxes, objects."""
 
 import math
 
@@ -17,14 +17,14 @@ from twin.tasks import Task
 Colour = tuple[int, int, int]
 CAPTURE, SIDE, WRIST, WORKSPACE = (150, 150, 150), (230, 120, 30), (200, 60, 160), (90, 90, 90)
 REGIONS: tuple[Colour, ...] = ((40, 160, 80), (60, 110, 220), (200, 160, 40), (180, 60, 60))
-"""Of a task's regions, in their order."""
+"""Colours of a task's regions, in their order."""
 GRID, CELL_M = (110, 110, 110), 0.1
 LOWEST_M = 0.004
 """Height of what lies on the table, so that the table's splats do not hide it."""
 
 
 def add_splats(server: viser.ViserServer, name: str, splats: Splats, pose: F64 | None = None) -> viser.SceneNodeHandle:
-    """Splats under a name; they can be moved by the handle's position and wxyz."""
+    """Adds splats under a name; they can be moved by the handle's position and wxyz."""
     upper = splats.covariances()
     base_from_splats = np.eye(4) if pose is None else pose
     return server.scene.add_gaussian_splats(
@@ -39,7 +39,7 @@ def add_splats(server: viser.ViserServer, name: str, splats: Splats, pose: F64 |
 
 
 def add_surroundings(server: viser.ViserServer, scene: Scene) -> None:
-    """Table grid (10 cm cells), the robot's base frame, workspace, and the side camera."""
+    """Adds table grid (10 cm cells), the robot's base frame, workspace, and the side camera."""
     add_lines(server, "/table", _grid(scene.workspace), GRID)
     server.scene.add_frame("/base", axes_length=0.15, axes_radius=0.004)
     server.scene.add_label("/base/label", "robot base", position=(0, 0, 0.18))
@@ -49,7 +49,7 @@ def add_surroundings(server: viser.ViserServer, scene: Scene) -> None:
 
 
 def add_camera(server: viser.ViserServer, name: str, camera: Camera, colour: Colour, *, scale: float) -> None:
-    """A camera as a frustum `scale` metres deep."""
+    """Adds a camera as a frustum `scale` metres deep."""
     pose = camera.base_from_camera
     server.scene.add_camera_frustum(
         name,
@@ -64,7 +64,7 @@ def add_camera(server: viser.ViserServer, name: str, camera: Camera, colour: Col
 
 
 def add_regions(server: viser.ViserServer, task: Task) -> None:
-    """Where a task's manipulated body may start."""
+    """Adds the regions in which a task's manipulated body may start."""
     for (name, box), colour in zip(task.space.regions.items(), REGIONS * len(task.space.regions), strict=False):
         add_box(server, f"/regions/{name}", box, colour, 0.35)
         corner = (box.x[1], box.y[1], box.z[1] + 0.02)
@@ -72,18 +72,18 @@ def add_regions(server: viser.ViserServer, task: Task) -> None:
 
 
 def add_box(server: viser.ViserServer, name: str, box: Box, colour: Colour, opacity: float) -> None:
-    """A filled box, at least `LOWEST_M` high."""
+    """Adds a filled box, at least `LOWEST_M` high."""
     size = [max(high - low, LOWEST_M) for low, high in (box.x, box.y, box.z)]
     server.scene.add_box(name, color=colour, dimensions=tuple(size), opacity=opacity, position=_middle(box))
 
 
 def add_lines(server: viser.ViserServer, name: str, segments: F64, colour: Colour) -> None:
-    """Line segments (n, 2, 3). Viser's own grid would hide the table's splats: it is a surface."""
+    """Adds line segments (n, 2, 3). Viser's own grid would hide the table's splats: it is a surface."""
     server.scene.add_line_segments(name, points=segments.astype(np.float32), colors=colour, thickness=0.0015)
 
 
 def _grid(space: Box) -> F64:
-    """Lines on the table every `CELL_M`, (n, 2, 3)."""
+    """Returns lines on the table every `CELL_M`, (n, 2, 3)."""
     (x0, x1), (y0, y1) = space.x, space.y
     along = [[(x, y0, LOWEST_M), (x, y1, LOWEST_M)] for x in _multiples(x0, x1)]
     across = [[(x0, y, LOWEST_M), (x1, y, LOWEST_M)] for y in _multiples(y0, y1)]
@@ -91,20 +91,20 @@ def _grid(space: Box) -> F64:
 
 
 def _multiples(low: float, high: float) -> F64:
-    """Of `CELL_M`, from `low` to `high`."""
+    """Returns the multiples of `CELL_M` from `low` to `high`."""
     first, last = math.ceil(low / CELL_M - 1e-6), math.floor(high / CELL_M + 1e-6)
     return np.arange(first, last + 1, dtype=float) * CELL_M
 
 
 def _edges(box: Box) -> F64:
-    """The twelve edges of a box (12, 2, 3)."""
+    """Returns the twelve edges of a box (12, 2, 3)."""
     corners = np.array([[x, y, z] for x in box.x for y in box.y for z in box.z])
     pairs = [(i, j) for i in range(8) for j in range(i + 1, 8) if (corners[i] != corners[j]).sum() == 1]
     return corners[np.array(pairs)]
 
 
 def add_object(server: viser.ViserServer, thing: ScannedObject) -> list[viser.SceneNodeHandle]:
-    """A scanned object where it stood, and the handles of its collision shape."""
+    """Adds a scanned object where it stood; returns the handles of its collision shape."""
     pose = thing.base_from_object
     add_splats(server, f"/objects/{thing.name}/splats", thing.splats, pose)
     return [
@@ -122,7 +122,7 @@ def add_object(server: viser.ViserServer, thing: ScannedObject) -> list[viser.Sc
 
 
 def wrist_camera(scene: Scene, position: F64, rotation: F64) -> Camera:
-    """The wrist camera with the tool at a pose in the base frame."""
+    """Returns the wrist camera with the tool at a pose in the base frame."""
     return scene.wrist.camera(256, pose_of(position, rotation))
 
 

@@ -1,4 +1,4 @@
-"""Base frame and scale of a scan from the robot in it: coarse ICP, then differentiable alignment of its masks.
+"""This module finds base frame and scale of a scan from the robot in it: coarse ICP, then alignment of its masks.
 
     masks ─► robot points of the scan ─► ICP on the model's surface ─► base_from_scan, coarse
                                                                             │
@@ -32,23 +32,23 @@ from twin.rotations import vector_from_matrix
 from twin.splats import Splats
 
 Views = Mapping[str, tuple[Camera, F32]]
-"""By photo: camera in the scan's frame and mask (height, width) 0..1, white = robot."""
+"""Views by photo: camera in the scan's frame and mask (height, width) 0..1, white = robot."""
 
 
 REACH = 0.06
-"""Of the image's width: parts of an outline farther than this from the other one have no counterpart there."""
+"""Distance, as a share of the image's width, beyond which parts of an outline have no counterpart in the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignSettings:
-    """How the robot is looked for."""
+    """Settings of the search for the robot."""
 
     method: Literal["photos", "splats"] = "photos"
-    """What is laid on what: the model on the photos' masks, or the scan's robot splats on masks of the model."""
+    """Direction: the model is laid on the photos' masks, or the scan's robot splats on masks of the model."""
     coarse: bool = True
     """Look for the robot anywhere on the table first; else start from the frame that the scene has."""
     least_views: int = 3
-    """Masks that must show the robot."""
+    """Least number of masks that show the robot."""
     robot_share: float = 0.8
     """Share of its views in which a point must lie on the mask to count as the robot's."""
     least_overlap: float = 0.6
@@ -61,12 +61,12 @@ class AlignSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewResidual:
-    """One view."""
+    """The residual of one view."""
 
     px: float
-    """Mean distance from each outline to the other one."""
+    """Mean distance from each outline to the other one [px]."""
     mm: float
-    """The same at the robot's depth."""
+    """Mean distance at the robot's depth [mm]."""
     overlap: float
     """Intersection over union of mask and silhouette."""
     matched: float
@@ -75,7 +75,7 @@ class ViewResidual:
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """Where the scan lies in the robot's base frame, and how sure that is."""
+    """The place of the scan in the robot's base frame, and its uncertainty."""
 
     base_from_scan: Similarity
     method: str
@@ -84,7 +84,7 @@ class Alignment:
     """Mean over the views: distance of model and mask outlines."""
     residual_mm: float
     before_px: float
-    """The same at the start of the refinement."""
+    """Mean over the views at the start of the refinement."""
     loss: float
     """L_align, and at the start of the refinement."""
     before_loss: float
@@ -95,7 +95,7 @@ class Alignment:
 
     @property
     def moved_mm(self) -> float:
-        """How far the base frame moved."""
+        """Returns the motion of the base frame [mm]."""
         return 1e3 * float(np.linalg.norm(self.base_from_scan.pose[:3, 3]))
 
     @property
@@ -137,13 +137,13 @@ def align(
 
 
 def robot_points(points: F64, views: Views, settings: AlignSettings) -> F64:
-    """Those of the points (n, 3) that lie on the masks of most of the views that see them."""
+    """Returns the points of (n, 3) that lie on the masks of most of the views that see them."""
     share, seen = on_masks(points, list(views.values()))
     return points[(share >= settings.robot_share) & (seen >= 2)]
 
 
 def moved_camera(camera: Camera, base_from_scan: Similarity) -> Camera:
-    """A camera of the scan, in the base frame."""
+    """Moves a camera of the scan to the base frame."""
     pose = base_from_scan.pose @ camera.base_from_camera
     pose[:3, 3] = base_from_scan.apply(camera.base_from_camera[:3, 3])
     return replace(camera, base_from_camera=pose)
@@ -157,7 +157,7 @@ def _targets(
     settings: AlignSettings,
     splats: Splats | None,
 ) -> tuple[dict[str, Target], Similarity]:
-    """What is to be laid on what, and the transform to start from."""
+    """Returns the targets of the refinement, and the transform to start from."""
     if settings.method == "photos":
         cloud = cloud_of(model.splats(joints))
         return {n: Target(camera=c, mask=m, cloud=cloud) for n, (c, m) in views.items()}, at.inverse()
@@ -178,7 +178,7 @@ def _judged(
     coarse_mm: float | None,
     settings: AlignSettings,
 ) -> Alignment:
-    """Residuals of the result. Raises `SceneError` when outlines do not meet or do not hold the pose."""
+    """Measures the residuals of the result. Raises `SceneError` when outlines do not meet or do not hold the pose."""
     unit = base_from_scan.scale if settings.method == "photos" else 1.0  # metres per unit of the target's frame
     views = {name: residual(target, refined.target_from_source, unit) for name, target in targets.items()}
     overlap = float(np.mean([view.overlap for view in views.values()]))
@@ -209,7 +209,7 @@ def _judged(
 
 
 def residual(target: Target, at: Similarity, metres_per_unit: float = 1.0) -> ViewResidual:
-    """Distance of the splats' silhouette from the mask in one view; NaN where they have no common outline."""
+    """Measures the distance of the splats' silhouette from the mask in one view; NaN without a common outline."""
     cloud = moved(target.cloud, at.pose, at.scale)
     drawn, mask = silhouette(cloud, target.camera) > 0.5, target.mask > 0.5
     ours, theirs = outline(drawn), outline(mask)
@@ -232,12 +232,12 @@ def residual(target: Target, at: Similarity, metres_per_unit: float = 1.0) -> Vi
 
 
 def outline(mask: Bools) -> Bools:
-    """Pixels of a mask beside its border; the image's own border is none."""
+    """Returns the pixels of a mask beside its border; the image's own border is none."""
     return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
 
 
 def _depth(cloud: Cloud, camera: Camera, drawn: Bools) -> F64:
-    """Depth of the nearest splat (H, W) [m]; beside the silhouette that of its nearest pixel."""
+    """Returns the depth of the nearest splat (H, W) [m]; beside the silhouette that of its nearest pixel."""
     u, v, z = camera.project(cloud.means).T
     depth = np.full(drawn.shape, np.inf)
     inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)

@@ -1,4 +1,4 @@
-"""One object out of a scene: selected, put into its own frame, shaped, weighed; the scene's table closed behind it.
+"""This module cuts an object out of a scene: it selects its splats, shapes and weighs it, and closes the table.
 
 scene/ ─► select (box or masks) ─► surface, confirmed by masks ─► object frame ─► convex parts, mass ─► objects/NAME/
    └────► hole covered with table ─► scene/static.ply
@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from protos.errors import InputError
 from protos.schema import F32
-from twin.align.views import read_cameras, read_masks
+from twin.align import read_cameras, read_masks
 from twin.camera import Camera, pose_of
 from twin.objects.fill import FillSettings, without_object
 from twin.objects.folder import ScannedObject, checked_name
@@ -29,12 +29,12 @@ from twin.splats import Splats
 FOLDER = "objects"
 MaskedView = tuple[Camera, F32]
 STRAY_M = 0.01
-"""Splats farther from the object's surface, and than twice their own size, are not taken along."""
+"""Distance from the object's surface, beside twice their own size, beyond which splats are left behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutSettings:
-    """What to cut out, by a box or by masks, and what becomes of it."""
+    """Settings of a cut: the object, by a box or by masks, and its properties."""
 
     centre: tuple[float, float, float] | None = None
     """Middle of the box [m], base frame."""
@@ -45,12 +45,12 @@ class CutSettings:
     masks: Path | None = None
     """Folder of masks instead of a box: one per photo, white where the object is."""
     density: float = 400.0
-    """kg/m^3 of the collision shape; things of a household are mostly hollow."""
+    """Density of the collision shape [kg/m^3]; things of a household are mostly hollow."""
     mass: float | None = None
-    """kg, if it was weighed."""
+    """Mass [kg], if it was weighed."""
     mask_px: int = 480
     confirmed: float = 0.9
-    """With masks: share of those that see a point on which it must lie to belong to the shape."""
+    """Share of the masks seeing a point on which it must lie to belong to the shape."""
     select: SelectSettings = field(default_factory=SelectSettings)
     surface: SurfaceSettings = field(default_factory=SurfaceSettings)
     hull: HullSettings = field(default_factory=HullSettings)
@@ -70,7 +70,7 @@ def cut(folder: Path, name: str, settings: CutSettings) -> ScannedObject:
 def cut_splats(
     static: Splats, rows: NDArray[np.intp], name: str, settings: CutSettings, views: Sequence[MaskedView] = ()
 ) -> tuple[ScannedObject, Splats]:
-    """The object made of the splats `rows`, and the scene without it."""
+    """Returns the object made of the splats `rows`, and the scene without it. Raises `SceneError` or `InputError`."""
     turn = about_z(math.radians(settings.yaw_deg))
     turned = static[rows].transformed(pose_of((0, 0, 0), turn.T))
     surface = surface_points(turned, settings.surface)
