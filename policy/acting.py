@@ -1,16 +1,14 @@
-"""Batched acting: observations in, actions on the wire and readout embeddings out."""
+"""This module acts on batches: observations in, actions on the wire and readout embeddings out."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from policy.identity import joined_id, part_digest
 from policy.language import encode_instruction
-from policy.model import Parts, Policy
+from policy.model import PARTS, Parts, Policy
 from policy.settings import PolicySettings
 from protos.errors import CorruptData, InputError
 from protos.schema import F32, GRIPPER_ACTION, Bools, Observation
@@ -18,36 +16,37 @@ from protos.settings import from_json
 
 
 class PublishedWeights(Protocol):
-    """What the weights service hands out. A part that did not change is the same object in the next version."""
+    """One version of published weights (`services.weights.Weights`)."""
 
     @property
     def version(self) -> int: ...
     @property
     def parts(self) -> Parts: ...
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def sha256(self) -> Mapping[str, str]:
+        """The name of each part, which its bytes have passed."""
+        ...
 
-
-class _Part(NamedTuple):
-    """A part as it was loaded."""
-
-    arrays: Mapping[str, NDArray[np.float32]]
-    digest: str
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """`policy`: its PolicySettings; `backbone_id`: the name of the backbone that the learner means, if frozen."""
+        ...
 
 
 class BatchActor:
-    """A policy with one instruction."""
+    """Acts with a policy on one instruction."""
 
     def __init__(self, policy: Policy, instruction: str, *, version: int = 0) -> None:
-        self.instruction = instruction
-        self._held: dict[str, _Part] = {}
-        self._adopt(policy)
+        self._adopt(policy, instruction)
         self.version = version
+        self._held = {"backbone": policy.sha256("backbone")}
 
     @classmethod
     def from_weights(cls, weights: PublishedWeights, instruction: str) -> "BatchActor":
-        """An actor for weights just received, before any policy is at hand."""
-        actor = cls(Policy(_settings(weights)), instruction)
+        """Returns an actor for weights just received, before any policy is at hand; raises as `load` does."""
+        actor = cls.__new__(cls)
+        actor._adopt(Policy(_settings(weights)), instruction)
+        actor._held = {}
         actor.load(weights)
         return actor
 
@@ -56,33 +55,32 @@ class BatchActor:
         """Observations that a decision is made from."""
         return self.policy.settings.octo.window
 
-    def load(self, weights: PublishedWeights) -> None:
-        """Swaps in published weights; another network takes the place of this one when the settings differ.
+    @property
+    def backbone_id(self) -> str:
+        """The sha256 of the backbone that the embeddings are readouts of, as it arrived."""
+        return self._held["backbone"]
 
-        Raises CorruptData when the weights are not those that their settings name (`weights_id`), InputError when they
-        do not fit their settings; the actor then keeps what it had.
+    def load(self, weights: PublishedWeights) -> None:
+        """Takes published weights into use; another network replaces this one when the settings differ.
+
+        Raises CorruptData when the backbone is not the one that the settings name, InputError when the weights do not
+        fit their settings; the actor then keeps what it had. Parts that it holds already are not looked at.
         """
         settings = _settings(weights)
-        held = self._held if settings == self.policy.settings else {}
-        new = {
-            name: _Part(arrays, part_digest(arrays))
-            for name, arrays in weights.parts.items()
-            if name not in held or held[name].arrays is not arrays
-        }
-        parts = {**held, **new}
-        _check_identity(weights, parts)
-        policy = self.policy if settings == self.policy.settings else Policy(settings).to(self.policy.device)
-        policy.load_parts({name: part.arrays for name, part in new.items()})
+        _check_parts(weights)
+        same = settings == self.policy.settings
+        held = self._held if same else {}
+        policy = self.policy if same else Policy(settings).to(self.policy.device)
+        policy.load_parts(
+            {name: part for name, part in weights.parts.items() if held.get(name) != weights.sha256[name]}
+        )
         if policy is not self.policy:
-            self._adopt(policy)
-        elif "backbone" in new:
-            self.backbone_id = policy.backbone_id
-        self.version, self._held = weights.version, parts
+            self._adopt(policy, self.instruction)
+        self.version, self._held = weights.version, {**held, **weights.sha256}
 
-    def _adopt(self, policy: Policy) -> None:
-        tokens = encode_instruction(self.instruction, policy.settings)
-        self.policy = policy.eval()
-        self.backbone_id = policy.backbone_id
+    def _adopt(self, policy: Policy, instruction: str) -> None:
+        tokens = encode_instruction(instruction, policy.settings)
+        self.policy, self.instruction = policy.eval(), instruction
         self._language = torch.from_numpy(tokens)[None].to(policy.device)
 
     @torch.inference_mode()
@@ -94,13 +92,13 @@ class BatchActor:
         explore: float | F32 = 0.0,
         generator: Generator | None = None,
     ) -> tuple[F32, F32]:
-        """Actions (n, 7) and embeddings (n, D).
+        """Returns actions (n, 7) and embeddings (n, D).
 
-        A policy with a longer window than 1 takes windows: pictures (n, W, P, P, 3) and proprioception (n, W, 25), the
+        A policy with a longer window than 1 takes windows: images (n, W, P, P, 3) and proprioception (n, W, 25), the
         newest last; `pad` (n, W) marks observations that stand in for those before the episode began. Of a chunk of
         actions the first is taken. `explore` is the deviation of Gaussian noise on every predicted number but the
-        gripper command, one for all rows or one per row (n,). An observation with a NaN is an `InputError`: it must
-        never reach an arm.
+        gripper command, one for all rows or one per row (n,). Raises InputError for an observation with a NaN, which
+        must never reach an arm.
         """
         finite = np.isfinite(observation.proprio).reshape(len(observation), -1).all(axis=1)
         if not finite.all():
@@ -135,8 +133,11 @@ def _settings(weights: PublishedWeights) -> PolicySettings:
     return from_json(PolicySettings, weights.settings["policy"], "policy")
 
 
-def _check_identity(weights: PublishedWeights, parts: Mapping[str, _Part]) -> None:
-    promised = weights.settings.get("weights_id")
-    found = joined_id({name: part.digest for name, part in parts.items()})
+def _check_parts(weights: PublishedWeights) -> None:
+    if missing := [part for part in PARTS if part not in weights.parts]:
+        raise InputError(f"version {weights.version} holds no part {missing[0]!r}, only {', '.join(weights.parts)}")
+    promised, found = weights.settings.get("backbone_id"), weights.sha256["backbone"]
     if promised is not None and promised != found:
-        raise CorruptData(f"version {weights.version} holds weights {found}, its settings promise {promised}")
+        raise CorruptData(
+            f"version {weights.version} holds backbone {found[:16]}…, its settings promise {promised[:16]}…"
+        )

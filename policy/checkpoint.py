@@ -16,8 +16,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from policy.identity import wire_id
-from policy.model import Policy
+from policy.model import PARTS, Policy
 from policy.settings import PolicySettings
 from protos.errors import CorruptData, InputError
 from protos.files import write_durably
@@ -61,8 +60,8 @@ def exists(path: Path) -> bool:
 
 def save_policy(path: Path, policy: Policy, **manifest: Any) -> None:
     """A policy with its settings; further entries of the manifest by keyword."""
-    identity = {"backbone_id": policy.backbone_id, "weights_id": wire_id(policy.parts())}
-    save(path, policy.state_dict(), {**manifest, "policy": to_json(policy.settings), **identity})
+    names = {part: policy.sha256(part) for part in PARTS}
+    save(path, policy.state_dict(), {**manifest, "policy": to_json(policy.settings), "parts": names})
 
 
 def load_policy(path: Path) -> Policy:
@@ -73,9 +72,9 @@ def load_policy(path: Path) -> Policy:
         policy.load_state_dict(tensors)
     except RuntimeError as error:
         raise CorruptData(f"{path}: tensors do not fit the settings beside them") from error
-    promised = manifest.get("weights_id")
-    if promised is not None and promised != (found := policy.weights_id()):
-        raise CorruptData(f"{path}: these weights are {found}, the manifest says {promised}")
+    for part, promised in manifest.get("parts", {}).items():  # folders of earlier versions have none
+        if (found := policy.sha256(part)) != promised:
+            raise CorruptData(f"{path}: its {part} is {found[:16]}…, the manifest says {promised[:16]}…")
     return policy
 
 

@@ -1,6 +1,5 @@
 """The policy: Octo's readout, proprioception, an action head."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -12,17 +11,18 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from policy.heads import ConsistencyHead, ContinuousHead, DiffusionHead
-from policy.identity import joined_id, part_digest
 from policy.normalize import Normalization
 from policy.octo.model import Octo
 from policy.settings import PROPRIO_WIDTH, PolicySettings, with_octo
 from protos.errors import InputError
 from protos.schema import ACTION_DIM
+from protos.tensors import part_sha256
 
 Parts = Mapping[str, Mapping[str, NDArray[np.float32]]]
 Head = ConsistencyHead | DiffusionHead | ContinuousHead
 _PARTS = {"backbone": ("octo",), "head": ("head", "auxiliary", "normalization", "proprio")}
-"""Which submodules travel together: the backbone is frozen in RL and sent once, the head is sent often."""
+"""Submodules that travel together: the backbone is frozen in RL and sent once, the head is sent often."""
+PARTS = tuple(_PARTS)
 _UNIT_FLOOR = 1e-8
 """Added to a scale that divides, as Octo does: a number that never moved has none."""
 
@@ -44,8 +44,6 @@ class Policy(nn.Module):
         if settings.action_units is not None:
             self.register_buffer("unit_scale", torch.tensor(settings.action_units.scale), persistent=False)
             self.register_buffer("unit_offset", torch.tensor(settings.action_units.offset), persistent=False)
-        self._digests: dict[str, str] = {}
-        self.register_load_state_dict_post_hook(lambda module, _: module.touch())
 
     @property
     def device(self) -> torch.device:
@@ -133,8 +131,8 @@ class Policy(nn.Module):
         return (action - self.unit_offset) / (self.unit_scale + _UNIT_FLOOR)
 
     def set_normalization(self, normalization: Normalization) -> None:
+        """Takes over the statistics of `normalization`."""
         self.normalization.load_state_dict(normalization.state_dict())
-        self.touch("head")
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """What acts on readouts and is trained with a frozen backbone: the head and its proprioception encoder."""
@@ -156,31 +154,15 @@ class Policy(nn.Module):
                 module.requires_grad_(True)
         self.auxiliary.requires_grad_(True)
 
-    @property
-    def backbone_id(self) -> str:
-        """16 hex digits of the sha256 over the backbone's tensors."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.octo.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
-        return digest.hexdigest()[:16]
+    def sha256(self, part: str) -> str:
+        """Returns the name of a part's tensors as they are now (`protos.tensors`); every call reads all of them.
 
-    def weights_id(self, names: Collection[str] = tuple(_PARTS)) -> str:
-        """16 hex digits over the parts named (`policy.identity`).
-
-        A part is hashed once, and again after it was loaded; who changes tensors otherwise calls `touch`.
+        A part that travels as float32, as a frozen backbone does, arrives under this name. The backbone's is the
+        `backbone_id` of the readouts that it gives.
         """
-        for name in names:
-            if name not in self._digests:
-                self._digests[name] = part_digest(self.parts([name])[name])
-        return joined_id({name: self._digests[name] for name in names})
+        return part_sha256(self.parts([part])[part])
 
-    def touch(self, *names: str) -> None:
-        """Says that the tensors of these parts have changed; without a name, of all."""
-        for name in names or tuple(_PARTS):
-            self._digests.pop(name, None)
-
-    def parts(self, names: Collection[str] = tuple(_PARTS)) -> dict[str, dict[str, NDArray[np.float32]]]:
+    def parts(self, names: Collection[str] = PARTS) -> dict[str, dict[str, NDArray[np.float32]]]:
         """The tensors of the parts named, grouped by how often they travel; views of the network's on a CPU."""
         return {part: {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors(part)} for part in names}
 
@@ -194,7 +176,6 @@ class Policy(nn.Module):
         for part, arrays in parts.items():
             for name, tensor in self._tensors(part):
                 tensor.copy_(torch.from_numpy(np.array(arrays[name], np.float32)))
-            self.touch(part)
 
     def _tensors(self, part: str) -> Iterator[tuple[str, Tensor]]:
         for module in _PARTS[part]:

@@ -125,22 +125,6 @@ class PullRequest(_message.Message):
     offset: int
     def __init__(self, sha256: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
-class DeltaRequest(_message.Message):
-    __slots__ = ("base_sha256", "sha256")
-    BASE_SHA256_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
-    base_sha256: str
-    sha256: str
-    def __init__(self, base_sha256: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
-
-class DeltaAnswer(_message.Message):
-    __slots__ = ("sha256", "size")
-    SHA256_FIELD_NUMBER: _ClassVar[int]
-    SIZE_FIELD_NUMBER: _ClassVar[int]
-    sha256: str
-    size: int
-    def __init__(self, sha256: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
-
 class WeightsReport(_message.Message):
     __slots__ = ("id", "version", "in_use_s")
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -54,11 +54,6 @@ class WeightsStub:
                 request_serializer=protos_dot_weights__pb2.PullRequest.SerializeToString,
                 response_deserializer=protos_dot_weights__pb2.WeightChunk.FromString,
                 _registered_method=True)
-        self.Delta = channel.unary_unary(
-                '/twinrl.v1.Weights/Delta',
-                request_serializer=protos_dot_weights__pb2.DeltaRequest.SerializeToString,
-                response_deserializer=protos_dot_weights__pb2.DeltaAnswer.FromString,
-                _registered_method=True)
         self.Report = channel.unary_unary(
                 '/twinrl.v1.Weights/Report',
                 request_serializer=protos_dot_weights__pb2.WeightsReport.SerializeToString,
@@ -91,14 +86,7 @@ class WeightsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Pull(self, request, context):
-        """The chunks of one part or delta from an offset on, so that a broken stream is taken up where it broke.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Delta(self, request, context):
-        """What leads from a part that the caller holds to one of the newest version, when it is smaller than the part.
+        """The chunks of one part from an offset on, so that a broken stream is taken up where it broke.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,11 +121,6 @@ def add_WeightsServicer_to_server(servicer, server):
                     servicer.Pull,
                     request_deserializer=protos_dot_weights__pb2.PullRequest.FromString,
                     response_serializer=protos_dot_weights__pb2.WeightChunk.SerializeToString,
-            ),
-            'Delta': grpc.unary_unary_rpc_method_handler(
-                    servicer.Delta,
-                    request_deserializer=protos_dot_weights__pb2.DeltaRequest.FromString,
-                    response_serializer=protos_dot_weights__pb2.DeltaAnswer.SerializeToString,
             ),
             'Report': grpc.unary_unary_rpc_method_handler(
                     servicer.Report,
@@ -253,33 +236,6 @@ class Weights:
             '/twinrl.v1.Weights/Pull',
             protos_dot_weights__pb2.PullRequest.SerializeToString,
             protos_dot_weights__pb2.WeightChunk.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Delta(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/twinrl.v1.Weights/Delta',
-            protos_dot_weights__pb2.DeltaRequest.SerializeToString,
-            protos_dot_weights__pb2.DeltaAnswer.FromString,
             options,
             channel_credentials,
             insecure,

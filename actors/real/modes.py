@@ -23,8 +23,7 @@ import numpy as np
 from actors.guides import ListGuide, RandomGuide, ReportedGuide, result_line
 from actors.interfaces import EpisodeResult
 from actors.loop import EpisodeLoop, LoopStats
-from actors.policies import NoPolicy, StoredPolicy
-from actors.real.policy import WeightsPolicy
+from actors.policies import NoPolicy, StoredPolicy, WeightsPolicy
 from actors.real.robot import Robot
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings
 from actors.recorder import EpisodeRecorder, EpisodeTags

@@ -14,7 +14,7 @@ from protos.errors import InputError
 from protos.schema import Schema
 from services.net import Credentials
 from services.replay import ReplaySettings
-from services.weights.staleness import StalenessBound
+from services.weights import StalenessBound
 
 
 @dataclass(frozen=True, kw_only=True)

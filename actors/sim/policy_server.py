@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.following import NewestWeights
+from actors.policies import NewestWeights
 from actors.sim.settings import FleetSettings
 from protos.schema import F32, U8, Bools, Observation
 from services.weights import WeightSubscriber

@@ -7,7 +7,7 @@ from protos.errors import InputError
 from protos.schema import Schema, Source
 from services.net import Credentials
 from services.replay import ReplaySettings
-from services.weights.staleness import StalenessBound
+from services.weights import StalenessBound
 from twin.expand import ExpansionSettings
 
 

@@ -16,8 +16,7 @@ import numpy as np
 from benchmarks.weights.model import checksums, digest, mark, train, transformer
 from protos.errors import Unreachable
 from services.net import CLIENT_OPTIONS, Credentials
-from services.weights import WeightPublisher, WeightSubscriber
-from services.weights.tensors import WireDtype
+from services.weights import WeightPublisher, WeightSubscriber, WireDtype
 
 PART = "policy"
 POLL_S = 0.002
@@ -83,7 +82,6 @@ class Subscribers:
         *,
         names: Sequence[str],
         credentials: Mapping[str, str] | None = None,
-        delta: bool = False,
         digests: bool = False,
     ) -> None:
         # by default all channels of a process to one address are streams of one connection
@@ -91,9 +89,7 @@ class Subscribers:
         given = credentials_of(credentials)
         self._closed = threading.Event()
         self._followers = [
-            Follower(
-                WeightSubscriber(address, name=name, credentials=given, delta=delta), self._closed, digests=digests
-            )
+            Follower(WeightSubscriber(address, name=name, credentials=given), self._closed, digests=digests)
             for name in names
         ]
 

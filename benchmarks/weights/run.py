@@ -1,7 +1,7 @@
 """New weights to many receivers: what it costs the learner, how soon all have them, and what holds when the way is bad.
 
 publisher ──► python -m services.weights ──► subscribers        every box a process of its own
-ways: bfloat16, float32, mutual TLS, differences, a small head; beside them Ray's object store and a file
+ways: bfloat16, float32, mutual TLS, a small head; beside them Ray's object store and a file
 
 twinrl bench weights
 """
@@ -21,11 +21,11 @@ from benchmarks.weights.rounds import HEADER, Round, publish_rounds, row
 from benchmarks.weights.setup import Fleet, Trust, WeightsServer, gathered
 from benchmarks.weights.worker import Worker
 from protos.errors import InputError
-from services.weights.tensors import WireDtype
+from services.weights import WireDtype
 
-Way = Literal["bf16", "bf16-tls", "bf16-delta", "f32", "f32-delta", "head", "head-tls", "ray", "file"]
+Way = Literal["bf16", "bf16-tls", "f32", "head", "head-tls", "ray", "file"]
 Check = Literal["sleeper", "cut", "corrupt", "burst", "outage", "watchers", "watchers-tls"]
-WAYS: tuple[Way, ...] = ("bf16", "bf16-tls", "bf16-delta", "f32", "head", "head-tls", "ray", "file")
+WAYS: tuple[Way, ...] = ("bf16", "bf16-tls", "f32", "head", "head-tls", "ray", "file")
 PEERS = "benchmarks.weights.peers"
 
 
@@ -43,9 +43,9 @@ class WeightsBench:
     sweeps: int = 2
     """How often each way takes its turn."""
     ways: tuple[Way, ...] = WAYS
-    """`-tls`: with a token and mutual TLS; `-delta`: differences travel; ray and file are the peers."""
+    """`-tls`: with a token and mutual TLS; ray and file are the peers."""
     step: float = 1e-4
-    """Largest change of a weight from one version to the next; decides how large a difference is."""
+    """Largest change of a weight from one version to the next."""
     checks: tuple[Check, ...] = ("sleeper", "cut", "corrupt", "burst", "outage", "watchers", "watchers-tls")
     watchers: int = 200
     watcher_processes: int = 4
@@ -110,7 +110,6 @@ def _measure(settings: WeightsBench, way: Way, folder: Path, trust: Trust) -> li
             wire=wire,
             subscribers=settings.subscribers,
             trust=trust,
-            delta=option == "delta",
         ) as fleet,
     ):
         return publish_rounds(fleet, settings.rounds, settings.step)

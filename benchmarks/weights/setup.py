@@ -21,7 +21,7 @@ from protos.errors import Unreachable
 from protos.weights_pb2_grpc import WeightsStub
 from services.net import LOOPBACK, Credentials, open_channel
 from services.net.certificates import make_certificates
-from services.weights.tensors import WireDtype
+from services.weights import WireDtype
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -156,7 +156,6 @@ def gathered(
     wire: WireDtype,
     subscribers: int,
     trust: Trust,
-    delta: bool = False,
     digests: bool = False,
     address: str | None = None,
 ) -> Iterator[Fleet]:
@@ -168,7 +167,7 @@ def gathered(
         receivers = []
         for number in range(subscribers):
             follow = {"address": address or server.address, "names": [f"node-{number}"], "credentials": credentials}
-            worker = Worker(f"{ROLES}:Subscribers", {**follow, "delta": delta, "digests": digests}, log=log)
+            worker = Worker(f"{ROLES}:Subscribers", {**follow, "digests": digests}, log=log)
             receivers.append(stack.enter_context(worker))
         pids = {"server": [server.pid], "publisher": [publisher.pid], "subscribers": [w.pid for w in receivers]}
         yield Fleet(publisher=publisher, receivers=receivers, pids=pids)

@@ -130,7 +130,6 @@ class RlAgent:
             self.critic_optimizer.step()
             self.actor_optimizer.step()
             track(self.target, self.critic, self.settings.critic.tau)
-            self.policy.touch("head", *(() if self.settings.needs_readouts else ("backbone",)))
 
     def clip_gradients(self) -> tuple[Tensor, Tensor]:
         """Clips the gradients of policy and critics to their limits; returns both norms as they were."""

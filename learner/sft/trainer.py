@@ -91,7 +91,6 @@ class SftTrainer:
         found = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
         if self.guard.accepts(found["loss"], norm):
             self.optimizer.step()
-            self.policy.touch()
         return self._metrics(found)
 
     @torch.no_grad()

@@ -48,7 +48,7 @@ class Checkpoint:
     """Settings of the stage, for people; a resumed stage is given its settings anew."""
     seed: int
     weights: Mapping[str, Any] = field(default_factory=dict)
-    """`version`: the newest published; `weights_id`: of the policy in here, as it would be published."""
+    """`version`: the newest published; `parts`: the sha256 of each part of the policy in here, as it would arrive."""
     replay: Mapping[str, Any] = field(default_factory=dict)
     """The reader's position in the replay."""
 

@@ -160,7 +160,7 @@ def transition_reader(policy: Policy, settings: RlSettings, resume: Position | N
         window=policy.settings.octo.window if _needs_windows(policy, settings) else 1,
         frame_memory_bytes=batch.image_memory_bytes,
         embed=lambda episode: embed_episode(policy, episode),
-        backbone_id=policy.backbone_id,
+        backbone_id=policy.sha256("backbone"),
         name=settings.stage,
         resume=resume,
     )

@@ -36,12 +36,12 @@ from learner.stage.data import (
     wait_for_totals,
     wait_until_caught_up,
 )
-from learner.stage.publication import PARTS, Publication
+from learner.stage.publication import Publication
 from learner.stage.settings import RlSettings, choose_device, described
 from learner.stage.tracking import Tracking, Watch
 from policy.checkpoint import load_policy, save_policy
 from policy.language import encode_instruction
-from policy.model import Policy
+from policy.model import PARTS, Policy
 from protos.errors import Unreachable
 from services.replay import ReplayReader
 
@@ -150,7 +150,7 @@ class _Stage:
             progress=asdict(self.progress),
             settings=described(self.settings),
             seed=self.settings.seed,
-            weights={"version": self.progress.version, "weights_id": self.publication.weights_id()},
+            weights={"version": self.progress.version, "parts": self.publication.sha256()},
             replay=position_record(position),
         )
         checkpoint.save(self.out / "checkpoint", content)
@@ -177,7 +177,7 @@ def _language(policy: Policy, settings: RlSettings, stop: Stop) -> Tensor | None
 def _await_last_version(publication: Publication) -> None:
     """Waits a moment for the last version; the stage does not fail for it, its policy is on disk."""
     try:
-        publication.see_through(_LAST_VERSION_TIMEOUT_S)
+        publication.flush(_LAST_VERSION_TIMEOUT_S)
     except Unreachable as error:
         log.warning("the last weights did not leave: %s", error)
 

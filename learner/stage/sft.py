@@ -22,7 +22,7 @@ from learner.stage.settings import SftSettings, choose_device, described
 from learner.stage.tracking import Tracking, Watch
 from policy.checkpoint import load_policy, policy_settings, save_policy
 from policy.language import check_language
-from policy.model import Policy, consistency_settings, on_backbone
+from policy.model import PARTS, Policy, consistency_settings, on_backbone
 from policy.settings import PolicySettings
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
@@ -89,7 +89,7 @@ def _save(trainer: SftTrainer, settings: SftSettings, names: EpisodeNames | None
         progress={"step": trainer.step, "skipped": trainer.guard.skipped},
         settings=described(settings),
         seed=settings.train.seed,
-        weights={"weights_id": trainer.policy.weights_id()},
+        weights={"parts": {part: trainer.policy.sha256(part) for part in PARTS}},
         replay={} if names is None else to_json(names),
     )
     checkpoint.save(saved, content)

@@ -1,4 +1,4 @@
-"""`python -m services.weights --listen 127.0.0.1:7070 --store weights/`: serves weights until SIGTERM or Ctrl-C."""
+"""This module serves weights: `python -m services.weights --listen 127.0.0.1:7070 --store weights/`."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,9 @@ from pathlib import Path
 from protos.process import run_process
 from services.net import Credentials, serve
 from services.telemetry import start_metrics_server
-from services.weights.server import DEFAULT_OLDER_VERSIONS, WeightsService
+from services.weights.server import DEFAULT_MAX_WATCHERS, WeightsService
 from services.weights.store import VersionStore
-from services.weights.tables import Limits
-from services.weights.watchers import DEFAULT_MAX_WATCHERS
+from services.weights.wire import Limits
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +34,6 @@ class Arguments:
     """Largest version taken, all parts together."""
     max_watchers: int = DEFAULT_MAX_WATCHERS
     """Subscribers beyond this many are refused."""
-    older_versions: int = DEFAULT_OLDER_VERSIONS
-    """Versions before the newest kept in memory, for pulls under way and for deltas that start from them."""
     metrics: str | None = None
     """host:port of a Prometheus page, loopback only."""
 
@@ -44,9 +41,7 @@ class Arguments:
 async def _serve(arguments: Arguments) -> None:
     limits = Limits(max_part_bytes=arguments.max_part_bytes, max_version_bytes=arguments.max_version_bytes)
     store = VersionStore(arguments.store, limits=limits)
-    service = WeightsService(
-        store, limits=limits, max_watchers=arguments.max_watchers, older_versions=arguments.older_versions
-    )
+    service = WeightsService(store, limits=limits, max_watchers=arguments.max_watchers)
     with contextlib.ExitStack() as exits:
         if arguments.metrics is not None:
             page = start_metrics_server(arguments.metrics, service.metrics)

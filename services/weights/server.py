@@ -1,9 +1,9 @@
-"""The weights server: takes a version whole, shows it, and answers its publisher when it is on disk.
+"""This module serves weights: it takes a version whole, announces it, and answers its publisher when it is on disk.
 
     Publish ──chunks──► ChunkCheck (crc32, sha256) ──► newest ──► VersionStore.save ──► answer
                                                           │ condition
                      Watch: one coroutine per subscriber, always the newest ◄───┤
-                     Pull: chunks serialised once for all subscribers       ◄───┘
+                     Pull: chunks serialized once for all subscribers       ◄───┘
 
 A version is announced as soon as every byte of it is verified in memory, while it goes to disk. A server killed in
 between comes back with the version before; its publisher, unanswered, sends the version again, and subscribers that
@@ -15,7 +15,11 @@ waits for its client's flow control, which keepalive ends when the client is gon
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import grpc
@@ -23,15 +27,83 @@ from google.protobuf.message import DecodeError
 
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError
-from services.weights.chunks import CHUNK_BYTES, ChunkCheck, serialise
-from services.weights.served import Chunks, Served, ServedVersions, payloads
 from services.weights.store import VersionStore
-from services.weights.tables import Limits, check_version
-from services.weights.watchers import DEFAULT_MAX_WATCHERS, Watchers
+from services.weights.wire import CHUNK_BYTES, Bytes, ChunkCheck, Limits, check_same, check_version, split
 
 log = logging.getLogger(__name__)
 MESSAGE_TIMEOUT_S = 30.0
-DEFAULT_OLDER_VERSIONS = 2
+OLDER_VERSIONS = 2
+"""Versions before the newest that stay in memory, for pulls under way."""
+DEFAULT_MAX_WATCHERS = 1024
+_NAME_CHARACTERS = 80
+
+Chunks = tuple[bytes, ...]
+"""The serialized WeightChunk messages of a part."""
+
+
+@dataclass(eq=False, kw_only=True)
+class _Served:
+    """A version in memory: the message that announces it and the chunks of its parts by sha256."""
+
+    version: pb.WeightVersion
+    announcement: bytes
+    parts: dict[str, Chunks]
+    on_disk: bool
+
+    @classmethod
+    def of(cls, version: pb.WeightVersion, parts: dict[str, Chunks], *, on_disk: bool) -> "_Served":
+        return cls(version=version, announcement=version.SerializeToString(), parts=parts, on_disk=on_disk)
+
+    @property
+    def number(self) -> int:
+        return self.version.number
+
+
+class Watchers:
+    """The open Watch streams: who follows, how far each was told, and what each says it uses.
+
+    Each takes a table entry and one waiting coroutine, however much is published.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: dict[int, pb.WeightsWatcher] = {}
+        self._by_id: dict[str, pb.WeightsWatcher] = {}  # the newest stream of each
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def watching(self, request: pb.WatchRequest, peer: str) -> Iterator[pb.WeightsWatcher]:
+        """Lists a watcher while its stream is open. Raises InputError when there are too many."""
+        if len(self._open) >= self._limit:
+            raise InputError(f"{len(self._open)} watchers already; the limit is --max-watchers {self._limit}")
+        name, identity = request.name[:_NAME_CHARACTERS], request.id[:_NAME_CHARACTERS]
+        watcher = pb.WeightsWatcher(name=name, id=identity, peer=peer)
+        self._open[id(watcher)] = self._by_id[identity] = watcher
+        log.info("%s watches", name)
+        try:
+            yield watcher
+        finally:
+            del self._open[id(watcher)]
+            if self._by_id.get(identity) is watcher:
+                del self._by_id[identity]
+            log.info("%s left", name)
+
+    def note(self, report: pb.WeightsReport) -> None:
+        """Notes what a watcher uses; the report of one that does not watch (any more) is dropped."""
+        watcher = self._by_id.get(report.id)
+        if watcher is not None:
+            watcher.using, watcher.reported_unix_s = report.version, time.time()
+            watcher.using_unix_s = watcher.reported_unix_s - max(0.0, report.in_use_s)
+
+    def listed(self) -> list[pb.WeightsWatcher]:
+        return list(self._open.values())
+
+    def slowest_behind(self, newest: int) -> int:
+        """Returns the versions between the newest and the oldest in use, or told where a watcher does not report."""
+        used = [watcher.using if watcher.reported_unix_s else watcher.told for watcher in self.listed()]
+        return max((max(0, newest - version) for version in used), default=0)
 
 
 class WeightsService:
@@ -43,10 +115,10 @@ class WeightsService:
         *,
         limits: Limits,
         max_watchers: int = DEFAULT_MAX_WATCHERS,
-        older_versions: int = DEFAULT_OLDER_VERSIONS,
     ) -> None:
         self._store, self._limits = store, limits
-        self._versions = ServedVersions(older=older_versions)
+        self._newest: _Served | None = None
+        self._older: deque[_Served] = deque(maxlen=OLDER_VERSIONS)
         self._watchers = Watchers(max_watchers)
         self._publishing, self._saving = asyncio.Lock(), asyncio.Lock()
         self._save_tasks: set[asyncio.Task[str]] = set()
@@ -55,31 +127,35 @@ class WeightsService:
         loaded = store.load()
         if loaded is not None:
             version, parts = loaded
-            chunks = {sha256: serialise(data) for sha256, data in parts.items()}
-            self._versions.add(Served.of(version, chunks, on_disk=True))
+            chunks = {sha256: _serialized(data) for sha256, data in parts.items()}
+            self._newest = _Served.of(version, chunks, on_disk=True)
             log.info("serving version %d from disk", version.number)
 
+    @property
+    def _number(self) -> int:
+        """Number of the newest version; 0 before the first."""
+        return self._newest.number if self._newest is not None else 0
+
     def handler(self) -> grpc.GenericRpcHandler:
-        """Method table for a server; versions and chunks are bytes already."""
+        """Returns the method table for a server; versions and chunks are bytes already."""
         unary, streaming = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         methods = {
             "Status": unary(self.status, pb.WeightsStatusRequest.FromString, pb.WeightsStatus.SerializeToString),
             "Publish": grpc.stream_unary_rpc_method_handler(self.publish, bytes, pb.Published.SerializeToString),
             "Watch": streaming(self.watch, pb.WatchRequest.FromString, bytes),
             "Pull": streaming(self.pull, pb.PullRequest.FromString, bytes),
-            "Delta": unary(self.delta, pb.DeltaRequest.FromString, pb.DeltaAnswer.SerializeToString),
             "Report": unary(self.report, pb.WeightsReport.FromString, pb.WeightsReportAnswer.SerializeToString),
         }
         return grpc.method_handlers_generic_handler("twinrl.v1.Weights", methods)
 
     def summary(self) -> tuple[str, dict[str, float]]:
-        """What the server does, for `status`."""
+        """Returns the state of the server, for `status`."""
         rates = {name.removeprefix("weights_").removesuffix("_total"): value for name, value in self.metrics().items()}
-        return f"version {self._versions.number}, {len(self._watchers)} subscribers", rates
+        return f"version {self._number}, {len(self._watchers)} subscribers", rates
 
     def metrics(self) -> dict[str, float]:
-        """What the Prometheus page shows; called from its threads."""
-        number = self._versions.number
+        """Returns the numbers of the Prometheus page; called from its threads."""
+        number = self._number
         return {
             "weights_version": float(number),
             "weights_watchers": float(len(self._watchers)),
@@ -89,11 +165,11 @@ class WeightsService:
         }
 
     async def status(self, request: pb.WeightsStatusRequest, context: grpc.aio.ServicerContext) -> pb.WeightsStatus:
-        highest = max(self._store.highest, self._versions.number)
+        highest = max(self._store.highest, self._number)
         answer = pb.WeightsStatus(highest=highest, watchers=self._watchers.listed())
-        if self._versions.newest is not None:
-            answer.newest.CopyFrom(self._versions.newest.version)
-            answer.held.extend(self._versions.newest.parts)
+        if self._newest is not None:
+            answer.newest.CopyFrom(self._newest.version)
+            answer.held.extend(self._newest.parts)
         return answer
 
     async def publish(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> pb.Published:
@@ -117,31 +193,34 @@ class WeightsService:
         """Receives one version, announces it, stores it."""
         version = (await _next(requests)).version
         check_version(version, self._limits)
-        newest = self._versions.newest
+        newest = self._newest
         if newest is not None and version.number <= newest.number:
             if version != newest.version:
                 raise _Superseded(f"version {version.number} is not above {newest.number}, the newest here")
             await self._store_shielded(newest)  # sent again because the answer was lost
             return newest.number
         parts = await self._receive(version, newest, requests)
-        served = Served.of(version, parts, on_disk=False)
+        served = _Served.of(version, parts, on_disk=False)
         async with self._changed:
-            self._versions.add(served)
+            if self._newest is not None:
+                self._older.append(self._newest)
+            self._newest = served
             self._changed.notify_all()
         await self._store_shielded(served)
         return served.number
 
     async def _receive(
-        self, version: pb.WeightVersion, newest: Served | None, requests: AsyncIterator[bytes]
+        self, version: pb.WeightVersion, newest: _Served | None, requests: AsyncIterator[bytes]
     ) -> dict[str, Chunks]:
+        """Returns the chunks of every part, those of the newest version where it has the part."""
+        held = {} if newest is None else {part.sha256: part for part in newest.version.parts}
         parts: dict[str, Chunks] = {}
         came = 0
         for part in version.parts:
             if part.sha256 in parts:
                 continue
-            if newest is not None and part.sha256 in newest.parts:
-                if part.size != newest.part(part.sha256).size:
-                    raise CorruptData(f"part {part.name!r} gives its sha256 another size than version {newest.number}")
+            if newest is not None and part.sha256 in held:
+                check_same(part, held[part.sha256])
                 parts[part.sha256] = newest.parts[part.sha256]
             else:
                 parts[part.sha256] = await _receive_part(part, requests)
@@ -149,7 +228,7 @@ class WeightsService:
         log.info("version %d: %d of %d bytes came", version.number, came, sum(part.size for part in version.parts))
         return parts
 
-    async def _store_shielded(self, served: Served) -> None:
+    async def _store_shielded(self, served: _Served) -> None:
         """Waits until a version is on disk; goes on writing when the publisher that waits for it is gone."""
         task = asyncio.create_task(self._save(served))
         self._save_tasks.add(task)
@@ -158,12 +237,12 @@ class WeightsService:
         if problem:
             raise _NotStored(problem)
 
-    async def _save(self, served: Served) -> str:
-        """The problem, or nothing."""
+    async def _save(self, served: _Served) -> str:
+        """Writes a version unless it is on disk; returns the problem, or nothing."""
         async with self._saving:
             if served.on_disk:
                 return ""
-            pieces = {sha256: partial(payloads, chunks) for sha256, chunks in served.parts.items()}
+            pieces = {sha256: partial(_payloads, chunks) for sha256, chunks in served.parts.items()}
             try:
                 await asyncio.to_thread(self._store.save, served.version, pieces)
             except OSError as error:
@@ -176,7 +255,7 @@ class WeightsService:
         try:
             with self._watchers.watching(request, context.peer()) as watcher:
                 await context.send_initial_metadata(())  # tells the subscriber that it is connected, weights or none
-                told: Served | None = None
+                told: _Served | None = None
                 while True:
                     told = await self._other_than(told)
                     watcher.told = told.number
@@ -184,17 +263,17 @@ class WeightsService:
         except InputError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
-    async def _other_than(self, told: Served | None) -> Served:
+    async def _other_than(self, told: _Served | None) -> _Served:
         """Waits until the newest version is not the one told."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._versions.newest is not told)
-            assert self._versions.newest is not None
-            return self._versions.newest
+            await self._changed.wait_for(lambda: self._newest is not told)
+            assert self._newest is not None
+            return self._newest
 
     async def pull(self, request: pb.PullRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         if request.offset % CHUNK_BYTES:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"offset {request.offset}: not at a chunk's start")
-        chunks = self._versions.find(request.sha256)
+        chunks = self._find(request.sha256)
         if chunks is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "this part belongs to no version served now")
         assert chunks is not None
@@ -202,9 +281,10 @@ class WeightsService:
             self._served_bytes += len(chunk)
             yield chunk
 
-    async def delta(self, request: pb.DeltaRequest, context: grpc.aio.ServicerContext) -> pb.DeltaAnswer:
-        sha256, size = await self._versions.delta(request.base_sha256, request.sha256)
-        return pb.DeltaAnswer(sha256=sha256, size=size)
+    def _find(self, sha256: str) -> Chunks | None:
+        """Returns the chunks of a part of any version held."""
+        versions = [self._newest, *self._older] if self._newest is not None else []
+        return next((served.parts[sha256] for served in versions if sha256 in served.parts), None)
 
     async def report(self, request: pb.WeightsReport, context: grpc.aio.ServicerContext) -> pb.WeightsReportAnswer:
         self._watchers.note(request)
@@ -238,3 +318,13 @@ async def _receive_part(part: pb.WeightPart, requests: AsyncIterator[bytes]) -> 
         chunks.append(message.chunk.SerializeToString())
     check.finish()
     return tuple(chunks)
+
+
+def _serialized(data: Bytes) -> Chunks:
+    """Returns the chunks of a part as they travel, made once for everyone who pulls them."""
+    return tuple(chunk.SerializeToString() for chunk in split(data))
+
+
+def _payloads(chunks: Chunks) -> Iterator[bytes]:
+    """Yields the bytes of a part, chunk by chunk."""
+    return (pb.WeightChunk.FromString(chunk).data for chunk in chunks)

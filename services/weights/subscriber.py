@@ -1,6 +1,6 @@
-"""The acting side: follows the newest version and shows it only when every byte of it is there and checked.
+"""This module follows the newest weights and shows a version only when every byte of it is there and checked.
 
-    Watch thread ── newest announced ──► Pull thread ── parts that changed, 1 MiB chunks ──► check ──► latest()
+    Watch thread ── newest announced ──► Pull thread ── parts not held yet, 1 MiB chunks ──► check ──► latest()
     waits for the server                 waits for a newer announcement             │
                                          Report thread ◄── each swap, every 5 s ────┘
 
@@ -25,15 +25,24 @@ from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError, SchemaMismatch, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
 from services.net import LOOPBACK, Backoff, Credentials, describe, open_channel
-from services.weights.pulls import PartPuller
-from services.weights.tables import DEFAULT_LIMITS, Limits, check_version, read_settings
-from services.weights.tensors import Tensors
+from services.weights.wire import (
+    DEFAULT_LIMITS,
+    Limits,
+    MemoryPool,
+    PartAssembly,
+    Tensors,
+    check_version,
+    decode_part,
+    read_settings,
+)
 
 log = logging.getLogger(__name__)
+PULL_DEADLINE_S = 60.0
+"""Deadline of one Pull stream; a part that takes longer resumes where it was."""
 REPORT_EVERY_S = 5.0
 REPORT_DEADLINE_S = 5.0
 _SWAPS_REMEMBERED = 256
-_COUNTS = ("swaps", "skipped", "corrupt", "refused", "resumed", "deltas", "failures", "pulled_bytes")
+_COUNTS = ("swaps", "skipped", "corrupt", "refused", "resumed", "failures", "pulled_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,8 @@ class Weights:
 
     version: int
     parts: dict[str, Tensors]
+    sha256: dict[str, str]
+    """The name of each part, which its bytes have passed (`protos.tensors`)."""
     settings: dict[str, Any]
     published_unix_s: float
 
@@ -52,9 +63,7 @@ class Weights:
 class WeightSubscriber:
     """Follows the weights server at `address`; `name` is how the server lists it. Connects in the background.
 
-    With `delta` a part that changed travels as the difference to the one in use where that is smaller: for slow links,
-    at the price of a copy of the bytes and a few milliseconds per megabyte. With `schema_hash` versions that were
-    published for another one are refused; `limits` says how much is taken at all.
+    With `schema_hash` versions that were published for another one are refused; `limits` says how much is taken at all.
     """
 
     def __init__(
@@ -64,7 +73,6 @@ class WeightSubscriber:
         name: str,
         credentials: Credentials = LOOPBACK,
         limits: Limits = DEFAULT_LIMITS,
-        delta: bool = False,
         schema_hash: str = "",
     ) -> None:
         self.address, self.name = address, name
@@ -83,7 +91,7 @@ class WeightSubscriber:
         self._watching = False
         self._counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
         self._swap_s: deque[float] = deque(maxlen=_SWAPS_REMEMBERED)
-        self._puller = PartPuller(self._stub, delta=delta, counts=self._counts)
+        self._puller = _Puller(self._stub, self._counts)
         self._closed = threading.Event()
         loops = (("watch", self._watch), ("pull", self._pull_newest), ("report", self._report))
         self._threads = [
@@ -94,11 +102,11 @@ class WeightSubscriber:
             thread.start()
 
     def latest(self) -> Weights | None:
-        """The newest complete version, None before the first. Never blocks."""
+        """Returns the newest complete version, None before the first. Never blocks."""
         return self._latest
 
     def wait(self, version: int, timeout_s: float) -> Weights:
-        """Blocks until `version` or a newer one is complete. Raises Unreachable when that takes longer."""
+        """Waits for `version` or a newer one and returns it. Raises Unreachable when that takes longer."""
         with self._changed:
             self._changed.wait_for(lambda: self._latest is not None and self._latest.version >= version, timeout_s)
             if self._latest is None or self._latest.version < version:
@@ -110,7 +118,7 @@ class WeightSubscriber:
             return self._latest
 
     def staleness(self) -> tuple[int, float]:
-        """Versions behind the newest announced, and seconds since the one in use was published.
+        """Returns the versions behind the newest announced, and the seconds since the one in use was published.
 
         Infinite seconds before the first version. The seconds compare two hosts' clocks.
         """
@@ -121,15 +129,15 @@ class WeightSubscriber:
             return behind, max(0.0, time.time() - self._latest.published_unix_s)
 
     def silent_s(self) -> float:
-        """Seconds since the stream of versions broke, or since the start if it never stood; 0 while it stands.
+        """Returns the seconds since the stream of versions broke or the subscriber started; 0 while it stands.
 
-        An age says little when nothing new is published; silence says that nobody could tell.
+        The age of weights says little when nothing new is published; a broken stream means that it cannot be known.
         """
         with self._changed:
             return 0.0 if self._watching else time.monotonic() - self._silent_since_s
 
     def stats(self) -> dict[str, float]:
-        """Counts since the start, the version in use (0 before the first), its staleness, whether there is a server."""
+        """Returns counts since the start, the version in use (0 before the first), its staleness, the connection."""
         behind, age_s = self.staleness()
         silent_s = self.silent_s()
         with self._changed:
@@ -169,7 +177,7 @@ class WeightSubscriber:
             self._closed.wait(backoff.next_s())
 
     def _watch(self, backoff: Backoff) -> None:
-        """One Watch stream until it breaks; keepalive breaks it when the server is gone."""
+        """Follows one Watch stream until it breaks; keepalive breaks it when the server is gone."""
         stream = self._stub.Watch(pb.WatchRequest(name=self.name, id=self._id))
         try:
             stream.initial_metadata()
@@ -207,7 +215,7 @@ class WeightSubscriber:
             )
 
     def _wanted(self) -> pb.WeightVersion | None:
-        """The announced version if it is newer than the one in use.
+        """Returns the announced version if it is newer than the one in use.
 
         A lower number that was published later is newer too: a new run on a new store counts from 1 again.
         """
@@ -233,6 +241,7 @@ class WeightSubscriber:
         weights = Weights(
             version=version.number,
             parts=parts,
+            sha256={part.name: part.sha256 for part in version.parts},
             settings=read_settings(version),
             published_unix_s=version.published_unix_s,
         )
@@ -273,7 +282,54 @@ class WeightSubscriber:
             log.warning("weights service at %s: %s", self.address, problem)
 
 
+class _Puller:
+    """Pulls the parts of versions, one version at a time; what arrived of a part stays when a stream breaks.
+
+    `counts` is added to: resumed, pulled_bytes. gRPC's errors and CorruptData pass through; the next call goes on
+    where they left.
+    """
+
+    def __init__(self, stub: WeightsStub, counts: Counter[str]) -> None:
+        self._stub, self._counts = stub, counts
+        self._wire, self._decoded = MemoryPool(), MemoryPool()
+        self._held: dict[str, Tensors] = {}  # by sha256, as the transfers are
+        self._transfers: dict[str, PartAssembly] = {}
+
+    def parts(self, version: pb.WeightVersion) -> dict[str, Tensors]:
+        """Returns the tensors of every part by name; those that did not change are the same arrays as before."""
+        wanted = {part.sha256 for part in version.parts}
+        self._transfers = {sha256: transfer for sha256, transfer in self._transfers.items() if sha256 in wanted}
+        for part in version.parts:
+            if part.sha256 not in self._held:
+                self._held[part.sha256] = self._pull(part)
+        self._held = {sha256: tensors for sha256, tensors in self._held.items() if sha256 in wanted}
+        return {part.name: self._held[part.sha256] for part in version.parts}
+
+    def _pull(self, part: pb.WeightPart) -> Tensors:
+        transfer = self._transfers.get(part.sha256)
+        if transfer is None:
+            transfer = self._transfers[part.sha256] = PartAssembly(part, self._wire)
+        elif not transfer.complete:
+            self._counts["resumed"] += 1
+        if not transfer.complete:
+            self._add_chunks(transfer)
+        del self._transfers[part.sha256]  # complete: what fails now is pulled anew
+        return decode_part(part, transfer.data(), self._decoded)
+
+    def _add_chunks(self, transfer: PartAssembly) -> None:
+        """Adds chunks until the part is complete."""
+        request = pb.PullRequest(sha256=transfer.part.sha256, offset=transfer.received)
+        stream = self._stub.Pull(request, timeout=PULL_DEADLINE_S)
+        try:
+            for chunk in stream:
+                self._counts["pulled_bytes"] += transfer.add(chunk)
+        finally:
+            stream.cancel()
+        if not transfer.complete:
+            raise CorruptData(f"part {transfer.part.name!r}: the stream ended at byte {transfer.received}")
+
+
 def _p95(values: deque[float]) -> float:
-    """NaN without any."""
+    """Returns the 95th percentile, NaN without any values."""
     ordered = sorted(values)
     return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else math.nan

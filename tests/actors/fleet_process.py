@@ -20,8 +20,7 @@ from policy.settings import preset
 from protos.settings import save_settings, to_json
 from protos.status import STATUS_VARIABLE, Status, read_status
 from services.replay import ReplaySettings
-from services.weights import WeightPublisher
-from services.weights.staleness import StalenessBound
+from services.weights import StalenessBound, WeightPublisher
 
 SILENT_S = 8.0
 

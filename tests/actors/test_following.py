@@ -11,33 +11,32 @@ from test_holding import PATIENCE_S, Endless, until
 from test_loop import Guide, Sink, tags
 from weights_process import WeightsProcess
 
-from actors.following import NewestWeights
 from actors.loop import EpisodeLoop
-from actors.real.policy import WeightsPolicy
+from actors.policies import NewestWeights, WeightsPolicy
 from actors.recorder import EpisodeRecorder
 from actors.sim.policy_server import PolicyServer
 from actors.sim.settings import FleetSettings, TwinWorld
-from policy.identity import wire_id
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import PolicySettings, preset
 from protos.errors import CorruptData
 from protos.settings import to_json
+from protos.tensors import part_sha256
 from services.replay import ReplaySettings
-from services.weights import WeightPublisher
-from services.weights.staleness import StalenessBound
+from services.weights import StalenessBound, WeightPublisher
 
 TEXT = "put the cube on the target"
-FORGED = "0123456789abcdef"
+FORGED = "0123456789abcdef" * 4
 PAIRS = PolicySettings(octo=OctoSettings(side_px=32, wrist_px=32, window=2, max_horizon=2))
 
 
 class Published:
     """What a subscriber hands out."""
 
-    def __init__(self, policy, version, weights_id=None):
+    def __init__(self, policy, version, backbone_id=None):
         self.parts, self.version = policy.parts(), version
-        self.settings = {"policy": to_json(policy.settings), "weights_id": weights_id or wire_id(self.parts)}
+        self.sha256 = {name: part_sha256(part) for name, part in self.parts.items()}
+        self.settings = {"policy": to_json(policy.settings), "backbone_id": backbone_id or self.sha256["backbone"]}
 
 
 class Subscriber:
@@ -59,10 +58,9 @@ def weights(tmp_path):
         yield process
 
 
-def publish(publisher, policy, weights_id=None):
-    parts = policy.parts()
-    settings = {"policy": to_json(policy.settings), "weights_id": weights_id or wire_id(parts, "bf16")}
-    publisher.publish(parts, settings=settings)
+def publish(publisher, policy, backbone_id=None):
+    settings = {"policy": to_json(policy.settings), "backbone_id": backbone_id or policy.sha256("backbone")}
+    publisher.publish(policy.parts(), settings=settings)
     publisher.wait(PATIENCE_S)
 
 
@@ -80,8 +78,8 @@ def test_a_refused_version_leaves_the_one_before_in_place(network, caplog):
     for _ in range(3):
         newest.refresh()
     assert newest.version == newest.actor.version == 1
-    assert newest.refusal.startswith("weights: refused, version 2 holds weights ")
-    assert newest.refusal.endswith(f"its settings promise {FORGED}")
+    assert newest.refusal.startswith("weights: refused, version 2 holds backbone ")
+    assert newest.refusal.endswith(f"its settings promise {FORGED[:16]}…")
     assert len(caplog.records) == 1, "looked at once"
     subscriber.newest = Published(network, 3)
     newest.refresh()
@@ -106,7 +104,7 @@ def test_when_the_first_version_is_refused_there_is_nobody_to_ask(network):
     subscriber.newest = Published(network, 1, FORGED)
     newest = NewestWeights(subscriber, TEXT)
     newest.refresh()
-    with pytest.raises(CorruptData, match="version 1 holds weights"):
+    with pytest.raises(CorruptData, match="version 1 holds backbone"):
         _ = newest.actor
 
 
@@ -183,5 +181,5 @@ def test_the_policy_server_joins_windows_of_several_actors(weights, tmp_path):
     assert asyncio.run(server.stats())["batches"] <= 3, "requests that wait form one batch"
     for i, one in enumerate((first, second, third)):
         np.testing.assert_allclose(one[1][0], alone[1][i], atol=1e-5)
-        assert one[0].shape == (1, 7) and one[2:] == alone[2:] == (1, network.backbone_id)
+        assert one[0].shape == (1, 7) and one[2:] == alone[2:] == (1, network.sha256("backbone"))
     server._subscriber.close()

@@ -12,7 +12,7 @@ from test_loop import Guide, Policy, Script, Sink, World, play, tags
 from weights_process import WeightsProcess
 
 from actors.loop import EpisodeLoop
-from actors.real.policy import WeightsPolicy
+from actors.policies import WeightsPolicy
 from actors.recorder import EpisodeRecorder
 from actors.sim.policy_server import PolicyServer
 from actors.sim.settings import FleetSettings, TwinWorld
@@ -21,8 +21,7 @@ from policy.normalize import Normalization
 from policy.settings import preset
 from protos.settings import from_json, to_json
 from services.replay import ReplaySettings
-from services.weights import WeightPublisher
-from services.weights.staleness import StalenessBound
+from services.weights import StalenessBound, WeightPublisher
 
 PATIENCE_S = 60.0
 

@@ -160,14 +160,14 @@ def test_every_way_is_measured(tmp_path):
         subscribers=2,
         rounds=1,
         sweeps=1,
-        ways=("bf16-delta", "head-tls"),
+        ways=("bf16", "head-tls"),
         checks=(),
         folder=tmp_path,
     )
-    head, delta, tls = rows_of(run_weights(settings))
+    head, plain, tls = rows_of(run_weights(settings))
     assert tuple(head) == HEADER
-    assert [delta[0], tls[0]] == ["bf16-delta", "head-tls"]
-    assert 0 < float(delta[1]) < 2.5  # of 3 MB
+    assert [plain[0], tls[0]] == ["bf16", "head-tls"]
+    assert float(plain[1]) == pytest.approx(3.0, abs=0.1)
     assert float(tls[1]) == pytest.approx(0.4, abs=0.05)
 
 

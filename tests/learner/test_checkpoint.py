@@ -28,7 +28,7 @@ def content(updater, **changes):
         progress={"updates": 3, "base": {"twin": 7}},
         settings={"gamma": 0.9},
         seed=5,
-        weights={"version": 4, "weights_id": "0123456789abcdef"},
+        weights={"version": 4, "parts": {"head": "0123456789abcdef"}},
         replay={"shards": [{"read": "1-0"}]},
     )
     return replace(made, **changes)

@@ -88,7 +88,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
         for i in range(6):
             writer.add(make_segment(rng, f"d{i}"), ["demo"])  # no readouts: the learner makes them
         for i in range(3):
-            writer.add(make_segment(rng, f"s{i}", backbone_id=policy.backbone_id), ["twin"])
+            writer.add(make_segment(rng, f"s{i}", backbone_id=policy.sha256("backbone")), ["twin"])
         writer.flush(TIMEOUT_S)
     settings = RlSettings(
         replay=ReplaySettings(urls=(server,), prefix="rl"),
@@ -113,7 +113,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
     subscriber = WeightSubscriber(weights, name="test")
     process = start(first, out)
     subscriber.wait(1, TIMEOUT_S)
-    with Feeder(replay, policy.backbone_id):
+    with Feeder(replay, policy.sha256("backbone")):
         until(lambda: updates(out) >= 50 or process.poll() is not None, "50 updates")
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[1]
@@ -137,7 +137,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
     for name, tensor in final.head.state_dict().items():
         sent = newest.parts["head"][f"head.{name}"]  # as bf16
         assert np.allclose(sent, tensor.numpy(), rtol=1e-2, atol=1e-6)
-    assert final.backbone_id == policy.backbone_id == BatchActor.from_weights(newest, TEXT).backbone_id
+    assert final.sha256("backbone") == policy.sha256("backbone") == BatchActor.from_weights(newest, TEXT).backbone_id
     assert not torch.equal(final.head.net[0].weight, policy.head.net[0].weight)
     lines = read_metrics(out / "metrics.jsonl")
     assert lines[-1]["step"] == lines[-1]["total"] == 850
@@ -152,7 +152,7 @@ def test_a_killed_learner_finds_its_data_and_its_version(server, weights, tmp_pa
     rng = np.random.default_rng(0)
     with ReplayWriter(replay, SCHEMA, actor="demo", spool=None) as writer:
         for i in range(6):
-            writer.add(make_segment(rng, f"d{i}", backbone_id=policy.backbone_id), ["demo"])
+            writer.add(make_segment(rng, f"d{i}", backbone_id=policy.sha256("backbone")), ["demo"])
         assert writer.flush(TIMEOUT_S) == 0
     settings = RlSettings(
         replay=replay,
@@ -179,7 +179,7 @@ def test_a_killed_learner_finds_its_data_and_its_version(server, weights, tmp_pa
     subscriber.wait(1, TIMEOUT_S)  # from here on what is written belongs to the stage
     with ReplayWriter(replay, SCHEMA, actor="twin", spool=None) as writer:
         for i in range(85):
-            writer.add(make_segment(rng, f"t{i}", backbone_id=policy.backbone_id, version=1), ["twin"])
+            writer.add(make_segment(rng, f"t{i}", backbone_id=policy.sha256("backbone"), version=1), ["twin"])
         assert writer.flush(TIMEOUT_S) == 0
     until(lambda: checkpointed(out) >= 50, "a checkpoint after 50 updates")
     process.kill()

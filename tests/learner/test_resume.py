@@ -46,7 +46,7 @@ def start(tmp_path):
     """Folder and backbone of the policy to begin with."""
     policy = make_policy(3)
     save_policy(tmp_path / "start", policy)
-    return tmp_path / "start", policy.backbone_id
+    return tmp_path / "start", policy.sha256("backbone")
 
 
 def run_whole(settings, out, backbone_id):

@@ -82,7 +82,7 @@ def test_rl_killed_anywhere_ends_as_if_it_had_not_been(server, tmp_path, engine)
     write_demonstrations(replay)
     begun(settings, tmp_path / "whole")
     out = Path(shutil.copytree(tmp_path / "whole", tmp_path / "killed"))
-    write_experience(replay, policy.backbone_id)
+    write_experience(replay, policy.sha256("backbone"))
     path = save_settings(settings, tmp_path / "rl.json")
     assert run_rl(settings, tmp_path / "whole", resume=True, stop=never)
     for event, count in KILLS[engine]:

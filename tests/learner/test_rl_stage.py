@@ -15,9 +15,9 @@ from learner.stage.data import wait_for_totals
 from learner.stage.publication import Publication
 from policy.acting import BatchActor
 from policy.checkpoint import load, load_policy, save_policy
-from policy.identity import wire_id
 from protos.errors import CorruptData, Unreachable
 from protos.status import STATUS_VARIABLE, read_status
+from protos.tensors import part_sha256
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from services.telemetry import read_metrics
 from services.weights import WeightSubscriber
@@ -103,14 +103,14 @@ def test_a_backbone_that_trains_sees_pictures_and_is_published_every_time(make_s
     subscriber = WeightSubscriber(weights, name="test")
     run_with_twin(settings, tmp_path / "out")
     first, final = make_policy(3), load_policy(tmp_path / "out" / "policy")
-    assert final.backbone_id != first.backbone_id
+    assert final.sha256("backbone") != first.sha256("backbone")
     manifest = json.loads((tmp_path / "out" / "checkpoint" / "manifest.json").read_text())["manifest"]
     newest = subscriber.wait(manifest["weights"]["version"] + 1, TIMEOUT_S)
     subscriber.close()
-    actor = BatchActor.from_weights(newest, TEXT)  # refuses weights that are not those of the id
-    assert (
-        newest.settings["weights_id"] == wire_id(final.parts(), "bf16", exact=()) == manifest["weights"]["weights_id"]
-    )
+    actor = BatchActor.from_weights(newest, TEXT)
+    names = {name: part_sha256(part, "bf16") for name, part in final.parts().items()}
+    assert newest.sha256 == names == manifest["weights"]["parts"]
+    assert "backbone_id" not in newest.settings
     sent = newest.parts["backbone"]["octo.positions.side"]
     assert np.allclose(sent, final.octo.positions["side"].detach().numpy(), rtol=1e-2, atol=1e-6)
     assert actor.version == newest.version
@@ -151,14 +151,20 @@ def test_a_frozen_backbone_travels_once(weights, make_settings):
     parts = updater.parts
     updater.parts = lambda names: asked.append(tuple(names)) or parts(names)
     first = publication()
-    one = publication.weights_id()
+    one = publication.sha256()
     with torch.no_grad():
         next(updater.policy.head.parameters()).add_(1.0)
     second = publication()
     assert (first, second) == (1, 2)
     assert asked == [("backbone", "head"), ("head",), ("head",)]
-    assert publication.weights_id() != one
-    publication.see_through(TIMEOUT_S)
+    two = publication.sha256()
+    assert two["head"] != one["head"] and two["backbone"] == one["backbone"]
+    publication.flush(TIMEOUT_S)
+    subscriber = WeightSubscriber(weights, name="test")
+    newest = subscriber.wait(2, TIMEOUT_S)
+    subscriber.close()
+    assert newest.sha256 == two
+    assert newest.settings["backbone_id"] == two["backbone"] == updater.agent.policy.sha256("backbone")
     publication.close()
 
 
@@ -167,7 +173,10 @@ def test_without_a_service_nothing_is_published(make_settings):
     updater = RlAgent(make_policy(), settings.update, seed=0)
     publication = Publication(settings, make_policy().settings, updater)
     assert publication() == -1
-    assert publication.weights_id() == wire_id(updater.parts(("backbone", "head")), "bf16")
+    assert publication.sha256() == {
+        "backbone": updater.agent.policy.sha256("backbone"),
+        "head": part_sha256(updater.parts(["head"])["head"], "bf16"),
+    }
     publication.close()
 
 
@@ -207,11 +216,11 @@ def test_a_shard_that_stays_away_is_named_with_the_deadline(tmp_path):
     assert wait_for_totals(settings, 60.0, lambda: True) == {}
 
 
-def test_weights_that_are_not_those_of_their_id_are_refused(weights, make_settings):
+def test_weights_with_another_backbone_than_the_promised_one_are_refused(weights, make_settings):
     settings = make_settings("id", weights=weights)
     updater = RlAgent(make_policy(), settings.update, seed=0)
     publication = Publication(settings, make_policy().settings, updater)
-    publication._identify = lambda parts: "0" * 16
+    publication._backbone_id = "0" * 64
     subscriber = WeightSubscriber(weights, name="test")
     publication()
     received = subscriber.wait(1, TIMEOUT_S)

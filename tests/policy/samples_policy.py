@@ -11,6 +11,7 @@ from policy.normalize import Normalization
 from policy.settings import preset
 from protos.schema import Observation
 from protos.settings import to_json
+from protos.tensors import part_sha256
 
 TINY = preset("tiny")
 TEXT = "Put the cube on the disc."
@@ -40,8 +41,10 @@ class Published:
     policy: Policy
     version: int = 7
     parts: dict = field(init=False)
+    sha256: dict = field(init=False)
     settings: dict = field(init=False)
 
     def __post_init__(self):
         self.parts = self.policy.parts()
+        self.sha256 = {name: part_sha256(part) for name, part in self.parts.items()}
         self.settings = json.loads(json.dumps({"policy": to_json(self.policy.settings)}))

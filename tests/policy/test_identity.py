@@ -1,32 +1,25 @@
-"""What weights are called, and that nobody acts with others than those: actors and policy folders."""
+"""Weights are known by one name, and nobody acts with others than those: actors and policy folders."""
 
 import json
-from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from samples_policy import TEXT, Published, make_policy, observation
 
 from policy import checkpoint
 from policy.acting import BatchActor
-from policy.identity import part_digest, wire_id
+from policy.model import PARTS
 from protos.errors import CorruptData, InputError
-
-
-def copied(parts):
-    return {part: {name: array.copy() for name, array in arrays.items()} for part, arrays in parts.items()}
+from protos.tensors import part_sha256
 
 
 def act(actor, seed=5):
     return actor.act(observation(), generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_id_follows_every_tensor_of_every_part():
+def test_the_name_of_a_part_follows_every_tensor():
     policy = make_policy()
-    ids = [policy.weights_id()]
+    names = [(policy.sha256("backbone"), policy.sha256("head"))]
     for tensor in (
         policy.head.net[0].bias,
         policy.normalization.mean,
@@ -35,62 +28,31 @@ def test_the_id_follows_every_tensor_of_every_part():
     ):
         with torch.no_grad():
             tensor.add_(1e-3)
-        policy.touch()
-        ids.append(policy.weights_id())
-    assert len(set(ids)) == len(ids)
-    assert all(len(one) == 16 and int(one, 16) >= 0 for one in ids)
-    assert policy.weights_id() == wire_id(policy.parts())
-    assert policy.weights_id(["head"]) != policy.weights_id(["backbone"]) != policy.weights_id()
+        names.append((policy.sha256("backbone"), policy.sha256("head")))
+    assert len(set(names)) == len(names)
+    assert len({backbone for backbone, _ in names}) == 2, "the head's tensors are not the backbone's"
+    assert all(name == part_sha256(policy.parts()[part]) for part, name in zip(PARTS, names[-1], strict=True))
 
 
-def test_a_part_is_hashed_again_when_it_was_loaded_or_touched():
+def test_a_loaded_part_has_the_name_of_the_one_it_came_from():
     policy, other = make_policy(1), make_policy(2)
-    mine, theirs = policy.weights_id(), other.weights_id()
+    mine, theirs = policy.sha256("head"), other.sha256("head")
     policy.load_parts(other.parts())
-    assert policy.weights_id() == theirs
+    assert policy.sha256("head") == theirs != mine
     policy.load_state_dict(make_policy(1).state_dict())
-    assert policy.weights_id() == mine
-    with torch.no_grad():
-        policy.head.net[0].bias += 1
-    assert policy.weights_id() == mine, "nobody said so"
-    policy.touch("backbone")
-    assert policy.weights_id() == mine
-    policy.touch("head")
-    assert policy.weights_id() != mine
+    assert policy.sha256("head") == mine
     policy.set_normalization(other.normalization)
-    assert policy.weights_id() == wire_id(policy.parts())
+    assert policy.sha256("head") == part_sha256(policy.parts()["head"]) != mine
 
 
-def test_rounded_weights_have_the_id_of_what_arrives():
-    parts = make_policy().parts()
-    arrived = {"backbone": parts["backbone"], "head": {}}
-    for name, array in parts["head"].items():
-        matrix = array.ndim > 1
-        arrived["head"][name] = torch.from_numpy(array).to(torch.bfloat16).float().numpy() if matrix else array
-    assert wire_id(parts, "bf16") == wire_id(arrived) != wire_id(parts)
-    assert wire_id(parts, "bf16", exact=("backbone", "head")) == wire_id(parts)
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.dictionaries(st.text(min_size=1), st.lists(st.floats(width=32, allow_nan=False), max_size=4), max_size=4))
-def test_digests_know_names_order_and_shapes(tensors):
-    arrays = {name: np.array(values, np.float32) for name, values in tensors.items()}
-    assert part_digest(arrays) == part_digest(dict(reversed(arrays.items())))
-    digests = [part_digest(arrays), part_digest({f"{name}x": array for name, array in arrays.items()})]
-    digests += [part_digest({name: array[None] for name, array in arrays.items()})]
-    assert not arrays or all(a != b for a, b in pairwise(digests))
-
-
-def test_an_actor_refuses_weights_that_are_not_the_promised_ones():
-    source = make_policy(1)
-    honest, forged = Published(source), Published(source, version=8)
-    honest.settings["weights_id"] = forged.settings["weights_id"] = wire_id(honest.parts)
-    forged.parts = copied(forged.parts)
-    forged.parts["head"]["head.net.0.bias"][3] += 1e-6
+def test_an_actor_refuses_another_backbone_than_the_promised_one():
+    source, stranger = make_policy(1), make_policy(3)
+    honest, forged = Published(source), Published(stranger, version=8)
+    honest.settings["backbone_id"] = forged.settings["backbone_id"] = source.sha256("backbone")
     actor = BatchActor(make_policy(2), TEXT)
     actor.load(honest)
     before = act(actor)
-    with pytest.raises(CorruptData, match=r"version 8 holds weights \w{16}, its settings promise"):
+    with pytest.raises(CorruptData, match=r"version 8 holds backbone \w{16}…, its settings promise \w{16}…"):
         actor.load(forged)
     assert actor.version == 7
     for found, wanted in zip(act(actor), before, strict=True):
@@ -99,17 +61,24 @@ def test_an_actor_refuses_weights_that_are_not_the_promised_ones():
         BatchActor.from_weights(forged, TEXT)
 
 
-def test_parts_that_did_not_change_are_neither_hashed_nor_copied_again():
+def test_an_actor_refuses_weights_without_a_part():
+    lacking = Published(make_policy(1))
+    lacking.parts.pop("backbone"), lacking.sha256.pop("backbone")
+    with pytest.raises(InputError, match="version 7 holds no part 'backbone', only head"):
+        BatchActor.from_weights(lacking, TEXT)
+
+
+def test_parts_that_did_not_change_are_not_copied_again():
     source = make_policy(1)
     first = Published(source)
     actor = BatchActor.from_weights(first, TEXT)
     with torch.no_grad():
         actor.policy.octo.positions["readout"] += 1.0  # a copy would undo this
     following = Published(make_policy(3), version=9)
-    following.parts["backbone"] = first.parts["backbone"]
-    following.settings["weights_id"] = wire_id(following.parts)
+    following.parts["backbone"], following.sha256["backbone"] = first.parts["backbone"], first.sha256["backbone"]
     actor.load(following)
     assert actor.version == 9
+    assert actor.backbone_id == first.sha256["backbone"] == source.sha256("backbone")
     assert not torch.equal(actor.policy.octo.positions["readout"], source.octo.positions["readout"])
     assert torch.equal(actor.policy.head.net[0].bias, make_policy(3).head.net[0].bias)
 
@@ -146,14 +115,16 @@ def test_checkpoint_round_trip_and_refusals(tmp_path):
 
 
 def test_a_folder_whose_manifest_names_other_weights_is_refused(tmp_path):
-    checkpoint.save_policy(tmp_path, make_policy(), weights_id="of the wire")
+    checkpoint.save_policy(tmp_path, make_policy(), parts="of the wire")
     path = tmp_path / "manifest.json"
     record = json.loads(path.read_text())
-    assert record["manifest"]["weights_id"] == make_policy().weights_id(), "the tensors' own, whatever else is noted"
-    record["manifest"]["weights_id"] = make_policy(1).weights_id()
+    own, other = ({part: make_policy(seed).sha256(part) for part in PARTS} for seed in (0, 1))
+    assert record["manifest"]["parts"] == own, "the tensors' own, whatever else is noted"
+    record["manifest"]["parts"] = own | {"head": other["head"]}
     path.write_text(json.dumps(record))
-    with pytest.raises(CorruptData, match=r"these weights are \w{16}, the manifest says \w{16}"):
+    with pytest.raises(CorruptData, match=r"its head is \w{16}…, the manifest says \w{16}…"):
         checkpoint.load_policy(tmp_path)
-    del record["manifest"]["weights_id"]  # as folders of earlier versions
+    del record["manifest"]["parts"]  # as folders of earlier versions, which had the hash `weights_id`
+    record["manifest"]["weights_id"] = "0123456789abcdef"
     path.write_text(json.dumps(record))
-    assert checkpoint.load_policy(tmp_path).weights_id() == make_policy().weights_id()
+    assert checkpoint.load_policy(tmp_path).sha256("head") == own["head"]

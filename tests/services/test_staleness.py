@@ -9,11 +9,9 @@ from service_process import ServiceProcess, until
 from service_thread import ServiceThread
 
 from protos.errors import InputError
-from services.weights import WeightPublisher, WeightSubscriber
+from services.weights import Limits, StalenessBound, WeightPublisher, WeightSubscriber
 from services.weights.server import WeightsService
-from services.weights.staleness import StalenessBound
 from services.weights.store import VersionStore
-from services.weights.tables import Limits
 
 PATIENCE_S = 60.0
 

@@ -1,6 +1,5 @@
 """What a subscriber does when the other side sends rubbish, cuts the stream, or runs ahead."""
 
-import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,13 +7,12 @@ import grpc
 import numpy as np
 import pytest
 from service_process import until
-from weight_samples import encode_part, version_of
+from weight_samples import encode_part
 
 from protos import weights_pb2 as pb
 from protos.weights_pb2_grpc import WeightsServicer, add_WeightsServicer_to_server
 from services.weights import WeightSubscriber
-from services.weights.chunks import CHUNK_BYTES, split
-from services.weights.deltas import make_delta
+from services.weights.wire import CHUNK_BYTES, split
 
 PATIENCE_S = 60
 ELEMENTS = 3 * CHUNK_BYTES // 4 + 1000  # four chunks
@@ -30,7 +28,6 @@ class ScriptedServer(WeightsServicer):
 
     def __init__(self, script):
         self.script, self.data, self.pulls = script, {}, []
-        self.deltas = []
         self.announced = threading.Condition()
         self.version = None
         self.closed = False
@@ -56,12 +53,6 @@ class ScriptedServer(WeightsServicer):
                 told = self.version
             yield told
 
-    def Delta(self, request, context):  # noqa: N802 - the name in weights.proto
-        delta = self.deltas.pop(0) if self.deltas else b""
-        sha256 = hashlib.sha256(delta).hexdigest() if delta else ""
-        self.data[sha256] = delta
-        return pb.DeltaAnswer(sha256=sha256, size=len(delta))
-
     def Pull(self, request, context):  # noqa: N802 - the name in weights.proto
         assert request.offset % CHUNK_BYTES == 0
         self.pulls.append((request.sha256, request.offset))
@@ -73,13 +64,13 @@ class ScriptedServer(WeightsServicer):
 def serve():
     running = []
 
-    def _serve(script, **settings):
+    def _serve(script):
         fake = ScriptedServer(script)
         server = grpc.server(ThreadPoolExecutor(8))
         add_WeightsServicer_to_server(fake, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        subscriber = WeightSubscriber(f"127.0.0.1:{port}", name="test", **settings)
+        subscriber = WeightSubscriber(f"127.0.0.1:{port}", name="test")
         running.append((fake, server, subscriber))
         return fake, subscriber
 
@@ -193,49 +184,3 @@ def test_rubbish_announcements_are_counted_and_followed_by_good_ones(serve):
     fake.announce(*make(2, 2.0))
     assert subscriber.wait(2, PATIENCE_S).version == 2
     assert len(fake.pulls) == 1
-
-
-def whole_chunks(pull, chunks):
-    return chunks
-
-
-def blocks(data):
-    return [chunk.data for chunk in split(data)]
-
-
-@pytest.mark.parametrize("damage", ["other base", "torn", "rubbish"])
-def test_a_delta_that_leads_elsewhere_is_dropped_and_the_part_pulled_whole(serve, damage):
-    fake, subscriber = serve(whole_chunks, delta=True)
-    old, new, other = (make(number, float(number)) for number in (1, 2, 3))
-    fake.announce(*old)
-    subscriber.wait(1, PATIENCE_S)
-    base = old[1] if damage == "torn" else other[1]
-    delta = make_delta(blocks(base), blocks(new[1]), len(new[1]), 4)
-    fake.deltas.append({"other base": delta, "torn": delta[:-5], "rubbish": b"rubbish"}[damage])
-    fake.announce(*new)
-    assert (subscriber.wait(2, PATIENCE_S).parts["head"]["w"] == 2).all()
-    assert subscriber.stats()["corrupt"] == 1
-    assert subscriber.stats()["deltas"] == 0
-    assert [sha256 for sha256, _ in fake.pulls][2:] == [new[0].parts[0].sha256]
-
-
-def test_a_cut_delta_is_taken_up_where_it_broke(serve):
-    rng = np.random.default_rng(0)
-    values = [rng.integers(0, 256, 5 * CHUNK_BYTES // 2, dtype=np.uint8) for _ in range(2)]
-    values[1][: CHUNK_BYTES // 4] = values[0][: CHUNK_BYTES // 4]  # the rest does not compress: three chunks
-    versions = []
-    for number, value in enumerate(values, start=1):
-        part, data = encode_part("head", {"w": value})
-        versions.append((version_of(part, number=number), data))
-
-    def second_pull_is_cut(pull, chunks):
-        return chunks[:1] if pull == 2 else chunks
-
-    fake, subscriber = serve(second_pull_is_cut, delta=True)
-    fake.announce(*versions[0])
-    subscriber.wait(1, PATIENCE_S)
-    fake.deltas.append(make_delta(blocks(versions[0][1]), blocks(versions[1][1]), len(versions[1][1]), 1))
-    fake.announce(*versions[1])
-    np.testing.assert_array_equal(subscriber.wait(2, PATIENCE_S).parts["head"]["w"], values[1])
-    assert [offset for _, offset in fake.pulls] == [0, 0, CHUNK_BYTES]
-    assert subscriber.stats()["resumed"] == subscriber.stats()["deltas"] == 1

@@ -1,7 +1,6 @@
 """What strangers may send: refused by name before anything is allocated for it, whatever it is."""
 
 import asyncio
-import contextlib
 import json
 import tracemalloc
 import zlib
@@ -16,15 +15,12 @@ from weight_samples import encode_part, version_of
 
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError
+from protos.tensors import WIRE_DTYPES
 from protos.weights_pb2_grpc import WeightsStub
 from services.weights import Limits
-from services.weights.chunks import PartAssembly, split
-from services.weights.deltas import apply_delta, make_delta
-from services.weights.memory import MemoryPool
 from services.weights.server import WeightsService
 from services.weights.store import VersionStore
-from services.weights.tables import MAX_TENSORS, check_version
-from services.weights.tensors import WIRE_DTYPES, decode_part
+from services.weights.wire import MAX_TENSORS, MemoryPool, PartAssembly, check_version, decode_part, split
 
 LIMITS = Limits(max_part_bytes=1 << 16, max_version_bytes=1 << 17)
 SHA = "0" * 64
@@ -48,6 +44,14 @@ def corrupt_tables():
         "no number": version_of(pb.WeightPart(name="head", sha256=SHA), number=0),
         "part named twice": version_of(*(pb.WeightPart(name="head", sha256=SHA) for _ in range(2))),
         "one sha256, two sizes": version_of(*(pb.WeightPart(name=str(i), sha256=SHA, size=i) for i in range(2))),
+        "one sha256, two tables": version_of(
+            *(
+                pb.WeightPart(
+                    name=name, sha256=SHA, size=1, tensors=[pb.TensorEntry(name=name, dtype="bool", shape=[1])]
+                )
+                for name in ("a", "b")
+            )
+        ),
         "tensor named twice": version_of(
             pb.WeightPart(name="head", sha256=SHA, tensors=[pb.TensorEntry(name="w", dtype="bool", shape=[0])] * 2)
         ),
@@ -163,25 +167,6 @@ def test_any_chunks_make_the_part_or_are_refused(size, stream):
     if assembly.complete:
         with pytest.raises(CorruptData):
             assembly.data()
-
-
-@given(st.binary(max_size=64), st.integers(0, 2000))
-@settings(max_examples=80, deadline=None)
-def test_any_delta_is_refused_or_gives_as_many_bytes_as_its_base(delta, size):
-    base = np.zeros(size, np.uint8)
-    with contextlib.suppress(CorruptData):
-        assert len(apply_delta(base, np.frombuffer(delta, np.uint8))) == size
-
-
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_a_delta_with_a_changed_byte_never_gives_more_than_its_part(data):
-    base, new = (np.random.default_rng(i).integers(0, 4, 3000, dtype=np.uint8) for i in range(2))
-    delta = bytearray(make_delta([base.tobytes()], [new.tobytes()], 3000, 2))
-    assert (apply_delta(base, np.frombuffer(bytes(delta), np.uint8)) == new).all()
-    delta[data.draw(st.integers(0, len(delta) - 1))] ^= data.draw(st.integers(1, 255))
-    with contextlib.suppress(CorruptData):
-        assert len(apply_delta(base, np.frombuffer(bytes(delta), np.uint8))) == 3000
 
 
 class Refused(Exception):

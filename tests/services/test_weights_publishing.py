@@ -8,8 +8,9 @@ from service_process import ServiceProcess, until
 from weight_samples import encode_part
 
 from protos.errors import InputError, Unreachable
+from protos.tensors import part_sha256
 from services.weights import Bf16, WeightPublisher, WeightSubscriber
-from services.weights.memory import MemoryPool
+from services.weights.wire import MemoryPool
 
 PATIENCE_S = 60
 
@@ -52,6 +53,31 @@ def test_a_version_with_nan_is_refused_in_the_background_and_never_sent(server, 
     assert publisher.wait(PATIENCE_S) == 3
     assert (subscriber.wait(3, PATIENCE_S).parts["head"]["w"] == 3).all()
     assert publisher.stats()["accepted"] == 2
+
+
+def test_each_version_is_the_policy_as_it_was(server, publisher, subscriber):
+    """Also one whose copy waits while the next is made."""
+    mine = parts(1.0)
+    for value in (1.0, 2.0, 3.0):
+        mine["head"]["w"][:] = value
+        version = publisher.publish(mine, settings={"value": value})
+        mine["head"]["w"][:] = 9.0
+        weights = subscriber.wait(1, PATIENCE_S)
+        assert (weights.parts["head"]["w"] == weights.settings["value"]).all()
+    assert (subscriber.wait(version, PATIENCE_S).parts["head"]["w"] == 3).all()
+
+
+def test_every_version_is_named_by_its_bytes(publisher, subscriber):
+    mine = parts(1.0)
+    publisher.publish(mine, settings={})
+    first = subscriber.wait(1, PATIENCE_S)
+    publisher.publish(parts(2.0), settings={}, unchanged=("backbone",))
+    second = subscriber.wait(2, PATIENCE_S)
+    assert first.sha256 == {
+        "backbone": part_sha256(mine["backbone"]),
+        "head": part_sha256(mine["head"], "bf16"),
+    }
+    assert second.sha256 == first.sha256 | {"head": part_sha256(parts(2.0)["head"], "bf16")}
 
 
 def test_after_a_refusal_a_server_without_its_disk_gets_the_last_good_version(server, publisher, tmp_path):

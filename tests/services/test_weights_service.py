@@ -14,7 +14,7 @@ from protos.errors import InputError, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
 from services.net import Credentials
 from services.weights import Limits, WeightPublisher, WeightSubscriber
-from services.weights.chunks import split
+from services.weights.wire import split
 
 PATIENCE_S = 60
 FOLLOWER = """

@@ -78,6 +78,19 @@ def test_damage_falls_back_to_the_version_before_and_keeps_the_count(reopen, tmp
     assert reopen().highest == 5
 
 
+def test_a_store_of_an_earlier_version_is_left_alone_and_says_so(reopen, tmp_path, caplog):
+    """Its names were hashes of the bytes alone, without the table."""
+    store = reopen()
+    version, data = make(3, head=b"head")
+    version.parts[0].tensors.add(name="w", dtype="uint8", shape=[4])
+    store.save(version, pieces(data))
+    store = reopen()
+    assert store.load() is None
+    assert "from an earlier TwinRL, whose sha256 left the table out" in caplog.text
+    assert [path.read_bytes() for path in (tmp_path / "parts").iterdir()] == [b"head"]
+    assert store.highest == 3
+
+
 def test_a_crash_between_part_and_table_leaves_the_old_version(reopen, tmp_path):
     store = reopen()
     old, data = make(1, head=b"head 1")

@@ -1,4 +1,4 @@
-"""Who follows and how far: reports, limits, staleness, schemas, deltas, the Prometheus page."""
+"""Who follows and how far: reports, limits, staleness, schemas, the Prometheus page."""
 
 import math
 import urllib.request
@@ -158,48 +158,4 @@ def test_the_time_from_publishing_to_swapping_is_measured(start, follow):
     publisher.publish(head(2.0), settings={})
     subscriber.wait(2, PATIENCE_S)
     assert 0 < subscriber.stats()["swap_s_p95"] < PATIENCE_S
-    publisher.close()
-
-
-def training_step(weights, rng):
-    return {"head": {name: w * (1 + rng.normal(size=w.shape) * 1e-4).astype(np.float32) for name, w in weights.items()}}
-
-
-def test_deltas_give_the_same_bytes_for_less_and_are_made_once(start, follow):
-    server = start()
-    publisher = WeightPublisher(server.address)
-    rng = np.random.default_rng(0)
-    now = {"head": {"w": rng.normal(size=(1300, 1000)).astype(np.float32), "b": np.zeros(7, np.float32)}}
-    publisher.publish(now, settings={})
-    plain, *thrifty = [follow(server, f"{i}", delta=i > 0) for i in range(3)]
-    for subscriber in (plain, *thrifty):
-        subscriber.wait(1, PATIENCE_S)
-    for version in (2, 3):
-        now = training_step(now["head"], rng)
-        publisher.publish(now, settings={})
-        for subscriber in (plain, *thrifty):
-            np.testing.assert_array_equal(
-                subscriber.wait(version, PATIENCE_S).parts["head"]["w"],
-                plain.wait(version, PATIENCE_S).parts["head"]["w"],
-            )
-    assert [subscriber.stats()["deltas"] for subscriber in (plain, *thrifty)] == [0, 2, 2]
-    whole = plain.stats()["pulled_bytes"]
-    assert all(subscriber.stats()["pulled_bytes"] < 0.7 * whole for subscriber in thrifty)
-    assert server.log.read_text().count("delta to version") == 2
-    publisher.close()
-
-
-def test_without_a_base_or_a_gain_the_part_itself_is_pulled(start, follow):
-    server = start("--older-versions", "1")
-    publisher = WeightPublisher(server.address)
-    subscriber = follow(server, delta=True)
-    rng = np.random.default_rng(1)
-    for version in (1, 2):  # nothing in common
-        noise = rng.integers(0, 256, 300_000, dtype=np.uint8)
-        publisher.publish({"head": {"w": noise}}, settings={})
-        np.testing.assert_array_equal(subscriber.wait(version, PATIENCE_S).parts["head"]["w"], noise)
-    assert subscriber.stats()["deltas"] == 0
-    assert subscriber.stats()["pulled_bytes"] == 2 * 300_000
-    publisher.publish({"head": {"w": noise[:1000]}}, settings={})  # another size
-    assert subscriber.wait(3, PATIENCE_S).parts["head"]["w"].shape == (1000,)
     publisher.close()

@@ -1,14 +1,17 @@
 """Versions as a publisher encodes them."""
 
+import numpy as np
+
 from protos import weights_pb2 as pb
-from services.weights.memory import MemoryPool
-from services.weights.snapshot import PartPlan, PartSnapshot
+from protos.tensors import part_table, write_part
 
 
 def encode_part(name, tensors, wire="f32"):
-    """The table, sha256 included, and the bytes of a part."""
-    encoded = PartSnapshot(PartPlan(name, tensors, wire), MemoryPool()).encode(MemoryPool())
-    return encoded.table, encoded.data.tobytes()
+    """Returns the table, sha256 included, and the bytes of a part."""
+    table = part_table(name, tensors, wire)
+    data = np.empty(table.size, np.uint8)
+    assert write_part(table, tensors, data) == ""
+    return table, data.tobytes()
 
 
 def version_of(*parts, number=1):

@@ -50,7 +50,7 @@ def test_from_a_released_checkpoint_to_a_policy_that_acts(recipe, imported, serv
     assert fine_tune(imported, tuned, "--language", "stand-in", "--recipe", recipe) == 0
     assert "kept: backbone of 2 × 64, window 2" in capsys.readouterr().out
     policy, first = load_policy(tuned / "policy"), load_policy(imported)
-    assert (policy.backbone_id == first.backbone_id) == (recipe == "conrft")
+    assert (policy.sha256("backbone") == first.sha256("backbone")) == (recipe == "conrft")
     scale = load_manifest(tuned / "policy")["action_scale"]
     assert 0.001 < scale["metres"] < 0.1, "Bridge moves some millimetres a step"
 
@@ -65,8 +65,8 @@ def test_from_a_released_checkpoint_to_a_policy_that_acts(recipe, imported, serv
     actor.join(TIMEOUT_S)
 
     assert read_metrics(trained / "metrics.jsonl")[-1]["updates"] == 4
-    trained_backbone = load_policy(trained / "policy").backbone_id
-    assert (trained_backbone == policy.backbone_id) == (recipe == "conrft")
+    trained_backbone = load_policy(trained / "policy").sha256("backbone")
+    assert (trained_backbone == policy.sha256("backbone")) == (recipe == "conrft")
     final = StoredPolicy(trained / "policy", TEXT, explore=0.0, seed=0)
     assert final.window == 2
     assert [result.steps for result in act(final, Nowhere(), SCHEMA, episodes=2)] == [20, 20]
