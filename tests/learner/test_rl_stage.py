@@ -164,7 +164,7 @@ def test_a_frozen_backbone_travels_once(weights, make_settings):
     newest = subscriber.wait(2, TIMEOUT_S)
     subscriber.close()
     assert newest.sha256 == two
-    assert newest.settings["backbone_id"] == two["backbone"] == updater.agent.policy.sha256("backbone")
+    assert newest.settings["backbone_id"] == two["backbone"] == updater.policy.sha256("backbone")
     publication.close()
 
 
@@ -174,7 +174,7 @@ def test_without_a_service_nothing_is_published(make_settings):
     publication = Publication(settings, make_policy().settings, updater)
     assert publication() == -1
     assert publication.sha256() == {
-        "backbone": updater.agent.policy.sha256("backbone"),
+        "backbone": updater.policy.sha256("backbone"),
         "head": part_sha256(updater.parts(["head"])["head"], "bf16"),
     }
     publication.close()
