@@ -4,7 +4,7 @@
                        ▲                            (RllibUpdater: the same agent in RLlib's learners)
                        └── OnlineLoop: as many updates as the received transitions pay for, weights out
 
-`learner.rl.losses` has every loss as a pure function. `learner.rl.rllib` is imported where RLlib is asked for: it
+`learner.losses` has every loss as a pure function. `learner.rl.rllib` is imported where RLlib is asked for: it
 brings Ray.
 """
 

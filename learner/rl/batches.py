@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from learner import augment
+from learner import augment, losses
 from learner.augment import numpy_stream
-from learner.rl import losses
 from learner.rl.settings import UpdateSettings
 from policy.settings import PolicySettings
 from protos.errors import InputError, Unreachable

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from learner import losses
 from learner.augment import augment
-from learner.rl import losses
 from learner.rl.batches import Phase, has_cal_ql
 from learner.rl.settings import UpdateSettings
 from policy.critics import CriticEnsemble, ImageCritic

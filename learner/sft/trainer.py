@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from learner import augment
+from learner import augment, losses
 from learner.augment import numpy_stream, torch_stream
 from learner.optimization import NanGuard, adamw, clip, set_factor, train_backbone, warmup_cosine
-from learner.rl import losses
 from learner.sft.demonstrations import Demonstrations
 from learner.sft.settings import TrainSettings
 from policy.heads import ConsistencyHead, DiffusionHead

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import SMALL, make_policy
 
+from learner import losses
 from learner.optimization import late_decay, warmup_cosine
-from learner.rl import Phase, UpdateSettings, losses
+from learner.rl import Phase, UpdateSettings
 from learner.rl.batches import draw_noise
 from services.replay.read.returns import n_step
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from samples import SMALL, make_batch, make_policy, replay_batch
 
+from learner import losses
 from learner.optimization import ComputeSettings, NanGuard
 from learner.rl import (
     WARMUP,
@@ -16,7 +17,6 @@ from learner.rl import (
     UpdateSettings,
     columns,
     complete,
-    losses,
 )
 from learner.rl.batches import COLUMNS
 from learner.rl.terms import batch_losses
