@@ -65,7 +65,7 @@ class Reported(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class TwinScan(_message.Message):
+class TwinEvaluation(_message.Message):
     __slots__ = ("cells",)
     class Cell(_message.Message):
         __slots__ = ("successes", "rollouts")
@@ -79,11 +79,11 @@ class TwinScan(_message.Message):
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: int
-        value: TwinScan.Cell
-        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[TwinScan.Cell, _Mapping]] = ...) -> None: ...
+        value: TwinEvaluation.Cell
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[TwinEvaluation.Cell, _Mapping]] = ...) -> None: ...
     CELLS_FIELD_NUMBER: _ClassVar[int]
-    cells: _containers.MessageMap[int, TwinScan.Cell]
-    def __init__(self, cells: _Optional[_Mapping[int, TwinScan.Cell]] = ...) -> None: ...
+    cells: _containers.MessageMap[int, TwinEvaluation.Cell]
+    def __init__(self, cells: _Optional[_Mapping[int, TwinEvaluation.Cell]] = ...) -> None: ...
 
 class SuccessMapRequest(_message.Message):
     __slots__ = ()

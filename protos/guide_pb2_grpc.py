@@ -46,7 +46,7 @@ class GuideStub:
                 _registered_method=True)
         self.SetSuccess = channel.unary_unary(
                 '/twinrl.v1.Guide/SetSuccess',
-                request_serializer=protos_dot_guide__pb2.TwinScan.SerializeToString,
+                request_serializer=protos_dot_guide__pb2.TwinEvaluation.SerializeToString,
                 response_deserializer=protos_dot_guide__pb2.Reported.FromString,
                 _registered_method=True)
         self.SuccessMap = channel.unary_unary(
@@ -99,7 +99,7 @@ def add_GuideServicer_to_server(servicer, server):
             ),
             'SetSuccess': grpc.unary_unary_rpc_method_handler(
                     servicer.SetSuccess,
-                    request_deserializer=protos_dot_guide__pb2.TwinScan.FromString,
+                    request_deserializer=protos_dot_guide__pb2.TwinEvaluation.FromString,
                     response_serializer=protos_dot_guide__pb2.Reported.SerializeToString,
             ),
             'SuccessMap': grpc.unary_unary_rpc_method_handler(
@@ -187,7 +187,7 @@ class Guide:
             request,
             target,
             '/twinrl.v1.Guide/SetSuccess',
-            protos_dot_guide__pb2.TwinScan.SerializeToString,
+            protos_dot_guide__pb2.TwinEvaluation.SerializeToString,
             protos_dot_guide__pb2.Reported.FromString,
             options,
             channel_credentials,

@@ -1,4 +1,4 @@
-"""Which initial configuration comes next: the twin shows where the policy fails, and the arm practises there.
+"""This package chooses initial configurations: the twin shows where the policy fails, and the arm practises there.
 
     twin evaluations ── set_success ──► guide ── next ──► actors ── report ──► guide
                                           └── state on disk (resume)

@@ -1,4 +1,4 @@
-"""`python -m services.guide --settings guide.json`: draws initial configurations until SIGTERM or Ctrl-C."""
+"""This module serves the guide: `python -m services.guide --settings guide.json`."""
 
 import asyncio
 import sys

@@ -1,5 +1,6 @@
-"""The guide as actors and evaluations see it: blocking calls with a deadline, one line when nobody answers."""
+"""This module asks the guide: blocking calls with a deadline, and configurations to and from messages."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,13 +9,16 @@ from uuid import uuid4
 import grpc
 
 from protos import guide_pb2 as pb
+from protos.errors import CorruptData
 from protos.guide_pb2_grpc import GuideStub
 from protos.schema import Configuration, Outcome
-from services.guide.messages import from_message, to_message
 from services.guide.schedule import CellSuccess
 from services.net import LOOPBACK, Credentials, open_channel, unreachable
 
 DEADLINE_S = 5.0
+MAX_BODIES = 64
+MAX_NAME = 128
+"""Most characters in the name of a region or a body."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class Draw:
 
 
 class Episode(Protocol):
-    """What the guide wants to know of a finished episode."""
+    """A finished episode, as far as the guide counts it."""
 
     @property
     def configuration(self) -> Configuration: ...
@@ -39,10 +43,10 @@ class Episode(Protocol):
 
 
 class GuideClient:
-    """Talks to the guide at `address`. Calls wait up to 5 s for a guide that is restarting.
+    """Asks the guide at `address`. Calls wait up to 5 s for a guide that is restarting.
 
-    A call whose answer is lost is asked again: another draw does no harm, and a report has an id by which the guide
-    knows it. Every call raises Unreachable after the deadline, and InputError for what the guide refuses.
+    A call whose answer is lost is asked again: another draw does no harm, and the guide knows a repeated report by its
+    id. Every call raises Unreachable after the deadline, and InputError for what the guide refuses.
     """
 
     def __init__(self, address: str, *, credentials: Credentials = LOOPBACK, deadline_s: float = DEADLINE_S) -> None:
@@ -51,11 +55,11 @@ class GuideClient:
         self._stub = GuideStub(self._channel)  # type: ignore[no-untyped-call]
 
     def draw(self) -> Draw:
-        """The next initial configuration with the reason for it. Raises CorruptData for one that cannot be."""
+        """Returns the next initial configuration with the reason for it. Raises CorruptData for an impossible one."""
         return _draw(self._call(self._stub.Next, pb.NextRequest()))
 
     def next(self) -> Configuration:
-        """The next initial configuration."""
+        """Returns the next initial configuration."""
         return self.draw().configuration
 
     def report(self, result: Episode) -> None:
@@ -71,19 +75,22 @@ class GuideClient:
             ),
         )
 
-    def set_success(self, scan: Mapping[int, tuple[int, int]]) -> None:
+    def set_success(self, evaluation: Mapping[int, tuple[int, int]]) -> None:
         """Replaces the twin's (successes, rollouts) of the cells named."""
-        cells = {cell: pb.TwinScan.Cell(successes=won, rollouts=rollouts) for cell, (won, rollouts) in scan.items()}
-        self._call(self._stub.SetSuccess, pb.TwinScan(cells=cells))
+        cells = {
+            cell: pb.TwinEvaluation.Cell(successes=won, rollouts=rollouts)
+            for cell, (won, rollouts) in evaluation.items()
+        }
+        self._call(self._stub.SetSuccess, pb.TwinEvaluation(cells=cells))
 
     def success_map(self) -> list[CellSuccess]:
-        """All cells in order."""
+        """Returns all cells in order."""
         reply = self._call(self._stub.SuccessMap, pb.SuccessMapRequest())
         names = CellSuccess.__dataclass_fields__
         return [CellSuccess(**{name: getattr(cell, name) for name in names}) for cell in reply.cells]
 
     def last_draw(self) -> Draw | None:
-        """The newest draw of any client, which is where the operator puts the object; None before the first."""
+        """Returns the newest draw of any client, where the operator puts the object; None before the first."""
         reply = self._call(self._stub.SuccessMap, pb.SuccessMapRequest())
         return _draw(reply.last) if reply.HasField("last") else None
 
@@ -99,3 +106,23 @@ class GuideClient:
 
 def _draw(message: pb.Draw) -> Draw:
     return Draw(configuration=from_message(message.configuration), reason=message.reason)
+
+
+def to_message(configuration: Configuration) -> pb.GuideConfiguration:
+    """Returns a configuration as a message."""
+    poses = {name: pb.GuidePose(x=x, y=y, z=z, yaw=yaw) for name, (x, y, z, yaw) in configuration.poses.items()}
+    return pb.GuideConfiguration(region=configuration.region, cell=configuration.cell, poses=poses)
+
+
+def from_message(message: pb.GuideConfiguration) -> Configuration:
+    """Returns the configuration in a message.
+
+    Raises CorruptData for poses that are not finite, and for more or longer names than any task has.
+    """
+    if len(message.poses) > MAX_BODIES or any(len(name) > MAX_NAME for name in (message.region, *message.poses)):
+        raise CorruptData(f"a configuration of {len(message.poses)} bodies: at most {MAX_BODIES}, short names")
+    poses = {name: (pose.x, pose.y, pose.z, pose.yaw) for name, pose in message.poses.items()}
+    for name, pose in poses.items():
+        if not all(map(math.isfinite, pose)):
+            raise CorruptData(f"pose of {name!r} is not finite: {pose}")
+    return Configuration(region=message.region, cell=message.cell, poses=poses)

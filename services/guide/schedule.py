@@ -1,14 +1,14 @@
-"""The choice itself, without a network: success map, S_target, draw.
+"""This module chooses initial configurations, without a network: success map, S_target, draw.
 
     SR(cell) = (k · gap · SR_twin + real successes) / (k + real episodes)
-    gap      = min(1, (g + real successes elsewhere) / (g + the successes that the twin promises for those episodes))
+    gap      = min(1, (g + real successes elsewhere) / (g + the successes that the twin predicts for those episodes))
 
-is the mean of a Beta distribution whose prior is the twin scan, worth k real episodes. The twin is believed as far as
-the arm bears it out: where other cells disappoint, no cell that the arm has not tried passes as mastered. Without real
-episodes it is SR_twin, as in the paper; a cell the twin never tried counts as 0.5. Real outcomes older than the last
-`real_window` of a cell are forgotten, because the policy that made them is gone. A draw is uniform over all cells with
-probability `explore`; otherwise it takes a cell of S_target = {cells with SR < tau} with probability proportional to
-1 − SR (arXiv 2602.09023 gives the set and not the weights).
+SR is the mean of a Beta distribution whose prior is the twin evaluation, worth k real episodes. The twin's rates are
+scaled by how well they predict the arm's in the other cells (gap), so that a cell which the arm has not tried does not
+count as mastered where other cells fall short. Without real episodes SR is SR_twin, as in the paper; a cell the twin
+never tried counts as 0.5. Real outcomes older than the last `real_window` of a cell are dropped: an older policy made
+them. A draw is uniform over all cells with probability `explore`; otherwise it takes a cell of S_target = {cells
+with SR < tau} with probability proportional to 1 − SR (arXiv 2602.09023 gives the set and not the weights).
 
 A report has an id; the newest `REMEMBERED_REPORTS` ids are part of the state, so that a report repeated because its
 answer was lost counts once, also across a restart.
@@ -32,7 +32,7 @@ MAX_REPORT_ID = 64
 
 @dataclass(frozen=True, kw_only=True)
 class GuideSettings:
-    """Everything that the paper leaves open about choosing initial configurations."""
+    """The settings of the choice, which the paper leaves open."""
 
     space: ConfigurationSpace
     tau: float = 0.8
@@ -40,11 +40,11 @@ class GuideSettings:
     explore: float = 0.2
     """Share of draws that are uniform over all cells."""
     twin_weight: float = 4.0
-    """How many real episodes the twin scan of a cell counts for."""
+    """k: real episodes that the twin evaluation of a cell counts for."""
     gap_weight: float = 4.0
-    """g above: so many of the arm's episodes must disappoint to halve what the twin promises for other cells."""
+    """g: successes that the twin predicts and the arm misses, which halve the twin's rates in other cells."""
     real_window: int = 8
-    """Real outcomes remembered per cell."""
+    """Newest real outcomes that count, per cell."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class GuideSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CellSuccess:
-    """What is known of one cell. `rate` is SR(cell); `target` says whether it is in S_target."""
+    """The outcomes in one cell. `rate` is SR(cell); `target` is true for a cell in S_target."""
 
     cell: int
     region: str
@@ -85,7 +85,7 @@ class _Record:
 
 
 class Schedule:
-    """Success map and draws. Not for several threads at once."""
+    """Keeps the success map and draws from it. Not for several threads at once."""
 
     def __init__(self, settings: GuideSettings) -> None:
         self.settings = settings
@@ -94,7 +94,7 @@ class Schedule:
         self._reported: dict[str, None] = {}  # ids, oldest first
 
     def draw(self) -> tuple[Configuration, str]:
-        """The next initial configuration and, in one line, why."""
+        """Returns the next initial configuration and the reason for it, in one line."""
         cells = self.success_map()
         targets = [cell for cell in cells if cell.target]
         if not targets or self._rng.random() < self.settings.explore:
@@ -107,9 +107,9 @@ class Schedule:
         return self.settings.space.sample(self._rng, cell=chosen.cell), f"{_describe(chosen)}; {why}"
 
     def report(self, configuration: Configuration, outcome: Outcome, human_steps: int, *, report_id: str) -> bool:
-        """Counts a real episode; False when `report_id` was counted before.
+        """Counts a real episode; returns False when `report_id` was counted before.
 
-        An episode in which the operator took over is a failure of the policy. Starts outside the grid (cell -1) move
+        An episode with a takeover is a failure of the policy. Starts outside the grid (cell -1) change
         nothing. Raises InputError for an unknown cell, an episode that still runs, or a missing or overlong id.
         """
         if not 1 <= len(report_id) <= MAX_REPORT_ID:
@@ -127,21 +127,21 @@ class Schedule:
             del record.real[: -self.settings.real_window]
         return True
 
-    def set_success(self, scan: Mapping[int, tuple[int, int]]) -> None:
+    def set_success(self, evaluation: Mapping[int, tuple[int, int]]) -> None:
         """Replaces the twin's (successes, rollouts) of the cells named. Raises InputError and changes nothing."""
-        for cell, (successes, rollouts) in scan.items():
+        for cell, (successes, rollouts) in evaluation.items():
             self._record(cell)
             if not 0 <= successes <= rollouts:
                 raise InputError(f"cell {cell}: {successes} successes in {rollouts} rollouts")
-        for cell, (successes, rollouts) in scan.items():
+        for cell, (successes, rollouts) in evaluation.items():
             self._record(cell).twin = (successes, rollouts)
 
     def success_map(self) -> list[CellSuccess]:
-        """All cells in order."""
+        """Returns all cells in order."""
         return [self._success(cell) for cell in range(len(self._records))]
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs, as JSON values."""
+        """Returns everything that a resumed run needs, as JSON values."""
         return {
             "space": to_json(self.settings.space),
             "twin": [list(record.twin) for record in self._records],
@@ -191,14 +191,14 @@ class Schedule:
         )
 
     def _gap(self, *, without: _Record) -> float:
-        """How far the arm bears out what the twin promises for all cells but one, 0..1."""
-        real = promised = self.settings.gap_weight
+        """Returns the ratio of real to predicted successes over all cells but one, 0..1."""
+        real = predicted = self.settings.gap_weight
         for record in self._records:
             successes, rollouts = record.twin
             if rollouts and record is not without:
                 real += sum(record.real)
-                promised += len(record.real) * successes / rollouts
-        return min(1.0, real / promised)
+                predicted += len(record.real) * successes / rollouts
+        return min(1.0, real / predicted)
 
 
 def _describe(cell: CellSuccess) -> str:

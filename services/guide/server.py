@@ -1,4 +1,4 @@
-"""The guide's process: one `Schedule` behind gRPC, its state on disk after every change.
+"""This module serves the guide: one `Schedule` behind gRPC, its state on disk after every change.
 
 Calls run one after the other on the event loop; none of them waits for anything but the disk.
 """
@@ -14,7 +14,7 @@ from protos import guide_pb2 as pb
 from protos.errors import CorruptData, InputError
 from protos.files import set_aside, write_durably
 from protos.schema import Outcome
-from services.guide.messages import from_message, to_message
+from services.guide.client import from_message, to_message
 from services.guide.schedule import GuideSettings, Schedule
 from services.net import LOOPBACK, Credentials, serve
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class GuideServer:
-    """Serves draws from `settings`. With a `state` file it goes on where the last process stopped.
+    """Serves draws from `settings`; with a `state` file it goes on where the last process stopped.
 
     Raises InputError when the state is of another configuration space; a damaged state file is set aside.
     """
@@ -39,7 +39,7 @@ class GuideServer:
         await serve(self.handler(), listen=listen, credentials=credentials, port_file=port_file, summary=self.summary)
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Method table for a server."""
+        """Returns the method table for a server."""
         methods = {
             "Next": grpc.unary_unary_rpc_method_handler(
                 self.next, pb.NextRequest.FromString, pb.Draw.SerializeToString
@@ -48,7 +48,7 @@ class GuideServer:
                 self.report, pb.EpisodeReport.FromString, pb.Reported.SerializeToString
             ),
             "SetSuccess": grpc.unary_unary_rpc_method_handler(
-                self.set_success, pb.TwinScan.FromString, pb.Reported.SerializeToString
+                self.set_success, pb.TwinEvaluation.FromString, pb.Reported.SerializeToString
             ),
             "SuccessMap": grpc.unary_unary_rpc_method_handler(
                 self.success_map, pb.SuccessMapRequest.FromString, pb.SuccessMapReply.SerializeToString
@@ -57,7 +57,7 @@ class GuideServer:
         return grpc.method_handlers_generic_handler("twinrl.v1.Guide", methods)
 
     def summary(self) -> tuple[str, dict[str, float]]:
-        """What the guide does, for `status`."""
+        """Returns the state of the guide, for `status`."""
         cells = self._schedule.success_map()
         targets = sum(cell.target for cell in cells)
         return f"{targets} of {len(cells)} cells are targets", {"targets": float(targets)}
@@ -80,9 +80,11 @@ class GuideServer:
             self._save()
         return pb.Reported()
 
-    async def set_success(self, request: pb.TwinScan, context: grpc.aio.ServicerContext) -> pb.Reported:
+    async def set_success(self, request: pb.TwinEvaluation, context: grpc.aio.ServicerContext) -> pb.Reported:
         try:
-            self._schedule.set_success({cell: (scan.successes, scan.rollouts) for cell, scan in request.cells.items()})
+            self._schedule.set_success(
+                {cell: (tried.successes, tried.rollouts) for cell, tried in request.cells.items()}
+            )
         except InputError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         self._save()

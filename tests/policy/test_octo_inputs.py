@@ -116,9 +116,10 @@ def test_a_mask_made_while_acting_serves_training():
     with torch.inference_mode():
         acted = readout(octo, inputs)
     trained = readout(octo, inputs)
-    trained.sum().backward()
-    assert trained.detach().equal(acted.clone())
-    assert octo.positions["readout"].grad.abs().sum() > 0
+    projection = torch.randn(trained.shape, generator=torch.Generator().manual_seed(1))  # a LayerNorm's sum is constant
+    (trained * projection).sum().backward()
+    assert trained.detach().allclose(acted.clone(), atol=1e-5)
+    assert octo.positions["readout"].grad.norm() > 1e-2
 
 
 def test_bfloat16_survives_a_row_without_instruction():

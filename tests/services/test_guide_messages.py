@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protos import guide_pb2 as pb
 from protos.errors import CorruptData
 from protos.schema import Configuration
-from services.guide.messages import MAX_BODIES, MAX_NAME, from_message, to_message
+from services.guide.client import MAX_BODIES, MAX_NAME, from_message, to_message
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(max_size=MAX_NAME)
