@@ -4,7 +4,8 @@
     replay ──batches──► rl: losses ─► RlAgent (plain torch, or inside RLlib) ──parts──► weights service
            ◄─allowance──┘ OnlineLoop                                       └─► DIR/checkpoint, DIR/policy, metrics.jsonl
 
-    learner.rl         losses, the update, RLlib, the online loop
+    learner.losses     every loss as a pure function; beside it, for rl and sft alike, optimization and augment
+    learner.rl         the update, RLlib, the online loop
     learner.sft        fine-tuning in memory, without services
     learner.stage      a learning process: `run_sft`, `run_rl`, their settings, checkpoints and metrics
     learner.datasets   episodes from folders, and back

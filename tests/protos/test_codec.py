@@ -154,7 +154,7 @@ def test_zstd_finds_the_background_again_in_every_frame():
 
 def test_numbers_come_without_frames():
     segment = make(np.random.default_rng(1))
-    blob = forge(encode(segment), frames=b"not a picture")
+    blob = forge(encode(segment), frames=b"not an image")
     header, numbers = decode_numbers(blob, SCHEMA)
     assert header.steps == 5
     same(numbers.proprio, segment.observation.proprio)
