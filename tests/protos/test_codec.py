@@ -131,7 +131,7 @@ def same(left: np.ndarray, right: np.ndarray) -> None:
     assert left.tobytes() == right.tobytes()
 
 
-def test_jpeg_keeps_smooth_pictures_and_exact_numbers():
+def test_jpeg_keeps_smooth_images_and_exact_numbers():
     ramp = np.linspace(0, 255, 32)[:, None] + np.zeros(32)
     side = np.stack([np.stack([ramp, ramp.T, ramp], axis=-1)] * 6).astype(np.uint8)
     segment = make(np.random.default_rng(0))

@@ -156,7 +156,7 @@ def test_headers_that_promise_the_moon(steps, dim, sizes, codec):
 
 @given(frames=st.binary(min_size=1, max_size=200), codec=codecs)
 @settings(max_examples=100, deadline=None)
-def test_pictures_that_are_none(frames, codec):
+def test_images_that_do_not_decode(frames, codec):
     pieces = parts(BLOBS[codec])
     header = SegmentHeader.FromString(pieces[0])
     if codec == "jpeg":
