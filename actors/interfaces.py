@@ -1,4 +1,4 @@
-"""What the episode loop needs of a world, a policy, a guide, a place to put data, and an operator.
+"""This module names what the episode loop needs: an environment, a policy, a guide, a sink and an operator.
 
 operator.override? ─┐
 policy.act ─────────┴─► environment.step ─► Step ─► recorder ─► sink.add
@@ -14,17 +14,17 @@ from protos.schema import F32, Bools, Configuration, Observation, Outcome, Step
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What the policy answers, one row per slot."""
+    """The answer of a policy, one row per slot."""
 
     action: F32  # (n, 7)
-    embedding: F32 | None  # (n, D) readout of the frozen backbone
+    embedding: F32 | None  # (n, D) readouts of the frozen backbone
     version: int
     backbone_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeResult:
-    """One finished episode, as the guide and the report want it."""
+    """The result of one finished episode, for the guide and the report."""
 
     configuration: Configuration
     outcome: Outcome
@@ -35,43 +35,63 @@ class EpisodeResult:
 
 
 class Environment(Protocol):
+    """n slots that are reset one by one and step together."""
+
     n: int
 
-    def reset(self, slot: int, configuration: Configuration) -> None: ...
-    def observe(self) -> Observation: ...
-    def step(self, action: F32) -> Step: ...
+    def reset(self, slot: int, configuration: Configuration) -> None:
+        """Starts an episode in a slot."""
+        ...
+
+    def observe(self) -> Observation:
+        """Returns the present observation of every slot (n rows)."""
+        ...
+
+    def step(self, action: F32) -> Step:
+        """Executes actions (n, 7) for one control period."""
+        ...
 
 
 class Policy(Protocol):
+    """Decides what every slot does next."""
+
     @property
     def window(self) -> int:
-        """Observations that a decision is made from; asked for once `ready` said that an episode may begin."""
+        """Number of observations that a decision is made from; asked for once an episode may begin."""
         ...
 
     def ready(self) -> str:
-        """Empty when an episode may begin, else what the policy waits for, in one line. Asked again until it is."""
+        """Returns what the policy waits for before an episode may begin, in one line; empty when it may."""
         ...
 
     def act(self, observation: Observation, pad: Bools | None) -> Decision:
-        """One decision per slot. With a window above 1 the observation holds windows (`actors.loop`)."""
+        """Returns a decision per slot. With a window above 1 the observation holds windows (`actors.loop`)."""
         ...
 
 
 class Guide(Protocol):
+    """Chooses where episodes start."""
+
     def next(self) -> Configuration | None:
-        """Where the next episode starts; None when there are no more."""
+        """Returns the start of the next episode; None when there are no more."""
         ...
 
-    def report(self, result: EpisodeResult) -> None: ...
+    def report(self, result: EpisodeResult) -> None:
+        """Takes the result of a finished episode."""
+        ...
 
 
 class Sink(Protocol):
-    def add(self, segment: Segment) -> None: ...
+    """Takes the recorded segments."""
+
+    def add(self, segment: Segment) -> None:
+        """Takes one segment; may block."""
+        ...
 
 
 class Operator(Protocol):
-    """A person, or a script that stands in for one, who may take over a slot."""
+    """A person or a script that may take over a slot."""
 
     def override(self, slot: int, step: int, observation: Observation) -> F32 | None:
-        """The operator's action (7,) for this slot now, or None to leave it to the policy."""
+        """Returns the operator's action (7,) for this slot now, or None to leave it to the policy."""
         ...

@@ -4,7 +4,7 @@
     reply     u32 length of JSON, u32 length of bytes, JSON (an "error" key if refused), bytes
 
     op              what a person would do
-    frames          look through the two cameras (reply bytes: side image, then wrist image)
+    images          look through the two cameras (reply bytes: side image, then wrist image)
     place           put the objects where a configuration says
     objects         see where the objects are
     success         see if the task is solved at this moment
@@ -61,9 +61,9 @@ class LabClient:
             raise self._unreachable(error) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def frames(self) -> tuple[U8, U8, float]:
+    def images(self) -> tuple[U8, U8, float]:
         """Returns side image, wrist image (each (px, px, 3)) and the robot time [s] at which they were taken."""
-        reply, blob = self._ask({"op": "frames"})
+        reply, blob = self._ask({"op": "images"})
         side, wrist = (tuple(reply[name]) for name in ("side", "wrist"))
         pixels = np.frombuffer(blob, np.uint8).copy()
         cut = int(np.prod(side))

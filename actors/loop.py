@@ -1,4 +1,4 @@
-"""The one episode loop, for twins and for the arm.
+"""This module is the one episode loop, for twins and for the arm.
 
       guide ──configuration──► environment ──observation──► policy
         ▲                          ▲                          │ decision (action, readout embedding, version)
@@ -12,7 +12,12 @@ The environment has n slots (a twin actor steps several twins at once; the arm i
 the policy once more, so that the last observation has its embedding too; then the slot is reset and idles for one
 control step, which lets the physics settle, while the other slots go on.
 
-A policy that looks back is shown windows of its latest observations (`actors.loop`).
+A policy with a window above 1 is shown windows of the latest observations. Where an episode has no earlier observation
+its first one stands in, marked in `pad`, as in the batches that the learner draws:
+
+    step of the episode   0          1          2
+    window of 2           [o0  o0]   [o0  o1]   [o1  o2]
+    pad                   [ 1   0]   [ 0   0]   [ 0   0]
 
 A policy that is not ready (its weights are too stale) holds all slots before the next episode of any of them begins.
 
@@ -45,17 +50,17 @@ MOST_REFUSED = 100
 
 @dataclass
 class LoopStats:
-    """Where the time of a loop went; read by `status`."""
+    """Counters of a loop, and the seconds that it spent on each part of a step."""
 
     turns: int = 0
-    """Times that the loop looked at its slots; one that does not rise is stalled or waits."""
+    """Control steps tried; when it does not rise, the loop is stalled or waits."""
     steps: int = 0
     episodes: int = 0
     successes: int = 0
     interventions: int = 0
     bad_observations: int = 0
     waits_for: str = ""
-    """What holds the loop before the next episode; empty while it steps."""
+    """The reason why the loop is held before the next episode; empty while it steps."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("observe", "act", "step", "record"), 0.0))
 
 
@@ -64,7 +69,7 @@ class _StoppedWhileHeld(Exception):
 
 
 def idle_actions(n: int) -> F32:
-    """Stand still with the gripper open, (n, 7)."""
+    """Returns actions (n, 7) that stand still with the gripper open."""
     action = np.zeros((n, ACTION_DIM), np.float32)
     action[:, GRIPPER_ACTION] = 1.0
     return action
@@ -87,7 +92,7 @@ class EpisodeLoop:
         self.recorder, self.sink, self.operator = recorder, sink, operator
         self.quarantine = quarantine if quarantine is not None else Quarantine()
         self.starts: dict[int, Configuration] = {}
-        """Where each slot's present episode started."""
+        """The start of each slot's present episode."""
         self.stats = LoopStats()
         self._history: ObservationHistory | None = None
         self._ended = np.zeros(environment.n, bool)
@@ -110,7 +115,7 @@ class EpisodeLoop:
         return self.stats
 
     def _advance(self) -> None:
-        """One control step of every slot; slots that were just reset, and retired ones, only idle."""
+        """Runs one control step of every slot; slots that were just reset, and retired ones, only idle."""
         self.stats.turns += 1
         observation = self._observe()
         if self._retired.all():
@@ -134,7 +139,7 @@ class EpisodeLoop:
         return self.policy.act(*self._history.push(observation))
 
     def _observe(self) -> Observation:
-        """An observation without NaN: a slot that has one loses its episode and starts anew, or stays out."""
+        """Returns an observation without NaN: a slot that has one loses its episode and starts anew, or stays out."""
         observation = self._timed("observe", self.environment.observe)
         what = "NaN or infinity in the observation"
         while bad := [int(slot) for slot in observation.bad_rows() if not self._retired[slot]]:
@@ -178,7 +183,7 @@ class EpisodeLoop:
         return ended | self._retired
 
     def _choose(self, observation: Observation, decision: Decision, fresh: Bools) -> tuple[F32, Bools]:
-        """The policy's actions, the operator's where one took over, standing still for fresh slots."""
+        """Returns the policy's actions, the operator's where one took over, idle ones for fresh slots."""
         action = np.where(fresh[:, None], idle_actions(len(fresh)), decision.action)
         human = np.zeros(len(fresh), bool)
         if self.operator is not None:
@@ -203,7 +208,7 @@ class EpisodeLoop:
         self.recorder.begin(slot, configuration)
 
     def _next_start(self) -> Configuration | None:
-        """The guide's next start that is not known to break a world."""
+        """Returns the guide's next start that is not known to break a world."""
         for _ in range(MOST_REFUSED):
             configuration = self.guide.next()
             if configuration is None or self.quarantine.admits(configuration):
@@ -237,7 +242,7 @@ class EpisodeLoop:
 
 
 class ObservationHistory:
-    """Windows of `window` observations, the newest last, for n slots."""
+    """Keeps windows of the latest observations, the newest last, for n slots; a window of 1 is the newest alone."""
 
     def __init__(self, n: int, window: int) -> None:
         self.window = window
@@ -245,13 +250,13 @@ class ObservationHistory:
         self._windows: Observation | None = None
 
     def begin(self, slot: int) -> None:
-        """The slot's next observation is the first of an episode."""
+        """Notes that the slot's next observation is the first of an episode."""
         self._age[slot] = 0
 
     def push(self, observation: Observation) -> tuple[Observation, Bools | None]:
         """Takes the newest observation of all slots (n rows); returns their windows and `pad` (n, window).
 
-        The windows' pictures are (n, window, P, P, 3), their proprioception (n, window, 25). They are valid until the
+        The windows' images are (n, window, P, P, 3), their proprioception (n, window, 25). They are valid until the
         next call.
         """
         if self.window == 1:
@@ -266,7 +271,7 @@ class ObservationHistory:
 
 
 def _repeated(observation: Observation, window: int) -> Observation:
-    """Windows that hold only this observation."""
+    """Returns windows that hold only this observation."""
     return Observation(
         **{name: np.repeat(getattr(observation, name)[:, None], window, axis=1) for name in Observation.__slots__}
     )

@@ -1,10 +1,11 @@
-"""Broken slots and starts: what failed is named, not tried again, and the others go on.
+"""This module keeps broken slots and starts out: each is named and not tried again, and the others go on.
 
 loop ──fault of a slot──► Quarantine ──► may the slot try another start? ──no──► it stays out, named
                              ▲
 guide.next() ──admits?───────┘  a configuration that broke a world twice is passed over
 
-One object per loop; what it counts is told by the actor's stats.
+There is one `Quarantine` per loop; an actor's stats report its counts. The fleet's `FaultLog` collects the faults of
+all actors in one file.
 """
 
 import json
@@ -30,26 +31,26 @@ KEPT = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One world that broke."""
+    """One fault: a world that broke."""
 
     t: float  # unix seconds
     slot: int
     seed: int
-    """Of the slot's twins; -1 where there is none."""
+    """Seed of the slot's twins; -1 where there is none."""
     configuration: Configuration
     reason: str
     quarantined: bool
-    """Whether the slot stays out from now on."""
+    """True when the slot stays out from now on."""
 
     def line(self) -> str:
-        """For people: which, where, why."""
+        """Returns slot, place and reason as a line for people."""
         start = self.configuration
         where = f"cell {start.cell}" if start.cell >= 0 else f"region {start.region or '?'}"
         seed = f"seed {self.seed}, " if self.seed >= 0 else ""
         return f"slot {self.slot} ({seed}{where}): {self.reason}"
 
     def entry(self) -> dict[str, Any]:
-        """As a line of JSON keeps it."""
+        """Returns the fault as a JSON object."""
         start = self.configuration
         return {
             "t": self.t,
@@ -64,7 +65,7 @@ class Fault:
 
 
 def key_of(configuration: Configuration) -> str:
-    """The same for the same start, to a micrometre and a microradian."""
+    """Returns a key that is equal for equal starts, to a micrometre and a microradian."""
     poses = ";".join(
         f"{name}:" + ",".join(f"{value:.6f}" for value in pose) for name, pose in sorted(configuration.poses.items())
     )
@@ -82,23 +83,25 @@ class Quarantine:
         explain: Callable[[int], str] = lambda slot: "",
         avoid: Iterable[str] = (),
     ) -> None:
-        """`first` is what people call the loop's slot 0, `explain` says what its world knows to be wrong with a slot,
-        `avoid` are keys of starts to pass over.
+        """Begins with nothing but the starts to avoid.
+
+        `first` is the number of the loop's slot 0 within its actor, `explain` returns what the world knows to be wrong
+        with a slot, `avoid` are keys of starts to pass over.
         """
         self._seed, self._first, self._explain = seed, first, explain
         self._in_a_row: Counter[int] = Counter()
         self._failed: Counter[str] = Counter(dict.fromkeys(avoid, TRIES))
         self.slots: dict[int, Fault] = {}
-        """Slots that stay out, and why."""
+        """Slots that stay out, with their last faults."""
         self.faults: deque[Fault] = deque(maxlen=KEPT)
         self.count = 0
 
     def admits(self, configuration: Configuration) -> bool:
-        """Whether an episode may start there."""
+        """Returns True if an episode may start there."""
         return self._failed[key_of(configuration)] < TRIES
 
     def fault(self, slot: int, configuration: Configuration, what: str) -> bool:
-        """Notes a broken world; True when the slot stays out from now on."""
+        """Notes a broken world; returns True when the slot stays out from now on."""
         self._in_a_row[slot] += 1
         self._failed[key_of(configuration)] += 1
         self.count += 1
@@ -117,12 +120,12 @@ class Quarantine:
         return fault.quarantined
 
     def finished(self, slot: int) -> None:
-        """An episode of the slot came to its end."""
+        """Notes that an episode of the slot came to its end."""
         self._in_a_row[slot] = 0
 
 
 class FaultLog:
-    """Appends to one file; a fault that was told twice is kept once."""
+    """Appends faults to one file of JSON lines; a fault that is reported twice is kept once."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,11 +135,11 @@ class FaultLog:
 
     @property
     def avoid(self) -> list[str]:
-        """Keys of the starts that broke worlds as often as anybody tries them, in any life of any actor."""
+        """Keys of the starts that broke worlds `TRIES` times, in any incarnation of any actor."""
         return [key for key, count in self._failed.items() if count >= TRIES]
 
     def add(self, faults: Iterable[Mapping[str, Any]]) -> None:
-        """Faults as `TwinActor.faults` tells them."""
+        """Appends faults as `TwinActor.faults` returns them."""
         for fault in faults:
             identity = (fault["actor"], fault["t"], fault["slot"])
             if identity not in self._known:
@@ -145,10 +148,11 @@ class FaultLog:
                 self._write({name: value for name, value in fault.items() if name != "key"})
 
     def killed(self, actor: str, reason: str, standing: list[list[str]]) -> None:
-        """An actor that was killed, and where its groups' episodes started."""
+        """Appends an actor that was killed, with the starts of its groups' episodes."""
         self._write({"t": time.time(), "actor": actor, "reason": reason, "standing": standing})
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
     def _write(self, entry: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Cuts episodes into segments.
+"""This module cuts episodes into segments.
 
-An episode's frames are kept until 16 transitions are together (or the episode ends), then leave as one `Segment` with
-17 observations. The observation after a segment's last step is the first of the next one, so a segment closes when
+An episode's observations are kept until 16 transitions are together (or the episode ends), then leave as one `Segment`
+with 17 observations. The observation after a segment's last step is the first of the next one, so a segment closes when
 the next observation arrives.
 """
 
@@ -16,7 +16,7 @@ from protos.schema import F32, SEGMENT_STEPS, Configuration, Observation, Outcom
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeTags:
-    """What every segment of this actor carries."""
+    """The fields that every segment of an actor shares."""
 
     actor: str
     incarnation: str
@@ -24,6 +24,19 @@ class EpisodeTags:
     scene: str
     instruction: str
     source: Source
+
+
+@dataclass
+class _Pending:
+    """Steps that have not left as a segment yet."""
+
+    observations: list[Observation] = field(default_factory=list)
+    embeddings: list[F32] = field(default_factory=list)
+    actions: list[F32] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    human: list[bool] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    backbones: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -37,13 +50,7 @@ class _Slot:
     was_human: bool = False
     outcome: Outcome = Outcome.RUNNING
     version: int = -1
-    observations: list[Observation] = field(default_factory=list)
-    embeddings: list[F32] = field(default_factory=list)
-    actions: list[F32] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    human: list[bool] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    backbones: list[str] = field(default_factory=list)
+    pending: _Pending = field(default_factory=_Pending)
 
 
 class EpisodeRecorder:
@@ -61,7 +68,7 @@ class EpisodeRecorder:
         self._count += 1
 
     def step(self, slot: int) -> int:
-        """Steps done in the slot's episode so far."""
+        """Returns the number of steps done in the slot's episode so far."""
         return self._slots[slot].steps
 
     def record(
@@ -70,13 +77,14 @@ class EpisodeRecorder:
         """Adds one transition; returns a segment when this observation closes a full one."""
         state = self._slots[slot]
         segment = None
-        if len(state.actions) == SEGMENT_STEPS:
+        if len(state.pending.actions) == SEGMENT_STEPS:
             segment = self._cut(state, observation, decision, slot)
         self._observe(state, observation, decision, slot)
-        state.actions.append(step.executed[slot].copy())
-        state.rewards.append(float(step.reward[slot]))
-        state.human.append(human)
-        state.versions.append(-1 if human else decision.version)
+        pending = state.pending
+        pending.actions.append(step.executed[slot].copy())
+        pending.rewards.append(float(step.reward[slot]))
+        pending.human.append(human)
+        pending.versions.append(-1 if human else decision.version)
         state.steps += 1
         state.human_steps += human
         state.interventions += human and not state.was_human
@@ -103,20 +111,21 @@ class EpisodeRecorder:
         return segment, result
 
     def _observe(self, state: _Slot, observation: Observation, decision: Decision, slot: int) -> None:
-        state.observations.append(observation.rows([slot]))
+        state.pending.observations.append(observation.rows([slot]))
         if decision.embedding is not None:
-            state.embeddings.append(decision.embedding[slot].copy())
-        state.backbones.append(decision.backbone_id)
+            state.pending.embeddings.append(decision.embedding[slot].copy())
+        state.pending.backbones.append(decision.backbone_id)
 
     def _cut(self, state: _Slot, observation: Observation, decision: Decision, slot: int) -> Segment:
-        """The collected steps as a segment whose last observation is `observation`; empties the slot's lists.
+        """Returns the pending steps as a segment whose last observation is `observation`; the slot keeps none of them.
 
-        A segment that saw two backbones leaves without embeddings: the learner recomputes them from the frames.
+        A segment that saw two backbones leaves without embeddings: the learner computes them again from the images.
         """
         self._observe(state, observation, decision, slot)
-        frames = state.observations
-        whole = len(state.embeddings) == len(frames) and len(set(state.backbones)) == 1
-        versions = [v for v in state.versions if v >= 0] or [-1]
+        pending, state.pending = state.pending, _Pending()
+        seen = pending.observations
+        whole = len(pending.embeddings) == len(seen) and len(set(pending.backbones)) == 1
+        versions = [v for v in pending.versions if v >= 0] or [-1]
         segment = Segment(
             task=self.tags.task,
             scene=self.tags.scene,
@@ -129,24 +138,14 @@ class EpisodeRecorder:
             policy_versions=(min(versions), max(versions)),
             backbone_id=decision.backbone_id if whole else "",
             observation=Observation(
-                side=np.concatenate([frame.side for frame in frames]),
-                wrist=np.concatenate([frame.wrist for frame in frames]),
-                proprio=np.concatenate([frame.proprio for frame in frames]),
+                side=np.concatenate([one.side for one in seen]),
+                wrist=np.concatenate([one.wrist for one in seen]),
+                proprio=np.concatenate([one.proprio for one in seen]),
             ),
-            action=np.stack(state.actions),
-            reward=np.asarray(state.rewards, np.float32),
-            human=np.asarray(state.human, bool),
-            embedding=np.stack(state.embeddings) if whole else None,
+            action=np.stack(pending.actions),
+            reward=np.asarray(pending.rewards, np.float32),
+            human=np.asarray(pending.human, bool),
+            embedding=np.stack(pending.embeddings) if whole else None,
         )
         state.first_step = state.steps
-        for sequence in (
-            state.observations,
-            state.embeddings,
-            state.actions,
-            state.rewards,
-            state.human,
-            state.versions,
-            state.backbones,
-        ):
-            sequence.clear()
         return segment

@@ -1,8 +1,10 @@
-"""Whoever may take over from the policy: a person, or a script that stands in for one.
+"""This room holds the operators, who may take over from the policy: today a script that stands in for a person.
 
-    policy.act ──► action ──┐
-                            ├──► environment.step        the executed action is stored, marked as human
-    operator.override ──────┘ (when it answers)
-
-Door: `actors.human.scripted.ScriptedOperator`, an `actors.interfaces.Operator`.
+policy.act ──► action ──┐
+├──► environment.step        the executed action is stored, marked as human
+operator.override ──────┘ (when it answers)
 """
+
+from actors.human.scripted import ObjectPoses, ScriptedOperator, TakeoverSettings
+
+__all__ = ["ObjectPoses", "ScriptedOperator", "TakeoverSettings"]

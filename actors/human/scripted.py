@@ -1,7 +1,7 @@
-"""A scripted operator: watches an episode, takes over when it stalls, and finishes it as an expert would.
+"""A scripted operator watches an episode, takes over when it stalls, and finishes it as an expert would.
 
 It stands in for a person in demonstrations and tests, and every report says so. It sees what a person at the table
-sees: where the objects lie and where the tool is and goes. It holds on to the arm until the episode ends.
+sees: where the objects lie and where the tool is and goes. A takeover lasts until the episode ends.
 """
 
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ from twin.rotations import about_z, matrix_from_vector
 from twin.tasks import Task, TaskState
 
 
-class Eyes(Protocol):
-    """Sees the table."""
+class ObjectPoses(Protocol):
+    """Measures where the objects are."""
 
     def objects(self) -> Mapping[str, tuple[float, float, float, float]]:
-        """Body name -> (x, y, z, yaw), base frame."""
+        """Returns body name -> (x, y, z, yaw) in the base frame [m, rad]."""
         ...
 
 
 class Robot(Protocol):
-    """What an operator feels of the arm in the hand."""
+    """The commanded state of the arm, which an operator with a hand on it knows."""
 
     @property
     def commanded(self) -> F64:
-        """Commanded TCP position (3,)."""
+        """Commanded TCP position (3,), base frame [m]."""
         ...
 
     @property
@@ -39,48 +39,48 @@ class Robot(Protocol):
 
     @property
     def is_closing(self) -> bool:
-        """Whether the gripper is commanded to close."""
+        """True while the gripper is commanded to close."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TakeoverSettings:
-    """When the scripted operator acts."""
+    """Conditions under which the scripted operator acts."""
 
     always: bool = False
-    """Acts in every step: a demonstrator."""
+    """True for a demonstrator, who acts in every step."""
     watch: float = 1.0
     """Probability that it watches an episode at all."""
     takeover_at: float = 0.45
     """Share of the longest episode after which an unfinished one is taken over."""
-    patience_steps: int = 15
-    """Without progress for so many control steps the episode is taken over earlier."""
+    stall_steps: int = 15
+    """Control steps without progress after which the episode is taken over earlier."""
     progress_m: float = 0.01
-    """What counts as progress: tool to object, and object to target, together this much nearer than ever before."""
+    """Least progress: tool to object, and object to target, together this much nearer than ever before."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("watch", "takeover_at"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: a share from 0 to 1")
-        if self.patience_steps < 1:
-            raise InputError(f"patience_steps={self.patience_steps}: at least 1 control step")
+        if self.stall_steps < 1:
+            raise InputError(f"stall_steps={self.stall_steps}: at least 1 control step")
 
 
 class ScriptedOperator:
-    """One slot's operator; satisfies `actors.interfaces.Operator`."""
+    """Operates one slot; satisfies `actors.interfaces.Operator`."""
 
     name = "scripted"
 
-    def __init__(self, task: Task, robot: Robot, eyes: Eyes, settings: TakeoverSettings) -> None:
-        self._task, self._robot, self._eyes, self.settings = task, robot, eyes, settings
+    def __init__(self, task: Task, robot: Robot, poses: ObjectPoses, settings: TakeoverSettings) -> None:
+        self._task, self._robot, self._poses, self.settings = task, robot, poses, settings
         self._rng = np.random.default_rng(settings.seed)
         self._acts = self._watches = False
         self._nearest = np.inf
         self._progressed_at = 0
 
     def override(self, slot: int, step: int, observation: Observation) -> F32 | None:
-        """The expert's action (7,) once the episode is taken over, None before."""
+        """Returns the expert's action (7,) once the episode is taken over, None before."""
         assert slot == 0, f"slot {slot}: a person holds one arm"
         if step == 0:
             self._begin()
@@ -96,7 +96,7 @@ class ScriptedOperator:
         self._nearest, self._progressed_at = np.inf, 0
 
     def _stalls(self, step: int, state: TaskState) -> bool:
-        """Whether time is getting short, or the tool and the objects have stopped getting anywhere."""
+        """Returns True when time is getting short, or tool and objects have made no progress for a while."""
         thing = state.bodies[self._task.space.manipulated]
         ways = [np.linalg.norm(state.tool - thing)]
         # a mark that has vanished is progress: one way less
@@ -104,10 +104,10 @@ class ScriptedOperator:
         if (left := float(sum(ways))) < self._nearest - self.settings.progress_m:
             self._nearest, self._progressed_at = left, step
         is_late = step >= self.settings.takeover_at * self._task.max_steps
-        return is_late or step - self._progressed_at >= self.settings.patience_steps
+        return is_late or step - self._progressed_at >= self.settings.stall_steps
 
     def _state(self, observation: Observation) -> TaskState:
-        proprio, seen = observation.proprio.astype(float), self._eyes.objects()
+        proprio, seen = observation.proprio.astype(float), self._poses.objects()
         return TaskState(
             tool=proprio[:, TCP_POSITION],
             tool_rotation=matrix_from_vector(proprio[:, TCP_POSE][:, 3:]),

@@ -1,17 +1,41 @@
-"""The robot's computer: one UR arm, its cameras, limits, and the person beside it. No Ray, no learner.
+"""This room is the robot's computer: one UR arm, its cameras, limits, and the operator. No Ray, no learner.
 
-     guide ── next configuration ──►┌───────────────────────────── episode loop ─────────────────────────────┐
-     weights ── policy ────────────►│ RealEnvironment                                                        │
-                                    │   arm.UrArm ── safety.Limits ── link (ur_rtde) ──► controller of the arm │
-     operator (actors.human) ──────►│   gripper, cameras, hands                                              │
-                                    └──── segments ──► sink ──► replay (spooled on disk first) ──────────────┘
+     guide ── next configuration ──►┌────────────────────────── episode loop ──────────────────────────┐
+     weights ── policy ────────────►│ robot.RealEnvironment                                            │
+                                    │   arm.UrArm ── safety.Limits ── link (ur_rtde) ──► UR controller │
+     operator (actors.human) ──────►│   gripper, cameras, hands                                        │
+                                    └──── segments ──► actors.sinks ──► replay (spooled on disk first) ┘
 
 The same code drives a real UR arm and the stand-in (`actors.simulated_ur`), which differs by nothing but the address
-and who handles objects and cameras. Limits, watchdog and hold are described in docs/safety.md.
+and by who handles objects and cameras. Limits, watchdog and hold are described in docs/safety.md.
 
     python -m actors.real demonstrate|evaluate|train --settings real.json --arm
-    python -m actors.simulated_ur --settings standin.json
 
-Doors: `settings.RealSettings`, `robot.Robot`, `modes.demonstrate`, `modes.evaluate`, `modes.train`,
-`simulated.settings.StandinSettings`.
+The door exports the settings; `modes` and `robot`, which load ur_rtde and policies, are imported where they are used.
 """
+
+from actors.real.arm import ArmSettings
+from actors.real.cameras import UsbCameraSettings
+from actors.real.gripper import GripperSettings
+from actors.real.safety import LimitSettings
+from actors.real.settings import (
+    ConsoleLab,
+    DemonstratePlan,
+    EvaluatePlan,
+    RealSettings,
+    SimulatedLab,
+    TrainPlan,
+)
+
+__all__ = [
+    "ArmSettings",
+    "ConsoleLab",
+    "DemonstratePlan",
+    "EvaluatePlan",
+    "GripperSettings",
+    "LimitSettings",
+    "RealSettings",
+    "SimulatedLab",
+    "TrainPlan",
+    "UsbCameraSettings",
+]

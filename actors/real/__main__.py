@@ -1,4 +1,4 @@
-"""`python -m actors.real demonstrate|evaluate|train --settings real.json [--arm]`: one arm and its operator.
+"""`python -m actors.real demonstrate|evaluate|train --settings real.json [--arm]` runs one arm and its operator.
 
 Exit codes: 0 done, 2 wrong input or an unreachable service, 3 the arm is stopped and waits for its operator, 130 ended
 by Ctrl-C or SIGTERM. In every case the arm is held first and what was recorded is saved.

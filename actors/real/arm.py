@@ -1,4 +1,4 @@
-"""A UR arm driven by ur_rtde: observed, servoed within limits, held when anything is wrong.
+"""This module drives a UR arm by ur_rtde: it observes it, servos it within limits, holds it when anything is wrong.
 
     servo(target) ─► limits ─► interpolated targets (servoL) ─► controller        every cycle: safety, joints, force
          │ feeds                                                                          │ trouble
@@ -33,7 +33,7 @@ LATE_SHARE = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSettings:
-    """How to reach and drive one arm."""
+    """Address and driving parameters of one arm."""
 
     host: str = "127.0.0.41"
     connect_timeout_s: float = 5.0
@@ -44,7 +44,7 @@ class ArmSettings:
     lookahead_s: float = 0.05
     gain: float = 300.0
     hold_after_s: float = 0.15
-    """Without a fresh action for this long the arm is held where it is."""
+    """Time without a fresh action after which the arm is held where it is."""
     controller_watchdog_hz: float = 1.0
     """The controller ends its script by itself when it hears less than this; 0 leaves that out."""
     move_speed_m_s: float = 0.25
@@ -67,12 +67,12 @@ class ArmSettings:
 
 
 class UrArm:
-    """One connected arm. Connecting uploads the control script and moves nothing."""
+    """Observes and moves one arm. Connecting uploads the control script and moves nothing."""
 
     def __init__(self, settings: ArmSettings, limits: Limits, *, armed: bool) -> None:
         self.settings, self.limits, self.armed = settings, limits, armed
         self.holds = 0
-        """How often the watchdog held the arm."""
+        """Number of times that the watchdog held the arm."""
         self._link = Link.connect(settings.host, settings.connect_timeout_s)
         self._commanded = self._link.state().pose
         self._is_servoing = self._is_moving = False
@@ -87,17 +87,17 @@ class UrArm:
     # --- reading
 
     def observe(self) -> ArmState:
-        """The newest state. Raises ArmStopped when the controller itself is stopped or gone."""
+        """Returns the newest state. Raises ArmStopped when the controller itself is stopped or gone."""
         if why := self._link.trouble():
             raise self._stopped(why)
         return self._link.state()
 
     def can_be_commanded(self) -> bool:
-        """Whether the controller itself is well and listening."""
+        """Returns True while the controller itself is well and takes commands."""
         return not self._link.trouble()
 
     def wait_until_fit(self, timeout_s: float = 5.0) -> None:
-        """Returns when nothing speaks against moving any more; ArmStopped when that takes longer."""
+        """Waits until the arm may move. Raises ArmStopped when that takes longer."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -112,11 +112,11 @@ class UrArm:
 
     @property
     def time_s(self) -> float:
-        """The robot's clock."""
+        """The robot's clock [s]."""
         return self._link.time_s
 
     def anchor(self) -> F64:
-        """Where the next command starts from (6,): the commanded pose, or the measured one after a hold."""
+        """Returns the pose (6,) that the next command starts from: as commanded, or as measured after a hold."""
         with self._link.lock:
             return self._commanded.copy()
 
@@ -186,7 +186,7 @@ class UrArm:
             log.info("hold (%s): %s", why, error)
 
     def close(self) -> None:
-        """Holds, ends the script, disconnects."""
+        """Holds the arm, ends the script, disconnects."""
         self._closing.set()
         self._watchdog.join(1.0)
         self.try_to_hold("closing")
@@ -225,7 +225,7 @@ class UrArm:
             raise self._stopped(why)
 
     def _stopped(self, why: str) -> ArmStopped:
-        """Holds and words the error."""
+        """Holds the arm; returns the error to raise."""
         self.try_to_hold(why)
         return ArmStopped(why)
 
@@ -236,7 +236,7 @@ class UrArm:
         return bool(off[:3].max() < ARRIVED_M and off[3:].max() < ARRIVED_RAD and is_still)
 
     def _watch(self) -> None:
-        """Body of the watchdog thread."""
+        """Runs the watchdog; the body of its thread."""
         while not self._closing.wait(self.settings.hold_after_s / 5):
             try:
                 self._watch_once()

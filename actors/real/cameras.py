@@ -1,9 +1,9 @@
-"""What the policy sees: a side and a wrist camera, square pictures of the schema's size.
+"""This module reads the cameras of an arm: a side and a wrist image, square, of the schema's size.
 
     LabCameras   the stand-in's cameras
-    UsbCameras     two OpenCV cameras, each read by a thread that keeps the newest picture
+    UsbCameras     two OpenCV cameras, each read by a thread that keeps the newest image
 
-A picture that is too old stops the arm: a frozen camera looks like a world in which nothing moves.
+An image that is too old stops the arm: a frozen camera looks like a world in which nothing moves.
 """
 
 import threading
@@ -22,20 +22,20 @@ class Cameras(Protocol):
     """Both cameras of one arm."""
 
     def read(self) -> tuple[U8, U8]:
-        """Side (side_px, side_px, 3) and wrist (wrist_px, wrist_px, 3) picture, RGB."""
+        """Returns the side (side_px, side_px, 3) and wrist (wrist_px, wrist_px, 3) image, RGB."""
         ...
 
     def close(self) -> None: ...
 
 
 class LabCameras:
-    """The stand-in's cameras."""
+    """Reads the stand-in's cameras through the lab protocol."""
 
     def __init__(self, lab: LabClient, schema: Schema) -> None:
         self._lab, self._schema = lab, schema
 
     def read(self) -> tuple[U8, U8]:
-        side, wrist, _ = self._lab.frames()
+        side, wrist, _ = self._lab.images()
         if (side.shape[0], wrist.shape[0]) != (self._schema.side_px, self._schema.wrist_px):
             raise SchemaMismatch(
                 f"the stand-in's cameras have {side.shape[0]} and {wrist.shape[0]} pixels, "
@@ -44,7 +44,7 @@ class LabCameras:
         return side, wrist
 
     def close(self) -> None:
-        """The client belongs to whoever opened it."""
+        """Closes nothing: the client belongs to its creator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,12 @@ class UsbCameraSettings:
     crop: tuple[int, int, int] | None = None
     """Left, top and size of the square that is kept; the largest centred square by default."""
     max_age_s: float = 0.2
-    """An older picture stops the arm."""
+    """Age of an image beyond which the arm is stopped."""
     first_frame_timeout_s: float = 5.0
 
 
 class UsbCamera:
-    """One camera and the thread that reads it."""
+    """Reads one camera in a thread."""
 
     def __init__(self, settings: UsbCameraSettings, px: int) -> None:
         import cv2
@@ -77,20 +77,20 @@ class UsbCamera:
         self._thread.start()
 
     def read(self) -> U8:
-        """The newest picture (px, px, 3) RGB. Raises ArmStopped when it is too old."""
+        """Returns the newest image (px, px, 3) RGB. Raises ArmStopped when it is too old."""
         settings = self._settings
         self._arrived.wait(settings.first_frame_timeout_s)
         if self._newest is None:
             raise ArmStopped(
-                f"camera {settings.device}: no picture (deadline {settings.first_frame_timeout_s:g} s): check the cable"
+                f"camera {settings.device}: no image (deadline {settings.first_frame_timeout_s:g} s): check the cable"
             )
-        taken_at, picture = self._newest
+        taken_at, image = self._newest
         if (age_s := time.monotonic() - taken_at) > settings.max_age_s:
             raise ArmStopped(
-                f"camera {settings.device}: the newest picture is {age_s:.2f} s old (limit {settings.max_age_s:g} s): "
+                f"camera {settings.device}: the newest image is {age_s:.2f} s old (limit {settings.max_age_s:g} s): "
                 "check the cable"
             )
-        square = self._square(picture)
+        square = self._square(image)
         small = self._cv2.resize(square, (self._px, self._px), interpolation=self._cv2.INTER_AREA)
         return np.asarray(self._cv2.cvtColor(small, self._cv2.COLOR_BGR2RGB), np.uint8)
 
@@ -101,24 +101,24 @@ class UsbCamera:
 
     def _keep_reading(self) -> None:
         while not self._closing.is_set():
-            is_new, picture = self._capture.read()
+            is_new, image = self._capture.read()
             if not is_new:
                 self._closing.wait(0.05)
                 continue
-            self._newest = (time.monotonic(), picture)
+            self._newest = (time.monotonic(), image)
             self._arrived.set()
 
-    def _square(self, picture: U8) -> U8:
-        height, width = picture.shape[:2]
+    def _square(self, image: U8) -> U8:
+        height, width = image.shape[:2]
         size = min(height, width)
         left, top, size = self._settings.crop or ((width - size) // 2, (height - size) // 2, size)
         if left < 0 or top < 0 or size < 1 or left + size > width or top + size > height:
             raise InputError(f"crop {self._settings.crop}: outside the camera's {width} x {height} pixels")
-        return picture[top : top + size, left : left + size]
+        return image[top : top + size, left : left + size]
 
 
 class UsbCameras:
-    """Two cameras on this computer."""
+    """Reads two cameras on this computer."""
 
     def __init__(self, side: UsbCameraSettings, wrist: UsbCameraSettings, schema: Schema) -> None:
         self._side, self._wrist = UsbCamera(side, schema.side_px), UsbCamera(wrist, schema.wrist_px)

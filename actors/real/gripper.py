@@ -1,4 +1,4 @@
-"""Robotiq 2F-85 through the socket of its URCap (port 63352 of the robot's address).
+"""This module drives a Robotiq 2F-85 through the socket of its URCap (port 63352 of the robot's address).
 
     SET POS 255 SPE 255 FOR 60 GTO 1  ► ack        0 open .. 255 closed
     GET POS                           ► POS 228    measured
@@ -19,7 +19,7 @@ _ACTIVE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class GripperSettings:
-    """How the gripper moves and what its ends read."""
+    """Motion and register values of one gripper."""
 
     open_at: int = 3
     """Position reported with open fingers; differs a little from unit to unit."""
@@ -38,7 +38,7 @@ class GripperSettings:
 
 
 class RobotiqGripper:
-    """Opens, closes, and says how far open it is."""
+    """Opens and closes the fingers, and measures their opening."""
 
     def __init__(self, host: str, settings: GripperSettings) -> None:
         self._settings, self._address = settings, f"{host}:{PORT}"
@@ -71,7 +71,7 @@ class RobotiqGripper:
         self._set(f"POS {position} SPE {self._settings.speed} FOR {self._settings.force} GTO 1")
 
     def opening(self) -> float:
-        """0 closed .. 1 open, measured."""
+        """Returns the measured opening, 0 closed .. 1 open."""
         settings = self._settings
         share = (self._get("POS") - settings.open_at) / (settings.closed_at - settings.open_at)
         return min(max(1.0 - share, 0.0), 1.0)

@@ -1,7 +1,7 @@
-"""Who puts the objects where an episode starts, and who says whether the task is done.
+"""This module asks for what hands and eyes do at the table: placing the objects, judging if the task is solved.
 
-LabHands     the stand-in's lab does both at once
-ConsoleHands   an operator at this terminal
+LabHands       the stand-in's lab does both at once
+ConsoleHands   an operator at this terminal does
 """
 
 import logging
@@ -18,23 +18,23 @@ log = logging.getLogger(__name__)
 
 
 class Hands(Protocol):
-    """A person at the table, or what stands in for one."""
+    """The person at the table."""
 
     def place(self, configuration: Configuration) -> None:
         """Returns when the objects stand where the configuration says and nobody is within the arm's reach."""
         ...
 
     def judge(self) -> bool:
-        """Whether the task is solved at this moment; returns at once."""
+        """Returns True if the task is solved at this moment; does not wait."""
         ...
 
     def free(self, reason: str) -> None:
-        """The arm has stopped itself for `reason`. Returns once somebody has freed the tool and wants to go on."""
+        """Returns once a person has freed the tool and wants to go on; the arm has stopped itself for `reason`."""
         ...
 
 
 class LabHands:
-    """The stand-in's hands and eyes."""
+    """Places and judges through the stand-in's lab protocol."""
 
     def __init__(self, lab: LabClient) -> None:
         self._lab = lab
@@ -46,7 +46,7 @@ class LabHands:
         return self._lab.success()
 
     def free(self, reason: str) -> None:
-        """Holding where it stands is enough to free the stand-in's tool."""
+        """Logs the reason: holding where it stands is enough to free the stand-in's tool."""
         log.warning("scripted operator: the arm stopped itself (%s); freed, going on", reason)
 
 

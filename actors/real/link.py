@@ -71,7 +71,7 @@ class ArmState:
 
 
 class Link:
-    """The open connection to one controller. `connect` uploads the control script; nothing moves."""
+    """Holds the open connection to one controller. `connect` uploads the control script; nothing moves."""
 
     def __init__(self, receive: Any, control: Any, timeout_s: float) -> None:
         self._receive, self.control = receive, control

@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from actors.human.scripted import Eyes, ScriptedOperator
+from actors.human import ObjectPoses, ScriptedOperator
 from actors.interfaces import Operator
 from actors.lab import LabClient
 from actors.real.arm import UrArm
@@ -83,7 +83,7 @@ class Robot:
     def _connect(self, disturbance: float) -> None:
         """Connects everything, the arm last: from then on its watchdog wants to hear from us."""
         settings = self.settings
-        cameras, hands, self._eyes = self._lab()
+        cameras, hands, self._poses = self._lab()
         self._open.callback(cameras.close)
         gripper = RobotiqGripper(settings.arm.host, settings.gripper)
         self._open.callback(gripper.close)
@@ -100,7 +100,7 @@ class Robot:
         position, joints = np.round(state.pose[:3], 3).tolist(), np.round(np.degrees(state.joints), 1).tolist()
         log.info("arm at %s: TCP %s m, joints %s degrees", settings.arm.host, position, joints)
 
-    def _lab(self) -> tuple[Cameras, Hands, Eyes | None]:
+    def _lab(self) -> tuple[Cameras, Hands, ObjectPoses | None]:
         settings, lab = self.settings, self.settings.lab
         if isinstance(lab, ConsoleLab):
             return UsbCameras(lab.side, lab.wrist, settings.schema), ConsoleHands(), None
@@ -112,10 +112,10 @@ class Robot:
         """Returns the operator of the settings, None when nobody watches; with `always` a demonstrator."""
         if self.settings.operator == "none":
             return None
-        if self._eyes is None:
+        if self._poses is None:
             raise InputError('operator "scripted" sees objects only on the stand-in (lab "simulated"); choose "none"')
         takeover = replace(self.settings.takeover, always=always)
-        return ScriptedOperator(self.task, self.environment, self._eyes, takeover)
+        return ScriptedOperator(self.task, self.environment, self._poses, takeover)
 
     def summary(self) -> str:
         """Returns the deeds of the safety layer in one line."""

@@ -1,4 +1,4 @@
-"""Limits between a policy and the arm. They are on by default; there is no switch that turns them off.
+"""This module holds the limits between a policy and the arm. They are always on: no setting turns them off.
 
     wanted TCP pose ──► finite? ──► jump? ──► speed ──► ceiling (from the measured TCP) ──► work box ──► servo
                          refused     refused   clipped   clipped                            clipped
@@ -19,7 +19,7 @@ from protos.space import Box
 
 @dataclass(frozen=True, kw_only=True)
 class LimitSettings:
-    """What a command to the arm must keep to."""
+    """Bounds that a command to the arm must keep to."""
 
     ceiling_m: float = 0.1
     """Farthest commanded position from the measured one, along each axis. An arm that follows 0.3 s late at 0.3 m/s is
@@ -46,24 +46,24 @@ class LimitSettings:
 
 @dataclass
 class Limits:
-    """The limits of one arm in one work box, and how often they acted."""
+    """Applies the limits of one arm in one work box, and counts how often they acted."""
 
     box: Box
-    """Where the TCP may be commanded; its yaw is not looked at."""
+    """Box in which the TCP may be commanded; its yaw is not used."""
     settings: LimitSettings
     clipped: Counter[str] = field(default_factory=Counter)
-    """"speed", "ceiling", "box" -> commands that were clipped by it."""
+    """Number of commands clipped by "speed", "ceiling" and "box"."""
 
     def __post_init__(self) -> None:
         self.low = np.array([self.box.x[0], self.box.y[0], self.box.z[0]])
         self.high = np.array([self.box.x[1], self.box.y[1], self.box.z[1]])
 
     def outside(self, position: F64) -> float:
-        """How far a position (3,) lies outside the work box [m], along its worst axis; 0 inside."""
+        """Returns how far a position (3,) lies outside the work box [m], along its worst axis; 0 inside."""
         return float(np.maximum(self.low - position, position - self.high).max(initial=0.0))
 
     def clip(self, target: F64, *, commanded: F64, measured: F64, period_s: float) -> F64:
-        """The nearest allowed TCP pose (6,).
+        """Returns the nearest allowed TCP pose (6,).
 
         `commanded` is the pose commanded before, `measured` where the TCP is. Raises InputError for a target that is
         not finite and ArmStopped for one that jumps or when the TCP itself is out of the box.
@@ -77,7 +77,7 @@ class Limits:
         return self._count("box", result, boxed)
 
     def check_measured(self, position: F64, joints: F64, force: F64) -> str:
-        """Why the arm must be held now; empty when all is well."""
+        """Returns the reason why the arm must be held now; empty when all is well."""
         limits = self.settings
         pressing = float(np.linalg.norm(force))
         if pressing > limits.force_n:

@@ -1,10 +1,10 @@
-"""Settings of the robot's computer, read from one JSON file."""
+"""This module holds the settings of the robot's computer, read from one JSON file."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from actors.human.scripted import TakeoverSettings
+from actors.human import TakeoverSettings
 from actors.lab import LAB_PORT
 from actors.real.arm import ArmSettings
 from actors.real.cameras import UsbCameraSettings
@@ -65,7 +65,7 @@ class EvaluatePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan:
-    """The arm practises where the guide sends it; everything goes to the replay."""
+    """Practice from the guide's starts; everything goes to the replay."""
 
     out: Path
     """One JSON line per episode."""
@@ -81,7 +81,7 @@ class TrainPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class RealSettings:
-    """One arm and what it does. Every mode reads its own plan and leaves the others out."""
+    """One arm and its jobs. Every mode reads its own plan and leaves the others out."""
 
     name: str = "robot-0"
     """The actor's name in the replay."""
@@ -97,7 +97,7 @@ class RealSettings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     lab: SimulatedLab | ConsoleLab = field(default_factory=SimulatedLab)
     operator: Literal["scripted", "none"] = "scripted"
-    """Who may take over; a person's takeover device is not built yet."""
+    """Operator that may take over; a person's takeover device is not built yet."""
     takeover: TakeoverSettings = field(default_factory=TakeoverSettings)
     replay: ReplaySettings | None = None
     spool: Path | None = None
@@ -108,11 +108,11 @@ class RealSettings:
     """Folder written by the learner, instead of `weights`."""
     first_weights_timeout_s: float = 60.0
     staleness: StalenessBound = field(default_factory=StalenessBound)
-    """With older weights no episode begins."""
+    """Bound on the weights' staleness; with older ones no episode begins."""
     guide: str = ""
     """host:port of the guide service."""
     credentials: Credentials = field(default_factory=Credentials)
-    """For the guide and the weights service."""
+    """Credentials for the guide and the weights service."""
     demonstrate: DemonstratePlan | None = None
     evaluate: EvaluatePlan | None = None
     train: TrainPlan | None = None

@@ -1,4 +1,4 @@
-"""Twin actors: many twins stepping on Ray, one policy server per node.
+"""This room runs twin actors: many twins stepping on Ray, one policy server per node.
 
                  weights (gRPC)
                       │
@@ -10,6 +10,31 @@
          │ segments                                                  │ segments
          └───────────────────────► replay (buffer "twin") ◄──────────┘
 
-Doors: `Fleet` (or `python -m actors.sim`); `evaluate` and `demonstrate` as processes of their own; `probe` for
-success per cell on many workers. On each node a fork server starts the workers warm.
+    fleet            the policy server and the twin actors, watched (`watch`)
+    evaluation       a policy from a spread of starts; success per cell on many workers (`probe`)
+    demonstrations   the scripted expert's successful episodes
+    expansion        twin demonstrations made of recorded ones
+
+On each node a fork server starts the workers warm. The door exports the settings; the modules above load Ray, torch or
+MuJoCo and are imported where they are used, so that each process holds only what it needs.
 """
+
+from actors.sim.settings import (
+    DemonstrationSettings,
+    EvaluationSettings,
+    ExpansionPlan,
+    ExpansionRunSettings,
+    FleetSettings,
+    ProbeSettings,
+    TwinWorld,
+)
+
+__all__ = [
+    "DemonstrationSettings",
+    "EvaluationSettings",
+    "ExpansionPlan",
+    "ExpansionRunSettings",
+    "FleetSettings",
+    "ProbeSettings",
+    "TwinWorld",
+]

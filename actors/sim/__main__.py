@@ -1,4 +1,4 @@
-"""`python -m actors.sim fleet|evaluate|demonstrate|expand --settings FILE`: the twin side's processes."""
+"""`python -m actors.sim fleet|evaluate|demonstrate|expand --settings FILE` runs one process of the twin side."""
 
 import sys
 from dataclasses import dataclass

@@ -1,12 +1,12 @@
-"""The fleet: starts Ray, the policy server and the twin actors, and keeps them alive.
+"""A fleet starts Ray, the policy server and the twin actors, and keeps them running.
 
     twin actors ──stats──► FleetWatch ──► begin, kill ──► twin actors
                   faults─► FaultLog ──► quarantine.jsonl, status; starts to avoid ──► actors that begin
 
 Ray restarts a dead actor process (`max_restarts=-1`); RLlib's FaultTolerantActorManager finds out which one was away
 and probes it back into service. An actor whose loop ended with an error, or that makes no progress, is killed, which
-restarts it too; when it begins again is for the watch to say. Nothing here touches a transition: actors write to replay
-themselves, so the fleet may die and come back without losing data.
+restarts it too; the watch decides when it begins again. Nothing here touches a transition: actors write to replay
+themselves, so the fleet may end and start again without losing data.
 """
 
 import logging
@@ -28,16 +28,16 @@ log = logging.getLogger(__name__)
 
 WINDOW_EPISODES = 20
 ROUND_S, ROUND_PER_ACTOR_S = 0.5, 0.01
-"""Between two rounds: asking hundreds of actors costs as much as their steps."""
+"""Pause between two rounds: asking hundreds of actors costs as much as their steps."""
 ANSWER_TIMEOUT_S = 1.0
-"""Of one round: who answers later is heard in the next one."""
+"""Deadline of one round; a later answer is taken in the next one."""
 TROUBLES = ("bad_observations", "quarantined_slots", "stalls", "restarts")
 WEIGHTS_RATES = ("version", "versions_behind", "weights_age_s", "weights_silent_s")
-"""Of the policy server's stats, what its status shows."""
+"""Stats of the policy server that the fleet's status shows."""
 
 
 class Fleet:
-    """A policy server and `settings.actors` twin actors; a context manager."""
+    """Runs a policy server and `settings.actors` twin actors; a context manager."""
 
     def __init__(self, settings: FleetSettings) -> None:
         self.settings = settings
@@ -47,7 +47,7 @@ class Fleet:
         self._faults = FaultLog(settings.run_dir / "quarantine.jsonl")
         self._last = {"steps": 0.0, "episodes": 0.0, "successes": 0.0}
         self.stats: dict[int, dict[str, Any]] = {}
-        """What each actor said last."""
+        """The last stats of each actor."""
 
     def __enter__(self) -> "Fleet":
         self._status.write(doing="starting Ray", waiting_for="ray")
@@ -85,7 +85,7 @@ class Fleet:
             time.sleep(ROUND_S + ROUND_PER_ACTOR_S * self.settings.actors)
 
     def supervise(self) -> dict[str, float]:
-        """One round: collect counters, probe who was away, begin and end lives of actors."""
+        """Runs one round: collects counters, probes actors that were away, begins and kills actors."""
         manager = self._manager
         manager.foreach_actor_async("stats", tag="stats")
         results = manager.fetch_ready_async_reqs(tags="stats", timeout_seconds=ANSWER_TIMEOUT_S)
@@ -106,6 +106,7 @@ class Fleet:
         return totals
 
     def _act(self, index: int, verdict: Verdict) -> None:
+        """Begins or kills an actor."""
         import ray
 
         if verdict == "begin":
@@ -117,7 +118,7 @@ class Fleet:
             ray.kill(self.actors[index], no_restart=False)
 
     def _standing(self, index: int) -> list[list[str]]:
-        """Where the slots of an actor's groups started, as far as it can still say."""
+        """Returns the starts of the slots of an actor's groups; empty when it does not answer."""
         import ray
 
         try:
@@ -134,7 +135,7 @@ class Fleet:
             self._faults.add([fault for result in results if result.ok for fault in result.get()])
 
     def _doing(self) -> str:
-        """How many actors step, and which slots are out, in one line."""
+        """Returns how many actors step, and which slots are out, in one line."""
         held = sum(bool(stats.get("waits_for")) for stats in self.stats.values())
         stepping = sum(stats["began"] and not stats["error"] for stats in self.stats.values()) - held
         away = len(self.actors) - self._manager.num_healthy_actors()
@@ -153,7 +154,7 @@ class Fleet:
         return "; ".join(waiting)
 
     def _weights(self) -> dict[str, float]:
-        """What the policy server acts with; empty while it is away."""
+        """Returns version and staleness of the policy server's weights; empty while it is away."""
         import ray
 
         try:
@@ -163,7 +164,7 @@ class Fleet:
         return {name: stats[name] for name in WEIGHTS_RATES if name in stats}
 
     def _log_success(self, totals: dict[str, float]) -> None:
-        """One line per `WINDOW_EPISODES` finished episodes: their success rate, exploration included.
+        """Writes a line per `WINDOW_EPISODES` finished episodes: their success rate, exploration included.
 
         An actor that restarts counts from zero again; the window it falls into is left out.
         """

@@ -1,4 +1,4 @@
-"""What Ray runs in place of `python`: asks the node's fork server for a process that is warm already.
+"""Ray runs this program in place of `python`: it asks the node's fork server for a process that is warm already.
 
     raylet ──starts──► fork_launcher ──argv, environment, folder──► fork_server ──fork──► the Ray worker
 
@@ -18,11 +18,11 @@ from pathlib import Path
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 50.0
-"""Below the minute after which Ray gives up on a worker that did not register."""
+"""Deadline below the minute after which Ray gives up on a worker that did not register."""
 
 
 def socket_path() -> Path:
-    """One fork server per raylet and job: Ray's library keeps what it read of the environment when it was imported."""
+    """Returns the socket of the fork server of this raylet and job; Ray reads its environment once, when imported."""
     name = f"{os.environ.get('RAY_RAYLET_PID', '0')}-{os.environ.get('RAY_JOB_ID', '0')}.sock"
     return Path(tempfile.gettempdir()) / f"twinrl-fork-{os.getuid()}" / name
 
@@ -50,7 +50,7 @@ def _forked() -> bool:
 
 
 def _connected(path: Path) -> socket.socket:
-    """A connection to the fork server, which is started when there is none; it listens before it is warm."""
+    """Returns a connection to the fork server, which is started when there is none; it listens before it is warm."""
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Twin actors that start warm: one process per node imports, compiles and loads, the actors are forked from it.
+"""The fork server of a node imports, compiles and loads once; twin actors are forked from it and so start warm.
 
     fork_launcher ──request──► fork server ──fork──► Ray worker: runs Ray's own worker script
                                numba's kernels compiled, MuJoCo, the scene: read-only pages that all of them share

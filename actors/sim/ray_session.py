@@ -1,4 +1,4 @@
-"""Joining or starting Ray, and what its workers are started with."""
+"""This module joins or starts Ray, and describes the environment of its workers."""
 
 import json
 import os
@@ -21,9 +21,9 @@ SLOW_START = ("RAY_gcs_server_port_wait_time_s", "180")
 
 
 def start_ray(address: str) -> None:
-    """Joins or starts Ray. A Ray of our own gets its own folder, so that several runs share a machine in peace.
+    """Joins or starts Ray. A Ray of our own gets its own folder, so that several runs can share a machine.
 
-    Nobody may import ray before: it reads its environment then.
+    Ray must not be imported before: it reads its environment then. Raises Unreachable.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -51,7 +51,7 @@ def start_ray(address: str) -> None:
 
 
 def warm_environment(world: TwinWorld) -> dict[str, Any]:
-    """The runtime environment of workers that are forked warm for one world (`actors.sim.fork_server`)."""
+    """Returns the runtime environment of workers that are forked warm for one world (`actors.sim.fork_server`)."""
     launcher = Path(__file__).with_name("fork_launcher.py")
     return {
         "env_vars": THIN | {WORLD_VARIABLE: json.dumps(to_json(world))},

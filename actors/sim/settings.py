@@ -1,4 +1,4 @@
-"""Settings of the twin side: which twins, how many actors, where the services are."""
+"""This module holds the settings of the twin side: which twins, how many actors, where the services are."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from twin.expand import ExpansionSettings
 
 @dataclass(frozen=True, kw_only=True)
 class TwinWorld:
-    """Which twin to step."""
+    """The twins to step: scene, task, domain and physics."""
 
     scene: Path
     task: str = "pick_and_place"
@@ -35,18 +35,18 @@ class FleetSettings:
     weights: str
     """host:port of the weights service."""
     credentials: Credentials = field(default_factory=Credentials)
-    """For the weights service; the files must lie at the same place on the policy server's node."""
+    """Credentials for the weights service; the files must lie at the same place on the policy server's node."""
     staleness: StalenessBound = field(default_factory=StalenessBound)
-    """With older weights no episode begins."""
+    """Bound on the weights' staleness; with older ones no episode begins."""
     run_dir: Path
     actors: int = 2
     twins_per_actor: int = 8
     groups: int = 1
-    """An actor's twins are divided into so many; with 2, one steps while the policy server computes for the other."""
+    """Groups of an actor's twins; with 2, one steps while the policy server computes for the other."""
     cpus_per_actor: float = 0.1
-    """What Ray reserves of a node's cores for an actor, which decides how many it puts on one node."""
+    """Cores of a node that Ray reserves for an actor, which decides how many it puts on one node."""
     threads: int = 1
-    """Threads of a group that draw pictures and step physics."""
+    """Threads of a group that draw images and step physics."""
     explore: float = 0.1
     """Standard deviation of the noise added to the policy's translation while learning, in action units."""
     env_steps: int = 0
@@ -73,7 +73,7 @@ class FleetSettings:
 
     @property
     def actor_cpus(self) -> float:
-        """What an actor asks of Ray; on a Ray of our own never so much that some would not be started."""
+        """Cores that an actor asks of Ray; on a Ray of our own never so much that some would not be started."""
         return min(self.cpus_per_actor, 1 / self.actors) if self.ray_address == "local" else self.cpus_per_actor
 
 
@@ -104,11 +104,11 @@ class ProbeSettings:
     rollouts_per_cell: int = 5
     workers: int = 2
     cells: tuple[int, ...] = ()
-    """Only these; all of them when empty."""
+    """Cells to try; all of them when empty."""
     cell_timeout_s: float = 600.0
     """A worker that has no result for a cell by then is started anew, and the cell tried again."""
     cpus_per_worker: float = 1.0
-    """What Ray reserves of a node's cores for a worker."""
+    """Cores of a node that Ray reserves for a worker."""
     ray_address: str = "local"
     """"local" starts a Ray of its own; "auto" or host:port joins a running cluster."""
 
@@ -121,7 +121,7 @@ class ProbeSettings:
 
     @property
     def worker_cpus(self) -> float:
-        """What a worker asks of Ray; on a Ray of our own never so much that some would not be started."""
+        """Cores that a worker asks of Ray; on a Ray of our own never so much that some would not be started."""
         return min(self.cpus_per_worker, 1 / self.workers) if self.ray_address == "local" else self.cpus_per_worker
 
 
@@ -140,7 +140,7 @@ class DemonstrationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpansionPlan:
-    """How many twin demonstrations to make of recorded ones, and how."""
+    """Numbers and parameters of the twin demonstrations to make of recorded ones."""
 
     episodes: dict[str, int] = field(default_factory=lambda: {"A": 60, "B": 30})
     """Region -> number of accepted episodes; the paper's 60 and 30."""
@@ -163,7 +163,7 @@ class ExpansionRunSettings:
     world: TwinWorld
     replay: ReplaySettings
     source: Source = Source.REAL
-    """Which recorded episodes are expanded: those of the arm, or the twin expert's."""
+    """Source of the recorded episodes to expand: the arm, or the twin's expert."""
     plan: ExpansionPlan = field(default_factory=ExpansionPlan)
     report: Path | None = None
     """JSON file for the coverage."""

@@ -224,7 +224,7 @@ class LabServer:
     def _answer(self, request: dict[str, Any]) -> bytes:
         controller = self._controller
         match request.get("op"):
-            case "frames":
+            case "images":
                 side, wrist = controller.render()
                 shapes = {"side": side.shape, "wrist": wrist.shape, "t": controller.time_s}
                 return lab.pack(shapes, side.tobytes() + wrist.tobytes())
@@ -237,7 +237,7 @@ class LabServer:
             case "protective_stop":
                 controller.protective_stop("someone pushed the arm")
             case other:
-                raise InputError(f"op {other!r}: choose frames, place, objects, success or protective_stop")
+                raise InputError(f"op {other!r}: choose images, place, objects, success or protective_stop")
         return lab.pack({})
 
 

@@ -15,7 +15,7 @@ TABLE = {"cube": (-0.55, 0.10, 0.018, 0.0), "target": (-0.39, 0.0, 0.001, 0.0)}
 
 
 class Table:
-    """Eyes: where everything is. Counts how often it was looked at."""
+    """The table: knows where everything is, and counts how often it was asked."""
 
     def __init__(self):
         self.poses, self.looks = dict(TABLE), 0
@@ -61,23 +61,23 @@ def test_a_demonstrator_acts_from_the_first_step_towards_the_object():
 
 
 def test_it_takes_over_when_nothing_gets_nearer():
-    _, arm, operator = make(patience_steps=8, takeover_at=1.0)
+    _, arm, operator = make(stall_steps=8, takeover_at=1.0)
     assert first_takeover(operator, arm) == 8
 
 
 def test_progress_keeps_it_waiting_until_time_gets_short():
-    _, arm, operator = make(patience_steps=5, takeover_at=0.45)
+    _, arm, operator = make(stall_steps=5, takeover_at=0.45)
 
     def approach(step):
         arm.commanded = arm.commanded + 0.1 * (np.array(TABLE["cube"][:3]) - arm.commanded)
 
     assert first_takeover(operator, arm, move=lambda step: approach(step) if step < 10 else None) == 14
-    _, arm, operator = make(patience_steps=60, takeover_at=0.45)
+    _, arm, operator = make(stall_steps=60, takeover_at=0.45)
     assert first_takeover(operator, arm) == 27
 
 
 def test_marks_that_vanish_are_progress():
-    table, arm, operator = make(tasks.get("erase_whiteboard"), patience_steps=5, takeover_at=1.0)
+    table, arm, operator = make(tasks.get("erase_whiteboard"), stall_steps=5, takeover_at=1.0)
     marks = {f"mark_{k}": (-0.39, 0.017 * (k - 2.5), 0.007, 0.0) for k in range(6)}
     table.poses = {"eraser": (-0.54, 0.0, 0.006, 0.0), "board": (-0.395, 0.0, 0.003, 0.0)} | marks
 
@@ -89,7 +89,7 @@ def test_marks_that_vanish_are_progress():
 
 
 def test_once_it_has_taken_over_it_stays_until_the_next_episode():
-    _, arm, operator = make(patience_steps=3)
+    _, arm, operator = make(stall_steps=3)
     begun = first_takeover(operator, arm)
     assert all(operator.override(0, step, arm.observe()) is not None for step in range(begun + 1, 20))
     assert operator.override(0, 0, arm.observe()) is None
@@ -101,12 +101,12 @@ def test_an_unwatched_episode_is_left_alone_and_not_looked_at():
 
 
 def test_it_watches_the_share_of_episodes_it_is_told_to():
-    _, arm, operator = make(watch=0.5, patience_steps=1, seed=3)
+    _, arm, operator = make(watch=0.5, stall_steps=1, seed=3)
     watched = [first_takeover(operator, arm, steps=4) is not None for _ in range(200)]
     assert 0.4 < np.mean(watched) < 0.6
 
 
-@pytest.mark.parametrize("wrong", [{"watch": 1.5}, {"takeover_at": -0.1}, {"patience_steps": 0}])
+@pytest.mark.parametrize("wrong", [{"watch": 1.5}, {"takeover_at": -0.1}, {"stall_steps": 0}])
 def test_settings_are_checked(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         TakeoverSettings(**wrong)

@@ -30,7 +30,7 @@ def robot():
 def test_the_lab_places_and_sees(robot):
     robot.lab.place(Configuration(region="A", cell=3, poses=POSES))
     assert robot.lab.objects() == {name: POSES[name] for name in ("cube", "target")}
-    side, wrist, t = robot.lab.frames()
+    side, wrist, t = robot.lab.images()
     assert side.shape == wrist.shape == (64, 64, 3) and side[0, 0, 0] == 7 and wrist[0, 0, 0] == 9 and t > 0
     assert robot.lab.success() is False
 
@@ -38,7 +38,7 @@ def test_the_lab_places_and_sees(robot):
 def test_the_lab_says_what_is_wrong_and_goes_on(robot):
     with pytest.raises(InputError, match="no cube"):
         robot.lab.place(Configuration(region="A", poses={}))
-    with pytest.raises(InputError, match="choose frames, place"):
+    with pytest.raises(InputError, match="choose images, place"):
         robot.lab._ask({"op": "dance"})
     assert robot.lab.success() is False
 
@@ -71,18 +71,18 @@ def video():
     return str(path)
 
 
-def test_a_camera_gives_square_rgb_pictures_and_stops_the_arm_when_they_grow_old():
+def test_a_camera_gives_square_rgb_images_and_stops_the_arm_when_they_grow_old():
     camera = UsbCamera(UsbCameraSettings(device=video(), max_age_s=2.0), 64)
-    picture = camera.read()
-    assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8 and picture.std() > 5
-    with pytest.raises(ArmStopped, match=r"picture is .* old \(limit 2 s\)"):
+    image = camera.read()
+    assert image.shape == (64, 64, 3) and image.dtype == np.uint8 and image.std() > 5
+    with pytest.raises(ArmStopped, match=r"image is .* old \(limit 2 s\)"):
         for _ in range(600):  # the file ends, as a camera whose cable is pulled
             camera.read()
             time.sleep(0.05)
     camera.close()
 
 
-def test_a_crop_outside_the_picture_and_a_missing_camera_are_refused():
+def test_a_crop_outside_the_image_and_a_missing_camera_are_refused():
     camera = UsbCamera(UsbCameraSettings(device=video(), crop=(0, 0, 100_000), max_age_s=60.0), 64)
     with pytest.raises(InputError, match="crop"):
         camera.read()

@@ -110,7 +110,7 @@ def test_demonstrations_reach_the_replay(settings, tmp_path, replay):
     for episode in episodes:
         assert episode.outcome is Outcome.SUCCESS and episode.source is Source.REAL
         assert episode.human.all() and episode.configuration.region == "A" and episode.scene == "table"
-        assert episode.observation.side.std() > 5, "the pictures show something"
+        assert episode.observation.side.std() > 5, "the images show something"
         assert np.abs(np.diff(episode.observation.proprio[:, :3], axis=0)).max() < 0.06
 
 
@@ -188,7 +188,7 @@ def _moves(standin):
     from actors.lab import LabClient
 
     lab = LabClient(standin.host)
-    images = [lab.frames()[0].astype(int) for _ in range(2)]
+    images = [lab.images()[0].astype(int) for _ in range(2)]
     lab.close()
     return np.abs(images[1] - images[0]).max() > 40
 

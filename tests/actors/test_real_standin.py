@@ -54,7 +54,7 @@ def test_a_reset_brings_tool_and_objects_to_their_starts(robot, standin):
     np.testing.assert_allclose(observation.proprio[0, :3], configuration.poses["tool"][:3], atol=5e-3)
     np.testing.assert_allclose(observation.proprio[0, 3:6], [2.2214, -2.2214, 0.0], atol=0.02)
     assert observation.proprio[0, 18] == pytest.approx(1.0, abs=0.03)
-    np.testing.assert_allclose(robot._eyes.objects()["cube"][:2], configuration.poses["cube"][:2], atol=2e-3)
+    np.testing.assert_allclose(robot._poses.objects()["cube"][:2], configuration.poses["cube"][:2], atol=2e-3)
 
 
 def test_actions_move_the_tool_the_way_they_say(robot):
@@ -148,7 +148,7 @@ def test_an_unarmed_robot_shows_itself_and_refuses(standin, caplog):
 def test_a_protective_stop_in_an_episode(standin):
     with Robot(settings(standin)) as robot:
         robot.environment.reset(0, start("A", 6))
-        robot._eyes.protective_stop()
+        robot._poses.protective_stop()
         with pytest.raises(ArmStopped, match="protective stop"):
             for _ in range(50):
                 robot.environment.step(act(0.2, 0, 0))
