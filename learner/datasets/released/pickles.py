@@ -15,6 +15,7 @@ import re
 import struct
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from typing import IO, Any, cast
 
 import numpy as np
@@ -128,53 +129,45 @@ class _Machine:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        push, pop, pop_marked = self._stack.append, self._pop, self._pop_marked
+        self._instructions: dict[str, Callable[[Any], object]] = {
+            **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda _: None),
+            **dict.fromkeys(_PUSHED, push),
+            **{name: partial(lambda value, _: push(value), value) for name, value in _CONSTANTS.items()},
+            **{name: partial(lambda make, _: push(make()), make) for name, make in _EMPTY.items()},
+            **{name: partial(lambda count, _: push(tuple(pop(count))), count) for name, count in _TUPLES.items()},
+            **dict.fromkeys(_PUTS, lambda index: self._memo.__setitem__(index, self._stack[-1])),
+            **dict.fromkeys(_GETS, lambda index: push(self._memo[index])),
+            "MEMOIZE": lambda _: self._memo.__setitem__(len(self._memo), self._stack[-1]),
+            "MARK": lambda _: self._marks.append(len(self._stack)),
+            "LIST": lambda _: push(pop_marked()),
+            "TUPLE": lambda _: push(tuple(pop_marked())),
+            "DICT": lambda _: push(_filled({}, pop_marked())),
+            "APPEND": lambda _: self._extend(pop(1)),
+            "APPENDS": lambda _: self._extend(pop_marked()),
+            "SETITEM": lambda _: self._update(pop(2)),
+            "SETITEMS": lambda _: self._update(pop_marked()),
+            "POP": lambda _: self._stack.__delitem__(-1),
+            "POP_MARK": lambda _: pop_marked(),
+            "DUP": lambda _: push(self._stack[-1]),
+            "GLOBAL": lambda name: push(_named(*str(name).split(" ", 1))),
+            "STACK_GLOBAL": lambda _: push(_named(*pop(2))),
+            "REDUCE": lambda _: self._made(_called(*pop(2))),
+            "BUILD": lambda _: self._made(_built(*pop(2))),
+        }
 
     def do(self, name: str, argument: Any) -> None:
-        """Carries out one instruction."""
-        if name in _PUSHED:
-            self._stack.append(argument)
-        elif name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            self._stack.append(_EMPTY[name]())
-        elif name in _TUPLES:
-            self._stack.append(tuple(self._pop(_TUPLES[name])))
-        elif name in _PUTS:
-            self._memo[argument] = self._stack[-1]
-        elif name in _GETS:
-            self._stack.append(self._memo[argument])
-        elif name not in {"PROTO", "FRAME", "STOP"}:
-            self._do_special(name, argument)
+        """Carries out one instruction. Raises CorruptData for one that plain values do not need."""
+        if name not in self._instructions:
+            wanted = f" of {argument}" if name == "INST" else ""
+            raise CorruptData(f"the instruction {name}{wanted}, which plain values and arrays do not need")
+        self._instructions[name](argument)
 
     def result(self) -> Any:
         """Returns the value that is left at the end."""
         if len(self._stack) != 1 or self._marks:
             raise CorruptData(f"{len(self._stack)} values are left where one should be")
         return self._stack[0]
-
-    def _do_special(self, name: str, argument: Any) -> None:
-        special: dict[str, Callable[[], None]] = {
-            "MARK": lambda: self._marks.append(len(self._stack)),
-            "LIST": lambda: self._stack.append(self._pop_marked()),
-            "TUPLE": lambda: self._stack.append(tuple(self._pop_marked())),
-            "DICT": lambda: self._stack.append(_filled({}, self._pop_marked())),
-            "APPEND": lambda: self._extend(self._pop(1)),
-            "APPENDS": lambda: self._extend(self._pop_marked()),
-            "SETITEM": lambda: self._update(self._pop(2)),
-            "SETITEMS": lambda: self._update(self._pop_marked()),
-            "POP": lambda: self._stack.__delitem__(-1),
-            "POP_MARK": lambda: self._pop_marked().clear(),
-            "DUP": lambda: self._stack.append(self._stack[-1]),
-            "MEMOIZE": lambda: self._memo.__setitem__(len(self._memo), self._stack[-1]),
-            "GLOBAL": lambda: self._stack.append(_named(*str(argument).split(" ", 1))),
-            "STACK_GLOBAL": lambda: self._stack.append(_named(*self._pop(2))),
-            "REDUCE": lambda: self._made(_called(*self._pop(2))),
-            "BUILD": lambda: self._made(_built(*self._pop(2))),
-        }
-        if name not in special:
-            wanted = f" of {argument}" if name == "INST" else ""
-            raise CorruptData(f"the instruction {name}{wanted}, which plain values and arrays do not need")
-        special[name]()
 
     def _made(self, value: Any) -> None:
         self._spend(value.nbytes if isinstance(value, np.ndarray) else len(value) if isinstance(value, bytes) else 0)
