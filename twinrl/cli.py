@@ -36,6 +36,9 @@ COMMANDS = {
     "bench": "measure services beside others and through faults, the policy, the learner, and what it learns",
 }
 
+SCENE_COMMANDS = ("points", "scan", "align", "cut", "view")
+"""Commands that `twinrl/commands/scene.py` holds together."""
+
 
 def main() -> None:
     """Entry point of the `twinrl` script."""
@@ -69,8 +72,9 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     if name != "serve":  # a service logs in its own way
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    command = import_module(f"twinrl.commands.{name.replace('-', '_')}")
-    return int(command.main(arguments[1:]))
+    module, function = ("scene", name) if name in SCENE_COMMANDS else (name.replace("-", "_"), "main")
+    command = getattr(import_module(f"twinrl.commands.{module}"), function)
+    return int(command(arguments[1:]))
 
 
 if __name__ == "__main__":

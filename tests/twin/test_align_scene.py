@@ -15,7 +15,7 @@ from twin.align.scene import SceneAlignSettings, align_scene
 from twin.align.views import cleaned, read_cameras, read_masks
 from twin.scene import Scene, synthetic_scene
 from twin.splats import concatenate
-from twinrl.commands import align as command
+from twinrl.commands import scene as command
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def write_report(folder, cameras, distortion=(0, 0, 0, 0)):
 def test_the_command_moves_the_scene_and_says_how_well_it_fits(folder, tmp_path, capsys):
     scene, masks, off = folder
     words = ["--masks", str(masks), "--joints", *(f"{angle:.6f}" for angle in JOINTS), "--out", str(tmp_path / "out")]
-    assert command.main([str(scene), *words]) == 0
+    assert command.align([str(scene), *words]) == 0
     said = capsys.readouterr().out
     assert "px" in said
     assert "mm of play" in said

@@ -26,7 +26,7 @@ from twin.scene import Scene, synthetic_scene
 from twin.splats import concatenate, read_splats
 from twin.tasks.pick_and_place import PickAndPlace
 from twin.world import ArmWorld
-from twinrl.commands import cut as command
+from twinrl.commands import scene as command
 
 SHARED = Path(os.environ.get("TWINRL_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 DOG = SHARED / "splats" / "plush_dog.ply"
@@ -185,7 +185,7 @@ def test_the_command_says_what_it_cut(tmp_path, capsys):
     scene = synthetic_scene(0.02)
     replace(scene, static=concatenate([scene.static, cylinder()])).save(tmp_path)
     words = ["--centre", "-0.55", "0.12", "0.06", "--size", "0.13", "0.13", "0.13", "--mass", "0.3"]
-    assert command.main([str(tmp_path), "--name", "mug", *words]) == 0
+    assert command.cut([str(tmp_path), "--name", "mug", *words]) == 0
     said = capsys.readouterr().out
     assert "300 g" in said
     assert "it stood at x -0.550, y 0.120 m" in said
