@@ -29,7 +29,7 @@ STAGES = [
     "SFT",
     "SFT in the twin",
     "twin RL",
-    "twin scan",
+    "twin RL in the twin",
     "arm before",
     "real RL",
     "arm after",

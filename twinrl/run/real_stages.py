@@ -153,7 +153,7 @@ def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSe
 
 
 def _guide(context: RunContext) -> str:
-    """Starts the guide and tells it what the twin scan found."""
+    """Starts the guide and tells it the success per cell of the evaluation in the twin."""
     plan = context.settings.real_rl
     space = tasks.get(context.settings.task).space
     address = context.services.guide(GuideSettings(space=space, tau=plan.tau, seed=context.settings.seed))

@@ -239,7 +239,7 @@ STAGES = (
     StageSpec(name="SFT", unit="steps", total=lambda s: 2 * s.sft.steps, run=sft),
     StageSpec(name="SFT in the twin", unit="episodes", total=lambda s: 2 * per_evaluation(s), run=evaluate_sft),
     StageSpec(name="twin RL", unit="steps", total=lambda s: s.twin_rl.env_steps, run=twin_rl),
-    StageSpec(name="twin scan", unit="episodes", total=per_evaluation, run=evaluate_twin_rl),
+    StageSpec(name="twin RL in the twin", unit="episodes", total=per_evaluation, run=evaluate_twin_rl),
     StageSpec(name="arm before", unit="episodes", total=per_evaluation, run=real_stages.evaluate_before),
     StageSpec(name="real RL", unit="steps", total=lambda s: s.real_rl.env_steps, run=real_stages.real_rl),
     StageSpec(name="arm after", unit="episodes", total=per_evaluation, run=real_stages.evaluate_after),
