@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from protos.errors import TwinRLError
 
@@ -93,3 +93,17 @@ def problem_in(log: str) -> str | None:
     """The problem that a process told in the last line of its log; None when it told none."""
     last = log.rstrip("\n").rpartition("\n")[2]
     return last.removeprefix(PREFIX) if last.startswith(PREFIX) else None
+
+
+class Closing:
+    """A base of objects with a `close` method: leaving a `with` block closes them."""
+
+    def close(self) -> None:
+        """Gives back what the object holds."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,4 +1,4 @@
-"""Numbers that leave a process: a metrics log on disk and a Prometheus page.
+"""This module writes telemetry: a metrics log on disk and a Prometheus page.
 
 MetricsLog.write ──► metrics.jsonl ──► read_metrics (report, status, resume)
 collect() ──► start_metrics_server ──► GET /metrics (Prometheus)
@@ -13,19 +13,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from protos.errors import InputError
+from protos.files import read_lines
+from protos.process import Closing
 from services.net import is_loopback, parse_address
 
 log = logging.getLogger(__name__)
 
 
-class MetricsLog:
+class MetricsLog(Closing):
     """Appends one JSON object per line: `{"t": unix seconds, "stage": …, "step": …, "total": …, scalars}`.
 
     A line torn by a crash of an earlier process is cut off when the file is opened again, so that the log stays
@@ -49,33 +50,15 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every complete line of a metrics log, oldest first; null comes back as NaN. A missing file has no lines.
+    """Reads a metrics log, oldest line first; null comes back as NaN. A missing file has no lines.
 
-    The last line may still be in the making (or torn by a crash) and is left out then; any other line that does not
-    parse is left out with a warning.
+    A torn last line is left out, a damaged one with a warning.
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    lines: list[dict[str, Any]] = []
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        if not raw.endswith(b"\n"):
-            break
-        try:
-            line = json.loads(raw)
-        except ValueError:
-            log.warning("%s line %d is damaged and was skipped", path, number)
-            continue
-        lines.append({name: math.nan if value is None else value for name, value in line.items()})
-    return lines
+    return [
+        {name: math.nan if value is None else value for name, value in line.items()} for line in read_lines(Path(path))
+    ]
 
 
 def _finite(value: float) -> float | None:
@@ -95,7 +78,7 @@ def _cut_torn_line(path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One number of a Prometheus page, named without its `twinrl_`.
+    """A sample is one number of a Prometheus page, named without its `twinrl_`.
 
     A name ends in its unit (`_seconds`, `_bytes`) and a count since the start in `_total`, which makes it a counter;
     everything else is a gauge.
@@ -107,11 +90,11 @@ class Sample:
 
 
 Readings = Mapping[str, float] | Iterable[Sample]
-"""What a process tells at one moment; a mapping is a set of samples without labels."""
+"""Telemetry of one moment; a mapping is a set of samples without labels."""
 
 
 class _Collector:
-    """A Prometheus collector that asks `collect` at every scrape."""
+    """A collector calls `collect` at every scrape of Prometheus."""
 
     def __init__(self, collect: Callable[[], Readings]) -> None:
         self._collect = collect
@@ -136,8 +119,8 @@ def _family(name: str, samples: Sequence[Sample]) -> Metric:
     return family
 
 
-class MetricsServer:
-    """A running Prometheus page; `address` is where it listens."""
+class MetricsServer(Closing):
+    """A metrics server is a running Prometheus page; `address` is its host:port."""
 
     def __init__(self, address: str, collect: Callable[[], Readings]) -> None:
         host, port = parse_address(address)
@@ -161,8 +144,8 @@ class MetricsServer:
 def start_metrics_server(address: str, collect: Callable[[], Readings]) -> MetricsServer:
     """Serves `collect()` as metrics named `twinrl_…` at `http://address/metrics`; port 0 picks a free one.
 
-    `collect` is called by the page's own threads, and says within a few seconds what it knows. CPU time, memory and
-    open files of the process itself are on the page too. Raises InputError for an address that is not loopback or not
+    `collect` is called by the page's own threads, and returns within a few seconds. CPU time, memory and open files of
+    the process itself are on the page too. Raises InputError for an address that is not loopback or not
     free.
     """
     return MetricsServer(address, collect)

@@ -14,14 +14,13 @@ import math
 import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from actors.real.link import ArmState, Link
 from actors.real.safety import Limits
 from protos.errors import ArmStopped, InputError
+from protos.process import Closing
 from protos.schema import F64
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ class ArmSettings:
                 raise InputError(f"arm {name}={getattr(self, name)}: must be {low:g} to {high:g}")
 
 
-class UrArm:
+class UrArm(Closing):
     """Observes and moves one arm. Connecting uploads the control script and moves nothing."""
 
     def __init__(self, settings: ArmSettings, limits: Limits, *, armed: bool) -> None:
@@ -191,14 +190,6 @@ class UrArm:
         self._watchdog.join(1.0)
         self.try_to_hold("closing")
         self._link.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- inside
 

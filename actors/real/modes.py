@@ -80,7 +80,7 @@ def evaluate(settings: RealSettings) -> None:
         describe = lambda result: result_line(result, task.space.manipulated) | {"operator": "none"}  # noqa: E731
         guide = ReportedGuide(ListGuide(starts), lines, describe)
         loop = EpisodeLoop(robot.environment, policy, guide, recorder, NoSink())
-        _run(loop, robot, lambda: f"episode {min(loop.stats.episodes + 1, len(starts))} of {len(starts)}")
+        _run(loop, robot, lambda: f"{loop.stats.episodes} of {len(starts)} episodes")
 
 
 def train(settings: RealSettings) -> None:

@@ -8,8 +8,6 @@ observe images, TCP pose, velocity, wrench, gripper, motion under way
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from actors.real.link import check_ready
 from actors.real.safety import Limits
 from actors.real.settings import ConsoleLab, RealSettings
 from protos.errors import ArmStopped, InputError
+from protos.process import Closing
 from protos.schema import (
     ACTION_DIM,
     CONTROL_HZ,
@@ -55,7 +54,7 @@ RESET_ATTEMPTS = 3
 """A reset that a limit stops is tried again after the operator freed the tool."""
 
 
-class Robot:
+class Robot(Closing):
     """Opens the arm, its gripper, its cameras and the person at the table together, and closes them together.
 
     A context manager: leaving it holds the arm.
@@ -126,14 +125,6 @@ class Robot:
     def close(self) -> None:
         """Holds the arm and closes everything."""
         self._open.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class RealEnvironment:

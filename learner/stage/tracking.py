@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 from protos.errors import InputError
+from protos.process import Closing
 from services.telemetry import MetricsLog
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class Feed:
             log.warning("%s is given up: %s; metrics.jsonl has everything", self.name, error)
 
 
-class Tracking:
+class Tracking(Closing):
     """Writes the metrics of one stage; a context manager."""
 
     def __init__(
@@ -185,12 +185,6 @@ class Tracking:
         self._log.close()
         for feed in self._feeds:
             feed.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
 
 def _check_installed(trackers: tuple[Tracker, ...]) -> None:

@@ -33,10 +33,9 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Serves until a signal."""
     stop, settings = stop_on_signal(), arguments.addresses.settings()
-    server = start_metrics_server(arguments.listen, lambda: collect(settings, arguments.run))
-    log.info("http://%s/metrics", server.address)
-    stop.wait()
-    server.close()
+    with start_metrics_server(arguments.listen, lambda: collect(settings, arguments.run)) as server:
+        log.info("http://%s/metrics", server.address)
+        stop.wait()
 
 
 def collect(settings: ClusterSettings, run: Path | None) -> list[Sample]:

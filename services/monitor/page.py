@@ -23,7 +23,7 @@ from typing import Any
 
 from protos.errors import InputError, TwinRLError
 from protos.files import write_durably
-from protos.process import run_process, stop_on_signal
+from protos.process import Closing, run_process, stop_on_signal
 from services.guide import GuideClient
 from services.monitor import (
     ClusterSettings,
@@ -74,14 +74,13 @@ class Arguments(Sources):
 def main(arguments: Arguments) -> None:
     """Serves until a signal."""
     stop = stop_on_signal()
-    server = PageServer(arguments, listen=arguments.listen, port_file=arguments.port_file)
-    log.info("http://%s", server.address)
-    stop.wait()
-    server.close()
+    with PageServer(arguments, listen=arguments.listen, port_file=arguments.port_file) as server:
+        log.info("http://%s", server.address)
+        stop.wait()
 
 
-class PageServer:
-    """Serves in a thread from the start. Raises InputError for an address that is not loopback or is taken."""
+class PageServer(Closing):
+    """A page server serves in a thread. Raises InputError for an address that is not loopback or is taken."""
 
     def __init__(self, sources: Sources, *, listen: str = "127.0.0.1:0", port_file: Path | None = None) -> None:
         host, port = parse_address(listen)

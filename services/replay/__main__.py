@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def main(arguments: Arguments) -> None:
         stack.enter_context(server)
         if arguments.metrics is not None:
             replay = ReplaySettings(urls=(server.url,), prefix=arguments.prefix)
-            stack.enter_context(closing(metrics_page(arguments.metrics, replay)))
+            stack.enter_context(metrics_page(arguments.metrics, replay))
         for url in (server.url, server.tcp_url):
             if url is not None:
                 sys.stdout.write(f"{masked(url)}\n")

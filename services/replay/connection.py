@@ -47,19 +47,23 @@ class Client(Commands, Protocol):
     """Types a Redis client."""
 
     connection_pool: Any
+    connection: Any
+    """The connection of a `single` client."""
 
     def pipeline(self, transaction: Any = True) -> Pipeline: ...
     def close(self) -> None: ...
 
 
-def connect(settings: ReplaySettings, shard: int = 0) -> Client:
+def connect(settings: ReplaySettings, shard: int = 0, *, single: bool = False) -> Client:
     """Makes a client of one shard, which connects at its first command. Wrap its use in `reaching`.
 
-    Raises InputError for credentials that cannot be read.
+    A `single` client connects at once and has one connection, whose loss is always an error of the next command; others
+    may connect again unnoticed when the server was restarted. Raises InputError for credentials that cannot be read.
     """
     url = settings.urls[shard]
     client = redis.Redis.from_url(
         url,
+        single_connection_client=single,
         socket_connect_timeout=settings.connect_timeout_s,
         socket_timeout=settings.command_timeout_s,
         retry=Retry(NoBackoff(), 0),

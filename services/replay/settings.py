@@ -113,11 +113,6 @@ class Keys:
         """Names the string with the transitions that writers may have added in total; missing = no limit."""
         return self._key("allowance")
 
-    @property
-    def tick(self) -> str:
-        """Names the string that a writer sets to learn how far the log on disk has come."""
-        return self._key("tick")
-
     def stage(self, writer: str, seq: int) -> str:
         """Names the string in which a segment waits for its commit."""
         return self._key(f"stage:{writer}:{seq}")

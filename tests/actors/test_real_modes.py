@@ -17,6 +17,7 @@ from actors.real.arm import ArmSettings
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, SimulatedLab, TrainPlan
 from protos.schema import Outcome, Schema, Source
 from protos.settings import save_settings, to_json
+from protos.status import STATUS_VARIABLE, read_status
 from services.guide import GuideSettings
 from services.replay import EmbeddedServer, ReplaySettings, read_episodes, totals
 from services.weights import WeightPublisher
@@ -114,13 +115,15 @@ def test_demonstrations_reach_the_replay(settings, tmp_path, replay):
         assert np.abs(np.diff(episode.observation.proprio[:, :3], axis=0)).max() < 0.06
 
 
-def test_an_evaluation_writes_a_line_per_configuration(settings, tmp_path, policy):
+def test_an_evaluation_writes_a_line_per_configuration(settings, tmp_path, policy, monkeypatch):
+    monkeypatch.setenv(STATUS_VARIABLE, str(tmp_path / "evaluation.status.json"))
     rng = np.random.default_rng(5)
     starts = [TASK.space.sample(rng, region=region) for region in "AB"]
     (tmp_path / "starts.json").write_text(json.dumps([asdict(one) for one in starts]))
     plan = EvaluatePlan(out=tmp_path / "eval" / "before.jsonl", configurations=tmp_path / "starts.json")
     code, errors = run("evaluate", replace(settings, evaluate=plan, policy=policy[0], armed=True), tmp_path)
     assert code == 0, errors
+    assert read_status(tmp_path / "evaluation.status.json").doing == "2 of 2 episodes"
     found = lines(plan.out)
     assert [line["cell"] for line in found] == [one.cell for one in starts]
     for line, one in zip(found, starts, strict=True):

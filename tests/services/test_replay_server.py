@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
@@ -129,7 +128,7 @@ def test_the_metrics_page_tells_of_this_server(server):
     settings = ReplaySettings(urls=(server.url,), prefix="mine")
     send(settings, [make_segment(np.random.default_rng(0))])
     with (
-        closing(metrics_page("127.0.0.1:0", settings)) as server_page,
+        metrics_page("127.0.0.1:0", settings) as server_page,
         urlopen(f"http://{server_page.address}/metrics", timeout=20) as page,
     ):
         text = page.read().decode()

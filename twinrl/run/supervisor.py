@@ -24,12 +24,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from protos.errors import TwinRLError, Unreachable
 from protos.files import log_tail
-from protos.process import Exit, problem_in
+from protos.process import Closing, Exit, problem_in
 from protos.status import STATUS_VARIABLE
 from twinrl.run.guardian import GRACE_S, signal_group
 
@@ -80,7 +78,7 @@ class _Entry:
         }
 
 
-class Supervisor:
+class Supervisor(Closing):
     """Owns every child process of one run; a context manager. Safe to call from several threads."""
 
     def __init__(self, run_dir: Path) -> None:
@@ -192,14 +190,6 @@ class Supervisor:
         with contextlib.suppress(BrokenPipeError):
             self._guardian.stdin.close()
         self._guardian.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _is_live(self, name: str) -> bool:
         return self._entries[name].state in ("running", "restarting")

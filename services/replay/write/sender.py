@@ -20,7 +20,7 @@ from typing import Any
 import redis
 
 from protos.errors import InputError, Unreachable
-from protos.schema import BUFFERS, Buffer, Schema
+from protos.schema import Buffer, Schema
 from services.replay.connection import Client, connect, greet, reaching
 from services.replay.presence import Beacon
 from services.replay.scripts import CommitReply, Commits, Verdict, load_commit, shrink
@@ -38,11 +38,8 @@ TAGS = (
 )
 """Fields of a record that its index entry carries, beside the script's own: ring, seq, steps, transitions, bytes."""
 PROBE_INTERVAL_S = 0.5
-PROBE_POLL_S = 0.25
-"""Time between two attempts to read a probe's answer: a server may have hundreds of writers."""
-ASSUMED_DURABLE_S = 5.0
-"""Age of a durable commit where `WAITAOF` is missing: `everysec` begins an fsync within about a second."""
-_WAIT_MS = 4000
+FSYNC_STARTS_S = 2.0
+"""Time after which a server has started the next fsync: `everysec` does so after one second and a tenth."""
 
 Lane = tuple[str, Buffer]
 """Writer (actor/incarnation) and buffer: the unit in which numbers rise."""
@@ -102,7 +99,7 @@ class Sender:
     def rest_s(self) -> float:
         """Returns the seconds without work after a step that sent all, unless a record comes."""
         due_s = self._beacon.due_s()
-        return due_s if self.spool.first == self.acknowledged else min(due_s, PROBE_POLL_S)
+        return due_s if self.spool.first == self.acknowledged else min(due_s, PROBE_INTERVAL_S)
 
     def leave(self) -> None:
         """Takes the writer's presence back, if the server still answers, and closes the connection."""
@@ -117,14 +114,13 @@ class Sender:
     def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            session.probe.close()
             session.client.close()
 
     def _keys(self, buffer: Buffer) -> Keys:
         return Keys(self.settings.prefix, buffer)
 
     def _open(self) -> _Session:
-        client = connect(self.settings, self.shard)
+        client = connect(self.settings, self.shard, single=True)
         greet(client, self.settings, self.schema, shard=self.shard, claim=True)
         load_commit(client)
         self.acknowledged = self.spool.first
@@ -134,8 +130,7 @@ class Sender:
             shrink(client, self._keys(buffer), self.settings.capacity(buffer))
         last = {lane: self._ask_last(client, lane) for lane in lanes | self._durable.keys()}
         self.counts["resyncs"] += 1
-        probe = DurabilityProbe(self.settings, self.shard, self._keys(BUFFERS[0]))
-        self._session = _Session(client, probe, last)
+        self._session = _Session(client, DurabilityProbe(client), last)
         return self._session
 
     def _ask_last(self, client: Client, lane: Lane) -> int:
@@ -204,70 +199,53 @@ class Sender:
 
 
 class DurabilityProbe:
-    """A probe turns "acknowledged up to record n" into "on the server's disk up to record m".
+    """A probe turns "acknowledged up to record n" into "on the server's disk up to record m". Not thread-safe.
 
-    A server that fsyncs its log each second can acknowledge a commit and lose it in a crash. `WAITAOF` (Valkey, Redis
-    from 7.2 on) answers once all earlier writes are on disk. It blocks its connection, so it has one of its own. Older
-    servers tell only whether an fsync is under way: there a commit counts as durable when none was under way after it
-    (so the next fsync covers it) and none is under way at least five seconds later (so that one has ended).
+    A server that fsyncs its log each second (`everysec`) can acknowledge a commit and lose it in a crash. It starts one
+    fsync at a time, about a second after the one before. So a commit is on disk if no fsync was under way at some
+    moment after it, the next one has had the time to start, and again none is under way: that one has ended.
 
-    Not thread-safe. Its methods raise redis errors.
+    `WAITAOF` is no substitute. Redis 7.4 and Valkey up to 9.1 at least answer it while the fsync is still to come
+    (redis pull request 13793).
     """
 
-    def __init__(
-        self, settings: ReplaySettings, shard: int, keys: Keys, *, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._client = connect(settings, shard)
-        self._connection: Any = self._client.connection_pool.get_connection()
-        self._keys, self._now = keys, now
-        self._asked_for = -1
+    def __init__(self, client: Client, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._client, self._now = client, now
         self._next_s = 0.0
-        self._durable = 0
-        self._supported = True
-        self._history: deque[tuple[float, int]] = deque()
+        self._asked_s: deque[float] = deque(maxlen=3)
+        """Times of the latest questions."""
+        self._acknowledged, self._durable = 0, 0
+        self._waiting: deque[tuple[float, int]] = deque()
+        """Moments without an fsync under way, and the number before which all records had been committed by then."""
+        self._log_bytes, self._delayed = 0, -1
 
     def update(self, acknowledged: int) -> int:
-        """Takes the number before which all records are committed, returns the one before which all are durable."""
-        if self._asked_for >= 0:
-            self._collect()
-        elif acknowledged > self._durable and self._now() >= self._next_s:
+        """Takes the number before which all records are committed, returns the one before which all are durable.
+
+        Asks the server at most twice a second. Raises redis errors.
+        """
+        if acknowledged > self._durable and self._now() >= self._next_s:
             self._next_s = self._now() + PROBE_INTERVAL_S
-            self._ask(acknowledged) if self._supported else self._age(acknowledged)
+            self._ask(acknowledged)
         return self._durable
 
-    def close(self) -> None:
-        self._connection.disconnect()
-        self._client.close()
-
     def _ask(self, acknowledged: int) -> None:
-        """Sends a write that comes after every acknowledged commit, and asks when it is on disk."""
-        self._connection.send_command("SET", self._keys.tick, acknowledged)
-        try:
-            self._connection.read_response()
-        except redis.exceptions.OutOfMemoryError:
-            return  # a full server takes no write; nothing is trimmed until it does
-        self._connection.send_command("WAITAOF", 1, 0, _WAIT_MS)
-        self._asked_for = acknowledged
+        self._asked_s.append(self._now())
+        if self._was_idle(self._client.execute_command("INFO", "persistence")):
+            # The fsync started before the question before this one, so the idle moment since then is its end.
+            while self._waiting and self._waiting[0][0] <= self._asked_s[0] - FSYNC_STARTS_S:
+                self._durable = self._waiting.popleft()[1]
+            if not self._waiting or self._waiting[-1][1] != self._acknowledged:
+                self._waiting.append((self._now(), self._acknowledged))
+        self._acknowledged = acknowledged
 
-    def _collect(self) -> None:
-        if not self._connection.can_read(0):
-            return
-        asked_for, self._asked_for = self._asked_for, -1
-        try:
-            synced, _ = self._connection.read_response()
-        except redis.ResponseError:
-            self._supported = False  # an older server, or one without a log
-            return
-        if synced:
-            self._durable = asked_for
+    def _was_idle(self, info: Mapping[str, Any]) -> bool:
+        """Returns True if at some moment since the question before, all was written and no fsync was under way.
 
-    def _age(self, acknowledged: int) -> None:
-        info = self._client.execute_command("INFO", "persistence")
-        behind = any(int(info.get(name, 0)) for name in ("aof_pending_bio_fsync", "aof_buffer_length"))
-        if behind or info.get("aof_last_write_status", "ok") != "ok":
-            return
-        now = self._now()
-        while self._history and self._history[0][0] <= now - ASSUMED_DURABLE_S:
-            self._durable = self._history.popleft()[1]
-        if not self._history or self._history[-1][1] != acknowledged:
-            self._history.append((now, acknowledged))
+        A log that grew shows it too: while an fsync is under way a server writes only after a delay, which it counts.
+        """
+        log_bytes, delayed = int(info.get("aof_current_size", 0)), int(info.get("aof_delayed_fsync", 0))
+        wrote = log_bytes > self._log_bytes and delayed == self._delayed
+        self._log_bytes, self._delayed = log_bytes, delayed
+        under_way = int(info.get("aof_pending_bio_fsync", 0)) or int(info.get("aof_buffer_length", 0))
+        return info.get("aof_last_write_status", "ok") == "ok" and (wrote or not under_way)

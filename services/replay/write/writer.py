@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from uuid import uuid4
 
 from protos.codec import EncodedSegment, check_name, encode_unnamed
 from protos.episode import Segment
 from protos.errors import InputError, SchemaMismatch, Unreachable
+from protos.process import Closing
 from protos.schema import Buffer, Schema
 from services.replay.connection import connect, reaching
 from services.replay.presence import Beacon, Rate
@@ -33,7 +33,7 @@ ALLOWANCE_POLL_S = 0.02
 CLOSE_TIMEOUT_S = 5.0
 
 
-class ReplayWriter:
+class ReplayWriter(Closing):
     """A writer commits segments to any number of buffers, each exactly once. One per actor process; thread-safe.
 
     A replay that does not answer, is full or refuses the password is waited for. One that holds data of another schema
@@ -172,14 +172,6 @@ class ReplayWriter:
         self._spool.close()
         if self._temporary:
             self._temporary.cleanup()
-
-    def __enter__(self) -> "ReplayWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _refuse(self) -> None:
         self._counts["dropped"] += 1
