@@ -16,7 +16,7 @@ from protos.settings import from_json
 
 
 class PublishedWeights(Protocol):
-    """One version of published weights (`services.weights.Weights`)."""
+    """Is one version of published weights (`services.weights.Weights`)."""
 
     @property
     def version(self) -> int: ...

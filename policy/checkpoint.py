@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors and a JSON manifest with the file's sha256. No pickle.
+"""This module keeps tensors on disk: safetensors and a JSON manifest with the file's sha256. No pickle.
 
     folder/manifest.json                 written last, replaced atomically
     folder/tensors-<sha256[:12]>.safetensors
@@ -39,7 +39,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any])
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and manifest of a checkpoint folder."""
+    """Returns tensors and manifest of a checkpoint folder."""
     record, data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
     if digest != record.get("sha256"):
@@ -48,24 +48,24 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder, without its tensors."""
+    """Returns the manifest of a checkpoint folder, without its tensors."""
     record: dict[str, Any] = _read(path, tensors=False)[0]["manifest"]
     return record
 
 
 def exists(path: Path) -> bool:
-    """Whether the folder holds a checkpoint."""
+    """Returns whether the folder holds a checkpoint."""
     return (path / MANIFEST).is_file()
 
 
 def save_policy(path: Path, policy: Policy, **manifest: Any) -> None:
-    """A policy with its settings; further entries of the manifest by keyword."""
+    """Writes a policy with its settings; further entries of the manifest come by keyword."""
     names = {part: policy.sha256(part) for part in PARTS}
     save(path, policy.state_dict(), {**manifest, "policy": to_json(policy.settings), "parts": names})
 
 
 def load_policy(path: Path) -> Policy:
-    """The policy of a folder written by `save_policy`. Raises CorruptData when it is not the one in the manifest."""
+    """Returns the policy that `save_policy` wrote. Raises CorruptData when it is not the one in the manifest."""
     tensors, manifest = load(path)
     policy = Policy(_settings(manifest, path))
     try:
@@ -79,12 +79,12 @@ def load_policy(path: Path) -> Policy:
 
 
 def policy_settings(path: Path) -> PolicySettings:
-    """The settings of the policy in a folder, without its tensors."""
+    """Returns the settings of the policy in a folder, without its tensors."""
     return _settings(load_manifest(path), path)
 
 
 def _settings(manifest: Mapping[str, Any], path: Path) -> PolicySettings:
-    """A language folder that lies beside the manifest is named by a path that can be opened from anywhere."""
+    """Returns a policy's settings, a language folder beside the manifest named by its absolute path."""
     if "policy" not in manifest:
         raise InputError(f"{path}: a checkpoint, but not of a policy")
     settings = from_json(PolicySettings, manifest["policy"], "policy")
@@ -95,7 +95,7 @@ def _settings(manifest: Mapping[str, Any], path: Path) -> PolicySettings:
 
 
 def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], bytes]:
-    """The record in the manifest's file and, where they are wanted, the bytes of the tensors' file."""
+    """Returns the record in the manifest's file and, where they are wanted, the bytes of the tensors' file."""
     try:
         record = json.loads((path / MANIFEST).read_text())
         _ = record["manifest"]

@@ -26,7 +26,7 @@ _CAMERAS = ("side", "wrist")
 
 
 class CriticEnsemble(nn.Module):
-    """Q_k(features, action) for k = 1 .. E. MLP with LayerNorm and GELU; features are normalised first."""
+    """Computes Q_k(features, action) for k = 1 .. E: MLPs with LayerNorm and GELU on normalized features."""
 
     mean: Tensor
     std: Tensor
@@ -46,11 +46,11 @@ class CriticEnsemble(nn.Module):
         self.std.copy_(features.std(0) + 1e-3)
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
-        """features (n, F), action (n, A) → Q (E, n)."""
+        """Returns Q (E, n) of features (n, F) and action (n, A)."""
         return self._evaluate(features, action, list(self.weights), list(self.biases))
 
     def fixed(self, features: Tensor, action: Tensor) -> Tensor:
-        """Q (E, n) whose gradient reaches the action and not the critic: for the actor's loss."""
+        """Returns Q (E, n) whose gradient reaches the action and not the critic, for the actor's loss."""
         weights, biases = ([p.detach() for p in group] for group in (self.weights, self.biases))
         return self._evaluate(features, action, weights, biases)
 
@@ -71,14 +71,14 @@ def _uniform(members: int, into: int, out: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvSettings:
-    """Size of the encoder of one camera."""
+    """Holds the size of the encoder of one camera."""
 
     channels: tuple[int, ...] = (32, 64, 64, 64)
-    """Each layer halves the picture."""
+    """Each layer halves the image."""
     groups: int = 8
-    """Of the group normalisation."""
+    """Groups of the group normalization."""
     spatial_features: int = 8
-    """Learned weightings of the picture's positions per channel."""
+    """Learned weightings of the image's positions per channel."""
     bottleneck: int = 128
     """Numbers per camera."""
 
@@ -90,7 +90,7 @@ class ConvSettings:
 
 
 class SpatialEmbedding(nn.Module):
-    """(n, C, h, w) → (n, C · k): k learned weighted sums over positions per channel, as in SERL."""
+    """Maps (n, C, h, w) to (n, C · k): k learned weighted sums over positions per channel, as in SERL."""
 
     def __init__(self, channels: int, side: int, features: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class SpatialEmbedding(nn.Module):
 
 
 class ConvEncoder(nn.Sequential):
-    """Pictures (n, 3, P, P) in [-1, 1] → (n, bottleneck) in [-1, 1]."""
+    """Maps images (n, 3, P, P) in [-1, 1] to (n, bottleneck) in [-1, 1]."""
 
     def __init__(self, px: int, settings: ConvSettings) -> None:
         layers: list[nn.Module] = []
@@ -119,7 +119,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class ImageCritic(CriticEnsemble):
-    """Q_k of pictures, proprioception and action. `see` gives the features that the ensemble takes."""
+    """Computes Q_k of images, proprioception and action. `see` gives the features that the ensemble takes."""
 
     def __init__(
         self,
@@ -131,18 +131,18 @@ class ImageCritic(CriticEnsemble):
         members: int,
         width: int,
     ) -> None:
-        """`pixels` of the side and the wrist camera; `proprio` numbers of normalised proprioception."""
+        """`pixels` of the side and the wrist camera; `proprio` numbers of normalized proprioception."""
         super().__init__(2 * settings.bottleneck + proprio, action_dim, members=members, width=width)
         encoders = {name: ConvEncoder(px, settings) for name, px in zip(_CAMERAS, pixels, strict=True)}
         self.encoders = nn.ModuleDict(encoders)
 
     def fit_normalization(self, features: Tensor) -> None:
-        """Nothing to fit: the encoders' outputs are bounded and the proprioception is normalised already."""
+        """Does nothing: the encoders' outputs are bounded and the proprioception is normalized already."""
 
     def see(self, side: Tensor, wrist: Tensor, proprio: Tensor) -> Tensor:
-        """Features (n, F) of windows (n, W, P, P, 3), 0..255, of which the newest counts, and proprioception (n, p)."""
+        """Returns features (n, F) of the newest image of windows (n, W, P, P, 3), 0..255, and proprioception (n, p)."""
         views = [
-            self.encoders[name](pictures[:, -1].movedim(-1, 1).float() / 127.5 - 1.0)
-            for name, pictures in zip(_CAMERAS, (side, wrist), strict=True)
+            self.encoders[name](images[:, -1].movedim(-1, 1).float() / 127.5 - 1.0)
+            for name, images in zip(_CAMERAS, (side, wrist), strict=True)
         ]
         return torch.cat([*views, proprio], dim=1)

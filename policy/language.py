@@ -1,4 +1,4 @@
-"""The instruction as T5-base tokens.
+"""This module turns the instruction into T5-base tokens.
 
 With `settings.language_folder` the sentence goes through the T5 encoder in that local folder (transformers format,
 nothing is downloaded, nothing in it is trained). An imported policy brings its own, in `<policy folder>/language`.
@@ -24,7 +24,7 @@ _POOLED_TOKENS = 64
 
 
 def encode_instruction(text: str, settings: PolicySettings) -> F32:
-    """(language tokens, octo.language_dim). A single token is the mean over the sentence."""
+    """Returns tokens (language tokens, octo.language_dim); a single token is the mean over the sentence."""
     if not text.strip():
         raise InputError("the instruction is empty; give the task in a sentence")
     count, width = settings.octo.language_tokens, settings.octo.language_dim
@@ -54,7 +54,7 @@ def check_language(settings: PolicySettings) -> None:
 
 
 def _stand_in(word: str, width: int) -> F32:
-    """A unit vector (width,), by the Box-Muller transform of the hash stream of `word`."""
+    """Returns a unit vector (width,), by the Box-Muller transform of the hash stream of `word`."""
     stream = hashlib.shake_256(word.encode()).digest(8 * width)
     uniform = (np.frombuffer(stream, "<u4").reshape(2, width) + 0.5) / 2.0**32
     normal = np.sqrt(-2.0 * np.log(uniform[0])) * np.cos(2.0 * np.pi * uniform[1])

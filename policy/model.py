@@ -1,4 +1,9 @@
-"""The policy: Octo's readout, proprioception, an action head."""
+"""This module defines the policy, Octo's readout, proprioception and an action head, and gives it another head.
+
+policy ─┬─ octo, language folder ────────────► kept
+        └─ its head, its dataset's units ────► dropped      (`consistency_settings`, `on_backbone`)
+consistency head, proprioception, auxiliary ─► new, as in the presets "small" and "base"
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -28,7 +33,7 @@ _UNIT_FLOOR = 1e-8
 
 
 class Policy(nn.Module):
-    """Octo, normalisation, action head, auxiliary head."""
+    """Joins Octo, normalization, action head and auxiliary head."""
 
     unit_scale: Tensor
     unit_offset: Tensor
@@ -50,26 +55,26 @@ class Policy(nn.Module):
         return self.auxiliary.weight.device
 
     def embed(self, side: Tensor, wrist: Tensor, language: Tensor, timestep_mask: Tensor | None = None) -> Tensor:
-        """The readout embedding (n, D) of pictures (n, P, P, 3), or (n, window, P, P, 3), holding 0..255.
+        """Returns the readout embedding (n, D) of images (n, P, P, 3), or (n, window, P, P, 3), in 0..255.
 
         `language` (n, L, language_dim), or (1, L, language_dim) for all rows; `timestep_mask` (n, window) is false
         where an observation is padding.
         """
-        pictures = 5  # dimensions with a window
-        if side.dim() < pictures:
+        images = 5  # dimensions with a window
+        if side.dim() < images:
             side, wrist = side[:, None], wrist[:, None]
-        self._check_pictures(side, wrist)
+        self._check_images(side, wrist)
         return self.octo(side, wrist, language.expand(len(side), -1, -1), timestep_mask)
 
-    def _check_pictures(self, side: Tensor, wrist: Tensor) -> None:
+    def _check_images(self, side: Tensor, wrist: Tensor) -> None:
         octo = self.settings.octo
         expected = [(octo.window, px, px, 3) for px in (octo.side_px, octo.wrist_px)]
         found = [tuple(side.shape[1:]), tuple(wrist.shape[1:])]
         if found != expected:
-            raise InputError(f"pictures of shape {found}: this policy takes (window, height, width, 3) = {expected}")
+            raise InputError(f"images of shape {found}: this policy takes (window, height, width, 3) = {expected}")
 
     def features(self, embedding: Tensor, proprio: Tensor) -> Tensor:
-        """(n, F): the embedding and the chosen, normalised numbers of raw proprioception.
+        """Returns features (n, F): the embedding and the chosen, normalized numbers of raw proprioception.
 
         `proprio` is (n, 25), or (n, window, 25) with the newest observation last; the "mlp" encoder of a policy with a
         longer window needs the latter.
@@ -99,7 +104,7 @@ class Policy(nn.Module):
 
     @property
     def consistency(self) -> ConsistencyHead:
-        """The head, for what only works with a consistency head. Raises InputError when there is another."""
+        """The consistency head. Raises InputError when there is another."""
         if not isinstance(self.head, ConsistencyHead):
             raise InputError(
                 f"action_head={self.settings.action_head!r}: reinforcement learning and consistency behaviour cloning "
@@ -108,7 +113,7 @@ class Policy(nn.Module):
         return self.head
 
     def sample(self, features: Tensor, generator: Generator | None = None, *, noise: Tensor | None = None) -> Tensor:
-        """One action per row, (n, A) within ±`action_limit`; the first of a chunk.
+        """Returns one action per row, (n, A) within ±`action_limit`; the first of a chunk.
 
         `noise` of N(0, 1) takes the place of what would be drawn first: (n, A), or (n, h·A) for a diffusion head.
         """
@@ -116,7 +121,7 @@ class Policy(nn.Module):
         return action if action.dim() == features.dim() else action[:, 0]
 
     def to_wire(self, action: Tensor) -> Tensor:
-        """(n, A) → (n, 7), zeros where the policy does not act."""
+        """Returns actions (n, A) as they travel, (n, 7), zeros where the policy does not act."""
         if self.settings.action_units is not None:
             action = action * self.unit_scale + self.unit_offset
         wire = action.new_zeros(*action.shape[:-1], ACTION_DIM)
@@ -124,7 +129,7 @@ class Policy(nn.Module):
         return wire
 
     def from_wire(self, wire: Tensor) -> Tensor:
-        """(..., 7) → (..., A), what the head is to predict."""
+        """Returns the numbers (..., A) of actions (..., 7) that the head is to predict."""
         action = wire[..., list(self.settings.active_action_dims)]
         if self.settings.action_units is None:
             return action
@@ -135,7 +140,7 @@ class Policy(nn.Module):
         self.normalization.load_state_dict(normalization.state_dict())
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """What acts on readouts and is trained with a frozen backbone: the head and its proprioception encoder."""
+        """Yields the parameters that train with a frozen backbone: the head and its proprioception encoder."""
         return chain(self.head.parameters(), self.proprio.parameters())
 
     def freeze_backbone(self) -> None:
@@ -163,7 +168,7 @@ class Policy(nn.Module):
         return part_sha256(self.parts([part])[part])
 
     def parts(self, names: Collection[str] = PARTS) -> dict[str, dict[str, NDArray[np.float32]]]:
-        """The tensors of the parts named, grouped by how often they travel; views of the network's on a CPU."""
+        """Returns the tensors of the parts named; on a CPU they are views of the network's."""
         return {part: {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors(part)} for part in names}
 
     @torch.no_grad()
@@ -192,7 +197,7 @@ def _head(settings: PolicySettings) -> Head:
 
 
 def _proprio_encoder(settings: PolicySettings) -> nn.Module:
-    """ConRFT's encoder of the stacked proprioception, or nothing."""
+    """Returns ConRFT's encoder of the stacked proprioception, or the identity."""
     if settings.proprio_encoder == "plain":
         return nn.Identity()
     numbers = settings.octo.window * len(settings.proprio_indices)
@@ -210,7 +215,7 @@ def _check_tensors(part: str, own: Mapping[str, Tensor], given: Mapping[str, NDA
 
 
 def consistency_settings(settings: PolicySettings) -> PolicySettings:
-    """Of a policy on the same backbone whose head is a consistency head. Raises InputError where it is one already.
+    """Returns settings with the same backbone and a consistency head. Raises InputError where it is one already.
 
     Such a policy predicts all seven numbers of the action as they are on the wire: there are no units to undo.
     """
@@ -220,7 +225,7 @@ def consistency_settings(settings: PolicySettings) -> PolicySettings:
 
 
 def on_backbone(policy: Policy, settings: PolicySettings, *, seed: int) -> Policy:
-    """A policy with the backbone of `policy` and everything else new, the same for the same seed."""
+    """Returns a policy with the backbone of `policy` and everything else new, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = Policy(settings)
@@ -229,7 +234,7 @@ def on_backbone(policy: Policy, settings: PolicySettings, *, seed: int) -> Polic
 
 
 def described(old: PolicySettings, new: PolicySettings) -> str:
-    """What of a policy is kept and what is new, in one line."""
+    """Returns one line that says which parts of a policy are kept and which are new."""
     octo, window = new.octo, new.octo.window
     language = "language encoder" if new.language_folder else "no language encoder (a stand-in)"
     dropped = f"{old.action_head} head" + ("" if old.action_units is None else " and its units")

@@ -1,9 +1,9 @@
-"""Proprioception to zero mean and unit deviation; the statistics travel with the weights.
+"""This module normalizes proprioception to zero mean and unit deviation; the statistics travel with the weights.
 
 Deviations have floors per unit, so that a number that hardly moves in the demonstrations (a locked rotation, a quiet
 force) does not blow up when it moves a little at run time. Normalised values are clipped to ±5.
 
-Actions are on the wire as the policy predicts them, but for imported checkpoints: those predict normalised actions of
+Actions are on the wire as the policy predicts them, but for imported checkpoints: those predict normalized actions of
 their dataset, and `action_units` says how to undo that.
 """
 
@@ -33,7 +33,7 @@ _FLOORS = (
 
 
 class Normalization(nn.Module):
-    """Mean and deviation of the 25 numbers of a proprioception."""
+    """Normalizes the 25 numbers of a proprioception by their mean and deviation."""
 
     mean: Tensor
     std: Tensor
@@ -47,11 +47,11 @@ class Normalization(nn.Module):
 
     @classmethod
     def fit(cls, proprio: Sequence[F32]) -> "Normalization":
-        """The statistics of arrays (n, 25)."""
+        """Returns the statistics of arrays (n, 25)."""
         rows = np.concatenate(list(proprio)) if len(proprio) else np.empty((0, PROPRIO_DIM), np.float32)
         if not len(rows) or not np.isfinite(rows).all():
             raise InputError(
-                f"normalisation needs finite proprioception; got {len(rows)} rows, NaN or infinity in some"
+                f"normalization needs finite proprioception; got {len(rows)} rows, NaN or infinity in some"
             )
         floors = np.empty(PROPRIO_DIM, np.float32)
         for where, floor in _FLOORS:
@@ -59,12 +59,12 @@ class Normalization(nn.Module):
         return cls(rows.mean(0), np.maximum(rows.std(0), floors))
 
     def forward(self, proprio: Tensor) -> Tensor:
-        """(..., 25) in units of the wire → normalised (..., 25)."""
+        """Returns (..., 25), normalized, of (..., 25) in units of the wire."""
         return ((proprio - self.mean) / self.std).clamp(-LIMIT, LIMIT)
 
 
 def action_units(statistics: Mapping[str, Any], kind: Literal["normal", "bounds"]) -> ActionUnits:
-    """The units of a dataset, from the entry "action" of Octo's `dataset_statistics.json`.
+    """Returns the units of a dataset, from the entry "action" of Octo's `dataset_statistics.json`.
 
     normal   action = std · predicted + mean
     bounds   action = (predicted + 1) / 2 · (p99 - p01) + p01
@@ -74,7 +74,7 @@ def action_units(statistics: Mapping[str, Any], kind: Literal["normal", "bounds"
     low, high = ("mean", "std") if kind == "normal" else ("p01", "p99")
     missing = [name for name in (low, high) if name not in statistics]
     if missing:
-        raise InputError(f"action statistics have no {missing[0]!r}, which {kind!r} normalisation needs")
+        raise InputError(f"action statistics have no {missing[0]!r}, which {kind!r} normalization needs")
     first, second = (np.asarray(statistics[name], np.float64) for name in (low, high))
     scale, offset = (second, first) if kind == "normal" else ((second - first) / 2, (second + first) / 2)
     mask = np.asarray(statistics.get("mask", np.ones(len(scale), bool)), bool)

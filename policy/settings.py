@@ -21,7 +21,7 @@ MAP_HEADS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
-    """The consistency head; noise levels as in ConRFT (arXiv 2502.05450) and Song et al. (arXiv 2303.01469)."""
+    """Holds the settings of the consistency head, with ConRFT's noise levels (arXiv 2502.05450, after 2303.01469)."""
 
     network: Literal["gelu", "conrft"] = "gelu"
     """"conrft": tanh and an encoded noise level, as ConRFT released it; "gelu": a lighter one that learns faster."""
@@ -39,7 +39,7 @@ class HeadSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSettings:
-    """Octo's diffusion head; the defaults are those of the released checkpoints."""
+    """Holds the settings of Octo's diffusion head; the defaults are those of the released checkpoints."""
 
     action_horizon: int = 4
     """Actions of a chunk."""
@@ -61,7 +61,7 @@ class DiffusionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuousSettings:
-    """Octo's regression heads."""
+    """Holds the settings of Octo's regression heads."""
 
     action_horizon: int = 1
     action_dim: int = 7
@@ -77,7 +77,7 @@ class ContinuousSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionUnits:
-    """action on the wire = scale · predicted + offset, number by number."""
+    """Gives the action on the wire = scale · predicted + offset, number by number."""
 
     scale: tuple[float, ...]
     offset: tuple[float, ...]
@@ -89,20 +89,20 @@ class ActionUnits:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings:
-    """A whole policy; the defaults are the tiny preset."""
+    """Holds the settings of a whole policy; the defaults are the tiny preset."""
 
     octo: OctoSettings = field(default_factory=OctoSettings)
     action_head: Literal["consistency", "diffusion", "mse", "l1"] = "consistency"
     """Reinforcement learning needs "consistency"; released Octo checkpoints come with "diffusion"."""
     head: HeadSettings = field(default_factory=HeadSettings)
-    """Of the consistency head."""
+    """Settings of the consistency head."""
     diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
     continuous: ContinuousSettings = field(default_factory=ContinuousSettings)
-    """Of the heads "mse" and "l1"."""
+    """Settings of the heads "mse" and "l1"."""
     active_action_dims: tuple[int, ...] = (0, 1, 2, 6)
     """Numbers of the action that the policy predicts; the others stay 0 on the wire."""
     action_units: ActionUnits | None = None
-    """From what an imported checkpoint predicts to the units of its dataset; None: it predicts what is on the wire."""
+    """Units of an imported checkpoint's dataset, to be undone; None: the head predicts actions as they travel."""
     proprio_indices: tuple[int, ...] = (0, 1, 2, 6, 7, 8, 18, 19, 20, 21)
     """Numbers of the proprioception that join the readout at the head: TCP position, linear velocity, gripper, motion
     under way."""
@@ -163,7 +163,7 @@ def _check_indices(name: str, indices: tuple[int, ...], size: int, least: int = 
 
 
 def _octo(dim: int, heads: int) -> OctoSettings:
-    """The layout of the released 1.5 checkpoints."""
+    """Returns the layout of the released 1.5 checkpoints."""
     return OctoSettings(
         side_px=256,
         wrist_px=128,
@@ -181,7 +181,7 @@ def _octo(dim: int, heads: int) -> OctoSettings:
 
 
 def with_octo(octo: OctoSettings) -> PolicySettings:
-    """Everything of "small" and "base" but the transformer."""
+    """Returns the settings of "small" and "base" with another transformer."""
     return PolicySettings(
         octo=octo,
         head=HeadSettings(network="conrft"),
@@ -195,7 +195,7 @@ _PRESETS = {"tiny": PolicySettings(), "small": with_octo(_octo(384, 6)), "base":
 
 
 def preset(name: str) -> PolicySettings:
-    """The settings called `name`."""
+    """Returns the settings called `name`."""
     if name not in _PRESETS:
         raise InputError(f"policy preset {name!r}: choose one of {', '.join(_PRESETS)}")
     return _PRESETS[name]

@@ -29,7 +29,10 @@ _LARGEST_BETA = 0.999
 
 
 class MapPooling(nn.Module):
-    """Tokens (n, k, D) → (n, probes, D): o + mlp(norm(o)) of o = attention(probes, tokens)."""
+    """Pools tokens (n, k, D) to (n, probes, D): o + mlp(norm(o)) of o = attention(probes, tokens).
+
+    The probes are learned (Lee et al., arXiv 1810.00825; the MAP head of Octo).
+    """
 
     def __init__(self, dim: int, *, probes: int = 1) -> None:
         super().__init__()
@@ -40,7 +43,7 @@ class MapPooling(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU("tanh"), nn.Linear(4 * dim, dim))
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (n, k) is false for tokens not to be looked at; a row without any looks at all of them alike."""
+        """Returns the pooled tokens; `mask` (n, k) is false for hidden ones. A row without any weighs all alike."""
         query, key, value = (
             self._split(layer(x))
             for layer, x in (
@@ -55,12 +58,12 @@ class MapPooling(nn.Module):
         return pooled + self.mlp(self.norm(pooled))
 
     def _split(self, x: Tensor) -> Tensor:
-        """(n, k, D) → (n, heads, k, D / heads)."""
+        """Splits (n, k, D) into (n, heads, k, D / heads)."""
         return x.unflatten(2, (MAP_HEADS, -1)).transpose(1, 2)
 
 
 class ContinuousHead(nn.Module):
-    """Tokens (n, D), or (n, k, D) to be pooled → chunks of actions (n, h, A)."""
+    """Maps tokens (n, D), or (n, k, D) to be pooled, to chunks of actions (n, h, A)."""
 
     def __init__(self, features: int, settings: ContinuousSettings, kind: Literal["mse", "l1"]) -> None:
         super().__init__()
@@ -69,25 +72,25 @@ class ContinuousHead(nn.Module):
         self.mean = nn.Linear(features, settings.action_horizon * settings.action_dim)
 
     def forward(self, tokens: Tensor, token_mask: Tensor | None = None) -> Tensor:
-        """(n, h, A). `token_mask` (n, k) is false for tokens that attention pooling must not look at."""
+        """Returns (n, h, A); `token_mask` (n, k) is false for tokens that are hidden from attention pooling."""
         settings, tokens = self.settings, tokens if tokens.dim() > 2 else tokens[:, None]
         pooled = tokens.mean(1) if self.pooling is None else self.pooling(tokens, token_mask)[:, 0]
         squashed = (self.mean(pooled) / settings.max_action).tanh() * settings.max_action
         return squashed.unflatten(1, (settings.action_horizon, settings.action_dim))
 
     def sample(self, tokens: Tensor, generator: Generator | None = None, *, noise: Tensor | None = None) -> Tensor:
-        """(n, h, A): nothing is random in it; `generator` and `noise` are there because other heads take them."""
+        """Returns (n, h, A), not random; `generator` and `noise` are there because other heads take them."""
         return self(tokens)
 
     def loss(self, tokens: Tensor, actions: Tensor, mask: Tensor, token_mask: Tensor | None = None) -> Tensor:
-        """Squared or absolute error: mean over rows and chunk where `mask` (n, h, A) or (n, h) holds, sum over A."""
+        """Returns the error: mean over rows and chunk where `mask` (n, h, A) or (n, h) holds, sum over A."""
         error = self(tokens, token_mask) - actions
         error = error.square() if self.kind == "mse" else error.abs()
         return masked_mean(error, mask) * self.settings.action_dim
 
 
 class ResidualBlock(nn.Module):
-    """x + down(swish(up(norm(x))))."""
+    """Computes x + down(swish(up(norm(x))))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -100,7 +103,7 @@ class ResidualBlock(nn.Module):
 
 
 class DiffusionHead(nn.Module):
-    """Embeddings (n, D) → chunks of actions (n, h, A) in [-max_action, max_action]."""
+    """Maps embeddings (n, D) to chunks of actions (n, h, A) in [-max_action, max_action]."""
 
     betas: Tensor
     alphas: Tensor
@@ -122,7 +125,7 @@ class DiffusionHead(nn.Module):
         self.register_buffer("alpha_hats", (1.0 - betas).cumprod(0), persistent=False)
 
     def predict(self, embedding: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
-        """The noise ε (n, h·A) in `noisy` (n, h·A) at the steps `time` (n, 1) of embeddings (n, D)."""
+        """Returns the noise ε (n, h·A) in `noisy` (n, h·A) at the steps `time` (n, 1) of embeddings (n, D)."""
         angle = (2.0 * math.pi) * time * self.time_frequencies
         level = self.time_mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
         x = self.enter(torch.cat([level, embedding, noisy], dim=-1))
@@ -139,7 +142,7 @@ class DiffusionHead(nn.Module):
         step_noise: Tensor | None = None,
         action_mask: Tensor | None = None,
     ) -> Tensor:
-        """(n, h, A) by DDPM.
+        """Returns actions (n, h, A) by DDPM.
 
         `noise` (n, h·A) starts it and `step_noise` (steps, n, h·A) is added on the way, both of N(0, 1), drawn where
         not given. Numbers of the action that `action_mask` (A,) denies are kept at the noise that training showed.
@@ -159,7 +162,7 @@ class DiffusionHead(nn.Module):
         return x.unflatten(1, (settings.action_horizon, settings.action_dim))
 
     def _denoise(self, embedding: Tensor, x: Tensor, z: Tensor, step: int) -> Tensor:
-        """One step back, x_t → x_{t-1}, clipped."""
+        """Returns x_{t-1} of x_t, clipped."""
         alpha, alpha_hat, beta = self.alphas[step], self.alpha_hats[step], self.betas[step]
         noise = self.predict(embedding, x, x.new_full((len(x), 1), float(step)))
         x = (x - (1.0 - alpha) / (1.0 - alpha_hat).sqrt() * noise) / alpha.sqrt()
@@ -168,7 +171,7 @@ class DiffusionHead(nn.Module):
         return x.clamp(-self.settings.max_action, self.settings.max_action)
 
     def loss(self, embedding: Tensor, actions: Tensor, mask: Tensor, *, time: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of the predicted noise: mean over rows and chunk where `mask` holds, sum over A.
+        """Returns the squared error of the predicted noise: mean over rows and chunk where `mask` holds, sum over A.
 
         embedding (n, D), actions (n, h, A), mask (n, h, A) or (n, h), time (n, 1) integers from 0 to steps - 1, noise
         (n, h·A) of N(0, 1).
@@ -181,14 +184,14 @@ class DiffusionHead(nn.Module):
 
 
 def cosine_betas(steps: int) -> Tensor:
-    """(steps,) of Nichol and Dhariwal (arXiv 2102.09672), in float64."""
+    """Returns the betas (steps,) of Nichol and Dhariwal (arXiv 2102.09672), in float64."""
     time = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
     kept = torch.cos((time + _COSINE_OFFSET) / (1.0 + _COSINE_OFFSET) * (math.pi / 2)) ** 2
     return (1.0 - kept[1:] / kept[:-1]).clamp(0.0, _LARGEST_BETA)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` (n, h, A) where `mask` (n, h, A) or (n, h) is true; 0 where it is nowhere."""
+    """Returns the mean of `values` (n, h, A) where `mask` (n, h, A) or (n, h) is true; 0 where it is nowhere."""
     if mask.dim() < values.dim():
         mask = mask[..., None]
     counted = mask.expand_as(values).to(values.dtype)

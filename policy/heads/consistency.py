@@ -1,8 +1,8 @@
-"""The consistency head: one step from noise to an action (ConRFT, arXiv 2502.05450; Song et al., 2303.01469).
+"""This module holds the consistency head, one step from noise to an action (ConRFT, arXiv 2502.05450).
 
     f(x, σ | s) = c_skip(σ) x + c_out(σ) F(c_in(σ) x, σ, s)
 
-with f(x, σ_min | s) = x, the boundary condition. Sampling is a single evaluation at σ_max.
+with f(x, σ_min | s) = x, the boundary condition (Song et al., arXiv 2303.01469). Sampling is one evaluation at σ_max.
 
 Two networks F. "conrft" is the released one: [c_in x, encoded σ, features] through two Linear-LayerNorm-tanh layers, σ
 as 1000/4 · log σ in 16 sinusoids through Linear-tanh-Linear. "gelu" is lighter: σ in 16 sinusoids of low frequency,
@@ -23,7 +23,7 @@ _FLAX_EPS = 1e-6
 
 
 class ConsistencyHead(nn.Module):
-    """Features (n, F) and noise → action (n, A) in [-1, 1]."""
+    """Maps features (n, F) and noise to an action (n, A) in [-1, 1]."""
 
     sigmas: Tensor
     frequencies: Tensor
@@ -51,12 +51,12 @@ class ConsistencyHead(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, features: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """f(noisy, σ | features): noisy (n, A), sigma (n,) → (n, A), not clipped."""
+        """Returns f(noisy, σ | features), (n, A), not clipped, of noisy (n, A) and sigma (n,)."""
         c_skip, c_out, c_in = self.scalings(sigma[:, None])
         return c_skip * noisy + c_out * self.net(self._inside(features, c_in * noisy, sigma))
 
     def _inside(self, features: Tensor, scaled: Tensor, sigma: Tensor) -> Tensor:
-        """What the network sees, (n, ...)."""
+        """Returns the input of the network, (n, ...)."""
         if self.settings.network == "gelu":
             angle = 0.25 * sigma.log()[:, None] * self.frequencies
             return torch.cat([features, scaled, angle.sin(), angle.cos()], dim=1)
@@ -65,13 +65,13 @@ class ConsistencyHead(nn.Module):
         return torch.cat([scaled, level, features], dim=1)
 
     def scalings(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c_skip, c_out, c_in of Karras et al. (arXiv 2206.00364), shifted so that f(x, σ_min) = x."""
+        """Returns c_skip, c_out, c_in of Karras et al. (arXiv 2206.00364), shifted so that f(x, σ_min) = x."""
         data, above = self.settings.sigma_data, sigma - self.settings.sigma_min
         norm = (sigma**2 + data**2).rsqrt()
         return data**2 / (above**2 + data**2), above * data * norm, norm
 
     def sample(self, features: Tensor, generator: Generator | None = None, *, noise: Tensor | None = None) -> Tensor:
-        """One action per row of features, (n, A) in [-1, 1]; from `noise` (n, A), of N(0, 1), where given."""
+        """Returns an action per row of features, (n, A) in [-1, 1]; from `noise` (n, A), of N(0, 1), where given."""
         n, sigma_max = len(features), self.settings.sigma_max
         if noise is None:
             noise = torch.randn(n, self.action_dim, generator=generator, device=features.device)
@@ -79,7 +79,7 @@ class ConsistencyHead(nn.Module):
 
 
 def noise_levels(settings: HeadSettings) -> Tensor:
-    """(levels,) σ from σ_min to σ_max, evenly spaced in σ^(1/ρ)."""
+    """Returns σ (levels,) from σ_min to σ_max, evenly spaced in σ^(1/ρ)."""
     power = 1.0 / settings.rho
     low, high = settings.sigma_min**power, settings.sigma_max**power
     return torch.linspace(low, high, settings.levels, dtype=torch.float64).pow(settings.rho).float()

@@ -20,16 +20,16 @@ _READOUT = "readout_action"
 
 
 class Tokens(NamedTuple):
-    """One group of tokens; (n, k, D) for the task, (n, T, k, D) for what comes anew at every time step."""
+    """Holds one group of tokens, (n, k, D) for the task, (n, T, k, D) for groups of every time step."""
 
     tokens: Tensor
     mask: Tensor
-    """Shape of `tokens` without its last axis; false where no token may look at this one."""
+    """Shape of `tokens` without its last axis; false where no token may attend to this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goals:
-    """Pictures of the finished task, (n, P, P, 3) in 0..255. A missing one is black."""
+    """Holds images of the finished task, (n, P, P, 3) in 0..255. A missing one is black."""
 
     side: Tensor | None = None
     wrist: Tensor | None = None
@@ -37,7 +37,7 @@ class Goals:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraMask:
-    """Which pictures are real, (n, T) bool; a missing mask hides nothing."""
+    """Marks the images that are real, (n, T) bool; a missing mask hides nothing."""
 
     side: Tensor | None = None
     wrist: Tensor | None = None
@@ -45,7 +45,7 @@ class CameraMask:
 
 @dataclass(frozen=True, kw_only=True)
 class OctoInputs:
-    """Observations and task. What is None is left out of the sequence, not masked; one camera must be there."""
+    """Holds observations and task. A field that is None is left out of the sequence; one camera must be there."""
 
     side: Tensor | None = None
     """(n, T, P, P, 3) in 0..255; T may be shorter than the window."""
@@ -54,7 +54,7 @@ class OctoInputs:
     """(n, language tokens, language_dim)."""
     goals: Goals = Goals()
     timestep_mask: Tensor | None = None
-    """(n, T) bool, false where a time step is padding. It hides pictures only."""
+    """(n, T) bool, false where a time step is padding. It hides images only."""
     camera_mask: CameraMask = CameraMask()
     language_mask: Tensor | None = None
     """(n,) bool, false where a row has no instruction. The padding inside an instruction is never masked."""
@@ -62,14 +62,14 @@ class OctoInputs:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and time steps."""
-        pictures = self.wrist if self.side is None else self.side
-        if pictures is None:
-            raise InputError("an observation without pictures: give `side`, `wrist` or both")
-        return pictures.shape[0], pictures.shape[1]
+        images = self.wrist if self.side is None else self.side
+        if images is None:
+            raise InputError("an observation without images: give `side`, `wrist` or both")
+        return images.shape[0], images.shape[1]
 
 
 class Octo(nn.Module):
-    """The sequence is [task_language | for each t: obs_side, obs_wrist, (obs_task_language), readout_action]."""
+    """Embeds the sequence [task_language | for each t: obs_side, obs_wrist, (obs_task_language), readout_action]."""
 
     def __init__(self, settings: OctoSettings) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Octo(nn.Module):
         camera_mask: CameraMask | None = None,
         language_mask: Tensor | None = None,
     ) -> Tensor:
-        """(n, D): the mean over the readout tokens of the last time step. `OctoInputs` says what the arguments hold.
+        """Returns the mean over the readout tokens of the last time step, (n, D); for the arguments see `OctoInputs`.
 
         The last layer computes these tokens alone; the result is that of `outputs`.
         """
@@ -120,7 +120,7 @@ class Octo(nn.Module):
         return self.transformer(x, self._additive(groups, inputs), rows=self.settings.readout_tokens).mean(1)
 
     def outputs(self, inputs: OctoInputs) -> dict[str, Tokens]:
-        """Every group after the final norm, by its name in the sequence."""
+        """Returns every group after the final norm, by its name in the sequence."""
         groups = self.groups(inputs)
         x = _sequence(groups)
         y = self.transformer(x, self._additive(groups, inputs), rows=x.shape[1])
@@ -128,16 +128,16 @@ class Octo(nn.Module):
         return {name: Tokens(tokens, masks[name]) for name, tokens in _split(y, groups).items()}
 
     def tokenize(self, inputs: OctoInputs) -> dict[str, Tensor]:
-        """Language and pictures as tokens of their own widths, before projection; what is missing is left out."""
+        """Returns language and images as tokens of their own widths, before projection; missing ones are left out."""
         found = {} if inputs.language is None else {_TASK: inputs.language}
         for name in CAMERAS:
-            pictures: Tensor | None = getattr(inputs, name)
-            if pictures is not None:
-                found[f"obs_{name}"] = self._picture(name, pictures, getattr(inputs.goals, name))
+            images: Tensor | None = getattr(inputs, name)
+            if images is not None:
+                found[f"obs_{name}"] = self._image(name, images, getattr(inputs.goals, name))
         return found
 
     def groups(self, inputs: OctoInputs) -> dict[str, Tensor]:
-        """Projected tokens with their positions in the order of the sequence, (n, k, D) or (n, T, k, D)."""
+        """Returns projected tokens with their positions in the order of the sequence, (n, k, D) or (n, T, k, D)."""
         n, steps = inputs.shape
         if steps > self.settings.max_horizon:
             raise InputError(
@@ -156,7 +156,7 @@ class Octo(nn.Module):
         return groups
 
     def masks(self, groups: Mapping[str, Tensor], inputs: OctoInputs) -> dict[str, Tensor]:
-        """Which tokens of each group may be looked at: the shape of the group without its last axis."""
+        """Returns for each group the tokens that may be attended to: its shape without the last axis."""
         masks = {name: tokens.new_ones(tokens.shape[:-1], dtype=torch.bool) for name, tokens in groups.items()}
         for name in (_TASK, _REPEATED):
             if name in masks and inputs.language_mask is not None:
@@ -168,19 +168,19 @@ class Octo(nn.Module):
         return masks
 
     def allowed(self, groups: Mapping[str, Tensor], inputs: OctoInputs) -> Tensor:
-        """(n, L, L) bool, [query, key]: rule, time and pad masks together."""
+        """Returns (n, L, L) bool, [query, key]: rule, time and padding masks together."""
         masks = {name: mask[..., None] for name, mask in self.masks(groups, inputs).items()}
         return self._rule(groups)[0] & _sequence(masks)[:, None, :, 0]
 
     def _additive(self, groups: Mapping[str, Tensor], inputs: OctoInputs) -> Tensor:
-        """The mask for the attention: (L, L), or (n, 1, L, L) where something may be padded."""
+        """Returns the mask for the attention: (L, L), or (n, 1, L, L) where something may be padded."""
         cameras = inputs.camera_mask
         if any(mask is not None for mask in (inputs.timestep_mask, inputs.language_mask, cameras.side, cameras.wrist)):
             return additive(self.allowed(groups, inputs), groups[_READOUT].dtype)[:, None]
         return self._rule(groups)[1]
 
     def _rule(self, groups: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Rule and time, (L, L), as bool and as additive mask: made once per layout."""
+        """Returns rule and time, (L, L), as bool and as additive mask, made once per layout."""
         readout = groups[_READOUT]
         key = (readout.device, readout.dtype, tuple((name, tokens.shape[1:-1]) for name, tokens in groups.items()))
         if key not in self._rules:
@@ -189,16 +189,16 @@ class Octo(nn.Module):
                 self._rules[key] = rule, additive(rule, readout.dtype)
         return self._rules[key]
 
-    def _picture(self, name: Camera, pictures: Tensor, goal: Tensor | None) -> Tensor:
-        """(n, T, P, P, 3) and a goal (n, P, P, 3) → (n, T, tokens, features)."""
-        shape = pictures.shape[:2]
+    def _image(self, name: Camera, images: Tensor, goal: Tensor | None) -> Tensor:
+        """Returns the tokens (n, T, tokens, features) of images (n, T, P, P, 3) and a goal (n, P, P, 3)."""
+        shape = images.shape[:2]
         if goal is not None:
             goal = goal[:, None].expand(-1, shape[1], -1, -1, -1).flatten(0, 1)
-        return self.tokenizers[name](pictures.flatten(0, 1), goal).unflatten(0, shape)
+        return self.tokenizers[name](images.flatten(0, 1), goal).unflatten(0, shape)
 
 
 def _layout(groups: Mapping[str, Tensor]) -> list[TokenGroup]:
-    """The groups as they follow one another, time step by time step."""
+    """Returns the groups as they follow one another, time step by time step."""
     layout = [
         TokenGroup(kind="task", time=-1, tokens=tokens.shape[1]) for name, tokens in groups.items() if name == _TASK
     ]
@@ -211,13 +211,13 @@ def _layout(groups: Mapping[str, Tensor]) -> list[TokenGroup]:
 
 
 def _sequence(groups: Mapping[str, Tensor]) -> Tensor:
-    """(n, L, D) of groups in order: the task, then all groups of one time step after the other."""
+    """Returns the groups as one sequence (n, L, D): the task, then all groups of one time step after the other."""
     steps = torch.cat([tokens for name, tokens in groups.items() if name != _TASK], dim=2).flatten(1, 2)
     return torch.cat([groups[_TASK], steps], dim=1) if _TASK in groups else steps
 
 
 def _split(x: Tensor, groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `_sequence`."""
+    """Returns the groups of a sequence, the inverse of `_sequence`."""
     counts = {name: tokens.shape[2] for name, tokens in groups.items() if name != _TASK}
     prefix = groups[_TASK].shape[1] if _TASK in groups else 0
     steps = x[:, prefix:].unflatten(1, (-1, sum(counts.values())))

@@ -1,4 +1,4 @@
-"""Size and layout of an Octo."""
+"""This module holds size and layout of an Octo."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,14 +8,14 @@ from protos.errors import InputError
 LANGUAGE_DIM = 768
 """Width of a T5-base token."""
 STEM_CONVOLUTIONS = 4
-"""Each halves the picture: 16 pixels a token."""
+"""Each halves the image: 16 pixels a token."""
 STEM_GROUPS = 32
 """Groups of the stem's GroupNorm."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OctoSettings:
-    """One Octo. The defaults are the tiny model that trains on a CPU."""
+    """Holds size and layout; the defaults are the tiny model that trains on a CPU."""
 
     side_px: int = 64
     wrist_px: int = 64
@@ -28,13 +28,13 @@ class OctoSettings:
     max_horizon: int = 1
     """Positions in time that have embeddings; at least the window."""
     stem: Literal["patch_stem", "small_stem"] = "patch_stem"
-    """Octo's SmallStem16, or a lighter one with coordinate channels for 64-pixel pictures."""
+    """Octo's SmallStem16, or a lighter one with coordinate channels for 64-pixel images."""
     stem_features: tuple[int, ...] = (32, 96, 192, 384)
     """Channels of the four convolutions of small_stem; multiples of 32, its GroupNorm's groups."""
     stem_out: int = 512
-    """Width of a picture token of small_stem before it is projected to `dim`."""
+    """Width of an image token of small_stem before it is projected to `dim`."""
     goal_images: bool = False
-    """Goal pictures stacked on the channels, as in the released checkpoints; without a goal they are black."""
+    """Goal images stacked on the channels, as in the released checkpoints; without a goal they are black."""
     language_tokens: int = 1
     """1 pools the sentence into a single token; Octo uses 16."""
     repeat_language: bool = False

@@ -1,8 +1,8 @@
-"""Pictures to tokens. One independent stem per camera.
+"""This module turns images into tokens, with one independent stem per camera.
 
     small_stem   Octo's SmallStem16: 4 × [weight-standardised conv 3×3 /2, GroupNorm, ReLU], conv 1×1;
                  16 pixels a token
-    patch_stem   for 64-pixel pictures: conv 4×4 /4, conv 3×3 /2 (one more /2 for the wrist), with x and y
+    patch_stem   for 64-pixel images: conv 4×4 /4, conv 3×3 /2 (one more /2 for the wrist), with x and y
                  coordinate channels; 8 pixels a token (wrist 16)
 
 Both take bytes 0..255 (or floats in that range, after colour jitter) and scale them to [-1, 1]. The projection to the
@@ -22,7 +22,7 @@ _PATCH_STEM_OUT = 64
 
 
 class StandardizedConv(nn.Conv2d):
-    """A convolution whose kernels have zero mean and unit deviation (Qiao et al., arXiv 1903.10520)."""
+    """Convolves with kernels of zero mean and unit deviation (Qiao et al., arXiv 1903.10520)."""
 
     def forward(self, x: Tensor) -> Tensor:
         axes = (1, 2, 3)
@@ -32,7 +32,7 @@ class StandardizedConv(nn.Conv2d):
 
 
 class SmallStem(nn.Sequential):
-    """SmallStem16: (n, C, P, P) → (n, out, P/16, P/16)."""
+    """Is Octo's SmallStem16: (n, C, P, P) → (n, out, P/16, P/16)."""
 
     def __init__(self, channels: int, features: Sequence[int], out: int) -> None:
         layers: list[nn.Module] = []
@@ -47,7 +47,7 @@ class SmallStem(nn.Sequential):
 
 
 class PatchStem(nn.Sequential):
-    """(n, C + 2, P, P) → (n, 64, P/8, P/8), or P/16 with `coarse`."""
+    """Maps (n, C + 2, P, P) to (n, 64, P/8, P/8), or P/16 with `coarse`."""
 
     def __init__(self, channels: int, *, coarse: bool) -> None:
         width = _PATCH_STEM_OUT
@@ -58,7 +58,7 @@ class PatchStem(nn.Sequential):
 
 
 class ImageTokenizer(nn.Module):
-    """One camera: bytes (n, P, P, 3) → tokens (n, tokens, features), row by row."""
+    """Turns one camera's bytes (n, P, P, 3) into tokens (n, tokens, features), row by row."""
 
     coordinates: Tensor
 
@@ -77,14 +77,14 @@ class ImageTokenizer(nn.Module):
         self.register_buffer("coordinates", _coordinates(px), persistent=False)
 
     def forward(self, image: Tensor, goal: Tensor | None = None) -> Tensor:
-        """`goal` (n, P, P, 3) is the picture of the finished task; without one it is black, as in the original."""
+        """Returns the tokens; `goal` (n, P, P, 3) is the image of the finished task, black where there is none."""
         x = _scaled(image)
         layers = [x]
         if self.goal_images:
             layers.append(torch.full_like(x, -1.0) if goal is None else _scaled(goal))
         elif goal is not None:
             raise InputError(
-                "goal pictures for a policy with octo.goal_images=False: its stems have no channels for them"
+                "goal images for a policy with octo.goal_images=False: its stems have no channels for them"
             )
         if self.with_coordinates:
             layers.append(self.coordinates.expand(len(x), -1, -1, -1))
@@ -92,12 +92,12 @@ class ImageTokenizer(nn.Module):
 
 
 def _scaled(image: Tensor) -> Tensor:
-    """Bytes (n, P, P, 3) → (n, 3, P, P) in [-1, 1]."""
+    """Returns (n, 3, P, P) in [-1, 1] of bytes (n, P, P, 3)."""
     return image.movedim(-1, 1).float() / 127.5 - 1.0
 
 
 def _coordinates(px: int) -> Tensor:
-    """(1, 2, P, P): x and y of every pixel in [-1, 1]."""
+    """Returns x and y of every pixel in [-1, 1], (1, 2, P, P)."""
     line = torch.linspace(-1.0, 1.0, px)
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y])[None]

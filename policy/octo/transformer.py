@@ -30,7 +30,7 @@ _ORDER: dict[Kind, int] = {"task": 0, "obs": 1, "readout": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class TokenGroup:
-    """A run of tokens that share kind and time step; the sequence is a list of groups."""
+    """Is a run of tokens that share kind and time step; the sequence is a list of groups."""
 
     kind: Kind
     time: int
@@ -39,11 +39,11 @@ class TokenGroup:
 
 
 def allowed_keys(groups: Sequence[TokenGroup], *, correct: bool = True) -> Tensor:
-    """(L, L) bool, [query, key]: true where the query may look.
+    """Returns (L, L) bool, [query, key]: true where the query attends.
 
     Octo 1.0 (`correct=False`) looks up the group of a token one place too early, so the first token of a group has the
-    kind of the group before it in the same time step. With one readout token, the readout counts as a picture there:
-    the others see it. Released 1.0 weights were trained that way.
+    kind of the group before it in the same time step. With one readout token, the readout counts as an image there:
+    the others attend to it. Released 1.0 weights were trained that way.
     """
     counts = torch.tensor([group.tokens for group in groups])
     kind = torch.tensor([_ORDER[group.kind] for group in groups]).repeat_interleave(counts)
@@ -54,7 +54,7 @@ def allowed_keys(groups: Sequence[TokenGroup], *, correct: bool = True) -> Tenso
 
 
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where allowed, a huge negative number elsewhere: a row that sees nothing looks at all keys alike.
+    """Returns 0 where allowed, a huge negative number elsewhere: a row without any key weighs all keys alike.
 
     The number stays finite when autocast turns the mask to bfloat16 and when a kernel scales it by log2(e).
     """
@@ -63,7 +63,7 @@ def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Block(nn.Module):
-    """x += attention(norm(x)); x += mlp(norm(x))."""
+    """Computes x += attention(norm(x)); x += mlp(norm(x))."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU("tanh"), nn.Linear(mlp_dim, dim))
 
     def forward(self, x: Tensor, mask: Tensor, rows: int) -> Tensor:
-        """x (n, L, D), additive mask (..., L, L); returns the last `rows` tokens (n, rows, D)."""
+        """Returns the last `rows` tokens (n, rows, D) of x (n, L, D) under an additive mask (..., L, L)."""
         length, dim = x.shape[1:]
         normed = self.attention_norm(x)
         weight, bias = self.qkv.weight, self.qkv.bias
@@ -88,12 +88,12 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def _split(self, x: Tensor) -> Tensor:
-        """(n, L, D) → (n, heads, L, D / heads)."""
+        """Splits (n, L, D) into (n, heads, L, D / heads)."""
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class Transformer(nn.Module):
-    """A stack of blocks and a final norm."""
+    """Stacks blocks and a final norm."""
 
     def __init__(self, dim: int, layers: int, heads: int, mlp_dim: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor, mask: Tensor, rows: int) -> Tensor:
-        """The last `rows` tokens of the output. The last layer computes no others: they would feed nothing."""
+        """Returns the last `rows` tokens of the output; the last layer computes no others, which nothing would use."""
         length = x.shape[1]
         for i, block in enumerate(self.blocks):
             x = block(x, mask, rows if i == len(self.blocks) - 1 else length)

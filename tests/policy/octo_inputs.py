@@ -40,16 +40,16 @@ def make_inputs(octo, n=2, steps=2, seed=0, **others):
     generator = torch.Generator().manual_seed(seed)
     settings = octo.settings
 
-    def pictures(*shape):
+    def images(*shape):
         return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
 
     given = {
-        "side": pictures(n, steps, settings.side_px, settings.side_px),
-        "wrist": pictures(n, steps, settings.wrist_px, settings.wrist_px),
+        "side": images(n, steps, settings.side_px, settings.side_px),
+        "wrist": images(n, steps, settings.wrist_px, settings.wrist_px),
         "language": torch.randn(n, settings.language_tokens, settings.language_dim, generator=generator),
         "goals": Goals(
-            side=pictures(n, settings.side_px, settings.side_px),
-            wrist=pictures(n, settings.wrist_px, settings.wrist_px),
+            side=images(n, settings.side_px, settings.side_px),
+            wrist=images(n, settings.wrist_px, settings.wrist_px),
         ),
     }
     return OctoInputs(**{**given, **others})

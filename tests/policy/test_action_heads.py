@@ -118,7 +118,7 @@ def test_actions_in_the_units_of_a_dataset():
 
 
 @needs_recorded
-def test_the_original_undoes_its_normalisation_the_same():
+def test_the_original_undoes_its_normalization_the_same():
     arrays, given = recorded(), "full/head_action/unnorm"
     units = action_units({name: arrays[f"{given}/{name}"] for name in ("mean", "std", "mask")}, "normal")
     settings = replace(TINY, active_action_dims=tuple(range(7)), action_units=units)

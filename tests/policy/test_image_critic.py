@@ -30,7 +30,7 @@ def test_spatial_embedding_weighs_positions():
         assert np.allclose(found[:, c], flat[:, c] @ kernel[c], atol=1e-5)
 
 
-def test_the_newest_pictures_of_both_cameras_and_the_numbers_count():
+def test_the_newest_images_of_both_cameras_and_the_numbers_count():
     critic = make_critic()
     side, wrist, proprio = make_view()
     seen = critic.see(side, wrist, proprio)

@@ -12,7 +12,7 @@ from protos.errors import InputError
 MASKS = {
     "nothing padded": {},
     "a padded step": {"timestep_mask": torch.tensor([[False, True], [True, True]])},
-    "a missing picture": {"camera_mask": CameraMask(wrist=torch.tensor([[True, False], [True, True]]))},
+    "a missing image": {"camera_mask": CameraMask(wrist=torch.tensor([[True, False], [True, True]]))},
     "no instruction in one row": {"language_mask": torch.tensor([False, True])},
     "no wrist camera": {"wrist": None},
     "no language": {"language": None},
@@ -51,7 +51,7 @@ def test_every_group_comes_out_under_its_name_with_its_mask():
 
 
 @torch.no_grad()
-def test_a_masked_picture_does_not_reach_the_readout():
+def test_a_masked_image_does_not_reach_the_readout():
     octo = make_octo()
     for given in (
         MASKS["a padded step"],
@@ -91,7 +91,7 @@ def test_past_goal_and_language_matter():
 
 
 @torch.no_grad()
-def test_a_missing_goal_is_a_black_picture():
+def test_a_missing_goal_is_a_black_image():
     octo = make_octo()
     inputs = make_inputs(octo, goals=Goals())
     black = Goals(side=torch.zeros_like(inputs.side[:, 0]), wrist=torch.zeros_like(inputs.wrist[:, 0]))
@@ -134,5 +134,5 @@ def test_what_cannot_be_seen_is_refused():
     octo = make_octo(goal_images=False)
     with pytest.raises(InputError, match=r"octo\.goal_images=False"):
         readout(octo, make_inputs(octo))
-    with pytest.raises(InputError, match="without pictures"):
+    with pytest.raises(InputError, match="without images"):
         octo.outputs(OctoInputs(language=torch.zeros(1, 3, 20)))

@@ -82,7 +82,7 @@ def test_what_a_checkpoint_does_not_hold_is_said(tmp_path, capsys):
     assert main([str(folder), "--out", str(tmp_path / "policy")]) == 0
     text = capsys.readouterr().out
     assert "missing: the tokenizer" in text
-    assert "missing: actions stay normalised; choose a dataset with --dataset" in text
+    assert "missing: actions stay normalized; choose a dataset with --dataset" in text
     assert load_policy(tmp_path / "policy").settings.action_units is None
     with pytest.raises(InputError, match="no such folder"):
         encode_instruction("word3", load_policy(tmp_path / "policy").settings)
@@ -112,7 +112,7 @@ def test_a_tokenizer_with_more_words_than_the_encoder_is_refused(official, tmp_p
     assert not (tmp_path / "policy").exists()
 
 
-def test_other_picture_sizes_interpolate_the_positions(official, tmp_path):
+def test_other_image_sizes_interpolate_the_positions(official, tmp_path):
     checkpoint = read_checkpoint(official)
     policy = imported_policy(checkpoint, side_px=96)
     plain = imported_policy(checkpoint)

@@ -41,7 +41,7 @@ def test_all_six_cases_of_the_original(capsys):
     assert {case for case, _ in table} == {"all", *CASES}
     for case in CASES:
         assert table[case, "masks"] == (max(table[case, "masks"][0], 7), 0.0)
-        for what in ("picture tokens", "outputs", "score network", "samples"):
+        for what in ("image tokens", "outputs", "score network", "samples"):
             assert table[case, what][1] <= 1e-4
     limits = {"T5 output": 1e-4, "stems": 1e-4, "projections": 1e-4, "blocks": 1e-4, "other heads": 1e-4}
     for what, limit in {**limits, "losses": 1e-5, "gradient norms": 1e-3, "gradients": 1e-3}.items():

@@ -1,4 +1,4 @@
-"""Policy, normalisation, language, acting, checkpoints: through their public doors."""
+"""Policy, normalization, language, acting, checkpoints: through their public doors."""
 
 import json
 from dataclasses import replace
@@ -85,13 +85,13 @@ def test_exploration_moves_the_tool_and_leaves_the_gripper():
     assert np.abs(noisy).max() <= 1
 
 
-def test_wrong_picture_sizes_are_named():
+def test_wrong_image_sizes_are_named():
     policy = make_policy()
     with pytest.raises(InputError, match=r"\(1, 32, 32, 3\).*\(1, 64, 64, 3\)"):
         policy.embed(torch.zeros(1, 32, 32, 3), torch.zeros(1, 64, 64, 3), torch.zeros(1, 1, 768))
 
 
-def test_normalisation_has_floors_and_limits():
+def test_normalization_has_floors_and_limits():
     rows = np.zeros((100, 25), np.float32)
     rows[:, 0] = np.linspace(-1, 1, 100)
     normal = Normalization.fit([rows])

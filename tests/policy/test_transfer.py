@@ -42,10 +42,10 @@ def test_the_backbone_stays_and_everything_else_is_that_of_the_large_presets(imp
         proprio_encoder="mlp",
         language_folder="/somewhere/language",
     )
-    pictures = [torch.randint(0, 256, (3, 2, px, px, 3), dtype=torch.uint8) for px in (32, 16)]
+    images = [torch.randint(0, 256, (3, 2, px, px, 3), dtype=torch.uint8) for px in (32, 16)]
     language = torch.randn(1, 4, 768)
     with torch.no_grad():
-        readouts = [one.embed(*pictures, language) for one in (imported, policy)]
+        readouts = [one.embed(*images, language) for one in (imported, policy)]
         assert torch.equal(*readouts)
         wire = policy.to_wire(policy.sample(policy.features(readouts[0], torch.randn(3, 2, 25))))
     assert wire.shape == (3, 7) and wire.abs().max() <= 1.0

@@ -42,7 +42,7 @@ def test_both_observations_count(actor):
     assert (np.abs(act(actor, seen)[1] - embedding).max(1) > 1e-4).all()
 
 
-def test_pictures_that_stand_in_are_not_looked_at(actor):
+def test_images_that_stand_in_are_not_looked_at(actor):
     seen, other = windows(), windows()
     pad = np.array([[True, False], [False, False]] * 2)
     other.side[:, 0] = 7

@@ -88,7 +88,7 @@ def _summary(source: OfficialCheckpoint, policy: Policy, encoder: nn.Module) -> 
 def _missing(policy: Policy, tokenizer: Path | None) -> list[str]:
     lines = []
     if policy.settings.action_units is None:
-        lines.append("missing: actions stay normalised; choose a dataset with --dataset to give them its units")
+        lines.append("missing: actions stay normalized; choose a dataset with --dataset to give them its units")
     if tokenizer is None:
         lines.append(
             "missing: the tokenizer, so the language encoder was left out and no sentence can be given; import again "

@@ -59,7 +59,7 @@ _HEAD_NAMES = {"pred_horizon": "action_horizon"}
 
 
 def read_msgpack(path: Path) -> dict[str, Any]:
-    """A file of nested maps, with numpy arrays at the leaves."""
+    """Reads a file of nested maps, with numpy arrays at the leaves."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _unpacked(data, path)
@@ -72,7 +72,7 @@ def read_msgpack(path: Path) -> dict[str, Any]:
 
 
 def leaves(tree: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
-    """The arrays of a tree by their paths, `a/b/c`."""
+    """Yields the arrays of a tree by their paths, `a/b/c`."""
     if prefix.count("/") > _MAX_DEPTH:
         raise CorruptData(f"{where}: maps nested more than {_MAX_DEPTH} deep")
     for name, value in tree.items():
@@ -135,7 +135,7 @@ def _array(shape: Any, dtype: Any, data: Any) -> NDArray[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialCheckpoint:
-    """What a folder holds."""
+    """Holds the content of a checkpoint folder."""
 
     folder: Path
     step: int
@@ -150,7 +150,7 @@ class OfficialCheckpoint:
 
 
 def read_checkpoint(folder: Path, step: int | None = None) -> OfficialCheckpoint:
-    """The newest step, or the one named."""
+    """Reads the newest step, or the one named."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     config, statistics = _json(folder / CONFIG), _json(folder / STATISTICS)
@@ -171,7 +171,7 @@ def read_checkpoint(folder: Path, step: int | None = None) -> OfficialCheckpoint
 
 
 def octo_state(params: Params, settings: OctoSettings) -> dict[str, Tensor]:
-    """`Octo.state_dict()` of a checkpoint's parameters."""
+    """Returns `Octo.state_dict()` of a checkpoint's parameters."""
     with torch.device("meta"):
         expected = Octo(settings).state_dict()
     return to_state(params, octo_rules(settings), expected, "octo")
@@ -180,7 +180,7 @@ def octo_state(params: Params, settings: OctoSettings) -> dict[str, Tensor]:
 def head_state(
     params: Params, expected: Mapping[str, Tensor], kind: HeadKind = "diffusion", name: str = "heads_action"
 ) -> dict[str, Tensor]:
-    """`state_dict()` of the action head, of the tensors in `expected` (a head of the right settings)."""
+    """Returns `state_dict()` of the action head, for the tensors in `expected` (a head of the right settings)."""
     return to_state(params, _head_rules(params, kind, name), expected, name)
 
 
@@ -191,7 +191,7 @@ def _head_rules(params: Params, kind: HeadKind, name: str) -> list[Rule]:
 
 
 def t5_layers(params: Params) -> int:
-    """Layers of the language encoder; 0 when the checkpoint has none."""
+    """Returns the layers of the language encoder; 0 when the checkpoint has none."""
     return _numbered(params, "octo_transformer/task_tokenizers_language/hf_model/encoder/block/")
 
 
@@ -246,7 +246,7 @@ def _checkpoint_file(folder: Path, step: int) -> Path:
 
 
 def _renamed_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Octo 1.0 called the head's action horizon `pred_horizon`."""
+    """Returns a config with Octo 1.5's names: 1.0 called the head's action horizon `pred_horizon`."""
     model = config.get("model")
     if not isinstance(model, dict):
         raise CorruptData(f"{CONFIG}: has no 'model'")
@@ -264,7 +264,7 @@ def _has_kwargs(spec: Any) -> bool:
 
 
 def _renamed_example(example: dict[str, Any]) -> dict[str, Any]:
-    """Octo 1.0 said `tasks` and `pad_mask`."""
+    """Returns an example with Octo 1.5's names: 1.0 had `tasks` and `pad_mask`."""
     example = _renamed(example, {"tasks": "task"})
     if isinstance(observation := example.get("observation"), dict):
         example["observation"] = _renamed(observation, {"pad_mask": "timestep_pad_mask"})

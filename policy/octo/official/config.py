@@ -1,7 +1,7 @@
-"""From the original's config.json to settings.
+"""This module turns the original's config.json into settings.
 
-The original writes only what differs from its class defaults, so the defaults stand here. What this package does not
-have is refused by name: a wrong model that loads is worse than none.
+The original writes only arguments that differ from its class defaults, so the defaults stand here. Anything that this
+package does not have is refused by name: a wrong model that loads is worse than none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from protos.settings import from_json
 
 HeadKind = Literal["diffusion", "mse", "l1"]
 _ANY = object()
-"""Any value: it matters in training only, or it is read elsewhere."""
+"""Marks any value: it matters in training only, or it is read elsewhere."""
 _LARGEST, _DEEPEST = 4096, 64
 """Widths and counts, and how many layers or blocks, so that a damaged config does not take all memory. Octo's base
 model has 3072 and 12."""
@@ -88,7 +88,7 @@ _CONTINUOUS: dict[str, HeadKind] = {"MSEActionHead": "mse", "L1ActionHead": "l1"
 
 
 def octo_settings(config: Mapping[str, Any], params: Params) -> OctoSettings:
-    """Layout and sizes. Picture sizes and language tokens are those of the positional embeddings in `params`."""
+    """Returns layout and sizes; image sizes and language tokens are those of the positional embeddings in `params`."""
     model = _mapping(config, "model", "config")
     _only(model, dict.fromkeys(_MODEL, _ANY), "model")
     stem, goals = _stem(model)
@@ -99,8 +99,8 @@ def octo_settings(config: Mapping[str, Any], params: Params) -> OctoSettings:
     if list(readouts) != ["action"]:
         raise InputError(f"model.readouts={dict(readouts)}: only one readout, 'action', is supported")
     values = {
-        "side_px": _picture_px(params, CAMERA_NAMES["side"]),
-        "wrist_px": _picture_px(params, CAMERA_NAMES["wrist"]),
+        "side_px": _image_px(params, CAMERA_NAMES["side"]),
+        "wrist_px": _image_px(params, CAMERA_NAMES["wrist"]),
         "dim": model.get("token_embedding_size"),
         "layers": transformer.get("num_layers"),
         "heads": transformer.get("num_attention_heads"),
@@ -123,7 +123,7 @@ def octo_settings(config: Mapping[str, Any], params: Params) -> OctoSettings:
 def head_settings(
     config: Mapping[str, Any], readout_tokens: int
 ) -> tuple[HeadKind, DiffusionSettings | ContinuousSettings]:
-    """The action head and its sizes."""
+    """Returns the kind of the action head and its sizes."""
     heads = _mapping(_mapping(config, "model", "config"), "heads", "model")
     if list(heads) != ["action"]:
         raise InputError(f"model.heads={list(heads)}: only one head, 'action', is supported")
@@ -144,13 +144,13 @@ def head_settings(
 
 
 def _named(kwargs: Mapping[str, Any], names: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
-    """Official arguments under our names, the class defaults where they are not spelled out."""
+    """Returns official arguments under our names, the class defaults where they are not spelled out."""
     values = {ours: kwargs.get(official, default) for official, (ours, default) in names.items()}
     return _limited(values, "model.heads.action")
 
 
 def _limited(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Refuses sizes that no Octo has; what is no number is left to the settings."""
+    """Refuses sizes that no Octo has; the settings refuse values that are no number."""
     for name, value in values.items():
         limit = _DEEPEST if name in _DEPTHS else _LARGEST
         for size in value if isinstance(value, list | tuple) else [value]:
@@ -160,7 +160,7 @@ def _limited(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _stem(model: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
-    """The stem's arguments and whether goal pictures are stacked, the same for both cameras."""
+    """Returns the stem's arguments and whether goal images are stacked, the same for both cameras."""
     tokenizers = _mapping(model, "observation_tokenizers", "model")
     wanted = list(CAMERA_NAMES.values())
     if list(tokenizers) != wanted:
@@ -177,7 +177,7 @@ def _camera(name: str, spec: Any) -> tuple[Mapping[str, Any], bool]:
     _only(kwargs, _IMAGE_TOKENIZER, f"{where}.kwargs")
     goals = kwargs.get("task_stack_keys", [])
     if kind != "ImageTokenizer" or kwargs.get("obs_stack_keys") != [key] or goals not in ([], [key]):
-        raise InputError(f"{where}: supported is an ImageTokenizer of {key!r}, with or without its goal picture")
+        raise InputError(f"{where}: supported is an ImageTokenizer of {key!r}, with or without its goal image")
     encoder, stem = _spec(kwargs.get("encoder"), f"{where}.encoder")
     if encoder not in ("SmallStem16", "SmallStem") or (encoder == "SmallStem" and "patch_size" not in stem):
         raise InputError(f"{where}.encoder={encoder!r}: SmallStem16 is supported")
@@ -195,12 +195,12 @@ def _language(model: Mapping[str, Any]) -> None:
         raise InputError(f"model.task_tokenizers.language={name!r}: supported is a LanguageTokenizer with a T5 encoder")
 
 
-def _picture_px(params: Params, camera: str) -> int:
-    """The side of the pictures that a square grid of 16-pixel tokens covers."""
+def _image_px(params: Params, camera: str) -> int:
+    """Returns the side of the images that a square grid of 16-pixel tokens covers."""
     path = f"octo_transformer/obs_{camera}_pos_embedding"
     tokens = _shape(params, path, 4)[2]
     if isqrt(tokens) ** 2 != tokens:
-        raise InputError(f"{path}: {tokens} tokens are no square grid; pictures must be square")
+        raise InputError(f"{path}: {tokens} tokens are no square grid; images must be square")
     return 16 * isqrt(tokens)
 
 
@@ -220,7 +220,7 @@ def _mapping(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, An
 
 
 def _spec(spec: Any, where: str) -> tuple[str, Mapping[str, Any]]:
-    """Name and keyword arguments of a ModuleSpec {module, name, args, kwargs}."""
+    """Returns name and keyword arguments of a ModuleSpec {module, name, args, kwargs}."""
     if not isinstance(spec, Mapping) or not isinstance(spec.get("kwargs"), Mapping):
         raise CorruptData(f"{where}={spec!r}: a module with kwargs expected")
     if spec.get("args"):

@@ -1,4 +1,4 @@
-"""The parameter names of the original and of this package, one to one.
+"""This module maps the parameter names of the original and of this package, one to one.
 
 A `Rule` says which official leaves fill which tensor of ours and how the axes differ: flax keeps the input axis of a
 kernel first and splits query, key and value by head. Rules work in both directions, so that gradients can be compared
@@ -30,17 +30,17 @@ _STACK = "octo_transformer/BlockTransformer_0/Transformer_0/"
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Official leaves ◄──► one tensor."""
+    """Maps official leaves to one of our tensors, and back."""
 
     paths: tuple[str, ...]
     name: str
     to_ours: Callable[..., Array]
-    """As many arrays as `paths` → one array."""
+    """Maps as many arrays as `paths` to one array."""
     to_official: Callable[[Array], tuple[Array, ...]]
 
 
 def octo_rules(settings: OctoSettings) -> list[Rule]:
-    """Octo's own tensors, without language encoder and heads."""
+    """Returns the rules of Octo's own tensors, without language encoder and heads."""
     language = "octo_transformer/task_language"
     rules = [*_dense(f"{language}_projection", "projections.task_language")]
     rules.append(_positions(f"{language}_pos_embedding", "positions.task_language"))
@@ -59,7 +59,7 @@ def octo_rules(settings: OctoSettings) -> list[Rule]:
 
 
 def diffusion_rules(blocks: int, head: str = "heads_action") -> list[Rule]:
-    """The score network of the diffusion head."""
+    """Returns the rules of the diffusion head's score network."""
     root = f"{head}/diffusion_model/"
     network = f"{root}reverse_network/"
     rules = [_reshaped(f"{root}time_preprocess/kernel", "time_frequencies", lambda a: a[:, 0], lambda a: a[:, None])]
@@ -75,13 +75,13 @@ def diffusion_rules(blocks: int, head: str = "heads_action") -> list[Rule]:
 
 
 def continuous_rules(head: str, *, use_map: bool) -> list[Rule]:
-    """A regression head."""
+    """Returns the rules of a regression head."""
     pooling = pooling_rules(f"{head}/map_head/", "pooling.") if use_map else []
     return [*pooling, *_dense(f"{head}/mean_proj", "mean")]
 
 
 def pooling_rules(path: str, name: str) -> list[Rule]:
-    """Attention pooling, the MAP head."""
+    """Returns the rules of attention pooling, the MAP head."""
     attention = f"{path}MultiHeadDotProductAttention_0/"
     rules = [_same(f"{path}probe", f"{name}probe"), *_attention_out(f"{attention}out", f"{name}out", MAP_HEADS)]
     for part in ("query", "key", "value"):
@@ -104,7 +104,7 @@ def pooling_rules(path: str, name: str) -> list[Rule]:
 
 
 def t5_rules(layers: int) -> list[Rule]:
-    """The encoder of transformers' `T5EncoderModel`."""
+    """Returns the rules of the encoder of transformers' `T5EncoderModel`."""
     rules = [_same(f"{T5}shared/embedding", "shared.weight")]
     bias = "block/0/layer/0/SelfAttention/relative_attention_bias"
     rules.append(_same(f"{T5}encoder/{bias}/embedding", f"encoder.{bias.replace('/', '.')}.weight"))
@@ -121,7 +121,7 @@ def t5_rules(layers: int) -> list[Rule]:
 
 
 def to_state(params: Params, rules: Sequence[Rule], expected: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
-    """Our tensors in float32, filled from official leaves; every tensor of `expected` once and with its shape."""
+    """Returns our tensors in float32, filled from official leaves; each of `expected` once and with its shape."""
     check_one_to_one((rule.name for rule in rules), expected, f"{what}: tensors")
     return {rule.name: _filled(params, rule, tuple(expected[rule.name].shape), what) for rule in rules}
 
@@ -140,7 +140,7 @@ def _filled(params: Params, rule: Rule, shape: tuple[int, ...], what: str) -> Te
 
 
 def to_official(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, Array]:
-    """The other way: official leaves of tensors named as ours."""
+    """Returns the official leaves of tensors named as ours."""
     found: dict[str, Array] = {}
     for rule in rules:
         arrays = rule.to_official(state[rule.name].detach().cpu().numpy())
@@ -149,7 +149,7 @@ def to_official(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str,
 
 
 def check_one_to_one(given: Iterable[str], wanted: Iterable[str], what: str) -> None:
-    """Every name once on both sides; otherwise CorruptData with the first that is not."""
+    """Raises CorruptData with the first name that is not there once on both sides."""
     names = list(given)
     wrong = sorted(set(names) ^ set(wanted)) or sorted(name for name in set(names) if names.count(name) > 1)
     if wrong:
@@ -181,7 +181,7 @@ def _norm(path: str, name: str) -> list[Rule]:
 
 
 def _conv(path: str, name: str) -> list[Rule]:
-    """HWIO ◄──► OIHW."""
+    """Returns the rules of a convolution: HWIO ◄──► OIHW."""
     kernel = _reshaped(
         f"{path}/kernel", f"{name}.weight", lambda a: a.transpose(3, 2, 0, 1), lambda a: a.transpose(2, 3, 1, 0)
     )
@@ -199,7 +199,10 @@ def _block(path: str, name: str, heads: int) -> list[Rule]:
 
 
 def _attention(path: str, name: str, heads: int) -> list[Rule]:
-    """query, key, value [D, heads, D / heads] ◄──► qkv (3 D, D); out [heads, D / heads, D] ◄──► (D, D)."""
+    """Returns the rules of an attention layer.
+
+    query, key, value [D, heads, D / heads] ◄──► qkv (3 D, D); out [heads, D / heads, D] ◄──► (D, D).
+    """
     parts = [f"{path}{part}" for part in ("query", "key", "value")]
     return [
         Rule(

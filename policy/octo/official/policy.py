@@ -43,7 +43,7 @@ def imported_policy(
     wrist_px: int | None = None,
     dataset: str | None = None,
 ) -> Policy:
-    """The policy; with other picture sizes its positional embeddings are interpolated."""
+    """Returns the policy; with other image sizes its positional embeddings are interpolated."""
     octo = octo_settings(checkpoint.config, checkpoint.params)
     kind, head = head_settings(checkpoint.config, octo.readout_tokens)
     if head.action_dim > ACTION_DIM:
@@ -69,14 +69,14 @@ def imported_policy(
 
 
 def datasets(checkpoint: OfficialCheckpoint) -> dict[str, Mapping[str, Any]]:
-    """Statistics by dataset. A model fine-tuned on one dataset keeps its statistics without a name."""
+    """Returns statistics by dataset. A model fine-tuned on one dataset keeps its statistics without a name."""
     if "action" in checkpoint.statistics:
         return {"": checkpoint.statistics}
     return {name: one for name, one in checkpoint.statistics.items() if isinstance(one, dict) and "action" in one}
 
 
 def dataset_units(checkpoint: OfficialCheckpoint, action_dim: int, dataset: str | None) -> ActionUnits | None:
-    """From normalised actions to the dataset's units: a · std + mean where its mask holds.
+    """Returns the units of a dataset's actions: a · std + mean where its mask holds.
 
     Without a name it is the only dataset there is, or none.
     """
@@ -94,7 +94,7 @@ def dataset_units(checkpoint: OfficialCheckpoint, action_dim: int, dataset: str 
 
 
 def resized_positions(positions: Tensor, tokens: int) -> Tensor:
-    """(horizon, n, D) → (horizon, tokens, D): bicubic on the square grid of patches, time steps on their own.
+    """Resizes (horizon, n, D) to (horizon, tokens, D): bicubic on the grid of patches, time steps on their own.
 
     With antialiasing, which also makes the kernel that of `jax.image.resize`: a plane stays a plane.
     """
@@ -117,7 +117,7 @@ _KEYS = {
 
 
 def t5_config(params: Params) -> Any:
-    """The `T5Config` of the weights in a checkpoint."""
+    """Returns the `T5Config` of the weights in a checkpoint."""
     try:
         from transformers import T5Config
     except ImportError as error:
@@ -147,7 +147,7 @@ def t5_config(params: Params) -> Any:
 
 
 def build_t5(params: Params) -> nn.Module:
-    """transformers' T5EncoderModel with the checkpoint's weights, frozen and in evaluation mode."""
+    """Returns transformers' T5EncoderModel with the checkpoint's weights, frozen and in evaluation mode."""
     from transformers import T5EncoderModel
 
     config = t5_config(params)
@@ -159,12 +159,12 @@ def build_t5(params: Params) -> nn.Module:
 
 @torch.no_grad()
 def encode_ids(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(n, L) token ids and which of them are not padding → (n, L, d_model)."""
+    """Returns (n, L, d_model) of token ids (n, L) and a mask (n, L) of those that are not padding."""
     return model(input_ids=input_ids.long(), attention_mask=attention_mask.long()).last_hidden_state
 
 
 def save_t5(model: Any, folder: Path) -> None:
-    """A folder in transformers' format (safetensors), as `PolicySettings.language_folder` takes it."""
+    """Writes a folder in transformers' format (safetensors), as `PolicySettings.language_folder` takes it."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -172,7 +172,7 @@ def save_t5(model: Any, folder: Path) -> None:
 
 
 def save_language(encoder: Any, tokenizer_folder: Path, target: Path) -> None:
-    """The language encoder (transformers' T5EncoderModel) with a tokenizer whose words it knows."""
+    """Writes the language encoder (transformers' T5EncoderModel) with a tokenizer whose words it knows."""
     from transformers import AutoTokenizer
 
     if not any((tokenizer_folder / name).is_file() for name in _TOKENIZER_FILES):

@@ -1,7 +1,7 @@
-"""Numbers of the original, beside ours: `python -m policy.octo.parity FILE.npz`.
+"""This package compares our Octo's numbers with the original's: `python -m policy.octo.parity FILE.npz`.
 
 A file holds parameters, inputs and every intermediate of runs of the JAX code, in cases (with and without goal
-pictures, language, cameras; window 1; Octo 1.0). All sizes are read from the file.
+images, language, cameras; window 1; Octo 1.0). All sizes are read from the file.
 
     FILE.npz ─► reference ─► model of the file's sizes ─┬─► transformer  masks, tokenizers, blocks, outputs
                                                         ├─► heads        score network, samples, loss, other heads
@@ -10,6 +10,6 @@ pictures, language, cameras; window 1; Octo 1.0). All sizes are read from the fi
                                                                table ─► text, exit code
 
 Names inside a file: `config_json`, `params/<official path>`, `<case>/in/…`, `<case>/mid/…`, `<case>/out/…`,
-`<case>/head_action/…`, `<case>/grad/…`, `<case>/aux_heads/…`, `aux_params/…`, `schedule/…`. What a file does not hold
-is not compared; what it holds and nothing compares is counted under the table.
+`<case>/head_action/…`, `<case>/grad/…`, `<case>/aux_heads/…`, `aux_params/…`, `schedule/…`. Arrays that a file lacks
+is not compared; arrays in it that nothing compares are counted under the table.
 """

@@ -1,4 +1,4 @@
-"""`python -m policy.octo.parity FILE.npz`: our numbers beside the original's. Exit code 1 when any is too far off."""
+"""This module prints our numbers beside the original's and exits with 1 when any is too far off."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Parity:
     file: tyro.conf.Positional[Path]
     """An npz file of parameters, inputs and intermediates; all sizes are read from it."""
     device: str = "cpu"
-    """Where our side runs."""
+    """The device that our side runs on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

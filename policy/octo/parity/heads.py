@@ -22,7 +22,7 @@ _EDGE = 1e-6
 
 
 def check_diffusion(table: Table, case: Case, head: DiffusionHead, embedding: Tensor) -> None:
-    """Score network and samples; `embedding` (B, W, D)."""
+    """Compares score network and samples; `embedding` (B, W, D)."""
     _check_score(table, case, head, embedding)
     _check_samples(table, case, head, embedding)
 
@@ -33,7 +33,7 @@ def check_schedule(table: Table, schedule: Params, head: DiffusionHead) -> None:
 
 
 def diffusion_loss(case: Case, head: DiffusionHead, embedding: Tensor) -> Tensor | None:
-    """The original's loss at the steps and with the noise it drew, for each of its samples of noise."""
+    """Returns our loss at the steps and with the noise that the original drew, for each of its samples of noise."""
     names = ("actions", "action_pad_mask", "time", "noise")
     given = [case.tensor(f"{_HEAD}loss/{name}") for name in names]
     steps = case.tensor("in/timestep_pad_mask")
@@ -54,7 +54,7 @@ def check_loss(table: Table, case: Case, loss: Tensor) -> None:
 
 
 def check_other_heads(table: Table, case: Case, outputs: Mapping[str, Tokens]) -> None:
-    """Regression and discrete heads that a file brings beside its model."""
+    """Compares the regression and discrete heads that a file brings beside its model."""
     for name in sorted({key.split("/")[1] for key in case.names("aux_heads/")}):
         params = case.reference.below(f"aux_params/{name}/")
         if any(path.startswith("vocab_proj") for path in params):
@@ -80,7 +80,7 @@ def _check_score(table: Table, case: Case, head: DiffusionHead, embedding: Tenso
 
 
 def _check_samples(table: Table, case: Case, head: DiffusionHead, embedding: Tensor) -> None:
-    """Chunks of the last time step from the noise that the original drew; all steps have their own."""
+    """Compares chunks of the last time step from the noise that the original drew; all steps have their own."""
     noise, step_noise = case.tensor(f"{_HEAD}sample/noise"), case.tensor(f"{_HEAD}sample/z")
     if noise is None or step_noise is None:
         return
@@ -98,7 +98,7 @@ def _check_samples(table: Table, case: Case, head: DiffusionHead, embedding: Ten
 
 
 def _check_units(table: Table, case: Case, actions: Tensor) -> None:
-    """Back to the units of a dataset: a · std + mean where the mask says so."""
+    """Compares actions in the units of a dataset: a · std + mean where the mask says so."""
     mean, std, mask = (case.tensor(f"{_HEAD}unnorm/{name}") for name in ("mean", "std", "mask"))
     theirs = case.get(f"{_HEAD}unnorm/actions")
     if mean is not None and std is not None and mask is not None and theirs is not None:
@@ -131,7 +131,7 @@ def _check_continuous(table: Table, case: Case, name: str, outputs: Mapping[str,
 
 
 def _targets(case: Case) -> tuple[Tensor, Tensor] | None:
-    """The actions of the loss and which of them count, (B · W, h, A)."""
+    """Returns the actions of the loss and a mask of those that count, (B · W, h, A)."""
     actions, mask = (case.tensor(f"{_HEAD}loss/{name}") for name in ("actions", "action_pad_mask"))
     steps = case.tensor("in/timestep_pad_mask")
     if actions is None or mask is None or steps is None:
@@ -140,7 +140,7 @@ def _targets(case: Case) -> tuple[Tensor, Tensor] | None:
 
 
 def check_discrete(table: Table, case: Case, name: str, params: Params, outputs: Mapping[str, Tokens]) -> None:
-    """Logits, loss and the actions of the likeliest bins; bins are even over [0, 1]."""
+    """Compares logits, loss and the actions of the likeliest bins; bins are even over [0, 1]."""
     key, tokens = f"aux_heads/{name}/", outputs["readout_action"]
     theirs = case.get(f"{key}out")
     if theirs is None:

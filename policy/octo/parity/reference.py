@@ -1,4 +1,4 @@
-"""The file with the original's numbers."""
+"""This module reads the file with the original's numbers."""
 
 import json
 import zipfile
@@ -24,7 +24,7 @@ _PADDING = "in/tasks/language_instruction/attention_mask"
 
 @dataclass(frozen=True)
 class Reference:
-    """Arrays by name; remembers which were asked for."""
+    """Holds arrays by name and remembers which were asked for."""
 
     arrays: Mapping[str, Array]
     config: Mapping[str, Any]
@@ -57,7 +57,7 @@ class Reference:
         return found
 
     def cases(self) -> Iterator["Case"]:
-        """Every case that has inputs, in the order of the file's config."""
+        """Returns every case that has inputs, in the order of the file's config."""
         names = {name.split("/")[0] for name in self.arrays if "/in/observations/" in name}
         listed = self.config.get("cases", {})
         for name in [*(name for name in listed if name in names), *sorted(names - set(listed))]:
@@ -70,7 +70,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Case:
-    """One run of the original."""
+    """Reads one run of the original."""
 
     reference: Reference
     name: str
@@ -98,16 +98,16 @@ class Case:
         return octo_settings(config, params)
 
     def language_ids(self) -> tuple[Tensor, Tensor] | None:
-        """Token ids and which are not padding."""
+        """Returns token ids and a mask of those that are not padding."""
         ids, padding = self.tensor(_IDS), self.tensor(_PADDING)
         return None if ids is None or padding is None else (ids, padding)
 
     def inputs(self, language: Tensor | None) -> OctoInputs:
-        """What the original was given; `language` takes the place of the token ids."""
+        """Returns the inputs of the original; `language` takes the place of the token ids."""
         observed, task = "in/observations/", "in/tasks/"
         timestep_mask = self.tensor("in/timestep_pad_mask")
         for unread in (f"{observed}timestep_pad_mask", *self.names(f"{task}pad_mask_dict/image_")):
-            self.get(unread)  # the first is the same again; masks of goal pictures are not read by the original either
+            self.get(unread)  # the first is the same again; masks of goal images are not read by the original either
         return OctoInputs(
             side=self.tensor(f"{observed}image_primary"),
             wrist=self.tensor(f"{observed}image_wrist"),

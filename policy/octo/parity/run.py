@@ -24,11 +24,11 @@ from protos.errors import InputError
 
 _NORM, _FULL = "grad/norm/", "grad/full/"
 _NOISE = 1e-6
-"""Of the norm over all leaves: below it, a leaf's gradient is zero but for rounding (a bias before a norm)."""
+"""Share of the norm over all leaves below which a leaf's gradient is zero but for rounding (a bias before a norm)."""
 
 
 def compare_file(path: Path, device: torch.device) -> tuple[Table, list[str]]:
-    """The table, and the names in the file that nothing was compared with."""
+    """Returns the table, and the names in the file that nothing was compared with."""
     reference, table = Reference.read(path, device), Table()
     params = reference.below("params/")
     encoder = build_t5(params).to(device) if t5_layers(params) else None
@@ -73,7 +73,7 @@ def _head(case: Case, params: Params, dim: int, readout_tokens: int) -> Diffusio
 
 
 def check_gradients(table: Table, case: Case, octo: nn.Module, head: nn.Module, settings: OctoSettings) -> None:
-    """After `backward`. Leaves of the language encoder are never trained: theirs must be zero."""
+    """Compares gradients after `backward`; those of the language encoder, never trained, must be zero."""
     ours = _gradients(octo, octo_rules(settings))
     ours |= _gradients(head, diffusion_rules(len(head.get_submodule("blocks")._modules)))
     norms = {name.removeprefix(_NORM): case.get(name) for name in case.names(_NORM)}

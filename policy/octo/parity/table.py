@@ -1,4 +1,4 @@
-"""What was compared, how far apart it was, what is allowed."""
+"""This module collects comparisons: the arrays, their largest difference, the limit."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class Limit(NamedTuple):
-    """How far apart two arrays may be: the larger of the two."""
+    """Holds the largest difference allowed between two arrays: the larger of its two numbers."""
 
     absolute: float
     resolution: float = 0.0
-    """As a part of the array's largest number: float32 resolves no more."""
+    """Share of the array's largest number, since float32 resolves no more."""
 
 
 EXACT = Limit(0.0)
@@ -30,10 +30,10 @@ _HEADINGS = ("case", "what", "arrays", "largest difference", "limit", "ok")
 
 @dataclass(kw_only=True)
 class Row:
-    """One kind of number in one case; the worst of its arrays counts."""
+    """Sums up one kind of number in one case; the worst of its arrays counts."""
 
     arrays: int = 0
-    """Of the file."""
+    """Arrays of the file."""
     worst: float = 0.0
     limit: float = 0.0
     where: str = ""
@@ -77,11 +77,11 @@ class Table:
 
     @property
     def ok(self) -> bool:
-        """Whether anything was compared and nothing is too far off."""
+        """True when anything was compared and nothing is too far off."""
         return self.arrays > 0 and all(row.ok for row in self.rows.values())
 
     def parts(self, case: str) -> set[str]:
-        """What was compared in a case."""
+        """Returns the kinds of numbers that were compared in a case."""
         return {what for name, what in self.rows if name == case}
 
     def text(self) -> str:

@@ -1,4 +1,4 @@
-"""Masks, tokenizers, blocks and outputs of one case."""
+"""This module compares masks, tokenizers, blocks and outputs of one case."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _BLOCK_PARTS = {
 
 
 def check_transformer(table: Table, case: Case, octo: Octo, inputs: OctoInputs) -> dict[str, Tokens]:
-    """The outputs by their official names."""
+    """Compares a case and returns the outputs by their official names."""
     _check_tokenizers(table, case, octo, inputs)
     if (mask := case.get("mid/attention_mask")) is not None:
         table.compare(case.name, "masks", "attention", octo.allowed(octo.groups(inputs), inputs), mask, EXACT)
@@ -36,7 +36,7 @@ def check_transformer(table: Table, case: Case, octo: Octo, inputs: OctoInputs) 
 
 
 def _check_tokenizers(table: Table, case: Case, octo: Octo, inputs: OctoInputs) -> None:
-    """Tokens before projection, masks before the time steps' padding joins them."""
+    """Compares tokens before projection, masks before the time steps' padding joins them."""
     tokens = octo.tokenize(inputs)
     unpadded = OctoInputs(
         side=inputs.side,
@@ -50,7 +50,7 @@ def _check_tokenizers(table: Table, case: Case, octo: Octo, inputs: OctoInputs) 
     ours |= {f"obs_{name}": f"observation_tokenizers_{CAMERA_NAMES[name]}" for name in CAMERAS}
     for name, official in ours.items():
         found = Tokens(tokens[name], masks[name]) if name in tokens else None
-        what = "T5 output" if name == "task_language" else "picture tokens"
+        what = "T5 output" if name == "task_language" else "image tokens"
         _check_group(table, case, f"mid/{official}", what, found)
 
 
@@ -78,7 +78,7 @@ def _check_intermediates(table: Table, case: Case, seen: Mapping[str, Tensor]) -
 
 
 def _check_shortcut(table: Table, case: Case, octo: Octo, inputs: OctoInputs, readout: Tensor) -> None:
-    """The fast path gives what the whole output says."""
+    """Compares the fast path with the whole output."""
     fast = octo(
         inputs.side,
         inputs.wrist,
@@ -93,7 +93,7 @@ def _check_shortcut(table: Table, case: Case, octo: Octo, inputs: OctoInputs, re
 
 
 def _modules(octo: Octo) -> dict[str, nn.Module]:
-    """Modules whose outputs the original names."""
+    """Returns the modules whose outputs the original names."""
     modules: dict[str, nn.Module] = {"task_language_projection": octo.projections["task_language"]}
     for ours, official in CAMERA_NAMES.items():
         modules[f"obs_{official}_projection"] = octo.projections[ours]
@@ -112,7 +112,7 @@ def _modules(octo: Octo) -> dict[str, nn.Module]:
 
 @contextmanager
 def _recorded(octo: Octo, modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Outputs of the modules while it is open, by name."""
+    """Records the outputs of the modules while it is open, by name."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -135,7 +135,7 @@ def _official(name: str) -> str:
 
 
 def _joined(outputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
-    """The original's collections `task` and `obs`."""
+    """Returns the original's collections `task` and `obs`."""
     found = {}
     for kind, axis in (("task", 1), ("obs", 2)):
         if parts := [tokens for name, tokens in outputs.items() if name.startswith(f"{kind}_")]:
