@@ -1,4 +1,4 @@
-"""Pinhole cameras: x right, y down, z forward; pixel (0, 0) covers the image plane from 0 to 1, its centre is 0.5."""
+"""This module projects with pinhole cameras: x right, y down, z forward; the centre of pixel (0, 0) is (0.5, 0.5)."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from protos.schema import F64
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """Where a camera is and how it projects. Lengths of the image plane are pixels."""
+    """A camera has a pose and a projection. Lengths of the image plane are pixels."""
 
     base_from_camera: F64  # (4, 4)
     width: int
@@ -33,23 +33,23 @@ class Camera:
 
     @property
     def camera_from_base(self) -> F64:
-        """The inverse pose, (4, 4)."""
+        """Inverse pose (4, 4)."""
         return invert(self.base_from_camera)
 
     @property
     def intrinsics(self) -> F64:
-        """The matrix K, (3, 3)."""
+        """Matrix K (3, 3)."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
 
     def project(self, points: ArrayLike) -> F64:
-        """Base-frame points (..., 3) to pixels and depth (..., 3) = (u, v, z)."""
+        """Projects base-frame points (..., 3) to pixels and depth (..., 3) = (u, v, z)."""
         pose = self.camera_from_base
         local = np.asarray(points, float) @ pose[:3, :3].T + pose[:3, 3]
         z = local[..., 2]
         return np.stack([self.fx * local[..., 0] / z + self.cx, self.fy * local[..., 1] / z + self.cy, z], -1)
 
     def resized(self, width: int, height: int) -> "Camera":
-        """The same view on another pixel grid."""
+        """Returns the same view on another pixel grid."""
         sx, sy = width / self.width, height / self.height
         return Camera(
             base_from_camera=self.base_from_camera,
@@ -63,7 +63,7 @@ class Camera:
 
 
 def invert(pose: ArrayLike) -> F64:
-    """The inverse of a rigid transform (4, 4)."""
+    """Inverts a rigid transform (4, 4)."""
     matrix = np.asarray(pose, float)
     inverse = np.eye(4)
     inverse[:3, :3] = matrix[:3, :3].T
@@ -72,14 +72,14 @@ def invert(pose: ArrayLike) -> F64:
 
 
 def pose_of(position: ArrayLike, rotation: ArrayLike) -> F64:
-    """A rigid transform (4, 4) from its two parts."""
+    """Returns a rigid transform (4, 4) from its two parts."""
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation, position
     return pose
 
 
 def pose_looking(position: ArrayLike, along: ArrayLike, right: ArrayLike) -> F64:
-    """A camera pose (4, 4) from its view direction; `right` is made square to it and becomes the image's x axis."""
+    """Returns a camera pose (4, 4) from its view direction; `right`, made square to it, becomes the image's x axis."""
     z = np.asarray(along, float) / np.linalg.norm(along)
     x = np.asarray(right, float) - np.dot(right, z) * z
     length = np.linalg.norm(x)
@@ -90,14 +90,14 @@ def pose_looking(position: ArrayLike, along: ArrayLike, right: ArrayLike) -> F64
 
 
 def focal_length(fovy_deg: float, px: int) -> float:
-    """Focal length [px] of a vertical field of view."""
+    """Returns the focal length [px] of a vertical field of view."""
     if not 1 <= fovy_deg <= 170:
         raise InputError(f"field of view {fovy_deg:g} deg: 1 to 170 deg")
     return 0.5 * px / math.tan(math.radians(fovy_deg) / 2)
 
 
 def square_camera(base_from_camera: NDArray[np.float64], *, fovy_deg: float, px: int) -> Camera:
-    """A camera with square pixels, a square image and its principal point in the middle."""
+    """Returns a camera with square pixels, a square image and its principal point in the middle."""
     focal = focal_length(fovy_deg, px)
     return Camera(base_from_camera=base_from_camera, width=px, height=px, fx=focal, fy=focal, cx=px / 2, cy=px / 2)
 
@@ -110,7 +110,7 @@ def look_at(
     fovy_deg: float,
     px: int,
 ) -> Camera:
-    """A square camera at `eye`, level with the horizon, that looks along a direction or at a point."""
+    """Returns a square camera at `eye`, level with the horizon, that looks along a direction or at a point."""
     if (along is None) == (at is None):
         raise InputError("look_at: give either along=(direction) or at=(point)")
     direction = np.subtract(at, eye) if at is not None else np.asarray(along, float)

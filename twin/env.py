@@ -1,8 +1,8 @@
-"""The vector environment: n twins of one task in one scene.
+"""This module steps n twins of one task in one scene together: the vector environment.
 
     action ─► disturbance ─► latency queue ─► commanded tool pose ─IK─► joint servos ─► 20 physics steps ─► Step
                                                                                           │
-    observe ◄─ side and wrist pictures, proprioception ◄───────────────────────────────────┘
+    observe ◄─ side and wrist images, proprioception ◄───────────────────────────────────┘
 
 `Step.executed` is the clipped action as commanded: what a policy must answer to move the same way. Disturbance, gain
 and latency belong to the world.
@@ -21,7 +21,6 @@ from protos.schema import (
     F32,
     F64,
     GRIPPER_ACTION,
-    PROPRIO_DIM,
     Bools,
     Configuration,
     Observation,
@@ -29,15 +28,13 @@ from protos.schema import (
     Step,
 )
 from twin.kinematics import Kinematics
-from twin.physics import TIMESTEP_S, Physics, broken, fault_of, make, retire, state_of
+from twin.physics import TIMESTEP_S, broken, fault_of, make, proprio_of, retire, state_of
 from twin.randomize import Disturbance, Domain
 from twin.render.compositor import TwinRenderer
 from twin.robots import UR5E, Robot
 from twin.rotations import (
     TOOL_DOWN,
-    TOOL_DOWN_VECTOR,
     about_z,
-    continuous,
     matrix_from_vector,
     upright,
     vector_from_matrix,
@@ -52,7 +49,7 @@ CONTROL_STEPS = round(1 / CONTROL_HZ / TIMESTEP_S)
 
 
 class VectorTwin:
-    """n twins that step together; satisfies the actors' Environment protocol.
+    """A vector twin is n twins that step together; it satisfies the actors' Environment protocol.
 
     Slots start at one arbitrary configuration; `reset` starts an episode.
     """
@@ -70,13 +67,13 @@ class VectorTwin:
         physics: str = "mujoco",
         exact: bool = False,
     ) -> None:
-        """With `exact` every picture is a full render, for evaluation; else it costs the same for any scan."""
+        """Builds the twins. With `exact` every image is a full render, for evaluation."""
         self.n, self.task, self.domain = n, task, domain
         self.robot = scene.robot
         self._physics = make(physics, scene.robot, task, domain, n=n, threads=threads)
         self._kinematics = Kinematics(scene.robot)
-        self._shaken = [dim for dim in task.active_action_dims if dim != GRIPPER_ACTION]
-        self._turns = [dim for dim in self._shaken if dim >= 3]
+        self._disturbed = [dim for dim in task.active_action_dims if dim != GRIPPER_ACTION]
+        self._turns = [dim for dim in self._disturbed if dim >= 3]
         self._renderer = TwinRenderer(scene, self._physics, domain, schema, threads, exact=exact)
         self.seed(seed)
         self._latency = np.zeros(n, int)
@@ -90,10 +87,10 @@ class VectorTwin:
             self.reset(slot, task.space.sample(np.random.default_rng(0)))
 
     def seed(self, seed: int) -> None:
-        """Starts the world's random numbers (latency, disturbance, looks) anew."""
+        """Starts the world's random numbers (latency, disturbance, appearance) anew."""
         self._rng = np.random.default_rng(seed)
         self._renderer.seed(seed)
-        self._disturbance = Disturbance(self.n, self.domain.disturbance, self._rng, channels=len(self._shaken))
+        self._disturbance = Disturbance(self.n, self.domain.disturbance, self._rng, channels=len(self._disturbed))
 
     def reset(self, slot: int, configuration: Configuration) -> None:
         """Starts an episode in one slot: bodies and tool at the configuration's poses, gripper open, all at rest."""
@@ -113,19 +110,18 @@ class VectorTwin:
         self._steps[slot] = self._held[slot] = 0
 
     def observe(self) -> Observation:
-        """Pictures and proprioception of every slot, in fresh arrays; NaN where the physics broke."""
-        pictures = self._renderer
-        pictures.draw()
+        """Returns images and proprioception of every slot, in fresh arrays; NaN where the physics broke."""
+        self._renderer.draw()
         proprio = proprio_of(self._physics, *self._commanded())
         proprio[broken(self._physics)] = np.nan
-        return Observation(side=pictures.side.copy(), wrist=pictures.wrist.copy(), proprio=proprio)
+        return Observation(side=self._renderer.side.copy(), wrist=self._renderer.wrist.copy(), proprio=proprio)
 
     def fault(self, slot: int) -> str:
-        """What is wrong with a slot's physics, in one line; empty when nothing is."""
+        """Says in one line what is wrong with a slot's physics; empty when nothing is."""
         return fault_of(self._physics, slot)
 
     def step(self, action: F32) -> Step:
-        """One control step (0.1 s) of every slot with actions (n, 7)."""
+        """Makes one control step (0.1 s) of every slot with actions (n, 7)."""
         if np.shape(action) != (self.n, ACTION_DIM) or not np.isfinite(action).all():
             raise InputError(
                 f"actions of shape {np.shape(action)}: finite numbers of shape ({self.n}, {ACTION_DIM}) needed"
@@ -148,11 +144,11 @@ class VectorTwin:
         )
 
     def expert_action(self) -> F32:
-        """What the task's expert would do now in every slot, (n, 7); it sees the actions still under way."""
+        """Returns the actions (n, 7) of the task's expert, who sees the actions still under way."""
         return self.task.expert(self.state())
 
     def state(self) -> TaskState:
-        """The privileged state of every slot that success and the expert look at; a policy must not see it."""
+        """Returns the privileged state that success and the expert look at; a policy must not see it."""
         position, rotation = self._commanded()
         return state_of(
             self._physics,
@@ -168,7 +164,7 @@ class VectorTwin:
         self._physics.close()
 
     def _commanded(self) -> tuple[F64, F64]:
-        """Tool positions (n, 3) and rotations (n, 3, 3) that the actions so far ask for, those under way included."""
+        """Returns the tool positions (n, 3) and rotations (n, 3, 3) that all actions so far ask for."""
         under_way = np.arange(self._queue.shape[1]) < self._latency[:, None]
         pending = self._queue * under_way[:, :, None]
         metres, _ = self.task.action_scale
@@ -179,10 +175,10 @@ class VectorTwin:
         return self._position + pending[:, :, :3].sum(1) * metres * self.domain.gain, rotation
 
     def _enqueue(self, executed: F32) -> None:
-        """The newest action goes to place 0; the one at place `latency` takes effect now."""
+        """Puts the newest action to place 0 of the queue; the one at place `latency` takes effect now."""
         self._queue[:, 1:] = self._queue[:, :-1].copy()
         self._queue[:, 0] = executed
-        self._queue[:, 0, self._shaken] = self._disturbance.shake(executed[:, self._shaken])
+        self._queue[:, 0, self._disturbed] = self._disturbance.applied(executed[:, self._disturbed])
 
     def _move(self, effective: F64) -> None:
         """Moves the commanded tool pose and sends the servos after it."""
@@ -203,37 +199,17 @@ class VectorTwin:
         self._physics.command(self._joints, self._opening)
 
     def _turned(self, rotation: F64, action: F64) -> F64:
-        """base_from_tcp (n, 3, 3) turned by actions (n, 7) about the base frame's axes, within the task's tilt."""
+        """Turns base_from_tcp (n, 3, 3) by actions (n, 7) about the base frame's axes, within the task's tilt."""
         vector = np.zeros((self.n, 6))
         vector[:, self._turns] = action[:, self._turns] * self.task.action_scale[1] * self.domain.gain
         return upright(matrix_from_vector(vector[:, 3:]) @ rotation, self.task.tilt_rad)
 
     def _leashed(self, rotation: F64) -> F64:
-        """At most `LEASH_RAD` from the measured rotation."""
+        """Limits a rotation to at most `LEASH_RAD` from the measured one."""
         measured = self._physics.tool_rotation
         measured = np.where(np.isfinite(measured), measured, self._rotation)
         ahead = vector_from_matrix(rotation @ np.swapaxes(measured, -1, -2))
         return upright(matrix_from_vector(within_angle(ahead, LEASH_RAD)) @ measured, self.task.tilt_rad)
-
-
-def proprio_of(physics: Physics, position: F64, rotation: F64) -> F32:
-    """The proprioception of every slot, (n, 25), laid out as in `protos.schema`, of an arm that is told to go to
-    `position` (n, 3) and `rotation` (n, 3, 3).
-    """
-    proprio = np.empty((physics.n, PROPRIO_DIM), np.float32)
-    proprio[:, 0:6] = tool_poses(physics)
-    proprio[:, 6:12] = physics.tool_velocity
-    proprio[:, 12:18] = physics.wrench
-    proprio[:, 18] = physics.opening
-    proprio[:, 19:22] = position - physics.tool_position
-    proprio[:, 22:25] = vector_from_matrix(rotation @ np.swapaxes(physics.tool_rotation, -1, -2))
-    return proprio
-
-
-def tool_poses(physics: Physics) -> F64:
-    """Measured TCP positions and rotation vectors (n, 6), the latter continuous about a tool that points down."""
-    vectors = continuous(vector_from_matrix(physics.tool_rotation), TOOL_DOWN_VECTOR)
-    return np.concatenate([physics.tool_position, vectors], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)

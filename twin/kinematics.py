@@ -1,4 +1,4 @@
-"""Forward and inverse kinematics of any robot with its gripper, for many arms at once (numba).
+"""This module computes forward and inverse kinematics of any robot with its gripper, for many arms at once (numba).
 
 Poses are of the tool centre point in the base frame. The inverse is damped least squares (Wampler 1986): with a warm
 start, three iterations follow a moving target to well below 0.1 mm. The motions that a redundant arm can make without
@@ -21,7 +21,7 @@ _JIT = {"cache": True, "nogil": True}
 
 
 class Kinematics:
-    """The kinematics of one robot; `n` below counts arms, `joints` its joints."""
+    """Kinematics belong to one robot; `n` below counts arms, `joints` its joints."""
 
     def __init__(self, robot: Robot) -> None:
         mount, *others = (link.parent_from_joint.matrix for link in robot.links)
@@ -31,7 +31,7 @@ class Kinematics:
         self.home: F64 = np.array(robot.home)
 
     def forward(self, q: ArrayLike) -> tuple[F64, F64]:
-        """Joint angles (n, joints) to tool positions (n, 3) and rotations base_from_tcp (n, 3, 3)."""
+        """Computes tool positions (n, 3) and rotations base_from_tcp (n, 3, 3) of joint angles (n, joints)."""
         joints = np.ascontiguousarray(q, float)
         positions, rotations = np.empty((len(joints), 3)), np.empty((len(joints), 3, 3))
         _forward(joints, self._chain, positions, rotations)
@@ -40,7 +40,7 @@ class Kinematics:
     def inverse(
         self, q: ArrayLike, position: ArrayLike, rotation: ArrayLike, *, iterations: int = 3, damping: float = 1e-5
     ) -> F64:
-        """Joint angles (n, joints) near `q`, within the joints' ranges, whose tool comes closest to a pose.
+        """Returns joint angles (n, joints) near `q`, within the joints' ranges, whose tool comes closest to a pose.
 
         The pose is position (n, 3) and rotation (n, 3, 3).
         """
@@ -51,14 +51,14 @@ class Kinematics:
         return joints
 
     def tool_velocity(self, q: ArrayLike, velocity: ArrayLike) -> F64:
-        """Joint angles and velocities (n, joints) to the tool's linear and angular velocity (n, 6)."""
+        """Computes the tool's linear and angular velocity (n, 6) of joint angles and velocities (n, joints)."""
         joints, rates = np.ascontiguousarray(q, float), np.ascontiguousarray(velocity, float)
         out = np.empty((len(joints), 6))
         _tool_velocity(joints, rates, self._chain, out)
         return out
 
     def start_joints(self, position: ArrayLike, yaw: ArrayLike = 0.0) -> F64:
-        """Joint angles (n, joints) with the tool at position (n, 3), pointing down, turned by `yaw`."""
+        """Returns joint angles (n, joints) with the tool at position (n, 3), pointing down, turned by `yaw`."""
         position = np.atleast_2d(np.asarray(position, float))
         rotation = about_z(np.broadcast_to(yaw, len(position))) @ TOOL_DOWN
         q = self.inverse(np.tile(self.home, (len(position), 1)), position, rotation, iterations=30, damping=1e-3)
@@ -67,7 +67,7 @@ class Kinematics:
 
 @numba.njit(**_JIT)
 def _walk(q: F64, chain: F64, origins: F64, axes: F64, R: F64) -> None:
-    """Joint origins (joints + 1, 3; the last is the TCP), joint axes (joints, 3) and the tool rotation of one arm."""
+    """Computes joint origins (joints + 1, 3; the last is the TCP), joint axes (joints, 3) and the tool rotation."""
     joints = q.shape[0]
     for j in range(3):
         origins[0, j] = 0.0
@@ -89,7 +89,7 @@ def _walk(q: F64, chain: F64, origins: F64, axes: F64, R: F64) -> None:
 
 @numba.njit(**_JIT)
 def _jacobian(origins: F64, axes: F64, J: F64) -> None:
-    """Geometric Jacobian (6, joints): linear rows z x (p - o), angular rows z."""
+    """Computes the geometric Jacobian (6, joints): linear rows z x (p - o), angular rows z."""
     tool = origins[-1]
     for j in range(axes.shape[0]):
         for k in range(3):
@@ -124,7 +124,7 @@ def _tool_velocity(q: F64, rates: F64, chain: F64, out: F64) -> None:
 def _inverse(
     q: F64, position: F64, rotation: F64, chain: F64, limits: F64, home: F64, iterations: int, damping: float
 ) -> None:
-    """Damped least squares, in place: q += J^T (J J^T + damping I)^-1 (e - J z) + z with the pull z towards home."""
+    """Iterates damped least squares, in place: q += J^T (J J^T + damping I)^-1 (e - J z) + z; z pulls towards home."""
     joints = q.shape[1]
     origins, axes, R, J = np.empty((joints + 1, 3)), np.empty((joints, 3)), np.empty((3, 3)), np.empty((6, joints))
     A, e, z = np.empty((6, 6)), np.empty(6), np.zeros(joints)
@@ -152,7 +152,7 @@ def _inverse(
 
 @numba.njit(**_JIT)
 def _pose_error(position: F64, rotation: F64, tool: F64, R: F64, e: F64) -> None:
-    """What is missing to a pose (6,); of the orientation, half the sum of the axes' cross products."""
+    """Computes the error of a pose (6,); of the orientation, half the sum of the axes' cross products."""
     for k in range(3):
         e[k] = position[k] - tool[k]
         e[3 + k] = 0.0
@@ -163,7 +163,7 @@ def _pose_error(position: F64, rotation: F64, tool: F64, R: F64, e: F64) -> None
 
 @numba.njit(**_JIT)
 def _solve(A: F64, b: F64) -> None:
-    """b := A^-1 b for a positive definite A (6, 6), whose lower half is given and becomes its Cholesky factor."""
+    """Solves b := A^-1 b for a positive definite A (6, 6), whose lower half becomes its Cholesky factor."""
     for i in range(6):
         for j in range(i + 1):
             rest = A[i, j]

@@ -22,10 +22,10 @@ class Registry(Generic[T]):
     """A registry knows the things of one kind by their names and loads one when it is asked for."""
 
     def __init__(self, kind: str, own: Mapping[str, str], opened: Callable[[str, Any], T]) -> None:
-        """`own` maps names to "module:object"; `opened` turns a name and its object into the thing, or raises."""
+        """Keeps our own: names -> "module:object"; `opened` makes the thing of a name and its object."""
         self._kind, self._opened = kind, opened
         self.group = f"twinrl.{kind}s"
-        """The entry-point group."""
+        """Name of the entry-point group."""
         self._own = {name: EntryPoint(name, value, self.group) for name, value in own.items()}
         self._registered: dict[str, T] = {}
 

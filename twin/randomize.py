@@ -1,9 +1,9 @@
-"""Domains: how one world differs from another. The stand-in for the real arm is a domain too.
+"""This module says how one world differs from another; the stand-in for the real arm is such a domain too.
 
 The camera and colour shifts are constants of a domain; latency, light, white balance and the jitter of the cameras are
-drawn anew for every episode (`twin.render.appearance` draws the latter three), sensor noise for every image.
-`disturbance` shakes the arm while a demonstration is made, so that it shows how to come back; the stored action stays
-the clean one (DART, Laskey et al. 2017).
+drawn anew for every episode (`twin.render.appearance` draws the latter three), sensor noise for every image. The
+`disturbance` moves the arm off its path while a demonstration is made, so that it shows how to come back; the stored
+action stays the clean one (DART, Laskey et al. 2017).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ DEMONSTRATION_DISTURBANCE = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """One world's dynamics and looks."""
+    """A domain is one world's dynamics and appearance."""
 
     latency_steps: tuple[int, ...] = (0, 1)
     """Control steps from an action to its effect; one is drawn per episode."""
@@ -34,19 +34,19 @@ class Domain:
     """Sliding friction of fingers and objects."""
     object_mass_kg: float = 0.05
     camera_shift_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of the side camera, base frame."""
+    """Shift of the side camera, base frame."""
     colour_shift: float = 0.0
     """0 as scanned .. 1 strongly shifted."""
     exposure_stops: float = 0.0
-    """Of both cameras: every episode is brighter or darker by up to so many stops."""
+    """Range of both cameras' exposure: every episode is brighter or darker by up to so many stops."""
     white_balance: float = 0.0
     """Every episode has up to this share more red and less blue, or less red and more blue."""
     sensor_noise: float = 0.0
-    """Standard deviation of each pixel in each picture, as a share of full scale."""
+    """Standard deviation of each pixel in each image, as a share of full scale."""
     camera_jitter_m: float = 0.0
     """Standard deviation per axis of where the cameras stand, drawn for every episode."""
     camera_jitter_rad: float = 0.0
-    """The same for where they look."""
+    """Standard deviation of the directions in which they look, likewise."""
     camera_poses: int = 8
     """Poses that the side camera takes when it jitters: each costs a background, drawn and kept once."""
     disturbance: float = 0.0
@@ -73,7 +73,7 @@ class Domain:
                 raise InputError(f"{name}={getattr(self, name)}: {low} to {high}")
 
     def shifted(self, colour: tuple[float, float, float], towards: tuple[float, float, float]) -> NDArray[np.float64]:
-        """A colour (3,) moved by the domain's colour shift."""
+        """Returns a colour (3,) moved by the domain's colour shift."""
         return np.clip(np.asarray(colour) + self.colour_shift * np.asarray(towards), 0, 1)
 
 
@@ -101,22 +101,26 @@ DOMAINS: Mapping[str, Domain] = {
         exposure_stops=0.5, white_balance=0.1, sensor_noise=0.01, camera_jitter_m=0.005, camera_jitter_rad=0.01
     ),
 }
-"""The twin; the world that stands in for the real arm, with a calibrated camera but other dynamics and latency; one
-farther from the twin, its side camera 2 cm off its place; and the twin with light, colours, noise and cameras that vary
-from episode to episode."""
+"""Domains by name.
+
+    twin      the twin itself
+    standin   the world that takes the real arm's place: a calibrated camera, other dynamics and latency
+    far       one farther from the twin, its side camera 2 cm off its place
+    varied    the twin with light, colours, noise and cameras that vary from episode to episode
+"""
 TABLE_SHIFT = (-0.2, -0.1, 0.1)
 """Direction of the colour shift of everything that was scanned."""
 
 
 def domain_named(name: str, latency_steps: Sequence[int] = ()) -> Domain:
-    """One of `DOMAINS`, with the latency of the arm at hand where one is given. Raises InputError."""
+    """Returns one of `DOMAINS`, with the latency of the arm at hand where one is given. Raises InputError."""
     if name not in DOMAINS:
         raise InputError(f"domain {name!r}: choose one of {', '.join(DOMAINS)}")
     return replace(DOMAINS[name], latency_steps=tuple(latency_steps)) if latency_steps else DOMAINS[name]
 
 
 class Disturbance:
-    """The noise of n slots on the channels of an action that move the tool."""
+    """A disturbance is the noise of n slots on the channels of an action that move the tool."""
 
     def __init__(self, n: int, strength: float, rng: np.random.Generator, *, channels: int = 3) -> None:
         self._noise = np.zeros((n, channels))
@@ -126,8 +130,8 @@ class Disturbance:
         """Forgets the noise of one slot."""
         self._noise[slot] = 0
 
-    def shake(self, motion: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The commanded motion (n, channels) in action units with noise added; a tool at rest is shaken less."""
+    def applied(self, motion: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Adds noise to the commanded motion (n, channels) in action units; less to a tool at rest."""
         if self._strength == 0:
             return np.asarray(motion, float)
         self._noise = NOISE_MEMORY * self._noise + NOISE_DRIVE * self._rng.normal(size=self._noise.shape)

@@ -1,4 +1,4 @@
-"""Rotations: matrices (3, 3), unit quaternions (w, x, y, z), rotation vectors [rad], in batches (..., k).
+"""This module converts rotations: matrices (3, 3), quaternions (w, x, y, z), rotation vectors [rad]; (..., k) each.
 
 A rotation by nearly pi has two rotation vectors, v and -v(2 pi/|v| - 1), and a tool that points down sits exactly
 there: a measured pose would jump between the two. `continuous` picks the one nearer to a reference, so that the six
@@ -13,11 +13,11 @@ from protos.schema import F64
 TOOL_DOWN: F64 = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """base_from_tcp of a gripper that points down and opens along y."""
 TOOL_DOWN_VECTOR: F64 = np.array([1.0, -1.0, 0.0]) * np.pi / np.sqrt(2)
-"""The same as a rotation vector; the reference of `continuous` for every measured tool pose."""
+"""`TOOL_DOWN` as a rotation vector; the reference of `continuous` for every measured tool pose."""
 
 
 def matrix_from_quaternion(quaternion: ArrayLike) -> F64:
-    """(..., 4) wxyz, any length, to (..., 3, 3)."""
+    """Converts (..., 4) wxyz, of any length, to (..., 3, 3)."""
     q = np.asarray(quaternion, float)
     w, x, y, z = np.moveaxis(q / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
     rows = [
@@ -29,7 +29,7 @@ def matrix_from_quaternion(quaternion: ArrayLike) -> F64:
 
 
 def quaternion_from_matrix(matrix: ArrayLike) -> F64:
-    """(..., 3, 3) to (..., 4) wxyz with w >= 0; dividing by the largest component keeps the others exact."""
+    """Converts (..., 3, 3) to (..., 4) wxyz with w >= 0; dividing by the largest component keeps the others exact."""
     m = np.asarray(matrix, float)
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
@@ -51,7 +51,7 @@ def quaternion_from_matrix(matrix: ArrayLike) -> F64:
 
 
 def multiply(left: ArrayLike, right: ArrayLike) -> F64:
-    """Quaternion product: `left` after `right`."""
+    """Multiplies quaternions: `left` after `right`."""
     a, b = np.asarray(left, float), np.asarray(right, float)
     aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
     scalar = aw * bw - (av * bv).sum(-1, keepdims=True)
@@ -59,7 +59,7 @@ def multiply(left: ArrayLike, right: ArrayLike) -> F64:
 
 
 def matrix_from_vector(vector: ArrayLike) -> F64:
-    """Rotation vectors (..., 3) to matrices (Rodrigues)."""
+    """Converts rotation vectors (..., 3) to matrices (Rodrigues)."""
     v = np.asarray(vector, float)
     half = np.linalg.norm(v, axis=-1, keepdims=True) / 2
     # sinc is sin(pi x)/(pi x): finite at angle zero
@@ -67,7 +67,7 @@ def matrix_from_vector(vector: ArrayLike) -> F64:
 
 
 def vector_from_matrix(matrix: ArrayLike) -> F64:
-    """Matrices to rotation vectors with an angle in [0, pi]."""
+    """Converts matrices to rotation vectors with an angle in [0, pi]."""
     q = quaternion_from_matrix(matrix)
     sine = np.linalg.norm(q[..., 1:], axis=-1, keepdims=True)
     angle = 2 * np.arctan2(sine, q[..., :1])
@@ -75,7 +75,7 @@ def vector_from_matrix(matrix: ArrayLike) -> F64:
 
 
 def continuous(vector: ArrayLike, reference: ArrayLike) -> F64:
-    """The same rotations (..., 3), each as the rotation vector nearer to `reference`."""
+    """Returns the same rotations (..., 3), each as the rotation vector nearer to `reference`."""
     v = np.asarray(vector, float)
     angle = np.linalg.norm(v, axis=-1, keepdims=True)
     other = v * (1 - 2 * np.pi / np.maximum(angle, 1e-9))
@@ -86,14 +86,14 @@ def continuous(vector: ArrayLike, reference: ArrayLike) -> F64:
 
 
 def within_angle(vector: ArrayLike, limit_rad: float) -> F64:
-    """Rotation vectors (..., 3) shortened to an angle of at most `limit_rad`."""
+    """Shortens rotation vectors (..., 3) to an angle of at most `limit_rad`."""
     v = np.asarray(vector, float)
     angle = np.linalg.norm(v, axis=-1, keepdims=True)
     return v * (limit_rad / np.maximum(angle, limit_rad))
 
 
 def upright(base_from_tcp: ArrayLike, tilt_rad: float) -> F64:
-    """Tools (..., 3, 3) turned back the shortest way until they lean at most `tilt_rad` from pointing down."""
+    """Turns tools (..., 3, 3) back the shortest way until they lean at most `tilt_rad` from pointing down."""
     R = np.asarray(base_from_tcp, float)
     approach = R[..., :, 2]
     axis = np.stack([-approach[..., 1], approach[..., 0], 0 * approach[..., 0]], -1)  # approach x down
@@ -103,12 +103,12 @@ def upright(base_from_tcp: ArrayLike, tilt_rad: float) -> F64:
 
 
 def about_z(yaw: ArrayLike) -> F64:
-    """Rotation matrices about the z axis."""
+    """Returns rotation matrices about the z axis."""
     angle = np.asarray(yaw, float)
     return matrix_from_vector(np.stack([0 * angle, 0 * angle, angle], -1))
 
 
 def yaw_of(matrix: ArrayLike) -> F64:
-    """Heading of the x axis [rad]."""
+    """Returns the heading of the x axis [rad]."""
     m = np.asarray(matrix, float)
     return np.arctan2(m[..., 1, 0], m[..., 0, 0])

@@ -1,4 +1,4 @@
-"""A scanned workspace on disk: what does not move, and where the cameras are.
+"""This module keeps a scanned workspace on disk: what does not move, and the cameras.
 
 scene/
   scene.toml    format, name, where the scale came from, cameras, workspace
@@ -6,6 +6,7 @@ scene/
 """
 
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from protos.errors import SceneError
+from protos.errors import SceneError, SchemaMismatch
 from protos.schema import F64
 from protos.space import Box
 from twin import robots
@@ -21,18 +22,17 @@ from twin.camera import Camera, look_at, pose_looking, square_camera
 from twin.robots import UR5E, Robot, Transform
 from twin.splats import Splats, concatenate, read_ply, write_ply
 from twin.surfaces import grid, surface_splats
-from twin.toml_file import read_versioned
 
 FORMAT = 1
 """Version of scene.toml."""
 TABLE = Box(x=(-0.80, 0.10), y=(-0.55, 0.55), z=(0.0, 0.40))
-"""The table in front of and around the robot, and the air above it."""
+"""Table in front of and around the robot, and the air above it."""
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SideCamera:
-    """The camera that watches the workspace; level with the horizon."""
+    """The side camera watches the workspace, level with the horizon."""
 
     eye: Triple = (-1.02, 0.0, 0.46)
     """Base frame [m]."""
@@ -40,13 +40,13 @@ class SideCamera:
     fovy_deg: float = 52.0
 
     def camera(self, px: int, shift_m: Triple = (0.0, 0.0, 0.0)) -> Camera:
-        """The square camera, moved by `shift_m`."""
+        """Returns the square camera, moved by `shift_m`."""
         return look_at(np.add(self.eye, shift_m), along=self.along, fovy_deg=self.fovy_deg, px=px)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WristCamera:
-    """The camera on the gripper, in the tool frame (origin at the TCP, z out of the gripper, x across the fingers)."""
+    """The wrist camera sits on the gripper; in the tool frame z points out of the gripper, x across the fingers."""
 
     position: Triple = (0.0, 0.06, -0.08)
     direction: Triple = (0.0, -0.6, 0.8)
@@ -54,20 +54,20 @@ class WristCamera:
 
     @property
     def tcp_from_camera(self) -> F64:
-        """(4, 4); the tool's x axis is the image's right."""
+        """Pose (4, 4) on the tool; the tool's x axis is the image's right."""
         return pose_looking(self.position, self.direction, (1, 0, 0))
 
     def camera(self, px: int, base_from_tcp: F64) -> Camera:
-        """The camera at one tool pose (4, 4)."""
+        """Returns the camera at one tool pose (4, 4)."""
         return square_camera(base_from_tcp @ self.tcp_from_camera, fovy_deg=self.fovy_deg, px=px)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RobotAlignment:
-    """How well the robot's model lay on its masks when the base frame was found from the robot itself."""
+    """An alignment says how well the robot's model lay on its masks when the base frame was found from the robot."""
 
     method: str
-    """Of `twin.align`: "photos" or "splats"."""
+    """Method of `twin.align`: "photos" or "splats"."""
     views: int
     residual_mm: float
     """Mean distance of the outlines of model and masks, at the robot's depth."""
@@ -78,20 +78,20 @@ class RobotAlignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One workspace in the robot's base frame; the table top is z = 0."""
+    """A scene is one workspace in the robot's base frame; the table top is z = 0."""
 
     name: str
     static: Splats
     scale_provenance: str
-    """How the scan was made metric, in words, for reports."""
+    """Origin of the metric scale, in words, for reports."""
     side: SideCamera = SideCamera()
     wrist: WristCamera = WristCamera()
     workspace: Box = TABLE
-    """The part of the table that the wrist camera can see."""
+    """Part of the table that the wrist camera can see."""
     robot: Robot = UR5E
-    """The arm that stands there; scene.toml has its name and how its tool is mounted."""
+    """Arm that stands there; scene.toml has its name and how its tool is mounted."""
     alignment: RobotAlignment | None = None
-    """None: the base frame comes from a board, or from where the photos were taken."""
+    """Alignment to the robot; None where the base frame comes from a board, or from the photos' positions."""
 
     def save(self, folder: Path | str) -> None:
         """Writes scene.toml and static.ply, making the folder if needed."""
@@ -122,7 +122,7 @@ class Scene:
 
 
 def synthetic_scene(spacing_m: float = 0.008) -> Scene:
-    """A table with wood grain and a back wall, made without photographs: tests, examples, a first look."""
+    """Makes a table with wood grain and a back wall, without photos: for tests, examples, a first look."""
     rng = np.random.default_rng(0)
     x, y = grid(0.45, 0.55, spacing_m)
     table = surface_splats(
@@ -138,6 +138,24 @@ def synthetic_scene(spacing_m: float = 0.008) -> Scene:
     )
     wall = wall.coloured(wall.colours * (1 + 0.03 * rng.normal(size=len(y)))[:, None])
     return Scene(name="synthetic", static=concatenate([table, wall]), scale_provenance="made in metres, not scanned")
+
+
+def read_toml(path: Path, *, unreadable: str) -> dict[str, Any]:
+    """Reads a file. Raises `SceneError`: `unreadable` where there is no such file, else why it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SceneError(unreadable) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SceneError(f"{path}: not valid TOML: {error}") from error
+
+
+def read_versioned(path: Path, *, version: int, made_by: str) -> dict[str, Any]:
+    """Reads a file with a `format` entry. Raises `SchemaMismatch` for another version than ours."""
+    table = read_toml(path, unreadable=f"{path.parent}: no readable {path.name}; {made_by}")
+    if table.get("format") != version:
+        raise SchemaMismatch(f"{path}: {path.stem} format {table.get('format')}, this version reads format {version}")
+    return table
 
 
 def _toml(scene: Scene) -> str:
@@ -199,7 +217,7 @@ def _camera(table: Mapping[str, Any], vectors: Sequence[str]) -> dict[str, Any]:
 
 
 def _robot(table: Mapping[str, Any]) -> Robot:
-    """The robot that a scene names, by default the UR5e, with its tool mounted as the scene says."""
+    """Returns the robot that a scene names, by default the UR5e, with its tool mounted as the scene says."""
     robot, tool = robots.get(str(table.get("robot", UR5E.name))), table.get("tool", {})
     if unknown := set(tool) - {"gripper", "position", "quaternion"}:
         raise ValueError(f"[tool] {', '.join(sorted(unknown))}: it has gripper, position and quaternion")

@@ -1,4 +1,4 @@
-"""Splats on simple surfaces: boxes, cylinders, capsules, meshes. Robot, task bodies, synthetic scenes are made so.
+"""This module covers simple surfaces with splats: boxes, cylinders, capsules, meshes; robots and tasks are drawn so.
 
 A point on a surface becomes a flat splat: standard deviation 0.62 spacings in the surface, 0.12 along the normal,
 opacity 0.95, its colour darkened by a fixed light from above and to the side.
@@ -24,7 +24,7 @@ Surface = tuple[F64, F64]
 
 
 def grid(half_x: float, half_y: float, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cell centres of a rectangle of 2 half_x by 2 half_y around the origin."""
+    """Returns the cell centres of a rectangle of 2 half_x by 2 half_y around the origin."""
     nx, ny = max(1, round(2 * half_x / spacing)), max(1, round(2 * half_y / spacing))
     x, y = np.meshgrid(
         ((np.arange(nx) + 0.5) / nx * 2 - 1) * half_x, ((np.arange(ny) + 0.5) / ny * 2 - 1) * half_y, indexing="ij"
@@ -33,7 +33,7 @@ def grid(half_x: float, half_y: float, spacing: float) -> tuple[NDArray[np.float
 
 
 def box(half: ArrayLike, spacing: float) -> Surface:
-    """The six faces of a box with half sizes (3,)."""
+    """Returns the six faces of a box with half sizes (3,)."""
     h = np.asarray(half, float)
     points, normals = [], []
     for axis in range(3):
@@ -48,7 +48,7 @@ def box(half: ArrayLike, spacing: float) -> Surface:
 
 
 def disc(radius: float, height: float, spacing: float) -> Surface:
-    """A horizontal disc that faces up (sunflower arrangement)."""
+    """Returns a horizontal disc that faces up (sunflower arrangement)."""
     count = max(6, round(math.pi * radius**2 / spacing**2))
     k = np.arange(count) + 0.5
     r, angle = radius * np.sqrt(k / count), math.pi * (1 + 5**0.5) * k
@@ -57,14 +57,14 @@ def disc(radius: float, height: float, spacing: float) -> Surface:
 
 
 def cylinder(radius: float, half: float, spacing: float) -> Surface:
-    """A closed cylinder along z."""
+    """Returns a closed cylinder along z."""
     sides, normals = _tube(radius, half, spacing)
     top, up = disc(radius, half, spacing)
     return np.concatenate([sides, top, top * [1, 1, -1]]), np.concatenate([normals, up, -up])
 
 
 def capsule(radius: float, half: float, spacing: float) -> Surface:
-    """A capsule along z; `half` is half the length of its straight part."""
+    """Returns a capsule along z; `half` is half the length of its straight part."""
     sides, normals = _tube(radius, half, spacing)
     count = max(6, round(2 * math.pi * radius**2 / spacing**2))
     k = np.arange(count) + 0.5
@@ -76,7 +76,7 @@ def capsule(radius: float, half: float, spacing: float) -> Surface:
 
 
 def mesh(vertices: ArrayLike, triangles: ArrayLike, spacing: float) -> Surface:
-    """Points spread evenly over triangles (F, 3) of vertices (V, 3), counter-clockwise from outside.
+    """Spreads points evenly over triangles (F, 3) of vertices (V, 3), counter-clockwise from outside.
 
     The points lie at equal steps of area, in each triangle at the places of the R2 sequence (Roberts 2018): even
     without a grid, and the same in every run.
@@ -108,7 +108,7 @@ def _tube(radius: float, half: float, spacing: float) -> Surface:
 def surface_splats(
     surface: Surface, spacing: float, colour: ArrayLike, base_from_surface: ArrayLike | None = None
 ) -> Splats:
-    """Splats in the surface's own frame, shaded as if it stood with the rotation (3, 3) in the base frame."""
+    """Returns splats in the surface's own frame, shaded as if it had the rotation (3, 3) in the base frame."""
     points, normals = surface
     lit = normals if base_from_surface is None else normals @ np.asarray(base_from_surface).T
     shade = AMBIENT + (1 - AMBIENT) * np.clip(lit @ LIGHT, 0, 1)
@@ -122,7 +122,7 @@ def surface_splats(
 
 
 def _frames(normals: F64) -> F64:
-    """Rotations (N, 3, 3) whose z axis is the normal."""
+    """Returns rotations (N, 3, 3) whose z axis is the normal."""
     helper = np.where(np.abs(normals[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
     x = np.cross(helper, normals)
     x /= np.linalg.norm(x, axis=1, keepdims=True)

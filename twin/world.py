@@ -1,4 +1,4 @@
-"""One arm over its table, moved in small slices of time: the physics behind a simulated robot controller.
+"""This module moves one arm over its table in small slices of time: the physics behind a simulated controller.
 
 It shares model, pictures and tasks with the vector twin but knows no actions and no control steps. Latency and gain
 of a domain belong to whoever drives it; everything else of the domain is here.
@@ -8,9 +8,8 @@ import numpy as np
 
 from protos.errors import InputError
 from protos.schema import F64, U8, Configuration, Schema
-from twin.env import tool_poses
 from twin.kinematics import Kinematics
-from twin.physics import TIMESTEP_S, Pose, make, retire, state_of
+from twin.physics import TIMESTEP_S, Pose, make, retire, state_of, tool_poses
 from twin.randomize import Domain
 from twin.render.compositor import TwinRenderer
 from twin.scene import Scene
@@ -18,10 +17,10 @@ from twin.tasks import TOOL, Task, TaskState
 
 
 class ArmWorld:
-    """One arm, its gripper and the task's bodies. Not safe for use from several threads at once."""
+    """A world is one arm, its gripper and the task's bodies. Not safe for use from several threads at once."""
 
     def __init__(self, scene: Scene, task: Task, domain: Domain, *, schema: Schema) -> None:
-        """The arm starts at rest in the middle of the task's start poses with its gripper open."""
+        """Builds the world; the arm starts at rest in the middle of the task's start poses with its gripper open."""
         self.task = task
         self.robot = scene.robot
         self._physics = make("mujoco", scene.robot, task, domain, n=1)
@@ -40,14 +39,14 @@ class ArmWorld:
         self._renderer.start_episode(0)
 
     def set_joint_targets(self, q: F64) -> None:
-        """Joint angles (joints,) [rad] that the servos hold from now on."""
+        """Sets the joint angles (joints,) [rad] that the servos hold from now on."""
         if np.shape(q) != (len(self.robot.links),) or not np.isfinite(q).all():
             raise InputError(f"joint targets {q}: {len(self.robot.links)} finite angles needed")
         self._targets = np.asarray(q, float)[None]
         self._physics.command(self._targets, self._opening)
 
     def set_gripper(self, opening: float) -> None:
-        """0 closed .. 1 open; the fingers follow with limited force."""
+        """Sets the gripper from 0 closed to 1 open; the fingers follow with limited force."""
         if not 0 <= opening <= 1:
             raise InputError(f"gripper opening {opening}: 0 (closed) to 1 (open)")
         self._opening = np.array([float(opening)])
@@ -64,46 +63,46 @@ class ArmWorld:
 
     @property
     def joints(self) -> F64:
-        """(joints,) measured [rad]."""
+        """Measured joint angles (joints,) [rad]."""
         return self._physics.joints[0]
 
     @property
     def joint_velocities(self) -> F64:
-        """(joints,) measured [rad/s]."""
+        """Measured joint velocities (joints,) [rad/s]."""
         return self._physics.joint_velocities[0]
 
     @property
     def tcp_pose(self) -> F64:
-        """(6,) position [m] and rotation vector [rad], base frame; the vector is `rotations.continuous`."""
+        """Position [m] and rotation vector [rad] (6,), base frame; the vector is `rotations.continuous`."""
         return tool_poses(self._physics)[0]
 
     @property
     def tcp_velocity(self) -> F64:
-        """(6,) m/s and rad/s, base frame."""
+        """Velocity (6,) m/s and rad/s, base frame."""
         return self._physics.tool_velocity[0].astype(float)
 
     @property
     def wrench(self) -> F64:
-        """(6,) N and Nm that the world puts on the tool, at the TCP, base frame."""
+        """Wrench (6,) N and Nm of the world on the tool, at the TCP, base frame."""
         return self._physics.wrench[0].astype(float)
 
     @property
     def opening(self) -> float:
-        """Of the gripper, measured, 0..1."""
+        """Measured opening of the gripper, 0..1."""
         return float(self._physics.opening[0])
 
     def object_pose(self, name: str) -> Pose:
-        """x, y, z, yaw of a task body."""
+        """Returns x, y, z, yaw of a task body."""
         if name not in self.task.bodies:
             raise InputError(f"body {name!r}: choose one of {', '.join(self.task.bodies)}")
         return self._physics.body_pose(0, name)
 
     def success(self) -> bool:
-        """Whether the task is done at this moment; a task counts after `success_steps` control steps in a row."""
+        """Tells whether the task is done at this moment; it counts after `success_steps` control steps in a row."""
         return bool(self.task.succeeded(self._state())[0])
 
     def render(self) -> tuple[U8, U8]:
-        """Side and wrist picture, (px, px, 3) each."""
+        """Returns the side and the wrist image, (px, px, 3) each."""
         self._renderer.draw()
         return self._renderer.side[0].copy(), self._renderer.wrist[0].copy()
 

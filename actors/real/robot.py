@@ -260,7 +260,7 @@ class RealEnvironment:
         metres, radians = self.task.action_scale
         begin = self._arm.anchor()
         goal = begin.copy()
-        goal[:3] += self._disturbance.shake(wanted[None, :3])[0] * metres
+        goal[:3] += self._disturbance.applied(wanted[None, :3])[0] * metres
         if radians > 0:
             turned = matrix_from_vector(wanted[3:6] * radians) @ matrix_from_vector(begin[3:])
             goal[3:] = continuous(vector_from_matrix(upright(turned, self.task.tilt_rad)), begin[3:])

@@ -41,7 +41,7 @@ class Reason(Enum):
     """Inverse kinematics misses a pose of the path."""
     JOINT_LIMIT = "joint limit"
     COLLISION = "collision"
-    """Of the arm with the table or a body, or of a finger with the table."""
+    """The arm meets the table or a body, or a finger meets the table."""
     TOO_LONG = "too long"
     """The path takes more control steps than an episode has."""
     LEASH = "leash"

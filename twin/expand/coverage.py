@@ -21,9 +21,9 @@ class Coverage:
 
     space: ConfigurationSpace
     accepted: Counter[int] = field(default_factory=Counter)
-    """By cell."""
+    """Episodes kept, by cell."""
     rejected: dict[int, Counter[Reason]] = field(default_factory=dict)
-    """By cell."""
+    """Reasons against the others, by cell."""
 
     def accept(self, cell: int) -> None:
         self.accepted[cell] += 1

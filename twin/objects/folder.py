@@ -23,8 +23,8 @@ from twin.camera import pose_of
 from twin.objects.hull import MassProperties, Part, mass_properties
 from twin.robots.mjcf import numbers
 from twin.rotations import about_z
+from twin.scene import read_versioned
 from twin.splats import Splats, read_ply, write_ply
-from twin.toml_file import read_versioned
 
 FORMAT = 1
 """Version of the format of object.toml."""

@@ -1,8 +1,10 @@
 """This package moves n arms over their tables: engines behind one interface, and what a twin reads from them.
 
-VectorTwin, ArmWorld ─ reset, place, command, step ─► Physics ─┬─ mujoco_batch   MuJoCo, on the CPU; the default
-└─ isaac          Isaac Gym (PhysX), where installed
-Physics ─ state_of ─► TaskState ─► success, experts          Physics ─ broken, fault_of ─► faults of a slot
+    VectorTwin, ArmWorld ─ reset, place, command, step ─► Physics ─┬─ mujoco_batch   MuJoCo, on the CPU; the default
+                                                                   └─ isaac          Isaac Gym (PhysX), where installed
+    Physics ─ state_of ─► TaskState ─► success, experts      Physics ─ proprio_of ─► observations
+
+`broken` and `fault_of` tell which slot's physics went wrong, and how.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +12,7 @@ from collections.abc import Callable, Mapping
 from protos.errors import InputError
 from twin.physics.interface import TIMESTEP_S, Physics, Pose, build_model
 from twin.physics.mujoco_batch import MujocoPhysics
-from twin.physics.state import broken, fault_of, retire, state_of
+from twin.physics.state import broken, fault_of, proprio_of, retire, state_of, tool_poses
 from twin.randomize import Domain
 from twin.robots import Robot
 from twin.tasks import Task
@@ -50,6 +52,8 @@ __all__ = [
     "fault_of",
     "make",
     "names",
+    "proprio_of",
     "retire",
     "state_of",
+    "tool_poses",
 ]

@@ -93,37 +93,37 @@ class Physics(ABC):
     @property
     @abstractmethod
     def joints(self) -> F64:
-        """(n, joints) rad."""
+        """Measured joint angles (n, joints) [rad]."""
 
     @property
     @abstractmethod
     def joint_velocities(self) -> F64:
-        """(n, joints) rad/s."""
+        """Measured joint velocities (n, joints) [rad/s]."""
 
     @property
     @abstractmethod
     def tool_position(self) -> F64:
-        """(n, 3) m, a live view."""
+        """Position of the TCP (n, 3) [m], a live view."""
 
     @property
     @abstractmethod
     def tool_rotation(self) -> F64:
-        """base_from_tcp (n, 3, 3), a live view."""
+        """Rotation base_from_tcp (n, 3, 3), a live view."""
 
     @property
     def tool_velocity(self) -> F64:
-        """(n, 6) m/s and rad/s, from the joint velocities and the Jacobian."""
+        """Velocity (n, 6) m/s and rad/s, from the joint velocities and the Jacobian."""
         return self._kinematics.tool_velocity(self.joints, self.joint_velocities)
 
     @property
     @abstractmethod
     def opening(self) -> F64:
-        """(n,) measured, 0 closed .. 1 open."""
+        """Measured opening of the gripper (n,), 0 closed .. 1 open."""
 
     @property
     @abstractmethod
     def wrench(self) -> F64:
-        """(n, 6) force [N] and torque [Nm] of the world on the tool, at the TCP, in the base frame.
+        """Force [N] and torque [Nm] of the world on the tool (n, 6), at the TCP, in the base frame.
 
         The gripper's own weight is taken out, as the controller of an arm does with its payload setting; its inertia
         is not. The value is that of the last physics step, zero right after a reset.

@@ -89,32 +89,27 @@ class IsaacPhysics(Physics):
 
     @property
     def joints(self) -> F64:
-        """(n, joints) rad."""
         return self._q[:, :-2].copy()
 
     @property
     def joint_velocities(self) -> F64:
-        """(n, joints) rad/s."""
         return self._rates[:, :-2].copy()
 
     @property
     def tool_position(self) -> F64:
-        """(n, 3) m."""
         return self.body_position("gripper") + self.tool_rotation[:, :, 2] * self.robot.gripper.tcp_m
 
     @property
     def tool_rotation(self) -> F64:
-        """base_from_tcp (n, 3, 3)."""
         return self.body_rotation("gripper")
 
     @property
     def opening(self) -> F64:
-        """(n,) measured, 0 closed .. 1 open."""
         return np.clip(self._q[:, -2:].sum(1) / self.robot.gripper.stroke_m, 0, 1)
 
     @property
     def wrench(self) -> F64:
-        """(n, 6) N, Nm: the force sensors of palm and fingers, which feel contacts alone, summed up at the TCP."""
+        """Wrench (n, 6): the force sensors of palm and fingers, which feel contacts alone, summed up at the TCP."""
         return self._wrench
 
     def close(self) -> None:
@@ -164,7 +159,7 @@ class IsaacPhysics(Physics):
         self.body_positions[slot, bodies], self.body_rotations[slot, bodies] = data.xpos[bodies], data.xmat[bodies]
 
     def _send(self) -> None:
-        """One call per kind of state: the GPU pipeline heeds only the last of several before a step."""
+        """Makes one call per kind of state: the GPU pipeline heeds only the last of several before a step."""
         gym, sim, send = self._world.gym, self._world.sim, self._handle
         self._sent.clear()
         if self._moved:
@@ -182,7 +177,7 @@ class IsaacPhysics(Physics):
         self._restarted[:] = False
 
     def _handle(self, tensor: Any) -> "gymapi.Tensor":
-        """What Isaac Gym takes; the tensor is kept, because it is read during the next step."""
+        """Returns what Isaac Gym takes; the tensor is kept, because it is read during the next step."""
         from isaacgym import gymtorch
 
         self._sent.append(tensor)
@@ -218,5 +213,5 @@ def _require_isaacgym() -> None:
 
 
 def _array(tensor: Any) -> F64:
-    """A copy of a simulator's tensor."""
+    """Copies a simulator's tensor."""
     return np.array(tensor.cpu().numpy(), float)

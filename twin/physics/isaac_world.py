@@ -1,4 +1,4 @@
-"""The simulation that the Isaac Gym adapter steps: assets, one environment per slot, and where to find what.
+"""This module builds the simulation that the Isaac Gym adapter steps: assets, environments, and indices into them.
 
     MjModel ─ write_urdf ─► temporary folder ─ load_asset ─► arm, task bodies ─ create_actor ─► n environments
 
@@ -34,20 +34,20 @@ _SELF = 1
 
 @dataclass(frozen=True, kw_only=True)
 class IsaacWorld:
-    """A simulation and the indices into its tensors."""
+    """A world is a simulation and the indices into its tensors."""
 
     gym: "gymapi.Gym"
     sim: "gymapi.Sim"
     on_gpu: bool
     joints: tuple[str, ...]
-    """Of the arm, then of the fingers, in the order of an environment's DOFs."""
+    """Names of the joints of the arm, then of the fingers, in the order of an environment's DOFs."""
     bodies: NDArray[np.int64]  # (n, model bodies) rows of the rigid body tensor; the world's own body is -1
     actors: dict[str, NDArray[np.int32]]
     """Root body -> (n,) rows of the root state tensor."""
 
 
 def build(robot: Robot, task: Task, model: mujoco.MjModel, n: int, threads: int) -> IsaacWorld:
-    """n environments, prepared for the tensor interface."""
+    """Builds n environments, prepared for the tensor interface."""
     from isaacgym import gymapi
 
     gym, on_gpu = gymapi.acquire_gym(), _has_gpu()
@@ -108,7 +108,7 @@ def _parameters(on_gpu: bool, threads: int) -> "gymapi.SimParams":
 def _load(
     gym: "gymapi.Gym", sim: "gymapi.Sim", model: mujoco.MjModel, name: str, task: Task, folder: Path
 ) -> "gymapi.Asset":
-    """Arm and targets are bolted to the world; only the task's free bodies fall."""
+    """Loads a root body; arm and targets are bolted to the world, only the task's free bodies fall."""
     from isaacgym import gymapi
 
     options = gymapi.AssetOptions()
@@ -131,7 +131,7 @@ def _table(gym: "gymapi.Gym", sim: "gymapi.Sim", model: mujoco.MjModel) -> "gyma
 
 
 def _contacts_only() -> "gymapi.ForceSensorProperties":
-    """What touches a body pushes on it; its weight and its joints do not count. Axes of the base frame."""
+    """Selects the forces of contacts, in the base frame's axes; a body's weight and its joints do not count."""
     from isaacgym import gymapi
 
     properties = gymapi.ForceSensorProperties()
@@ -142,7 +142,7 @@ def _contacts_only() -> "gymapi.ForceSensorProperties":
 
 
 def _servos(gym: "gymapi.Gym", asset: "gymapi.Asset", model: mujoco.MjModel, robot: Robot) -> NDArray[np.void]:
-    """The model's position servos as PhysX drives; damping of servo and bearing add up."""
+    """Returns the model's position servos as PhysX drives; damping of servo and bearing add up."""
     from isaacgym import gymapi
 
     speed = {link.name: link.velocity for link in robot.links}

@@ -73,32 +73,27 @@ class MujocoPhysics(Physics):
 
     @property
     def joints(self) -> F64:
-        """(n, joints) rad."""
         return self._qpos[:, self._arm]
 
     @property
     def joint_velocities(self) -> F64:
-        """(n, joints) rad/s."""
         return self._qvel[:, self._arm_rates]
 
     @property
     def tool_position(self) -> F64:
-        """(n, 3) m, a live view."""
         return self._site[:, 0]
 
     @property
     def tool_rotation(self) -> F64:
-        """base_from_tcp (n, 3, 3), a live view."""
         return self._site_rotation[:, 0].reshape(self.n, 3, 3)
 
     @property
     def opening(self) -> F64:
-        """(n,) measured, 0 closed .. 1 open."""
         return np.clip(self._qpos[:, self._fingers].sum(1) / self.robot.gripper.stroke_m, 0, 1)
 
     @property
     def wrench(self) -> F64:
-        """(n, 6) N, Nm: what the flange's force and torque sensors and the gripper's weight leave for the world."""
+        """Wrench (n, 6): what the flange's force and torque sensors and the gripper's weight leave for the world."""
         R = self.tool_rotation
         held_by_flange = np.einsum("nij,nkj->nki", R, self._sensors.reshape(self.n, 2, 3))
         weight = np.array([0, 0, -self.robot.gripper.mass_kg * _GRAVITY])

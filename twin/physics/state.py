@@ -1,6 +1,8 @@
-"""This module reads a task's privileged state and a slot's faults from physics, and removes what a task retires.
+"""This module reads proprioception, a task's state and faults from physics, and parks what a task retires.
 
-    physics ─► state_of ─► TaskState ─► task.succeeded, task.expert
+    physics ─► proprio_of ─► observations
+       │
+       ├─────► state_of ─► TaskState ─► task.succeeded, task.expert
        │                       └──────► task.retired ─► retire ─► bodies parked below the table, out of every camera
        └─────► broken, fault_of: worlds whose bodies are not finite, or were flung away by an exploding contact
 
@@ -10,8 +12,9 @@ vector twin looks at every body after each step and shows NaN in the propriocept
 
 import numpy as np
 
-from protos.schema import F64, Bools
+from protos.schema import F32, F64, PROPRIO_DIM, Bools
 from twin.physics.interface import Physics
+from twin.rotations import TOOL_DOWN_VECTOR, continuous, vector_from_matrix
 from twin.tasks import PARKED_Z_M, TaskState
 
 REACH_M = 10.0
@@ -36,6 +39,27 @@ def state_of(physics: Physics, *, commanded: F64, commanded_rotation: F64, closi
         bodies={name: physics.body_position(name) for name in bodies},
         rotations={name: physics.body_rotation(name) for name in bodies},
     )
+
+
+def proprio_of(physics: Physics, position: F64, rotation: F64) -> F32:
+    """Returns the proprioception (n, 25), laid out as in `protos.schema`.
+
+    The arm is told to go to `position` (n, 3) and `rotation` (n, 3, 3).
+    """
+    proprio = np.empty((physics.n, PROPRIO_DIM), np.float32)
+    proprio[:, 0:6] = tool_poses(physics)
+    proprio[:, 6:12] = physics.tool_velocity
+    proprio[:, 12:18] = physics.wrench
+    proprio[:, 18] = physics.opening
+    proprio[:, 19:22] = position - physics.tool_position
+    proprio[:, 22:25] = vector_from_matrix(rotation @ np.swapaxes(physics.tool_rotation, -1, -2))
+    return proprio
+
+
+def tool_poses(physics: Physics) -> F64:
+    """Returns measured TCP positions and rotation vectors (n, 6), these continuous about a tool that points down."""
+    vectors = continuous(vector_from_matrix(physics.tool_rotation), TOOL_DOWN_VECTOR)
+    return np.concatenate([physics.tool_position, vectors], axis=1)
 
 
 def retire(physics: Physics, state: TaskState) -> None:

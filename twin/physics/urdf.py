@@ -1,4 +1,4 @@
-"""Bodies of a compiled MuJoCo model as URDF, for engines that read it: links, joints, inertias, what collides.
+"""This module writes bodies of a compiled MuJoCo model as URDF: links, joints, inertias, colliding shapes.
 
     MjModel ─ a body and everything below it ─► name.urdf + one .obj per mesh
 
@@ -22,18 +22,18 @@ _MASSLESS_KG, _MASSLESS_INERTIA = 1e-3, 1e-6
 
 
 def subtree(model: mujoco.MjModel, root: str) -> list[int]:
-    """Ids of a body that stands on the world and of all below it, parents first."""
+    """Returns the ids of a body that stands on the world and of all below it, parents first."""
     return [body for body in range(1, model.nbody) if model.body_rootid[body] == model.body(root).id]
 
 
 def colliding_geoms(model: mujoco.MjModel, body: int) -> list[int]:
-    """Geoms of one body that can touch something."""
+    """Returns the geoms of one body that can touch something."""
     geoms = range(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body])
     return [geom for geom in geoms if model.geom_contype[geom] or model.geom_conaffinity[geom]]
 
 
 def write_urdf(model: mujoco.MjModel, root: str, folder: Path) -> Path:
-    """Writes root.urdf, with its meshes beside it, for a body that stands on the world; its path."""
+    """Writes root.urdf, with its meshes beside it, for a body that stands on the world; returns its path."""
     robot = ET.Element("robot", name=root)
     for body in subtree(model, root):
         robot.append(_link(model, body, folder))
@@ -78,7 +78,7 @@ def _joint(model: mujoco.MjModel, body: int) -> ET.Element:
 
 
 def _collision(link: ET.Element, model: mujoco.MjModel, geom: int, folder: Path) -> None:
-    """One `collision`, or three for a capsule: URDF knows cylinders and spheres."""
+    """Adds one `collision`, or three for a capsule: URDF knows cylinders and spheres."""
     size, place = model.geom_size[geom], model.geom_pos[geom]
     turn = matrix_from_quaternion(model.geom_quat[geom])
     match model.geom_type[geom]:
@@ -108,7 +108,7 @@ def _shape(link: ET.Element, position: F64, rotation: F64, kind: str, **attribut
 
 
 def _write_mesh(model: mujoco.MjModel, mesh: int, folder: Path) -> str:
-    """The name of an .obj file in `folder`; MuJoCo has moved the vertices into the mesh's inertial frame."""
+    """Writes an .obj file and returns its name; MuJoCo moved the vertices into the mesh's inertial frame."""
     first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
     face, faces = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
     lines = [f"v {numbers(*vertex)}" for vertex in model.mesh_vert[first : first + count].astype(float)]
@@ -119,7 +119,7 @@ def _write_mesh(model: mujoco.MjModel, mesh: int, folder: Path) -> str:
 
 
 def _origin(parent: ET.Element, position: F64, rotation: F64) -> None:
-    """Position and the fixed-axis angles of URDF: rotation = Rz(yaw) Ry(pitch) Rx(roll)."""
+    """Adds position and fixed-axis angles of URDF: rotation = Rz(yaw) Ry(pitch) Rx(roll)."""
     pitch = np.arctan2(-rotation[2, 0], np.hypot(rotation[0, 0], rotation[1, 0]))
     if np.hypot(rotation[0, 0], rotation[1, 0]) > 1e-9:
         roll, yaw = np.arctan2(rotation[2, 1], rotation[2, 2]), np.arctan2(rotation[1, 0], rotation[0, 0])

@@ -1,4 +1,4 @@
-"""What a robot is: numbers only. Kinematics, physics and pictures are made from them.
+"""This module says what a robot is: numbers. Kinematics, physics and images are made from them.
 
     base ─base_from_mount─► links, one joint each ─flange─► flange ─flange_from_gripper─► gripper ─tcp_m─► TCP
 
@@ -28,7 +28,7 @@ LIGHT_GREY, GREY, BLUE, DARK, WHITE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Transform:
-    """A rigid transform a_from_b: where frame b stands in frame a."""
+    """A rigid transform a_from_b places frame b in frame a."""
 
     position: Triple = (0.0, 0.0, 0.0)
     """m"""
@@ -37,24 +37,24 @@ class Transform:
 
     @property
     def matrix(self) -> F64:
-        """(4, 4)."""
+        """Homogeneous matrix (4, 4)."""
         out = np.eye(4)
         out[:3, :3], out[:3, 3] = matrix_from_quaternion(self.quaternion), self.position
         return out
 
 
 def turned_about_z(angle: float, position: Triple = (0.0, 0.0, 0.0)) -> Transform:
-    """A frame at `position`, turned by `angle` [rad] about z."""
+    """Returns a frame at `position`, turned by `angle` [rad] about z."""
     return Transform(position=position, quaternion=(math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)))
 
 
 def standard_dh(a: float, d: float, alpha: float) -> Transform:
-    """The fixed part of a standard (distal) Denavit-Hartenberg row: from a joint's frame to the next joint's."""
+    """Returns the fixed part of a standard (distal) Denavit-Hartenberg row: from a joint's frame to the next one's."""
     return Transform(position=(a, 0.0, d), quaternion=_about_x(alpha))
 
 
 def modified_dh(a: float, d: float, alpha: float) -> Transform:
-    """The fixed part of a modified (proximal, Craig's) Denavit-Hartenberg row: from the joint before to this one."""
+    """Returns the fixed part of a modified (proximal, Craig's) row: from the joint before to this one."""
     return Transform(position=(a, -d * math.sin(alpha), d * math.cos(alpha)), quaternion=_about_x(alpha))
 
 
@@ -96,7 +96,7 @@ Part = Capsule | Cylinder | Block
 
 @dataclass(frozen=True, kw_only=True)
 class Inertial:
-    """Mass and its distribution, in the body's frame."""
+    """An inertial is mass and its distribution, in the body's frame."""
 
     mass: float
     """kg"""
@@ -108,7 +108,7 @@ class Inertial:
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """One joint and the link that it turns."""
+    """A link is one joint and the body that it turns."""
 
     name: str
     parent_from_joint: Transform
@@ -116,15 +116,15 @@ class Link:
     range: tuple[float, float]
     """rad"""
     torque: float
-    """Largest of the motor [Nm]"""
+    """Largest torque of the motor [Nm]"""
     velocity: float
-    """Largest of the joint [rad/s]"""
+    """Largest speed of the joint [rad/s]"""
     stiffness: float
-    """Of the position servo [Nm/rad]"""
+    """Gain of the position servo [Nm/rad]"""
     servo_damping: float
-    """Of the position servo [Nm s/rad]"""
+    """Damping by the position servo [Nm s/rad]"""
     damping: float = 1.0
-    """Of the bearing [Nm s/rad]"""
+    """Damping by the bearing [Nm s/rad]"""
     armature: float
     """Rotor inertia as seen at the joint [kg m^2]; keeps the stiff servo stable at 5 ms."""
     parts: tuple[Part, ...]
@@ -132,7 +132,7 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Gripper:
-    """Two flat fingers that slide apart along x, on a palm; lengths along z count from the gripper's flange."""
+    """A gripper is two flat fingers that slide apart along x, on a palm; z counts from the gripper's flange."""
 
     name: str
     stroke_m: float
@@ -145,21 +145,22 @@ class Gripper:
     finger_colour: Triple = DARK
     tcp_m: float
     force_n: float
-    """What one finger presses with at most."""
+    """Largest force of one finger."""
     stiffness: float
-    """Of a finger's position servo [N/m]"""
+    """Gain of a finger's position servo [N/m]"""
     servo_damping: float
-    """Of a finger's position servo [N s/m]"""
+    """Damping by a finger's position servo [N s/m]"""
     damping: float
-    """Of a finger's guide [N s/m]"""
+    """Damping by a finger's guide [N s/m]"""
 
     @property
     def travel_m(self) -> float:
-        """Of one finger."""
+        """Travel of one finger."""
         return self.stroke_m / 2
 
     @property
     def mass_kg(self) -> float:
+        """Mass of palm and fingers."""
         return self.palm.mass + 2 * self.finger_mass_kg
 
     @property
@@ -176,33 +177,33 @@ FINGERS = ("finger_left", "finger_right")
 
 @dataclass(frozen=True, kw_only=True)
 class Robot:
-    """An arm on its mount with a gripper at its flange."""
+    """A robot is an arm on its mount with a gripper at its flange."""
 
     name: str
     base_from_mount: Transform = Transform()
-    """Where the arm is bolted down. The base frame is the scene's: z = 0 is the table, the workspace lies at -x."""
+    """Place at which the arm is bolted down, in the scene's base frame: the table is z = 0, the workspace at -x."""
     base_mass_kg: float
     base_parts: tuple[Part, ...]
     links: tuple[Link, ...]
     flange: Transform
-    """In the last link's frame."""
+    """Pose of the flange in the last link's frame."""
     gripper: Gripper
     flange_from_gripper: Transform = Transform()
-    """How the gripper is bolted on; a setting of the scene."""
+    """Pose in which the gripper is bolted on; a setting of the scene."""
     home: tuple[float, ...]
     """Tool down, over the middle of the workspace [rad]: searches begin here, and a redundant arm keeps near."""
 
     @property
     def joints(self) -> tuple[str, ...]:
-        """The names of the joints, which are their links' too."""
+        """Names of the joints, which are their links' too."""
         return tuple(link.name for link in self.links)
 
     @cached_property
     def flange_from_tcp(self) -> F64:
-        """(4, 4)."""
+        """Pose of the TCP in the flange's frame (4, 4)."""
         return self.flange_from_gripper.matrix @ Transform(position=(0, 0, self.gripper.tcp_m)).matrix
 
     @cached_property
     def velocity_limits(self) -> F64:
-        """(n,) rad/s."""
+        """Largest joint speeds (n,) [rad/s]."""
         return np.array([link.velocity for link in self.links])

@@ -1,4 +1,4 @@
-"""A Franka Research 3: seven joints, with the Franka Hand. It stands with its back turned, so that it faces -x.
+"""This module describes a Franka Research 3: seven joints, a Franka Hand, its back turned so that it faces -x.
 
 Kinematics: Franka Control Interface documentation, "Denavit-Hartenberg parameters" (Craig's convention). Masses,
 inertias, joint ranges, torque and speed limits: franka_description, robots/fr3. Rotor inertias as seen at the joints:

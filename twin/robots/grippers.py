@@ -1,4 +1,4 @@
-"""Parallel grippers as boxes: lengths, strokes and masses of their data sheets.
+"""This module describes parallel grippers as boxes: lengths, strokes and masses of their data sheets.
 
 The fingers press more gently than the real ones can (2F-85: 20 to 235 N; Franka Hand: 70 N) and move faster (2F-85: at
 most 150 mm/s). With steps of 5 ms a contact between things of 50 g gives way by a third of a millimetre per newton:

@@ -1,4 +1,4 @@
-"""Robots as MJCF: nested bodies, servos, and how attributes are written."""
+"""This module writes robots as MJCF: nested bodies, servos, attributes."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ VISUAL = 'contype="0" conaffinity="0"'
 
 
 def numbers(*values: float) -> str:
-    """Numbers of an attribute, separated by spaces."""
+    """Formats the numbers of an attribute, separated by spaces."""
     return " ".join(f"{value:.15g}" for value in values)
 
 
 def robot_mjcf(robot: Robot, friction: float) -> str:
-    """The body "base" with the nested links and, at the end, the bodies "flange" and "gripper"."""
+    """Writes the body "base" with the nested links and, at the end, the bodies "flange" and "gripper"."""
     bodies = "".join(_link_mjcf(link) for link in robot.links)
     base = _parts_mjcf(robot.base_parts, robot.base_mass_kg)
     gripper = gripper_mjcf(robot.gripper, robot.flange_from_gripper, friction)
@@ -24,7 +24,7 @@ def robot_mjcf(robot: Robot, friction: float) -> str:
 
 
 def gripper_mjcf(gripper: Gripper, flange_from_gripper: Transform, friction: float) -> str:
-    """The body on the flange, with the site "tcp" and two sliding fingers."""
+    """Writes the body on the flange, with the site "tcp" and two sliding fingers."""
     finger = f'<geom type="box" size="{numbers(*gripper.finger_half_m)}" friction="{friction} .01 .001" condim="4" '
     finger += f'mass="{gripper.finger_mass_kg}" rgba="{numbers(*gripper.finger_colour)} 1"/>'
     closed, travel = gripper.finger_half_m[0], gripper.travel_m
@@ -41,7 +41,7 @@ def gripper_mjcf(gripper: Gripper, flange_from_gripper: Transform, friction: flo
 
 
 def servos_mjcf(robot: Robot, stiffness: float) -> str:
-    """One position servo per joint, scaled in stiffness with its damping ratio kept, then one per finger."""
+    """Writes a position servo per joint, scaled in stiffness with its damping ratio kept, then one per finger."""
     gripper = robot.gripper
     arm = "".join(
         f'<position name="{link.name}" joint="{link.name}" kp="{link.stiffness * stiffness:.9g}" '

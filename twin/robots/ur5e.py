@@ -1,4 +1,4 @@
-"""The UR5e arm: published kinematics and masses, drawn as capsules.
+"""This module describes the UR5e arm: published kinematics and masses, drawn as capsules.
 
 Kinematics, masses and centres of mass: Universal Robots, "DH parameters for calculations of kinematics and dynamics".
 Inertias: Universal_Robots_ROS2_Description, config/ur5e. Torque and speed limits: UR5e data sheet. The base frame is

@@ -31,7 +31,7 @@ import numpy as np
 from protos.errors import SceneError
 from protos.schema import F64
 from twin.scan.frames import photo_paths
-from twin.toml_file import read_toml
+from twin.scene import read_toml
 
 FILE = "capture.toml"
 KINDS = ("aruco", "charuco")

@@ -80,7 +80,7 @@ class Task(ABC):
     action_scale: tuple[float, float]
     """Metres and radians per control step at action 1; a rotation of 0 locks the tool's orientation."""
     tilt_rad: float = 0.0
-    """How far the tool may lean from pointing straight down; with 0 it turns about the vertical alone."""
+    """Largest lean of the tool from pointing straight down; with 0 it turns about the vertical alone."""
     max_steps: int
     work_box: Box
     """Range of commanded tool positions."""
@@ -106,7 +106,7 @@ class Task(ABC):
 
     @property
     def active_action_dims(self) -> tuple[int, ...]:
-        """The entries of an action that do something."""
+        """Entries of an action that do something."""
         if self.action_scale[1] == 0:
             return 0, 1, 2, 6
         return (0, 1, 2, 5, 6) if self.tilt_rad == 0 else tuple(range(7))

@@ -25,7 +25,7 @@ from twin.tasks.base import Hold, TaskState
 
 OPEN, CLOSE = 1.0, -1.0
 RISE_M = 0.03
-"""After letting go, and after a missed grasp, the tool rises by this much a step."""
+"""Rise of the tool per step after letting go, and after a missed grasp."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Seat:
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """A tolerance says how near its seat a body is: off the socket's axis, above its seat, and turned."""
+    """A tolerance says how near its seat a body must be: off the socket's axis, above its seat, and turned."""
 
     off_m: float
     high_m: float

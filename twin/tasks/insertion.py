@@ -34,7 +34,7 @@ def _space(target: str, *, z_m: float = 0.0) -> ConfigurationSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class Insertion(Task):
-    """A task in which the one free body is put into the one fixed body."""
+    """An insertion puts the one free body into the one fixed body."""
 
     action_scale: tuple[float, float] = (0.02, 0.1)
     max_steps: int = 80
