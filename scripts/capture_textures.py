@@ -1,4 +1,4 @@
-"""Textures of the bundled capture: wood, limewash, printed cardboard. Rich enough to match features in."""
+"""This module makes the textures of the bundled capture: wood, limewash, printed cardboard, rich in features."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from protos.schema import F32, F64
 
 
 def clouds(rng: np.random.Generator, height: int, width: int, *, coarse: int, octaves: int, fall: float = 0.6) -> F64:
-    """Smooth noise (height, width) within ±1: octaves of random grids, the first with `coarse` cells across."""
+    """Makes smooth noise (height, width) within ±1: octaves of random grids, the first with `coarse` cells across."""
     total = np.zeros((height, width))
     for octave in range(octaves):
         cells = coarse * 2**octave
@@ -18,7 +18,7 @@ def clouds(rng: np.random.Generator, height: int, width: int, *, coarse: int, oc
 
 
 def wood(rng: np.random.Generator, height: int, width: int) -> F32:
-    """A table top of planks with grain along the rows' axis, pores, knots and stains (height, width, 3)."""
+    """Makes a table top of planks with grain along the rows' axis, pores, knots and stains (height, width, 3)."""
     v, u = np.mgrid[0:height, 0:width] / width
     warp = clouds(rng, height, width, coarse=4, octaves=4)
     grain = cv2.resize(clouds(rng, height // 10, width, coarse=80, octaves=4, fall=0.9), (width, height))
@@ -36,7 +36,7 @@ def wood(rng: np.random.Generator, height: int, width: int) -> F32:
 
 
 def cardboard(rng: np.random.Generator, colour: tuple[float, float, float], px: int) -> F32:
-    """A mottled face with printed shapes and letters (px, px, 3)."""
+    """Makes a mottled face with printed shapes and letters (px, px, 3)."""
     base = np.array(colour) * (1 + 0.35 * clouds(rng, px, px, coarse=4, octaves=5)[..., None])
     page = Image.fromarray((np.clip(base, 0, 1) * 255).astype(np.uint8))
     draw = ImageDraw.Draw(page)
@@ -50,7 +50,7 @@ def cardboard(rng: np.random.Generator, colour: tuple[float, float, float], px: 
 
 
 def wall(rng: np.random.Generator, height: int, width: int) -> F32:
-    """Limewash with posters (height, width, 3)."""
+    """Makes limewash with posters (height, width, 3)."""
     wash = 0.66 + 0.36 * clouds(rng, height, width, coarse=16, octaves=4, fall=0.75)[..., None]
     hue = clouds(rng, height, width, coarse=5, octaves=3)[..., None] * np.array([0.12, 0.0, -0.12])
     page = (wash * np.array([0.98, 0.93, 0.82]) + hue).astype(np.float32)

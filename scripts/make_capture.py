@@ -1,4 +1,4 @@
-"""Renders the bundled capture: photos of a table as a person walking around it with a phone would take them.
+"""This script renders the bundled capture: photos of a table as a person with a phone would take them.
 
     textures (NumPy) ─► room, table, books, boxes, mug ─► ray caster (numba, 9 rays a pixel) ─► examples/capture/*.jpg
                                                                                            └─► capture.toml, truth.json
@@ -60,14 +60,14 @@ OBJECTS = (
 
 
 def board_frame() -> F64:
-    """base_from_board (4, 4): origin at the page's centre, x to the right of the page, y to its top, z up."""
+    """Returns base_from_board (4, 4): origin at the page's centre, x to the right of the page, y to its top, z up."""
     x, y, yaw = BOARD_XY_YAW
     c, s = math.cos(yaw), math.sin(yaw)
     return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 
 
 def marker_corners() -> dict[int, F64]:
-    """Corners (4, 3) of each marker in the base frame: top left, top right, bottom right, bottom left."""
+    """Returns the corners (4, 3) of each marker in the base frame: top left, top right, bottom right, bottom left."""
     step, half = MARKER_M + GAP_M, MARKER_M / 2
     square = np.array([[-half, half], [half, half], [half, -half], [-half, -half]])
     corners = {}
@@ -99,7 +99,7 @@ def print_board(texture: F32) -> None:
 
 @numba.njit(cache=True, fastmath=True)
 def _hit_box(o: F64, d: F64, low: F64, high: F64, inside: bool) -> tuple[float, int]:
-    """Distance along the ray to the box and the axis of the face it meets; inf when it passes by."""
+    """Returns the distance along the ray to the box and the axis of the face it meets; inf when it passes by."""
     near, far, near_axis, far_axis = -1e30, 1e30, 0, 0
     for k in range(3):
         inverse = 1.0 / d[k] if abs(d[k]) > 1e-12 else 1e12
@@ -116,7 +116,7 @@ def _hit_box(o: F64, d: F64, low: F64, high: F64, inside: bool) -> tuple[float, 
 
 @numba.njit(cache=True, fastmath=True)
 def _hit_cylinder(o: F64, d: F64, half: F64) -> tuple[float, int]:
-    """An upright cylinder about the origin: the face is 2 for its ends and 3 for its side."""
+    """Returns the same for an upright cylinder about the origin: the face is 2 for its ends and 3 for its side."""
     best, face = np.inf, 3
     a, b = d[0] * d[0] + d[1] * d[1], o[0] * d[0] + o[1] * d[1]
     disc = b * b - a * (o[0] * o[0] + o[1] * o[1] - half[0] * half[0])
@@ -134,7 +134,7 @@ def _hit_cylinder(o: F64, d: F64, half: F64) -> tuple[float, int]:
 
 @numba.njit(cache=True, fastmath=True)
 def _trace(o: F64, d: F64, solids: F64) -> tuple[float, int, int, F64]:
-    """Nearest solid: distance, its row, the face and the hit in the solid's own frame. Row 0 is the room."""
+    """Finds the nearest solid: distance, row, face and the hit in the solid's own frame. Row 0 is the room."""
     best, row, face, place = np.inf, 0, 0, np.zeros(3)
     lo, ld = np.empty(3), np.empty(3)
     for i in range(solids.shape[0]):
@@ -151,7 +151,7 @@ def _trace(o: F64, d: F64, solids: F64) -> tuple[float, int, int, F64]:
 
 @numba.njit(cache=True, fastmath=True)
 def _texel(texels: F32, spans: NDArray[np.int64], texture: int, u: float, v: float, out: F64) -> None:
-    """Bilinear lookup; u runs over columns and v over rows, both 0..1."""
+    """Looks up a texel, bilinearly; u runs over columns and v over rows, both 0..1."""
     start, rows, columns = spans[texture]
     x = min(max(u * columns - 0.5, 0.0), columns - 1.001)
     y = min(max(v * rows - 0.5, 0.0), rows - 1.001)
@@ -165,7 +165,7 @@ def _texel(texels: F32, spans: NDArray[np.int64], texture: int, u: float, v: flo
 
 @numba.njit(cache=True, fastmath=True)
 def _shade(o: F64, d: F64, solids: F64, texels: F32, spans: NDArray[np.int64], lamp: F64, out: F64) -> None:
-    """Matte surfaces under one lamp sample and an ambient term, so that colours do not depend on the viewpoint."""
+    """Shades matte surfaces under one lamp sample and an ambient term, so that colours do not depend on the view."""
     t, row, face, p = _trace(o, d, solids)
     s = solids[row]
     normal = np.zeros(3)
@@ -217,7 +217,7 @@ def _render(
 
 
 def build(rng: np.random.Generator) -> tuple[F64, F32, NDArray[np.int64]]:
-    """Solids (n, 9: centre, half sizes, cos and sin of yaw, round?) and their textures, one after the other."""
+    """Makes solids (n, 9: centre, half sizes, cos and sin of yaw, round?) and their textures, one after the other."""
     textures = [wall(rng, 700, 1000), wall(rng, 700, 1000), wall(rng, 900, 900)]  # the room's faces across x, y, z
     depth, width = (round((TABLE[1][k] - TABLE[0][k]) * TABLE_PX_PER_M) for k in (0, 1))
     table = wood(rng, depth, width)
@@ -231,7 +231,7 @@ def build(rng: np.random.Generator) -> tuple[F64, F32, NDArray[np.int64]]:
 
 
 def look(eye: F64, at: F64) -> F64:
-    """base_from_camera (4, 4): x right, y down, z forward."""
+    """Returns base_from_camera (4, 4): x right, y down, z forward."""
     z = (at - eye) / np.linalg.norm(at - eye)
     x = np.cross(z, [0, 0, 1.0])
     x /= np.linalg.norm(x)
@@ -241,7 +241,7 @@ def look(eye: F64, at: F64) -> F64:
 
 
 def walk(rng: np.random.Generator, count: int) -> list[F64]:
-    """Half the photos on a low near arc in front of the work box, half on the way back, higher and farther."""
+    """Yields half the photos on a low near arc in front of the work box, half on the way back, higher and farther."""
     poses = []
     for i in range(count):
         back = i >= count // 2

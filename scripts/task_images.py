@@ -1,4 +1,4 @@
-"""One strip per task, side and wrist camera, from the start to the end of the expert's episode.
+"""This script draws one strip per task, side and wrist camera, from start to end of the expert's episode.
 
 `python scripts/task_images.py --scene SCENE --out docs/images/tasks.png`; without a scene a made-up one.
 """
@@ -17,26 +17,26 @@ from twin.randomize import DOMAINS
 from twin.scene import Scene, synthetic_scene
 
 MOMENTS = (0.0, 0.35, 0.7, 1.0)
-"""Shares of an episode."""
+"""Shares of an episode at which images are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """What is drawn, and where it goes."""
+    """Settings of the strips."""
 
     out: Path
     scene: Path | None = None
     task: tuple[str, ...] = tasks.names()
     region: str = "A"
     px: int = 256
-    """Of the cameras."""
+    """Width and height of the cameras' images."""
     tile_px: int = 112
-    """Of each image in the strip."""
+    """Width and height of each image in the strip."""
     seed: int = 3
 
 
 def strip(scene: Scene, name: str, look: Images) -> U8:
-    """(tile, 2 · moments · tile, 3): the side camera's images, then the wrist camera's."""
+    """Returns a strip (tile, 2 · moments · tile, 3): the side camera's images, then the wrist camera's."""
     task = tasks.get(name)
     schema = Schema(side_px=look.px, wrist_px=look.px)
     twin = VectorTwin(scene, task, n=1, domain=DOMAINS["twin"], seed=look.seed, schema=schema)

@@ -1,4 +1,4 @@
-"""The scan's splats beside gsplat's own recipe, from the same photos: `python -m benchmarks.scan.gpu PHOTOS`.
+"""This benchmark compares the scan's splats with gsplat's own recipe: `python -m benchmarks.scan.gpu PHOTOS`.
 
     photos ─► poses, sparse points ─┬─► twin.scan.train ─┬─► Splats ─► PSNR, SSIM on views that neither has seen
                                     └─► `Recipe` ────────┘
@@ -30,16 +30,16 @@ COLUMNS = ("training", "steps", "splats", "seconds", "PSNR [dB]", "SSIM")
 
 @dataclass(frozen=True, kw_only=True)
 class ScanGpuSettings:
-    """What is compared."""
+    """Settings of the comparison."""
 
     photos: Annotated[Path, tyro.conf.Positional]
     train: TrainSettings = field(default_factory=lambda: TrainSettings(hold_out=5, width=480))
     recipe_steps: tuple[int, ...] = (7_000, 30_000)
-    """The recipe's trainer reports after both."""
+    """Numbers of steps after which the recipe is measured, as its trainer does."""
 
 
 def scan_table(settings: ScanGpuSettings) -> str:
-    """The figures as markdown. Raises `InputError` in one line on a machine where gsplat cannot draw."""
+    """Returns the figures as markdown. Raises `InputError` in one line on a machine where gsplat cannot draw."""
     obstacle = render.get("gsplat").obstacle()
     if obstacle is not None:
         raise InputError(obstacle)
@@ -65,7 +65,7 @@ def scan_table(settings: ScanGpuSettings) -> str:
 
 
 def main() -> int:
-    """Prints the figures, or why there are none."""
+    """Prints the figures, or the reason why there are none."""
     try:
         sys.stdout.write(scan_table(tyro.cli(ScanGpuSettings, description=__doc__)) + "\n")
     except TwinRLError as error:

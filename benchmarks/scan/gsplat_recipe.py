@@ -1,4 +1,4 @@
-"""How gsplat's example trainer trains by default (gsplat 1.5.3, examples/simple_trainer.py), from photos of ours.
+"""This module trains as gsplat's example trainer does by default (gsplat 1.5.3, examples/simple_trainer.py).
 
 sparse points ─► Gaussians ─► rasterization ─► 0.8 L1 + 0.2 (1 - SSIM) ─► Adam, DefaultStrategy ─► Splats of SH degree 3
 
@@ -27,12 +27,12 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Defaults of the example trainer."""
+    """Settings of the example trainer, with its defaults."""
 
     steps: int = 30_000
     sh_degree: int = 3
     degree_every: int = 1_000
-    """Steps after which one more degree is used."""
+    """Number of steps after which one more degree is used."""
     opacity: float = 0.1
     ssim_share: float = 0.2
     rates: tuple[tuple[str, float], ...] = (
@@ -44,13 +44,13 @@ class Recipe:
         ("shN", 2.5e-3 / 20),
     )
     near: float = 0.01
-    """In spreads of the cameras."""
+    """Near plane, in spreads of the cameras."""
 
 
 def train_by(
     recipe: Recipe, scene: Reconstruction, held_out: Sequence[str], width: int, rasterization: Rasterization
 ) -> Splats:
-    """Splats from the views that are not held out, seen at `width` px; on a GPU where there is one."""
+    """Trains splats on the views that are not held out, seen at `width` px; on a GPU where there is one."""
     from gsplat import DefaultStrategy
 
     torch.manual_seed(0)
@@ -79,13 +79,13 @@ def train_by(
 
 
 def scene_size(views: Sequence[View]) -> float:
-    """The trainer's measure: 1.1 times the largest distance of a camera from the middle of all."""
+    """Returns the trainer's measure of a scene: 1.1 times the largest distance of a camera from the middle of all."""
     eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in views])
     return 1.1 * float(np.linalg.norm(eyes - eyes.mean(axis=0), axis=1).max())
 
 
 def ssim(one: Tensor, other: Tensor) -> Tensor:
-    """Mean structural similarity of two images (H, W, 3) over whole windows (Wang et al., IEEE TIP 2004)."""
+    """Returns the mean structural similarity of images (H, W, 3) over whole windows (Wang et al., IEEE TIP 2004)."""
     at = torch.arange(SSIM_WINDOW, device=one.device, dtype=one.dtype) - SSIM_WINDOW // 2
     line = torch.exp(-(at**2) / (2 * SSIM_SIGMA**2))
     line = line / line.sum()
@@ -104,7 +104,7 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _first(scene: Reconstruction, recipe: Recipe) -> dict[str, Tensor]:
-    """One Gaussian per sparse point, as wide as its three nearest neighbours are far."""
+    """Makes one Gaussian per sparse point, as wide as its three nearest neighbours are far."""
     gaps = cKDTree(scene.points).query(scene.points, 4)[0][:, 1:]
     width = np.log(np.sqrt((gaps**2).mean(axis=1)).clip(1e-9))
     count = len(scene.points)
@@ -127,7 +127,7 @@ def _optimizers(parameters: dict[str, Tensor], recipe: Recipe, size: float) -> d
 
 
 def _order(views: int, steps: int) -> list[int]:
-    """Every view once, in random order, again and again."""
+    """Yields every view once, in random order, again and again."""
     rounds = steps // views + 1
     return torch.cat([torch.randperm(views) for _ in range(rounds)])[:steps].tolist()
 

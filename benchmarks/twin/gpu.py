@@ -1,4 +1,4 @@
-"""Images per second of the GPU renderer: `python -m benchmarks.twin.gpu`; one line where there is no GPU.
+"""This benchmark counts images of the GPU renderer per second: `python -m benchmarks.twin.gpu`.
 
     camera poses in CPU memory ─► GPU ─► splats rendered, batch of C cameras ─► images as bytes in CPU memory
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 PX, SPLATS = 256, 20_000
 BATCHES = (1, 16, 64)
-"""Cameras drawn together."""
+"""Numbers of cameras drawn together."""
 ROUNDS, SLICE_S = 5, 1.0
 COPY_BYTES = 1 << 30
-"""Copied on the GPU to find its bandwidth; a copy reads and writes."""
+"""Bytes copied on the GPU to find its bandwidth; a copy reads and writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One batch size."""
+    """The figures of one batch size."""
 
     cameras: int
     frames_per_s: list[float]  # one per round
@@ -44,13 +44,13 @@ class Figure:
 
     @property
     def share(self) -> float:
-        """Of the copy bandwidth that the least traffic takes at the median rate."""
+        """Returns the share of the copy bandwidth that the least traffic takes at the median rate."""
         batches_per_s = float(np.median(self.frames_per_s)) / self.cameras
         return batches_per_s * self.least_bytes / self.copy_bytes_per_s
 
 
 def figures() -> list[Figure]:
-    """One figure per batch size. Raises `InputError` in one line on a machine where gsplat cannot draw."""
+    """Measures one figure per batch size. Raises `InputError` in one line on a machine where gsplat cannot draw."""
     obstacle = render.get("gsplat").obstacle()
     if obstacle is not None:
         raise InputError(obstacle)
@@ -70,20 +70,20 @@ def figures() -> list[Figure]:
 
 
 def cameras_around(count: int) -> list[Camera]:
-    """Cameras near the scene's own side camera, all looking at the table."""
+    """Returns cameras near the scene's own side camera, all looking at the table."""
     side, rng = SideCamera(), np.random.default_rng(0)
     eyes = np.asarray(side.eye) + rng.uniform(-0.1, 0.1, (count, 3))
     return [look_at(eye, at=(-0.5, 0, 0), fovy_deg=side.fovy_deg, px=PX) for eye in eyes]
 
 
 def least_bytes(splats: Splats, cameras: int) -> int:
-    """Memory traffic that no renderer can avoid: splats in, float pixels (colour, alpha, depth) out, bytes back."""
+    """Returns the bytes that any renderer must move: splats in, float pixels (colour, alpha, depth) out, bytes back."""
     stored = sum(array.nbytes for array in vars(splats).values())
     return stored + cameras * PX * PX * (5 * 4 + 3)
 
 
 def copy_bandwidth() -> float:
-    """Bytes per second that a copy on the GPU reads and writes; best of ten."""
+    """Returns the bytes per second that a copy on the GPU reads and writes; best of ten."""
     import torch
 
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device="cuda")
@@ -99,7 +99,7 @@ def copy_bandwidth() -> float:
 
 
 def _rate(uploaded: "Uploaded", cameras: list[Camera]) -> float:
-    """Images per second, from poses to bytes in CPU memory."""
+    """Returns images per second, from poses to bytes in CPU memory."""
     uploaded.draw_bytes(cameras)
     frames, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < SLICE_S:
@@ -109,7 +109,7 @@ def _rate(uploaded: "Uploaded", cameras: list[Camera]) -> float:
 
 
 def render_table() -> str:
-    """The figures as markdown."""
+    """Returns the figures as markdown."""
     import torch
 
     found = figures()

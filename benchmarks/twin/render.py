@@ -1,4 +1,4 @@
-"""Images of the CPU renderer per second of one core: `python -m benchmarks.twin.render` prints the table.
+"""This benchmark counts images of the CPU renderer per second of one core: `python -m benchmarks.twin.render`.
 
 Everything is 128 x 128 pixels over the synthetic table of 20 000 splats. The moving splats are those of the arm, the
 gripper and pick-and-place's bodies, each split into eight: 6 900, as many as a finely drawn robot has. Time is CPU time
@@ -32,7 +32,7 @@ from twin.tasks import TOOL
 
 PX, STATIC = 128, 20_000
 PARTS = 8
-"""Splats that each moving splat is split into."""
+"""Number of splats that each moving splat is split into."""
 SLICE_S = 0.15
 """CPU time of one measurement."""
 FULL, FULL_SH = "full render, 20k", "full render, 20k with harmonics of degree 3"
@@ -42,7 +42,7 @@ GOALS = {FULL: 200, CACHED: 500}
 
 
 def figures(rounds: int = 5) -> Mapping[str, list[float]]:
-    """Case -> images per CPU-second, one number per round (for `BOTH` pairs of images)."""
+    """Measures images per CPU-second by case, one number per round (for `BOTH` pairs of images)."""
     scene = scene_of(STATIC)
     camera = scene.side.camera(PX)
     shiny = replace(scene.static, sh=np.random.default_rng(0).normal(0, 0.1, (STATIC, 15, 3)).astype(np.float32))
@@ -59,7 +59,7 @@ def figures(rounds: int = 5) -> Mapping[str, list[float]]:
 
 
 def scene_of(splats: int) -> Scene:
-    """The synthetic scene with exactly so many splats on table and wall."""
+    """Returns the synthetic scene with exactly so many splats on table and wall."""
     low, high = 0.001, 0.1
     while high - low > 1e-5:
         middle = (low + high) / 2
@@ -70,7 +70,7 @@ def scene_of(splats: int) -> Scene:
 
 
 def split(moving: MovingSplats) -> MovingSplats:
-    """Every splat as `PARTS` smaller ones that cover the same place."""
+    """Splits every splat into `PARTS` smaller ones that cover the same place."""
     splats = moving.splats
     angle = 2 * np.pi * np.arange(PARTS) / PARTS
     offset = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1)
@@ -117,7 +117,7 @@ def _composed(scene: Scene, kind: type[FastSide] | type[ExactSide]) -> Callable[
 
 
 def _physics(scene: Scene) -> Physics:
-    """One world of pick-and-place at an episode's start."""
+    """Returns one world of pick-and-place at an episode's start."""
     task = tasks.get("pick_and_place")
     physics = make("mujoco", scene.robot, task, Domain(), n=1)
     configuration = task.space.sample(np.random.default_rng(0))
@@ -132,7 +132,7 @@ def _bundled(scene: Scene) -> Callable[[], None]:
 
 
 def _rate(draw: Callable[[], None]) -> float:
-    """Calls per CPU-second of this thread."""
+    """Returns calls per CPU-second of this thread."""
     calls, started = 0, time.thread_time()
     while (spent := time.thread_time() - started) < SLICE_S:
         draw()
@@ -141,7 +141,7 @@ def _rate(draw: Callable[[], None]) -> float:
 
 
 def render_table(rounds: int = 5) -> str:
-    """The figures as markdown: median and range."""
+    """Returns the figures as markdown: median and range."""
     rows = [(name, spread(values), GOALS.get(name, "")) for name, values in figures(rounds).items()]
     return f"{hardware()}\n\n{table(['128 x 128', 'images per CPU-second', 'goal'], rows)}"
 

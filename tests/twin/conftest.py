@@ -53,7 +53,7 @@ def configurations(task):
 
 @pytest.fixture(scope="session")
 def photographed():
-    """Images of a splat table from an arc, and points on it."""
+    """Returns views of a splat table from an arc, and points on it."""
     from twin.scan.sfm import Lens, Reconstruction, View
 
     truth = synthetic_scene(0.02).static

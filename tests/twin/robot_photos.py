@@ -1,4 +1,4 @@
-"""Photos of a robot as a person with a phone would take them, reduced to what alignment reads: cameras and masks.
+"""This module makes views of a robot as a person with a phone takes them: cameras and masks.
 
 Masks are cast with rays against the robot's model, then spoilt: ragged edges, holes, patches where nothing is. They
 share nothing with the splats that alignment moves.
@@ -19,7 +19,7 @@ JOINTS = np.array(robots.get("ur5e").home)
 
 
 def arc(count=6, px=240, span_deg=136.0):
-    """Cameras on an arc in front of the robot, near and low, far and high in turn."""
+    """Returns cameras on an arc in front of the robot, near and low, far and high in turn."""
     cameras = {}
     for index, angle in enumerate(np.radians(np.linspace(-span_deg / 2, span_deg / 2, count))):
         radius, height = ((0.95, 0.45), (1.2, 0.75))[index % 2]
@@ -29,7 +29,7 @@ def arc(count=6, px=240, span_deg=136.0):
 
 
 def spoilt(mask, rng):
-    """A mask as a segmentation network gives it."""
+    """Spoils a mask as a segmentation network would."""
     rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
     kernel = np.ones((3, 3), np.uint8)
     edge = cv2.dilate(mask.astype(np.uint8), kernel) != cv2.erode(mask.astype(np.uint8), kernel)
@@ -43,14 +43,14 @@ def spoilt(mask, rng):
 
 
 def photographed(cameras, *, joints=JOINTS, robot="ur5e", seed=0):
-    """Camera and spoilt mask (float32) of every view."""
+    """Returns camera and spoilt mask (float32) of every view."""
     rng, model = np.random.default_rng(seed), robot_model(robot)
     masks = {name: spoilt(model.mask(joints, camera), rng) for name, camera in cameras.items()}
     return {name: (cameras[name], mask.astype(np.float32)) for name, mask in masks.items()}
 
 
 def displaced(rng, mm, deg):
-    """A rigid transform in a random direction."""
+    """Returns a rigid transform in a random direction."""
     shift, axis = rng.normal(size=(2, 3))
     pose = np.eye(4)
     pose[:3, :3] = matrix_from_vector(axis / np.linalg.norm(axis) * math.radians(deg))
@@ -59,7 +59,7 @@ def displaced(rng, mm, deg):
 
 
 def error(found, truth):
-    """Distance of the base frames [mm], their angle [deg] and the largest motion of the robot's surface [mm]."""
+    """Returns distance [mm] and angle [deg] of the base frames, and the largest motion of the robot's surface [mm]."""
     surface = robot_model("ur5e").surface(JOINTS, 0.03).points
     off = Similarity(pose=found.pose @ truth.inverse().pose, scale=found.scale / truth.scale)
     moved = found.apply(truth.inverse().apply(surface)) - surface
@@ -69,7 +69,7 @@ def error(found, truth):
 
 
 def seen_from(cameras, scan_from_base):
-    """The cameras in a frame of the scan."""
+    """Returns the cameras in a frame of the scan."""
     from twin.align.alignment import moved_camera
 
     return {name: moved_camera(camera, scan_from_base) for name, camera in cameras.items()}

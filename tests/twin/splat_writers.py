@@ -1,4 +1,4 @@
-"""Writers of the packed splat files that the twin only reads; plain and slow, bit by bit."""
+"""This module writes the packed splat files that the twin only reads; plain and slow, bit by bit."""
 
 import gzip
 import math
@@ -12,7 +12,7 @@ AXES = "xyz"
 
 
 def spz_bytes(splats: Splats, *, version: int = 3, fraction_bits: int = 12) -> bytes:
-    """Niantic's SPZ as its readme lays it out."""
+    """Returns Niantic's SPZ as its readme lays it out."""
     blocks = [[], [], [], [], [], []]
     for i in range(len(splats)):
         for value in splats.means[i]:
@@ -27,7 +27,7 @@ def spz_bytes(splats: Splats, *, version: int = 3, fraction_bits: int = 12) -> b
 
 
 def compressed_ply_bytes(splats: Splats, *, colour_bounds: bool = True) -> bytes:
-    """PlayCanvas' compressed PLY: chunks of 256 in the order given."""
+    """Returns PlayCanvas' compressed PLY: chunks of 256 in the order given."""
     colours = splats.colours if colour_bounds else np.clip(splats.colours, 0, 1)
     chunks, vertices = [], []
     for first in range(0, len(splats), 256):
@@ -77,7 +77,7 @@ def _packed(fractions: list[float], bits: tuple[int, ...]) -> int:
 
 
 def _smallest_three(q: np.ndarray) -> tuple[int, list[float]]:
-    """Index of the largest component, and the others with its sign made positive."""
+    """Returns the index of the largest component, and the others with its sign made positive."""
     largest = int(np.argmax(np.abs(q)))
     sign = 1 if q[largest] >= 0 else -1
     return largest, [sign * float(value) for k, value in enumerate(q) if k != largest]

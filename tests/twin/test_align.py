@@ -1,4 +1,4 @@
-"""Alignment by robot masks against the truth: masks are cast from the model and spoilt, splats play no part in them."""
+"""These tests align by robot masks against the truth; masks are cast from the model and spoilt, without splats."""
 
 import os
 
@@ -27,7 +27,7 @@ def photos():
 
 @pytest.fixture(scope="module")
 def points(model):
-    """What a scan knows: noisy points on the robot and on the table, base frame."""
+    """Returns the points of a scan: noisy, on the robot and on the table, base frame."""
     rng = np.random.default_rng(2)
     robot = model.surface(JOINTS, 0.03).points
     table = np.c_[rng.uniform(-0.9, 0.3, 1500), rng.uniform(-0.6, 0.6, 1500), np.zeros(1500)]
@@ -35,7 +35,7 @@ def points(model):
 
 
 def scanned(photos, scan_from_base):
-    """The same photos in the scan's frame."""
+    """Returns the same views in the scan's frame."""
     cameras = seen_from({name: camera for name, (camera, _) in photos.items()}, scan_from_base)
     return {name: (cameras[name], mask) for name, (_, mask) in photos.items()}
 

@@ -1,4 +1,4 @@
-"""A scene folder with the robot in it, aligned through the command's door."""
+"""These tests align a scene folder with the robot in it by the command."""
 
 import json
 
@@ -20,7 +20,7 @@ from twinrl.commands import scene as command
 
 @pytest.fixture
 def folder(tmp_path):
-    """(scene folder whose frame is 20 mm and 3 deg off, masks, where it is off)."""
+    """Makes (scene folder whose frame is 20 mm and 3 deg off, masks, the error)."""
     from dataclasses import replace
 
     off, photos = displaced(np.random.default_rng(3), 20, 3), photographed(arc())
@@ -147,7 +147,7 @@ def test_masks_lose_the_lenss_distortion(tmp_path):
 
 
 def test_any_robot_with_a_urdf_can_be_aligned(tmp_path):
-    """One moving mesh: a wedge on a hinge."""
+    """The robot is one moving mesh, a wedge on a hinge."""
     obj = "v 0 0 0\nv .2 0 0\nv 0 .1 0\nv 0 0 .3\nf 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n"
     (tmp_path / "wedge.obj").write_text(obj)
     urdf = """<robot name="w"><link name="base"/><link name="arm">

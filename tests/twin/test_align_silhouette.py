@@ -1,4 +1,4 @@
-"""Silhouettes and their derivatives against the rasterizer and finite differences."""
+"""These tests compare silhouettes and their derivatives with the rasterizer and finite differences."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def robot():
 
 
 def blobs(opacity):
-    """A few large soft splats, whose ellipses reach beyond the image: no edge of an ellipse lies in it."""
+    """Makes a few large soft splats, whose ellipses reach beyond the image: no edge of an ellipse lies in it."""
     rng = np.random.default_rng(0)
     return Splats.of(
         means=PIVOT + rng.normal(0, 0.08, (6, 3)),
@@ -46,7 +46,7 @@ def test_coverage_is_what_the_rasterizer_hides(robot):
 @settings(max_examples=15, deadline=None)
 @given(vectors)
 def test_the_derivative_is_that_of_moving_the_splats(direction):
-    """Along any direction in the seven parameters; central differences in single precision."""
+    """Central differences along any direction in the seven parameters agree, in single precision."""
     cloud, move = cloud_of(blobs(0.4)), 0.01 * direction
 
     def drawn(sign):

@@ -27,7 +27,7 @@ def physics(task, configurations):
 
 
 def world_splats(physics, slot: int, task) -> Splats:
-    """Every moving splat in the base frame, by the slow way."""
+    """Returns every moving splat in the base frame, by the slow way."""
     moving = moving_splats(physics.model, physics.robot, task)
     parts = []
     for body in np.unique(moving.body):
@@ -97,7 +97,7 @@ def test_the_wrist_layer_of_a_large_scan_stays_small():
     assert len(wrist_static(scene.static[:0], scene)) == 0
 
 
-def test_a_domain_changes_the_looks(scene, physics):
+def test_a_domain_changes_the_appearance(scene, physics):
     plain, shifted = (
         TwinRenderer(scene, physics, domain, Schema())
         for domain in (DOMAINS["twin"], Domain(camera_shift_m=(0.0, 0.02, 0.0), colour_shift=0.3))

@@ -40,7 +40,7 @@ def posed(physics, slot: int) -> PosedSplats:
 
 
 def full_image(layers: list[Layer], camera: Camera, *, behind: int | None = None, by_m: float = 0.0) -> np.ndarray:
-    """All layers blended from scratch; the one of number `behind` is sorted `by_m` farther away."""
+    """Blends all layers from scratch; the one of number `behind` is sorted `by_m` farther away."""
     work = workspace_for(sum(len(layer.means) for layer in layers), camera.width, camera.height)
     count = 0
     for number, layer in enumerate(layers):
@@ -118,7 +118,7 @@ def shiny(splats: Splats, seed: int) -> Splats:
 
 @pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
 def test_the_sheen_of_what_moves_turns_with_it(scene, physics, task, exact):
-    """Against splats whose harmonics were turned with their bodies, rendered from scratch."""
+    """It equals splats whose harmonics were turned with their bodies, rendered from scratch."""
     rng = np.random.default_rng(1)
     ball = Splats.of(
         means=rng.normal(0, 0.02, (60, 3)),
@@ -191,7 +191,7 @@ def test_limits_close_untouched_blocks():
 
 
 def test_an_exact_twin_shows_exact_images(scene, task, configurations):
-    """Whatever else a vector twin does between its renderer and its observation."""
+    """Nothing that a vector twin does between its renderer and its observation changes them."""
     (configuration,) = configurations("A", 1)
     shown = []
     for exact in (False, True):

@@ -1,4 +1,4 @@
-"""gsplat's recipe on the CPU: its projection and harmonics in torch, and compositing of all splats at every pixel."""
+"""These tests run gsplat's recipe on the CPU: its projection and harmonics in torch, compositing at every pixel."""
 
 import inspect
 from dataclasses import replace

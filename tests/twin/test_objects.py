@@ -1,4 +1,4 @@
-"""Objects cut out of scenes whose truth is known: shape, mass, the table behind them, and how they fall."""
+"""These tests cut objects out of scenes whose truth is known: shape, mass, the table behind them, their fall."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def cylinder(spacing=0.006):
 
 
 def ghosts():
-    """Faint and stray splats as training leaves them around an object."""
+    """Makes faint and stray splats as training leaves them around an object."""
     rng = np.random.default_rng(0)
     means = rng.uniform(-0.062, 0.062, (60, 3)) + np.array([*PLACE, 0.06])
     some = cylinder()[:60]
@@ -52,7 +52,7 @@ def ghosts():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A scene with a green cylinder on its table, before and after cutting: (folder, bare scene, object)."""
+    """Cuts a green cylinder from its table: (folder, bare scene, object)."""
     path = tmp_path_factory.mktemp("scene")
     bare = synthetic_scene(0.01)
     replace(bare, static=concatenate([bare.static, cylinder(), ghosts()])).save(path)
@@ -73,7 +73,7 @@ def test_the_object_has_the_size_and_place_of_the_truth(folder):
 
 
 def photographed_with_masks(folder, radius, height, blind=()):
-    """Cameras around the object in the scene's report, and a mask for each, cast from the true solid."""
+    """Writes cameras around the object to the scene's report, and a mask for each, cast from the true solid."""
     angles = np.linspace(0, 2 * math.pi, 40)
     rims = [np.c_[radius * np.cos(angles), radius * np.sin(angles), np.full(40, z)] for z in (0, height)]
     solid = np.concatenate(rims) + np.array([*PLACE, 0])
@@ -231,7 +231,7 @@ def test_a_hollow_object_can_be_decomposed():
 
 @dataclass(frozen=True, kw_only=True)
 class WithMug(PickAndPlace):
-    """Pick-and-place with the scanned object in place of the cube's looks and shape."""
+    """Pick-and-place with the scanned object's appearance and shape in place of the cube's."""
 
     mug: ScannedObject = field(kw_only=True)
 

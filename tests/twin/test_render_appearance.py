@@ -1,4 +1,4 @@
-"""What differs between the cameras of two episodes, and that it can be had again."""
+"""These tests check what differs between the cameras of two episodes, and that it repeats."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def flat(look) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in look])
 
 
-def test_a_slot_has_the_looks_of_its_own_episodes():
+def test_a_slot_has_the_appearance_of_its_own_episodes():
     one, other = Appearances(4, VARIED, 7), Appearances(4, VARIED, 7)
     for slot in (3, 0, 0, 2):
         one.reset(slot)
@@ -57,7 +57,7 @@ def test_a_slot_has_the_looks_of_its_own_episodes():
     assert not np.array_equal(flat(Appearances(4, VARIED, 8)[0]), flat(Appearances(4, VARIED, 7)[0]))
 
 
-def test_looks_stay_within_their_limits():
+def test_appearances_stay_within_their_limits():
     appearances = Appearances(200, VARIED, 0)
     gains = np.array([appearances[slot].gains for slot in range(200)])
     assert gains.max() <= 2 ** (1 / 2.2) * 1.2 and gains.min() >= 2 ** (-1 / 2.2) * 0.8

@@ -14,7 +14,7 @@ COEFFICIENTS = (0, 3, 8, 15)
 
 
 def cloud(count: int, seed: int, *, degree: int = 0, flat: bool = False, densest: float = 1.0) -> Splats:
-    """Rotated ellipsoids; `flat` ones are needles and discs, up to 60 times longer than thick."""
+    """Makes rotated ellipsoids; `flat` ones are needles and discs, up to 60 times longer than thick."""
     rng = np.random.default_rng(seed)
     q = rng.normal(size=(count, 4))
     low = 0.001 if flat else 0.004

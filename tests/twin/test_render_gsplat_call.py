@@ -20,11 +20,11 @@ torch = pytest.importorskip("torch")
 gsplat = pytest.importorskip("gsplat")
 REAL = inspect.signature(gsplat.rasterization)
 OPTIONS = {"near_plane": NEAR_M, "render_mode": "RGB+ED"}
-"""What may differ from gsplat's defaults, beside `sh_degree`."""
+"""Options that differ from gsplat's defaults, beside `sh_degree`."""
 
 
 def rotations(quats: np.ndarray) -> np.ndarray:
-    """Rotation matrices (N, 3, 3) of quaternions wxyz (N, 4) of any length: v + 2 w (u x v) + 2 u x (u x v)."""
+    """Returns rotation matrices (N, 3, 3) of quaternions wxyz (N, 4) of any length: v + 2 w (u x v) + 2 u x (u x v)."""
     unit = quats / np.linalg.norm(quats, axis=1, keepdims=True)
     w, u = unit[:, None, :1], unit[:, None, 1:]
     axes = np.eye(3)[None]
@@ -33,7 +33,7 @@ def rotations(quats: np.ndarray) -> np.ndarray:
 
 
 def harmonics(directions: np.ndarray, degree: int) -> np.ndarray:
-    """Real spherical harmonics (N, (degree + 1)^2) along directions (N, 3), degree by degree, order -l to l."""
+    """Returns real spherical harmonics (N, (degree + 1)^2) along directions (N, 3), degree by degree, order -l to l."""
     x, y, z = (directions / np.linalg.norm(directions, axis=1, keepdims=True)).T
     columns = []
     for n in range(degree + 1):
@@ -44,7 +44,7 @@ def harmonics(directions: np.ndarray, degree: int) -> np.ndarray:
 
 
 def drawn(means, quats, scales, opacities, coefficients, view, K, width, height):
-    """Colour (H, W, 3), alpha (H, W) and expected depth (H, W) by the formulas of Kerbl et al. 2023, section 4."""
+    """Draws colour (H, W, 3), alpha and expected depth (H, W) by the formulas of Kerbl et al. 2023, section 4."""
     local = means @ view[:3, :3].T + view[:3, 3]
     order = np.argsort(local[:, 2])
     order = order[local[order, 2] > NEAR_M]
@@ -152,7 +152,7 @@ def cameras() -> list[Camera]:
 
 
 def assert_alike(ours: Image, theirs: Image) -> None:
-    """A splat that reaches a pixel with an opacity of 1/255 may be drawn there or not."""
+    """Asserts equal images; a splat that reaches a pixel with an opacity of 1/255 may be drawn there or not."""
     for a, b in ((ours.colour, theirs.colour), (ours.transmittance, theirs.transmittance)):
         assert np.abs(a - b).mean() < 1e-4 and np.abs(a - b).max() < 5e-3
 
@@ -188,7 +188,7 @@ def test_colour_alpha_and_depth_are_taken_from_their_channels(fake):
 
 
 def test_a_single_splat_has_the_colour_opacity_and_depth_that_it_was_given(fake):
-    """By hand: red in the middle of the image, 0.8 opaque there, 2 m along the view axis."""
+    """It is red in the middle of the image, 0.8 opaque there, 2 m along the view axis."""
     ball = Splats.of(
         means=[[2, 0, 0]], quaternions=[[1, 0, 0, 0]], scales=[[0.5] * 3], opacities=[0.8], colours=[[1, 0.25, 0]]
     )

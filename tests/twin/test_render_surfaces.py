@@ -1,4 +1,4 @@
-"""Splats on meshes and of scans: convex hulls are drawn like the simple shapes, scans as they are or thinned."""
+"""These tests draw meshes like simple shapes, and scanned bodies as they are or thinned."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_points_on_a_mesh_leave_no_holes():
 
 
 def model_with(geom: str) -> mujoco.MjModel:
-    """A model like a twin's, with the robot's bodies and one more."""
+    """Makes a model like a twin's, with the robot's bodies and one more."""
     from twin.robots.mjcf import robot_mjcf
 
     vertices = " ".join(f"{value:g}" for value in CORNERS.ravel())

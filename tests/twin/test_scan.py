@@ -1,4 +1,4 @@
-"""A whole scan of the bundled capture, measured against what its renderer knows."""
+"""These tests scan the bundled capture, measured against what its renderer knows."""
 
 import json
 import os

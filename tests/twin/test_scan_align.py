@@ -1,4 +1,4 @@
-"""Table, scale and placement on made-up reconstructions whose truth is known."""
+"""These tests find table, scale and placement of made-up reconstructions whose truth is known."""
 
 import math
 from dataclasses import replace
@@ -35,7 +35,7 @@ vectors = st.tuples(numbers, numbers, numbers).map(np.array)
 
 
 def workspace(count=9, wall=0, turn_deg=50, aim=(-0.5, 0, 0)):
-    """A table seen from an arc of ±turn_deg, true to scale in the base frame; `wall` points stand upright behind."""
+    """Makes a table seen from an arc of ±turn_deg, true to scale in the base frame; `wall` points stand behind."""
     rng = np.random.default_rng(1)
     points = np.c_[rng.uniform(-0.9, 0.2, 400), rng.uniform(-0.6, 0.6, 400), rng.normal(0, 5e-4, 400)]
     upright = np.c_[rng.normal(0.6, 5e-4, wall), rng.uniform(-1, 1, wall), rng.uniform(0, 1, wall)]
@@ -59,7 +59,7 @@ def workspace(count=9, wall=0, turn_deg=50, aim=(-0.5, 0, 0)):
 
 
 def photograph(camera):
-    """The board lying on a grey table."""
+    """Renders the board lying on a grey table."""
     x, y, yaw = BOARD.base_from_board
     turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
     dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
@@ -80,14 +80,14 @@ def photograph(camera):
 
 
 def in_sfm_units(scene):
-    """The same scene as structure from motion would give it: turned, moved, of arbitrary size."""
+    """Returns the scene as structure from motion would give it: turned, moved, of arbitrary size."""
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = matrix_from_vector([0.4, -1.1, 0.6]), (0.3, -2.0, 1.0)
     return scene.transformed(pose, 1 / UNITS)
 
 
 def error_after(found, scale, placement):
-    """Largest error [m] of the camera positions against the base frame they were made in."""
+    """Returns the largest error [m] of the camera positions against the base frame they were made in."""
     placed = found.transformed(placement.base_from_scaled, scale.metres_per_unit)
     truth = [view.camera.base_from_camera for view in workspace().views]
     return max(

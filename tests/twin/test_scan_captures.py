@@ -1,4 +1,4 @@
-"""Difficult captures from end to end: a wide lens, somebody in the way. Minutes of CPU."""
+"""These tests scan difficult captures: a wide lens, somebody in the way. They take minutes of CPU."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def scanned(source, out, **settings):
 
 
 def test_a_wide_lens_is_fitted_by_opencvs_model(tmp_path):
-    """The bundled photos bent by a known lens: cameras stand where they stood, and the views are straight again."""
+    """Photos are bent by a known lens; the cameras stand where they stood, and the views are straight again."""
     source = tmp_path / "photos"
     source.mkdir()
     shutil.copy(CAPTURE / "capture.toml", source)
@@ -48,7 +48,7 @@ def test_a_wide_lens_is_fitted_by_opencvs_model(tmp_path):
 
 
 def test_masks_keep_somebody_in_the_way_out_of_the_splats(tmp_path):
-    """A magenta hand that moves with the camera, as a person's would, with masks and without."""
+    """A magenta hand moves with the camera, as a person's would, with masks and without."""
     shares = {}
     for masked in (True, False):
         source = copied(tmp_path / f"photos-{masked}")

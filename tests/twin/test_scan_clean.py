@@ -1,4 +1,4 @@
-"""Cleaning: each kind of leftover goes for its own reason, the scene stays."""
+"""These tests clean splats: each kind of leftover goes for its own reason, the scene stays."""
 
 import numpy as np
 import pytest

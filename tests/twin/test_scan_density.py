@@ -1,4 +1,4 @@
-"""Density control: what is added, what goes, and that training with it is the better for it."""
+"""These tests check density control: what it adds, what it removes, and that training gains from it."""
 
 import math
 from dataclasses import replace
@@ -16,7 +16,7 @@ FOCAL, WIDTH = 100.0, 100
 
 
 def made(scales_m, opacities):
-    """Splats in a row one metre in front of a camera at the origin."""
+    """Makes splats in a row one metre in front of a camera at the origin."""
     n = len(scales_m)
     means = torch.stack([torch.linspace(-0.2, 0.2, n), torch.zeros(n), torch.ones(n)], 1)
     opacity = torch.tensor(opacities)

@@ -1,4 +1,4 @@
-"""Photos and videos in, upright photos of one size out."""
+"""These tests turn photos and videos into upright photos of one size."""
 
 import cv2
 import numpy as np

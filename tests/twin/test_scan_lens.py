@@ -1,4 +1,4 @@
-"""Lenses: their removal against OpenCV's model and against photos of known distortion."""
+"""These tests compare undistortion with OpenCV's model and with photos of known distortion."""
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ def test_undistort_inverts_distort_or_says_that_it_cannot(k1, k2, p1, p2):
 
 
 def chessboard_of_points(lens):
-    """A photo of smooth stripes as the lens shows them, and the same without distortion."""
+    """Returns a photo of smooth stripes as the lens shows them, and the same without distortion."""
     column, row = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
     view = np.stack([column.ravel(), row.ravel()], 1)
 
@@ -63,7 +63,7 @@ def test_a_photo_becomes_what_a_pinhole_would_have_shown(model):
 
 
 def test_pixels_that_the_photo_does_not_show_are_not_valid():
-    """Pincushion: the photo's corners lie inside the view, beyond them there is nothing."""
+    """With a pincushion lens the photo's corners lie inside the view, beyond them there is nothing."""
     lens = Lens.of("SIMPLE_RADIAL", [300, 150, 125, 0.2])
     _, shown = lens.maps(WIDTH, HEIGHT)
     assert not shown[[0, 0, -1, -1], [0, -1, 0, -1]].any()

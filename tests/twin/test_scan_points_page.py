@@ -1,4 +1,4 @@
-"""The page for known points: what its script writes is read by the scan, and odd file names stay names."""
+"""These tests run the page for known points: the scan reads what its script writes, and odd file names stay names."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def page(tmp_path):
 
 
 def run(page, expression):
-    """What the page's own script makes of an expression."""
+    """Evaluates an expression in the page's own script."""
     if shutil.which("node") is None:
         pytest.skip("node is not installed; it runs the page's script")
     (script,) = re.findall(r"<script>(.*?)</script>", page.read_text(encoding="utf-8"), re.DOTALL)

@@ -1,4 +1,4 @@
-"""Scale and frame from typed points and from a ChArUco board, on reconstructions whose truth is known."""
+"""These tests find scale and frame from typed points and a ChArUco board, on reconstructions of known truth."""
 
 import math
 
@@ -35,7 +35,7 @@ def table_scene():
 
 
 def typed(places, photos=("2.png",), noise_px=0.0, shrink=1.0):
-    """What a person types who sees `places` in the photos."""
+    """Returns what a person types who sees `places` in the photos."""
     cameras = {view.name: view.camera for view in workspace().views}
     rng = np.random.default_rng(0)
     return [
@@ -93,7 +93,7 @@ def test_points_that_fix_nothing_are_refused(table_scene, points, message):
 
 
 def test_points_in_another_frame_are_refused(table_scene):
-    """z of the table typed as 0.3 m: not the robot's base frame."""
+    """The table's z is typed as 0.3 m, which is not the robot's base frame."""
     found, table = table_scene
     points = [
         KnownPoint(photo=p.photo, pixel=p.pixel, base_m=(p.base_m[0], p.base_m[1], 0.3))
@@ -138,7 +138,7 @@ def test_points_and_boards_are_read_from_the_capture_file(tmp_path):
 
 
 def photograph(camera):
-    """The ChArUco board lying on a grey table."""
+    """Renders the ChArUco board lying on a grey table."""
     scale = 20_000
     width, height = CHARUCO.columns * CHARUCO.square_m, CHARUCO.rows * CHARUCO.square_m
     print_ = CHARUCO.opencv_board().generateImage((round(width * scale / 20), round(height * scale / 20)))
@@ -169,7 +169,7 @@ def test_a_charuco_board_gives_scale_and_frame():
 
 
 def test_the_charuco_corners_are_opencvs():
-    """Seen from above with the page's top up, our corners and OpenCV's detections agree."""
+    """From above, with the page's top up, our corners and OpenCV's detections agree."""
     image = CHARUCO.opencv_board().generateImage((500, 400))
     corners, ids, _, _ = cv2.aruco.CharucoDetector(CHARUCO.opencv_board()).detectBoard(image)
     metres = (corners.reshape(-1, 2) + 0.5 - [250, 200]) / 100 * 0.06 * [1, -1]

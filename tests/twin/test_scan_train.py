@@ -1,4 +1,4 @@
-"""The training rasterizer against plain torch, and training itself on a scene made of splats."""
+"""These tests compare the training rasterizer with plain torch, and train on a scene made of splats."""
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ def view():
 
 
 def dense(means, quaternions, scales, opacities, colours, pose, matrix, width, height):
-    """All splats at all pixels, with torch's own derivatives."""
+    """Draws all splats at all pixels, with torch's own derivatives."""
     covariances, _ = _quat_scale_to_covar_preci(quaternions, scales, compute_preci=False)
     radii, centres, depths, conics, _ = _fully_fused_projection(
         means, covariances, pose[None], matrix[None], width, height, near_plane=0.015

@@ -1,4 +1,4 @@
-"""Splat files of three formats: what they hold arrives, and what is damaged is refused in one line."""
+"""These tests read splat files of three formats; damaged ones are refused in one line."""
 
 import gzip
 import os
@@ -191,7 +191,7 @@ def published(name: str) -> Splats:
 
 
 def heights(splats: Splats) -> np.ndarray:
-    """Between the lowest and the highest splats, 0..1."""
+    """Returns the splats' heights between the lowest and the highest, 0..1."""
     low, high = np.quantile(splats.means[:, 2], [0.01, 0.99])
     return (splats.means[:, 2] - low) / (high - low)
 

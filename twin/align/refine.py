@@ -30,7 +30,7 @@ class RefineSettings:
     """Settings of the search for the pose."""
 
     scale: bool = False
-    """Whether the scale is found too; else it stays."""
+    """Switch to find the scale too; else it stays."""
     levels: tuple[int, ...] = (8, 4, 2, 1)
     """Factors by which the images are made smaller, one after the other."""
     least_px: int = 24

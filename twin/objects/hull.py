@@ -46,7 +46,7 @@ class HullSettings:
     parts: int = 1
     """Largest number of parts; 1 is one convex hull, more are a convex decomposition."""
     upright: bool = True
-    """Whether the whole outline is carried down to the table: photos from one side see an object's top, not its back.
+    """Switch to carry the whole outline down to the table: photos from one side see an object's top, not its back.
     Things that are narrower below, seen from all around, need False."""
     corners: int = 48
     """Largest number of vertices of a part."""
