@@ -12,7 +12,7 @@
             28+h+n  f      frames: the camera images by the header's codec (protos/images.py)
 
 The first 28 bytes are the prefix. The head has a checksum of its own, because reinforcement learning on a frozen
-backbone reads only that much: `read_header` and `decode_numbers` take a head or a whole blob and do not read the
+backbone reads only that much: `read_header` and `decode_head` take a head or a whole blob and do not read the
 frames.
 
 Every size is checked against the header, and the header against fixed limits, before anything is allocated. Damage
@@ -34,10 +34,9 @@ from protos.images import CODECS, decode_images, encode_images
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import (
     ACTION_DIM,
-    F32,
     PROPRIO_DIM,
     SEGMENT_STEPS,
-    Bools,
+    U8,
     Configuration,
     Observation,
     Outcome,
@@ -127,23 +126,6 @@ def read_prefix(data: Bytes) -> Prefix:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Numbers:
-    """The numbers of a segment are everything but its frames: T steps, T + 1 observations."""
-
-    proprio: F32  # (T + 1, 25)
-    action: F32  # (T, 7)
-    reward: F32  # (T,)
-    human: Bools  # (T,)
-    embedding: F32 | None  # (T + 1, D)
-
-    def finite(self) -> bool:
-        """Tells whether every number is finite."""
-        arrays = [self.proprio, self.action, self.reward]
-        arrays += [] if self.embedding is None else [self.embedding]
-        return all(bool(np.isfinite(array).all()) for array in arrays)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedSegment:
     """An encoded segment holds the bytes of a segment before it is named.
 
@@ -222,39 +204,22 @@ def check_blob(data: bytes) -> SegmentHeader:
     return header
 
 
-def decode_numbers(data: bytes, schema: Schema) -> tuple[SegmentHeader, Numbers]:
-    """Decodes header and numbers of a blob or of its head alone. The arrays are read-only views of `data`."""
+def decode_head(data: bytes, schema: Schema) -> tuple[SegmentHeader, Segment]:
+    """Decodes a blob, or its head alone, without its images, which have no rows. The arrays are views of `data`."""
     _, header, numbers = _open(data)
     _check_schema(header, schema)
-    return header, _decode_numbers(header, numbers)
+    side, wrist = (np.empty((0, px, px, 3), np.uint8) for px in (schema.side_px, schema.wrist_px))
+    return header, _segment(header, numbers, side, wrist)
 
 
 def decode_segment(data: bytes, schema: Schema) -> tuple[SegmentHeader, Segment]:
     """Decodes a whole blob."""
-    prefix, header, packed = _open(data)
+    prefix, header, numbers = _open(data)
     _check_schema(header, schema)
-    numbers = _decode_numbers(header, packed)
     frames = memoryview(data)[prefix.head :]
     prefix.check_frames(frames)
     side, wrist = decode_images(frames, header.codec, header.image_bytes, header.steps + 1, schema)
-    segment = Segment(
-        task=header.task,
-        scene=header.scene,
-        instruction=header.instruction,
-        configuration=configuration_of(header),
-        episode=header.episode,
-        first_step=header.first_step,
-        outcome=Outcome(header.outcome),
-        source=Source(header.source),
-        policy_versions=(header.oldest_version, header.newest_version),
-        backbone_id=header.backbone_id,
-        observation=Observation(side=side, wrist=wrist, proprio=numbers.proprio),
-        action=numbers.action,
-        reward=numbers.reward,
-        human=numbers.human,
-        embedding=numbers.embedding,
-    )
-    return header, segment
+    return header, _segment(header, numbers, side, wrist)
 
 
 def has_human_step(header: SegmentHeader, data: bytes) -> bool:
@@ -313,7 +278,7 @@ def _encode_numbers(segment: Segment) -> bytes:
     return b"".join(parts)
 
 
-def _decode_numbers(header: SegmentHeader, numbers: memoryview) -> Numbers:
+def _segment(header: SegmentHeader, numbers: memoryview, side: U8, wrist: U8) -> Segment:
     steps, dim = header.steps, header.embedding_dim
     rows = steps + 1
     sizes = [rows * PROPRIO_DIM * 4, steps * ACTION_DIM * 4, steps * 4, steps, rows * dim * 4]
@@ -323,8 +288,19 @@ def _decode_numbers(header: SegmentHeader, numbers: memoryview) -> Numbers:
     proprio, action, reward, human, embedding = (
         numbers[end - size : end] for size, end in zip(sizes, ends, strict=True)
     )
-    return Numbers(
-        proprio=np.frombuffer(proprio, "<f4").reshape(rows, PROPRIO_DIM),
+    seen = np.frombuffer(proprio, "<f4").reshape(rows, PROPRIO_DIM)
+    return Segment(
+        task=header.task,
+        scene=header.scene,
+        instruction=header.instruction,
+        configuration=configuration_of(header),
+        episode=header.episode,
+        first_step=header.first_step,
+        outcome=Outcome(header.outcome),
+        source=Source(header.source),
+        policy_versions=(header.oldest_version, header.newest_version),
+        backbone_id=header.backbone_id,
+        observation=Observation(side=side, wrist=wrist, proprio=seen),
         action=np.frombuffer(action, "<f4").reshape(steps, ACTION_DIM),
         reward=np.frombuffer(reward, "<f4"),
         human=np.frombuffer(human, np.uint8) != 0,

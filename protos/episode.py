@@ -46,6 +46,12 @@ class Segment:
     def steps(self) -> int:
         return len(self.action)
 
+    def finite(self) -> bool:
+        """Tells whether every number is finite."""
+        arrays = [self.observation.proprio, self.action, self.reward]
+        arrays += [] if self.embedding is None else [self.embedding]
+        return all(bool(np.isfinite(array).all()) for array in arrays)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:

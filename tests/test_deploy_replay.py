@@ -18,7 +18,16 @@ from protos.errors import InputError
 from protos.schema import Observation, Outcome, Schema, Source
 from services.monitor import ClusterSettings, read_cluster
 from services.net import Credentials
-from services.replay import EmbeddedServer, Keys, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
+from services.replay import (
+    EmbeddedServer,
+    Keys,
+    ReaderSettings,
+    ReplayReader,
+    ReplaySettings,
+    ReplayWriter,
+    delete_buffer,
+    read_episodes,
+)
 from twin import tasks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,8 +80,7 @@ def test_actor_and_robot_write_what_the_learner_reads_and_the_monitor_sees(serve
             writer.wait_for_allowance(buffer, stop=lambda: False)
             assert writer.flush(20) == 0
     learner = as_user(server, "learner")
-    buffers = ("twin", "real")
-    reader = ReplayReader(learner, SCHEMA, buffers=buffers, gamma=0.9, n_step=1, capacity=dict.fromkeys(buffers, 99))
+    reader = ReplayReader(learner, SCHEMA, ReaderSettings(capacity={"twin": 99, "real": 99}, gamma=0.9, n_step=1))
     with closing(reader):
         reader.allow("twin", 1_000)
         while reader.poll():
@@ -114,8 +122,7 @@ def test_the_monitor_only_looks(server):
 
 def test_without_a_user_nothing_is_answered(server):
     with pytest.raises(InputError, match="refused the user or password"):
-        ReplayReader(ReplaySettings(urls=(f"unix://{server}",)), SCHEMA, buffers=("twin",), gamma=1, n_step=1,
-                     capacity={}).poll()  # fmt: skip
+        list(read_episodes(ReplaySettings(urls=(f"unix://{server}",)), SCHEMA, ("twin",)))
 
 
 def options_of(name):

@@ -25,7 +25,16 @@ from protos.episode import Episode
 from protos.errors import InputError, Unreachable
 from protos.files import log_tail
 from protos.schema import F32, Schema
-from services.replay import EmbeddedServer, Keys, ReplayReader, ReplaySettings, connect, reaching, shard_of
+from services.replay import (
+    EmbeddedServer,
+    Keys,
+    ReaderSettings,
+    ReplayReader,
+    ReplaySettings,
+    connect,
+    reaching,
+    shard_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +55,7 @@ class Learner:
         self.reader = ReplayReader(
             settings,
             Schema(side_px=px, wrist_px=px),
-            buffers=(BUFFER,),
-            gamma=0.99,
-            n_step=1,
-            capacity={BUFFER: MIRRORED},
+            ReaderSettings(capacity={BUFFER: MIRRORED}, gamma=0.99, n_step=1),
             embed=self._note,
         )
 

@@ -20,8 +20,16 @@ from protos.codec import encode_segment
 from protos.episode import Segment
 from protos.errors import Unreachable
 from protos.schema import U8, Buffer, Configuration, Observation, Outcome, Schema, Source
-from services.replay import Batch, EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, totals
-from services.replay.read.prefetch import Prefetcher
+from services.replay import (
+    Batch,
+    EmbeddedServer,
+    Prefetcher,
+    ReaderSettings,
+    ReplayReader,
+    ReplaySettings,
+    ReplayWriter,
+    totals,
+)
 
 BUFFER: Buffer = "twin"
 FILL_TIMEOUT_S = 120.0
@@ -54,12 +62,13 @@ class TwinRL:
         self._reader = ReplayReader(
             self._settings,
             schema_of(data),
-            buffers=(BUFFER,),
-            gamma=0.99,
-            n_step=1,
-            capacity={BUFFER: segments * (SEGMENT_STEPS + 1)},
-            fields=("side", "wrist"),
-            frame_memory_bytes=MIRROR_BYTES if options["mirror"] else 0,
+            ReaderSettings(
+                capacity={BUFFER: segments * (SEGMENT_STEPS + 1)},
+                gamma=0.99,
+                n_step=1,
+                fields=("side", "wrist"),
+                image_memory_bytes=MIRROR_BYTES if options["mirror"] else 0,
+            ),
         )
         self._reader.start()
         self._await_transitions(segments * SEGMENT_STEPS)

@@ -16,7 +16,7 @@ from protos.errors import Unreachable
 from protos.schema import PROPRIO_DIM, SEGMENT_STEPS, Configuration, Observation, Outcome, Schema, Source
 from protos.weights_pb2_grpc import WeightsStub
 from services.net import CLIENT_OPTIONS, open_channel
-from services.replay import ReplayReader, ReplaySettings, ReplayWriter
+from services.replay import ReaderSettings, ReplayReader, ReplaySettings, ReplayWriter
 from services.weights import WeightSubscriber
 
 SCHEMA = Schema()
@@ -165,7 +165,7 @@ class Learner:
         """From making a reader to having read all `transitions`; how many it received. Goes on following."""
         began = time.monotonic()
         reader = self._reader = ReplayReader(
-            replay_at(url), SCHEMA, buffers=["twin"], gamma=0.97, n_step=1, capacity={"twin": self._capacity}
+            replay_at(url), SCHEMA, ReaderSettings(capacity={"twin": self._capacity}, gamma=0.97, n_step=1)
         )
         reader.start()
         while (received := reader.received()["twin"]) < transitions and time.monotonic() < began + TIMEOUT_S:

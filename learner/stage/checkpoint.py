@@ -26,7 +26,7 @@ from policy import checkpoint
 from protos.errors import CorruptData, InputError
 from protos.settings import from_json, to_json
 from protos.status import StatusFile
-from services.replay import Patience, Position, ReplayReader
+from services.replay import Position, ReplayReader, RestoreSettings
 
 FORMAT = 2
 """Number of the format; it counts up when older folders cannot be read any more."""
@@ -138,7 +138,7 @@ def restore_position(reader: ReplayReader, settings: ResumeSettings, stop: Calla
         status.write(doing="going on from the checkpoint", waiting_for=text)
 
     status.write(doing="going on from the checkpoint")
-    reader.restore(Patience(timeout_s=settings.timeout_s, partial=settings.partial, stop=stop, waiting=waiting))
+    reader.restore(RestoreSettings(timeout_s=settings.timeout_s, partial=settings.partial, stop=stop, waiting=waiting))
 
 
 def stored_scale(folder: Path) -> ActionScale | None:

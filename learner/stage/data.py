@@ -28,6 +28,7 @@ from protos.status import StatusFile
 from services.replay import (
     Field,
     Position,
+    ReaderSettings,
     ReplayReader,
     ReplaySettings,
     ReplayWriter,
@@ -148,19 +149,21 @@ def transition_reader(policy: Policy, settings: RlSettings, resume: Position | N
     Readouts of another backbone are computed again. `resume` is the position of an earlier reader of the stage.
     """
     batch = settings.batch
-    return ReplayReader(
-        settings.replay,
-        settings.schema,
-        buffers=batch.buffers,
+    reading = ReaderSettings(
+        capacity={buffer: batch.capacity[buffer] for buffer in batch.buffers},
         gamma=batch.gamma,
         n_step=batch.n_step,
-        capacity={buffer: batch.capacity[buffer] for buffer in batch.buffers},
         sampling=batch.strategies(),
         fields=batch_fields(settings.update),
         window=policy.settings.octo.window if _needs_windows(policy, settings) else 1,
-        frame_memory_bytes=batch.image_memory_bytes,
-        embed=lambda episode: embed_episode(policy, episode),
+        image_memory_bytes=batch.image_memory_bytes,
         backbone_id=policy.sha256("backbone"),
+    )
+    return ReplayReader(
+        settings.replay,
+        settings.schema,
+        reading,
+        embed=lambda episode: embed_episode(policy, episode),
         name=settings.stage,
         resume=resume,
     )

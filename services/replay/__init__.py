@@ -6,8 +6,8 @@
 
     ReplaySettings, masked, shard_of    where the replay is, how much it keeps
     ReplayWriter                        add(segment, buffers), flush, wait_for_allowance, waiting_for, stats, close
-    ReplayReader                        start or poll, counts, received, episodes, sample, allow, stats, close
-    Episode, Batch                      what a reader gives
+    ReplayReader, ReaderSettings        start or poll, counts, received, sample, allow, stats, position, restore, close
+    Batch, Prefetcher                   what a reader draws; drawing in threads of its own
     read_episodes, newest, find_schema  everything that is there now, once
     EmbeddedServer                      a Valkey of our own; also `python -m services.replay --directory D`
     server_stats, ServerStats           each server's memory, load, rings, writers and readers, or its problem
@@ -22,13 +22,13 @@ servers an actor's name decides to which one it writes; a reader follows them al
 from protos.episode import Episode
 from services.replay.connection import connect, reaching
 from services.replay.presence import Presence, presence
-from services.replay.read.batch import Batch, Field
+from services.replay.read.index import SOURCES, Batch
 from services.replay.read.once import find_schema, newest, read_episodes
-from services.replay.read.position import Position
+from services.replay.read.position import Position, Restored, RestoreSettings
 from services.replay.read.prefetch import Prefetcher
 from services.replay.read.reader import ReplayReader
-from services.replay.read.restore import Patience, Restored
-from services.replay.read.strategies import Cells, Priority, Strategy, Uniform
+from services.replay.read.sampling import Cells, Priority, Strategy, Uniform
+from services.replay.read.settings import Field, ReaderSettings
 from services.replay.server import (
     BufferStats,
     Durability,
@@ -45,6 +45,7 @@ from services.replay.settings import Keys, ReplaySettings, masked, shard_of
 from services.replay.write import ReplayWriter
 
 __all__ = [
+    "SOURCES",
     "Batch",
     "BufferStats",
     "Cells",
@@ -53,14 +54,15 @@ __all__ = [
     "Episode",
     "Field",
     "Keys",
-    "Patience",
     "Position",
     "Prefetcher",
     "Presence",
     "Priority",
+    "ReaderSettings",
     "ReplayReader",
     "ReplaySettings",
     "ReplayWriter",
+    "RestoreSettings",
     "Restored",
     "ServerStats",
     "Strategy",

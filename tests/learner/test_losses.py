@@ -11,7 +11,7 @@ from learner import losses
 from learner.optimization import late_decay, warmup_cosine
 from learner.rl import Phase, UpdateSettings
 from learner.rl.batches import draw_noise
-from services.replay.read.returns import n_step
+from services.replay.read.index import n_step
 
 RNG = np.random.default_rng(0)
 

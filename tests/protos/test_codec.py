@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protos.codec import decode_numbers, decode_segment, encode_segment, read_header
+from protos.codec import decode_head, decode_segment, encode_segment, read_header
 from protos.episode import Segment
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.images import CODECS
@@ -155,10 +155,11 @@ def test_zstd_finds_the_background_again_in_every_frame():
 def test_numbers_come_without_frames():
     segment = make(np.random.default_rng(1))
     blob = forge(encode(segment), frames=b"not an image")
-    header, numbers = decode_numbers(blob, SCHEMA)
+    header, decoded = decode_head(blob, SCHEMA)
     assert header.steps == 5
-    same(numbers.proprio, segment.observation.proprio)
-    assert numbers.finite()
+    same(decoded.observation.proprio, segment.observation.proprio)
+    assert decoded.observation.side.shape == (0, 32, 32, 3)
+    assert decoded.finite()
     with pytest.raises(CorruptData):
         decode_segment(blob, SCHEMA)
 

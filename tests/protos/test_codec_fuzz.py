@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from protos.codec import (
     PREFIX_BYTES,
     check_blob,
-    decode_numbers,
+    decode_head,
     decode_segment,
     encode_segment,
     encode_unnamed,
@@ -97,7 +97,7 @@ def decode_all(data: bytes) -> None:
     try:
         for decode in (
             read_header,
-            lambda blob: decode_numbers(blob, SCHEMA),
+            lambda blob: decode_head(blob, SCHEMA),
             check_blob,
             lambda blob: decode_segment(blob, SCHEMA),
         ):

@@ -45,15 +45,22 @@ class Listener:
             self._serve(connection)
 
 
+def answer_handshake(connection: socket.socket) -> bytes:
+    """Answers what redis-py says of itself; returns the first request after that."""
+    while b"SETINFO" in (asked := connection.recv(1 << 16)):
+        connection.sendall(b"+OK\r\n")
+    return asked
+
+
 class Script(Listener):
-    """Answers each connection's first bytes with fixed ones, then waits for the client to leave."""
+    """Answers each connection's first request with fixed bytes, then waits for the client to leave."""
 
     def __init__(self, answers: Sequence[bytes], *, path: Path, close: bool = False) -> None:
         super().__init__(self._answer, path=path)
         self._answers, self._close = list(answers), close
 
     def _answer(self, connection: socket.socket) -> None:
-        assert connection.recv(1 << 16)
+        assert answer_handshake(connection)
         connection.sendall(self._answers.pop(0))
         while not self._close and connection.recv(1 << 16):
             pass

@@ -8,7 +8,7 @@ import pytest
 
 from protos.episode import Segment
 from protos.schema import SEGMENT_STEPS, Buffer, Configuration, Observation, Outcome, Schema, Source
-from services.replay import ReplayReader, ReplaySettings, ReplayWriter
+from services.replay import Episode, ReaderSettings, ReplayReader, ReplaySettings, ReplayWriter, read_episodes
 
 SCHEMA = Schema(side_px=16, wrist_px=16)
 START = Configuration(region="B", cell=23, poses={"cube": (-0.55, -0.1, 0.02, 0.3), "tool": (-0.54, 0.0, 0.16, 0.0)})
@@ -108,8 +108,23 @@ def send(settings: ReplaySettings, segments: list[Segment], *buffers: Buffer, **
 
 def reader_of(settings: ReplaySettings, **options) -> ReplayReader:
     """A reader of the twin buffer, unless told otherwise."""
-    defaults = {"buffers": ("twin",), "gamma": 0.9, "n_step": 3, "capacity": {"twin": 10_000}}
-    return ReplayReader(settings, SCHEMA, **(defaults | options))
+    own = {name: options.pop(name) for name in ("embed", "name", "resume") if name in options}
+    defaults = {"gamma": 0.9, "n_step": 3, "capacity": {"twin": 10_000}}
+    return ReplayReader(settings, SCHEMA, ReaderSettings(**(defaults | options)), **own)
+
+
+class Names:
+    """Notes the name of every episode that a reader takes in, by computing its readouts."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def reader(self, settings: ReplaySettings, **options) -> ReplayReader:
+        return reader_of(settings, embed=self._note, backbone_id="of nobody", **options)
+
+    def _note(self, episode: Episode) -> np.ndarray:
+        self.names.append(episode.name)
+        return np.zeros((len(episode.observation), 1), np.float32)
 
 
 def read_all(reader: ReplayReader) -> ReplayReader:
@@ -119,9 +134,8 @@ def read_all(reader: ReplayReader) -> ReplayReader:
 
 
 def names_in(settings: ReplaySettings) -> list[str]:
-    """The twin buffer's episodes, as a new reader finds them."""
-    reader = read_all(reader_of(settings, keep_frames=("twin",)))
-    return [episode.name for episode in reader.episodes("twin")]
+    """Returns the names of the twin buffer's episodes."""
+    return [episode.name for episode in read_episodes(settings, SCHEMA, ("twin",))]
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:

@@ -28,7 +28,7 @@ from services.monitor import (
     samples,
 )
 from services.net import Credentials
-from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, shard_of
+from services.replay import EmbeddedServer, ReaderSettings, ReplayReader, ReplaySettings, ReplayWriter, shard_of
 from services.telemetry import start_metrics_server
 
 METRICS_PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -53,9 +53,7 @@ def settings_of(servers):
 def test_two_shards_their_writers_and_the_reader_are_seen_and_then_one_shard_is_away(servers, tmp_path):
     replay = settings_of(servers)
     cluster = ClusterSettings(replay=replay)
-    learner = ReplayReader(
-        replay, SCHEMA, buffers=("twin",), gamma=0.9, n_step=1, capacity={"twin": 99}, name="learner"
-    )
+    learner = ReplayReader(replay, SCHEMA, ReaderSettings(capacity={"twin": 99}, gamma=0.9, n_step=1), name="learner")
     learner.start()
     writers = [ReplayWriter(replay, SCHEMA, actor=name, spool=tmp_path / name) for name in ACTORS]
     for each in writers:

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from replay_samples import SCHEMA, cut, make_segment
+from replay_samples import SCHEMA, cut, make_segment, reader_of
 
 from protos.episode import Segment
 from protos.schema import Outcome
-from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter
-from services.replay.read.returns import monte_carlo, n_step
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
+from services.replay.read.index import monte_carlo, n_step
 
 ENDS = [Outcome.SUCCESS, Outcome.FAILURE, Outcome.TIMEOUT]
 
@@ -110,7 +110,7 @@ def test_sampled_rows_equal_written_rows(url, seed, lengths, pieces, gamma, n):
             for segment in cut(episode, iter(lambda: pieces, None)):
                 writer.add(segment, ("twin",))
         assert writer.flush(10) == 0
-    reader = ReplayReader(settings, SCHEMA, buffers=("twin",), gamma=gamma, n_step=n, capacity={"twin": 1000})
+    reader = reader_of(settings, gamma=gamma, n_step=n)
     while reader.poll():
         pass
     assert reader.counts() == {"twin": sum(steps for steps, _ in lengths)}
@@ -128,7 +128,7 @@ def test_a_full_mirror_holds_the_newest_rows_with_their_targets(url):
         for episode in episodes:
             writer.add(episode, ("twin",))
         assert writer.flush(10) == 0
-    reader = ReplayReader(settings, SCHEMA, buffers=("twin",), gamma=0.9, n_step=3, capacity={"twin": 50})
+    reader = reader_of(settings, capacity={"twin": 50})
     while reader.poll():
         pass
     rows = Rows(episodes, gamma=0.9, n=3)
@@ -150,8 +150,7 @@ def test_sizes_and_order_of_the_buffers(url):
             written[buffer] = make_segment(rng, steps=16, episode=buffer)
             writer.add(written[buffer], (buffer,))
         assert writer.flush(10) == 0
-    capacity = {"demo": 100, "twin": 100}
-    reader = ReplayReader(settings, SCHEMA, buffers=("demo", "twin"), gamma=0.9, n_step=1, capacity=capacity)
+    reader = reader_of(settings, n_step=1, capacity={"demo": 100, "twin": 100})
     while reader.poll():
         pass
     batch = reader.sample(rng, {"twin": 5, "demo": 3})
@@ -169,7 +168,7 @@ def test_every_transition_is_drawn_equally_often(url):
         for i in range(4):
             writer.add(make_segment(rng, steps=1 + 3 * i, episode=f"e{i}"), ("twin",))
         assert writer.flush(10) == 0
-    reader = ReplayReader(settings, SCHEMA, buffers=("twin",), gamma=0.9, n_step=1, capacity={"twin": 100})
+    reader = reader_of(settings, n_step=1)
     while reader.poll():
         pass
     _, drawn = np.unique(reader.sample(rng, {"twin": 22_000}).embedding[:, 0], return_counts=True)

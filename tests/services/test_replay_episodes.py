@@ -7,11 +7,11 @@ from itertools import count
 import numpy as np
 import pytest
 import redis
-from replay_samples import cut, make_segment, read_all, reader_of, send, wait_until
+from replay_samples import SCHEMA, cut, make_segment, read_all, reader_of, send, wait_until
 
 from protos.errors import Unreachable
 from protos.schema import Outcome
-from services.replay import Batch, EmbeddedServer, ReplayReader, ReplaySettings
+from services.replay import Batch, EmbeddedServer, ReplayReader, ReplaySettings, newest, read_episodes
 
 names = count()
 
@@ -58,36 +58,30 @@ class TestUnfinishedEpisodes:
         dropped = cut(make_segment(rng, steps=40, episode="dropped"))[:1]
         later = [make_segment(rng, episode=f"e{i}") for i in range(20)]
         send(settings, [*dropped, *later])
-        reader = reader_of(settings, keep_frames=("twin",))
-        read_all(reader)
+        reader = read_all(reader_of(settings))
         assert reader.stats()["open_episodes"] == 0
-        by_name = {episode.name: episode for episode in reader.episodes("twin")}
+        by_name = {episode.name: episode for episode in read_episodes(settings, SCHEMA, ("twin",))}
         assert by_name["dropped"].outcome is Outcome.RUNNING
         assert len(by_name["dropped"].action) == 16
 
     def test_many_slots_side_by_side_are_not_mistaken_for_dropped_ones(self, settings, rng):
         episodes = [cut(make_segment(rng, steps=80, episode=f"slot{i}")) for i in range(8)]
         send(settings, [segment for turn in zip(*episodes, strict=True) for segment in turn])
-        reader = reader_of(settings, keep_frames=("twin",))
-        read_all(reader)
-        assert reader.stats()["cut_short"] == 0
-        assert [len(episode.action) for episode in reader.episodes("twin")] == [80] * 8
+        assert read_all(reader_of(settings)).stats()["cut_short"] == 0
+        assert [len(episode.action) for episode in read_episodes(settings, SCHEMA, ("twin",))] == [80] * 8
 
     def test_a_missing_middle_splits_an_episode(self, settings, rng):
         first, _, last = cut(make_segment(rng, steps=40))
         send(settings, [first, last])
-        reader = reader_of(settings, keep_frames=("twin",))
-        read_all(reader)
-        parts = reader.episodes("twin")
+        parts = list(read_episodes(settings, SCHEMA, ("twin",)))
         assert [len(part.action) for part in parts] == [16, 8]
         assert [part.outcome for part in parts] == [Outcome.RUNNING, Outcome.SUCCESS]
 
-    @pytest.mark.parametrize(("keep", "limit"), [((), 2_500), (("twin",), 30_000)])
-    def test_too_many_waiting_bytes_close_the_oldest(self, settings, rng, keep, limit):
-        """Of heads, or where the frames are kept of whole segments."""
+    @pytest.mark.parametrize(("fields", "limit"), [(("embedding",), 2_500), (("side",), 30_000)])
+    def test_too_many_waiting_bytes_close_the_oldest(self, settings, rng, fields, limit):
+        """Bytes of heads, or of whole segments where the images are kept."""
         send(settings, [make_segment(rng, episode=f"e{i}", outcome=Outcome.RUNNING) for i in range(6)])
-        reader = reader_of(settings, waiting_bytes=limit, keep_frames=keep)
-        read_all(reader)
+        reader = read_all(reader_of(settings, waiting_bytes=limit, fields=fields))
         assert 0 < reader.stats()["open_episodes"] < 6
         assert reader.stats()["cut_short"] == 6 - reader.stats()["open_episodes"]
 
@@ -114,10 +108,9 @@ class TestReadouts:
     def test_a_backbone_that_changes_on_the_way_is_computed_again(self, settings, rng):
         first, second = cut(make_segment(rng, steps=20, backbone_id="new"))
         send(settings, [first, replace(second, backbone_id="", embedding=None)])
-        reader = reader_of(settings, backbone_id="new", embed=self.brightness, keep_frames=("twin",))
-        read_all(reader)
+        reader = read_all(reader_of(settings, backbone_id="new", embed=self.brightness))
         assert reader.counts() == {"twin": 20}
-        assert reader.episodes("twin")[0].embedding is None
+        assert next(read_episodes(settings, SCHEMA, ("twin",))).embedding is None
 
     def test_without_a_way_to_compute_them_they_are_counted(self, settings, rng):
         send(settings, [make_segment(rng, embedding_dim=0)])
@@ -139,8 +132,7 @@ class TestReadouts:
 def test_what_was_read_before_a_failure_is_not_lost(settings, rng, name):
     """The server answers for one buffer, but not for the next."""
     send(settings, [make_segment(rng)], "demo")
-    both = {"demo": 100, "twin": 100}
-    reader = reader_of(settings, buffers=tuple(both), capacity=both)
+    reader = reader_of(settings, capacity={"demo": 100, "twin": 100})
     with redis.Redis.from_url(settings.urls[0]) as client:
         key = f"{{{settings.prefix}:twin}}:{name}"
         client.set(key, "neither a stream nor a hash")
@@ -151,11 +143,9 @@ def test_what_was_read_before_a_failure_is_not_lost(settings, rng, name):
     assert reader.counts() == {"demo": 4, "twin": 0}
 
 
-def test_kept_episodes_stay_within_their_bytes(settings, rng):
+def test_the_newest_episodes_stay_within_their_bytes(settings, rng):
     send(settings, [make_segment(rng, episode=f"e{i}") for i in range(10)])
     one = 5 * 2 * 16 * 16 * 3
-    reader = reader_of(settings, keep_frames=("twin",), episode_bytes=3 * one)
-    read_all(reader)
-    assert [episode.name for episode in reader.episodes("twin")] == ["e7", "e8", "e9"]
-    assert reader.stats()["forgotten"] == 7
-    assert reader.counts() == {"twin": 40}
+    for limit, names in ((3 * one, ["e7", "e8", "e9"]), (1, ["e9"])):
+        kept = newest(read_episodes(settings, SCHEMA, ("twin",)), limit)
+        assert [episode.name for episode in kept] == names

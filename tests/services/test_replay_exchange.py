@@ -10,11 +10,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
-from replay_samples import SCHEMA, START, assert_same, cut, make_segment, read_all, reader_of, send, wait_until
+from replay_samples import (
+    SCHEMA,
+    START,
+    Names,
+    assert_same,
+    cut,
+    make_segment,
+    names_in,
+    read_all,
+    reader_of,
+    send,
+    wait_until,
+)
 
 from protos.codec import decode_segment, read_header, read_prefix
 from protos.errors import InputError
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, delete_buffer, totals
+from services.replay import (
+    EmbeddedServer,
+    ReplaySettings,
+    ReplayWriter,
+    Uniform,
+    delete_buffer,
+    read_episodes,
+    totals,
+)
 
 names = count()
 
@@ -49,9 +69,8 @@ def writer_of(settings: ReplaySettings, **options) -> ReplayWriter:
 def test_an_episode_comes_back_whole_with_its_frames(settings, rng):
     whole = make_segment(rng, steps=40, versions=(7, 9))
     send(settings, cut(whole))
-    reader = reader_of(settings, keep_frames=("twin",))
-    read_all(reader)
-    (episode,) = reader.episodes("twin")
+    reader = read_all(reader_of(settings))
+    (episode,) = read_episodes(settings, SCHEMA, ("twin",))
     for name in ("task", "scene", "instruction", "configuration", "outcome", "source", "backbone_id"):
         assert getattr(episode, name) == getattr(whole, name)
     assert (episode.name, episode.versions) == (whole.episode, (7, 9))
@@ -91,12 +110,14 @@ def test_one_segment_goes_to_several_buffers(settings, rng):
         for i, segment in enumerate(segments):
             writer.add(segment, ("real", "human") if i % 2 else ("real",))
         assert writer.flush(10) == 0
-    reader = reader_of(settings, buffers=("real", "human"), capacity={}, keep_frames=("real", "human"))
-    read_all(reader)
-    assert [episode.name for episode in reader.episodes("real")] == [f"e{i}" for i in range(6)]
-    assert [episode.name for episode in reader.episodes("human")] == ["e1", "e3", "e5"]
-    late = reader.episodes("real", lambda episode: episode.name > "e3")
-    assert [episode.name for episode in late] == ["e4", "e5"]
+
+    def names_of(*buffers, where=None):
+        return [episode.name for episode in read_episodes(settings, SCHEMA, buffers, where=where)]
+
+    assert names_of("real") == [f"e{i}" for i in range(6)]
+    assert names_of("human") == ["e1", "e3", "e5"]
+    assert sorted(names_of("real", "human")) == sorted([*names_of("real"), *names_of("human")])
+    assert names_of("real", where=lambda episode: episode.name > "e3") == ["e4", "e5"]
 
 
 def test_writers_side_by_side_lose_and_double_nothing(settings):
@@ -105,7 +126,8 @@ def test_writers_side_by_side_lose_and_double_nothing(settings):
         segments = [make_segment(rng, episode=f"{index}/{i}", steps=2) for i in range(40)]
         send(settings, segments, actor=f"twin/{index}", codec=("zstd", "jpeg", "raw")[index % 3])
 
-    reader = reader_of(settings, keep_frames=("twin",))
+    taken = Names()
+    reader = taken.reader(settings)
     threads = [threading.Thread(target=work, args=(index,)) for index in range(5)]
     with reader:
         for thread in threads:
@@ -113,7 +135,7 @@ def test_writers_side_by_side_lose_and_double_nothing(settings):
         for thread in threads:
             thread.join()
         wait_until(lambda: reader.received()["twin"] == 400)
-    names = [episode.name for episode in reader.episodes("twin")]
+    names = taken.names
     assert sorted(names) == sorted(f"{index}/{i}" for index in range(5) for i in range(40))
     for index in range(5):
         assert [name for name in names if name.startswith(f"{index}/")] == [f"{index}/{i}" for i in range(40)]
@@ -127,9 +149,8 @@ def test_the_server_keeps_the_newest_segments_within_its_bytes(settings, rng):
         size = int(writer.stats()["bytes_sent"])
     small = replace(settings, capacity_bytes=10 * size + size // 2)
     send(small, segments[1:], incarnation="next")
-    reader = reader_of(small, keep_frames=("twin",))
-    read_all(reader)
-    assert [episode.name for episode in reader.episodes("twin")] == [f"e{i}" for i in range(40, 50)]
+    reader = read_all(reader_of(small))
+    assert names_in(small) == [f"e{i}" for i in range(40, 50)]
     assert reader.received() == {"twin": 200}
     with redis.Redis.from_url(small.urls[0]) as client:
         assert len(client.keys(f"*{small.prefix}:twin}}:segment:*")) == 10
@@ -156,9 +177,8 @@ def test_damaged_segments_are_dropped_counted_and_logged(settings, rng, caplog):
         client.set(slot % 2, client.get(slot % 3))
         client.delete(slot % 4)
         client.xadd(f"{{{settings.prefix}:twin}}:index", {"ring": "x"})
-    reader = reader_of(settings, keep_frames=("twin",))
-    read_all(reader)
-    assert [episode.name for episode in reader.episodes("twin")] == ["e2", "e4"]
+    assert names_in(settings) == ["e2", "e4"]
+    reader = read_all(reader_of(settings, fields=("side",)))
     stats = reader.stats()
     assert (stats["corrupt"], stats["overwritten"], stats["segments"]) == (2, 2, 2)
     assert "checksum" in caplog.text
@@ -236,9 +256,9 @@ def test_stats_of_both_ends(settings, rng):
 
 def test_mistakes_are_named(settings, rng):
     with pytest.raises(InputError, match="'attic': choose one of demo, twin, real, human"):
-        reader_of(settings, buffers=("attic",), capacity={})
-    with pytest.raises(InputError, match="not followed"):
-        reader_of(settings, capacity={"real": 100})
+        reader_of(settings, capacity={"attic": 100})
+    with pytest.raises(InputError, match="sampling of 'real': it has no capacity"):
+        reader_of(settings, sampling={"real": Uniform()})
     with pytest.raises(InputError, match=r"gamma=1\.5"):
         reader_of(settings, gamma=1.5)
     with pytest.raises(InputError, match="n_step=0"):
@@ -247,8 +267,6 @@ def test_mistakes_are_named(settings, rng):
         reader_of(settings, capacity={"twin": 3})
     with pytest.raises(InputError, match="nothing to sample in buffer 'twin'"):
         reader_of(settings).sample(rng, {"twin": 4})
-    with pytest.raises(InputError, match="keep_frames"):
-        reader_of(settings).episodes("twin")
     with writer_of(settings) as writer:
         with pytest.raises(InputError, match="'attic'"):
             writer.add(make_segment(rng), ("attic",))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import redis
-from replay_samples import SCHEMA, make_segment, names_in, reader_of, wait_until
+from replay_samples import SCHEMA, Names, make_segment, names_in, reader_of, wait_until
 
 from protos.errors import InputError, Unreachable
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, masked, totals
@@ -42,7 +42,8 @@ def test_every_segment_arrives_once_though_the_server_is_killed(server):
 
     writers = [ReplayWriter(settings, SCHEMA, actor=f"arm{i}", spool=None) for i in range(2)]
     threads = [threading.Thread(target=write, args=(writer, i)) for i, writer in enumerate(writers)]
-    with reader_of(settings, keep_frames=("twin",)) as reader:
+    followed = Names()
+    with followed.reader(settings) as reader:
         for thread in threads:
             thread.start()
         for opened in (1, 2):
@@ -62,11 +63,10 @@ def test_every_segment_arrives_once_though_the_server_is_killed(server):
         written = [int(writer.stats()["segments"]) for writer in writers]
         wait_until(lambda: reader.received()["twin"] == sum(written))
         wait_until(lambda: reader.counts()["twin"] == sum(written))
-        followed = [episode.name for episode in reader.episodes("twin")]
     for writer in writers:
         writer.close()
     expected = sorted(f"{i}/{n}" for i, count in enumerate(written) for n in range(count))
-    assert sorted(followed) == expected
+    assert sorted(followed.names) == expected
     assert sorted(names_in(settings)) == expected
     assert totals(settings)["twin"] == totals(settings)["human"] == len(expected)
 

@@ -7,22 +7,19 @@ from itertools import count
 import numpy as np
 import pytest
 import redis
-from replay_samples import SCHEMA, cut, make_segment, read_all, reader_of, send, wait_until
+from replay_samples import SCHEMA, cut, make_segment, names_in, read_all, reader_of, send, wait_until
 
 from protos.codec import decode_segment, encode_segment, read_prefix
 from protos.episode import Segment
 from protos.images import decode_images
 from protos.schema import Outcome
 from services.replay import EmbeddedServer, Keys, ReplaySettings, connect
-from services.replay.read.assembler import Assembler
-from services.replay.read.episodes import Piece
-from services.replay.read.frame_demand import FrameDemand
-from services.replay.read.tail import Tail
+from services.replay.read.log import Assembler, ImageDemand, StoredSegment, Tail
 
 names = count()
-HEADS = FrameDemand(always=False, recompute=False)
-EVERYTHING = FrameDemand(always=True, recompute=False)
-RECOMPUTED = FrameDemand(always=False, recompute=True, backbone_id="new")
+HEADS = ImageDemand(always=False)
+EVERYTHING = ImageDemand(always=True)
+RECOMPUTED = ImageDemand(always=False, recompute=True, backbone_id="new")
 TALK_BYTES = 1500
 """Of an index entry and the commands around it, generously."""
 
@@ -72,13 +69,14 @@ def slot(settings: ReplaySettings, number: int) -> str:
     return f"{keys(settings).slots}{number}"
 
 
-def tail_of(settings: ReplaySettings, demand: FrameDemand, happen: Callable[[], object] = lambda: None) -> Tail:
+def tail_of(settings: ReplaySettings, demand: ImageDemand, happen: Callable[[], object] = lambda: None) -> Tail:
     return Tail(Between(settings, happen), keys(settings), SCHEMA, demand)
 
 
-def pieces_of(tail: Tail) -> list[Piece]:
-    """What the next entries bring."""
-    return [arrival.piece for arrival in tail.read() if arrival.piece is not None]
+def segments_of(tail: Tail) -> list[StoredSegment]:
+    """Reads what the next entries bring."""
+    found = [tail.accept(arrival) for arrival in tail.fetch()]
+    return [segment for segment in found if segment is not None]
 
 
 def sent(client: redis.Redis, reading: Callable[[], object]) -> int:
@@ -100,7 +98,7 @@ def sizes(client: redis.Redis, settings: ReplaySettings) -> tuple[int, int]:
     [
         {},
         {"backbone_id": "same", "embed": lambda episode: pytest.fail("there was nothing to compute")},
-        {"fields": ("embedding", "side", "wrist"), "frame_memory_bytes": 0},
+        {"fields": ("embedding", "side", "wrist"), "image_memory_bytes": 0},
     ],
 )
 def test_numbers_alone_cost_heads_alone(settings, client, rng, options):
@@ -114,13 +112,13 @@ def test_numbers_alone_cost_heads_alone(settings, client, rng, options):
     reader.close()
 
 
-@pytest.mark.parametrize("options", [{"keep_frames": ("twin",)}, {"fields": ("side",)}])
-def test_frames_that_are_kept_come_at_once(settings, client, rng, options):
+def test_images_that_are_kept_come_at_once(settings, client, rng):
     send(settings, [make_segment(rng, steps=16, episode=f"e{i}") for i in range(5)], codec="raw")
-    reader = reader_of(settings, **options)
+    reader = reader_of(settings, fields=("side",))
     assert sent(client, lambda: read_all(reader)) >= sum(sizes(client, settings))
     assert reader.counts() == {"twin": 80}
     reader.close()
+    assert sent(client, lambda: names_in(settings)) >= sum(sizes(client, settings))
 
 
 def brightness(episode) -> np.ndarray:
@@ -191,11 +189,11 @@ def follow(client: redis.Redis, settings: ReplaySettings, blob: bytes) -> None:
 def test_a_slot_that_is_read_twice_gives_the_whole_segment(settings, rng):
     segment = make_segment(rng, backbone_id="old")
     send(settings, [segment], codec="raw")
-    (piece,) = pieces_of(tail_of(settings, RECOMPUTED))
-    side, wrist = decode_images(piece.frames, "raw", (), 5, SCHEMA)
+    (stored,) = segments_of(tail_of(settings, RECOMPUTED))
+    side, wrist = decode_images(stored.images, "raw", (), 5, SCHEMA)
     np.testing.assert_array_equal(side, segment.observation.side)
     np.testing.assert_array_equal(wrist, segment.observation.wrist)
-    assert piece.held_bytes == piece.prefix.total
+    assert stored.held_bytes == stored.prefix.total
 
 
 @pytest.mark.parametrize("what", ["gone", "another", "damaged"])
@@ -208,8 +206,8 @@ def test_a_slot_that_changes_between_two_looks(settings, client, rng, what):
         "damaged": lambda: client.setrange(key, client.strlen(key) - 4, b"\xff\x00\xff"),
     }[what]
     tail = tail_of(settings, RECOMPUTED, happen)
-    (piece,) = pieces_of(tail)
-    assert (piece.slot, piece.frames is None) == (2, False)
+    (stored,) = segments_of(tail)
+    assert (stored.slot, stored.images is None) == (2, False)
     assert tail.counts["overwritten" if what != "damaged" else "corrupt"] == 1
     assert tail.counts["segments"] == 1
 
@@ -219,8 +217,8 @@ def test_damage_is_noticed_in_the_part_that_is_read(settings, client, rng):
     client.setrange(slot(settings, 1), 200, b"\xff\x00\xff")
     client.setrange(slot(settings, 2), client.strlen(slot(settings, 2)) - 4, b"\xff\x00\xff")
     heads, everything = tail_of(settings, HEADS), tail_of(settings, EVERYTHING)
-    assert [piece.slot for piece in pieces_of(heads)] == [2, 3]
-    assert [piece.slot for piece in pieces_of(everything)] == [3]
+    assert [segment.slot for segment in segments_of(heads)] == [2, 3]
+    assert [segment.slot for segment in segments_of(everything)] == [3]
     assert (heads.counts["corrupt"], everything.counts["corrupt"]) == (1, 2)
 
 
@@ -230,8 +228,8 @@ def test_another_segment_with_a_larger_or_smaller_head_is_known_for_what_it_is(s
     send(settings, [make_segment(rng, embedding_dim=dim, episode=f"e{dim}") for dim in dims])
     client.set(slot(settings, 1), client.get(slot(settings, 2)))
     tail = tail_of(settings, demand)
-    (piece,) = pieces_of(tail)
-    assert piece.slot == 2
+    (stored,) = segments_of(tail)
+    assert stored.slot == 2
     assert (tail.counts["overwritten"], tail.counts["corrupt"]) == (1, 0)
 
 
@@ -243,16 +241,16 @@ def test_an_entry_with_an_impossible_head_is_dropped(settings, client, rng, head
         {"ring": 1, "seq": 1, "head": head, "bytes": 1000, "transitions": 9, "actor": "a", "incarnation": "i"},
     )
     tail = tail_of(settings, HEADS)
-    assert len(pieces_of(tail)) == 1
+    assert len(segments_of(tail)) == 1
     assert tail.counts["corrupt"] == 1
 
 
 @pytest.mark.parametrize("demand", [HEADS, EVERYTHING])
 def test_what_waits_is_counted_as_far_as_it_is_here(settings, client, rng, demand):
     send(settings, [make_segment(rng, outcome=Outcome.RUNNING)])
-    assembler = Assembler("twin", max_waiting_bytes=1 << 30)
-    (piece,) = pieces_of(tail_of(settings, demand))
-    assert assembler.add(piece) == []
+    assembler = Assembler("twin", 0, max_waiting_bytes=1 << 30)
+    (stored,) = segments_of(tail_of(settings, demand))
+    assert assembler.add(stored) == []
     head, frames = sizes(client, settings)
     assert assembler.waiting_bytes == head + (frames if demand.always else 0)
 
@@ -261,7 +259,7 @@ def test_pictures_read_from_the_server_are_those_of_the_episode(settings, client
     segment = make_segment(rng, steps=16)
     send(settings, [segment], codec="raw")
     decoded = decode_segment(client.get(slot(settings, 1)), SCHEMA)[1].observation.side
-    with reader_of(settings, fields=("side",), frame_memory_bytes=0, n_step=1) as reader:
+    with reader_of(settings, fields=("side",), image_memory_bytes=0, n_step=1) as reader:
         wait_until(lambda: reader.counts()["twin"] == 16)
         batch = reader.sample(rng, {"twin": 50})
     where = (batch.proprio[:, None] == segment.observation.proprio[None, :-1]).all(axis=-1).argmax(axis=1)

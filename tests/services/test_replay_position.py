@@ -12,8 +12,8 @@ from replay_samples import SCHEMA, cut, make_segment, read_all, reader_of, send,
 
 from protos.errors import CorruptData
 from protos.schema import Outcome
-from services.replay import EmbeddedServer, Patience, Position, ReplaySettings, ReplayWriter
-from services.replay.read.strategies import Cells, Priority, Uniform
+from services.replay import EmbeddedServer, Position, ReplaySettings, ReplayWriter, RestoreSettings
+from services.replay.read.sampling import Cells, Priority, Uniform
 
 names = count()
 
@@ -153,7 +153,7 @@ def test_pictures_come_back_from_memory_and_from_the_server(settings, rng):
         options = {
             "fields": ("embedding", "side", "wrist"),
             "window": 2,
-            "frame_memory_bytes": memory,
+            "image_memory_bytes": memory,
             "capacity": {"twin": 120},
         }
         with reader_of(settings, **options) as reader:
@@ -181,27 +181,6 @@ def test_readouts_are_computed_again_to_the_same_bits(settings, rng):
     assert calls == first
 
 
-def test_kept_episodes_come_back_and_no_newer_ones(settings, rng):
-    options = {"buffers": ("demo", "twin"), "capacity": {}, "keep_frames": ("demo", "twin")}
-    for i in range(6):
-        send(settings, [make_segment(rng, episode=f"e{i}")], ("twin", "demo")[i % 2], incarnation=f"{i}")
-    reader = read_all(reader_of(settings, **options))
-    position = reader.position()
-    send(settings, [make_segment(rng, episode="later")], "demo", incarnation="later")
-    again = reader_of(settings, resume=stored(position), **options)
-    assert again.restore().missing == 0
-    for buffer in ("demo", "twin"):
-        before, after = reader.episodes(buffer), again.episodes(buffer)
-        assert [each.name for each in before] == [each.name for each in after]
-        for left, right in zip(before, after, strict=True):
-            np.testing.assert_array_equal(left.observation.side, right.observation.side)
-            np.testing.assert_array_equal(left.action, right.action)
-    assert [each.name for each in read_all(again).episodes("demo")][-1] == "later"
-    few = reader_of(settings, resume=stored(position), **(options | {"episode_bytes": 30_000}))
-    few.restore()
-    assert [each.name for each in few.episodes("demo") + few.episodes("twin")] == ["e0", "e2", "e4"]
-
-
 def test_a_reader_of_nothing_comes_back(settings, rng):
     reader = read_all(reader_of(settings))
     again = come_back(reader, settings)
@@ -221,7 +200,7 @@ def test_a_restore_that_is_stopped_is_still_to_come(settings, rng):
     send(settings, interleaved(rng, 5))
     position = stored(read_all(reader_of(settings)).position())
     again = reader_of(settings, resume=position)
-    again.restore(Patience(stop=lambda: True))
+    again.restore(RestoreSettings(stop=lambda: True))
     assert again.counts() == {"twin": 0}
     assert again.position() is position
 
@@ -230,11 +209,14 @@ def test_what_is_not_a_position_is_refused(settings, rng):
     send(settings, [make_segment(rng)])
     position = read_all(reader_of(settings)).position()
     manifest, arrays = position.manifest(), position.arrays
-    for bad in (manifest | {"format": 2}, manifest | {"shards": 3}, {"unknown": 1}):
+    for bad in ({"format": 1, "shards": [], "mirrors": {}}, manifest | {"format": 3}):
+        with pytest.raises(CorruptData, match=r"format \d, this program reads format 2: go on with the version"):
+            Position.parse(bad, arrays)
+    for bad in (manifest | {"logs": 3}, manifest | {"unknown": 1}):
         with pytest.raises(CorruptData, match="position"):
             Position.parse(bad, arrays)
     for name, array in (("twin.segments", arrays["twin.segments"][:0]), ("twin.episodes", np.zeros((1, 2), np.int64))):
         with pytest.raises(CorruptData, match="position"):
             Position.parse(manifest, arrays | {name: array})
-    with pytest.raises(CorruptData, match="kept"):
-        Position.parse(manifest, {name: array for name, array in arrays.items() if "kept" not in name})
+    with pytest.raises(CorruptData, match="without the episodes of 'twin'"):
+        Position.parse(manifest, {})

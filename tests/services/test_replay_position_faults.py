@@ -16,9 +16,9 @@ from position_samples import assert_level, come_back, draws, interleaved, stored
 from replay_samples import cut, make_segment, read_all, reader_of, send, wait_until
 
 from protos.errors import Unreachable
-from services.replay import EmbeddedServer, Keys, Patience, ReplayReader, ReplaySettings, delete_buffer, shard_of
-from services.replay.read.strategies import Priority
-from services.replay.read.tail import Tail
+from services.replay import EmbeddedServer, Keys, ReplayReader, ReplaySettings, RestoreSettings, delete_buffer, shard_of
+from services.replay.read.log import Tail
+from services.replay.read.sampling import Priority
 
 names = count()
 
@@ -113,23 +113,25 @@ def test_an_emptied_buffer_is_missed_and_gone_on_with(settings, rng, caplog):
 
 def test_a_replaced_server_is_read_from_its_beginning(settings, other, rng, caplog):
     """Though the new one's clock, which names its entries, may be behind."""
-    send(settings, [make_segment(rng, episode=f"e{i}") for i in range(5)], incarnation="life")
+    segments = [make_segment(rng, episode=f"e{i}") for i in range(8)]
+    send(settings, segments[:5], incarnation="life")
     position = stored(read_all(reader_of(settings)).position())
     elsewhere = replace(settings, urls=(other.url,))
     with redis.Redis.from_url(other.url) as client:
         client.xadd(Keys(settings.prefix, "twin").index, {"no": "entry"}, id="1-1")
-    send(elsewhere, [make_segment(rng, episode=f"e{i}") for i in range(8)], incarnation="life")
+    send(elsewhere, segments, incarnation="life")
     with redis.Redis.from_url(other.url) as client:  # with entries that are older than the position
         index = Keys(settings.prefix, "twin").index
         entries = client.xrange(index)
         client.delete(index)
         for number, (_, entry) in enumerate(entries, 1):
             client.xadd(index, entry, id=f"{number}-1")
-    reader = reader_of(elsewhere, resume=position, keep_frames=("twin",))
+    reader = reader_of(elsewhere, resume=position)
     reader.restore()
+    assert reader.counts() == {"twin": 5 * 4}
     read_all(reader)
-    assert [each.name for each in reader.episodes("twin")] == [f"e{i}" for i in range(5, 8)]
-    assert reader.stats()["repeated"] == 5
+    assert reader.counts() == {"twin": 8 * 4}
+    assert (reader.stats()["episodes"], reader.stats()["repeated"]) == (8, 5)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -175,7 +177,7 @@ def test_what_left_the_ring_while_nobody_read_is_counted(server, rng):
 def test_open_episodes_count_once_when_the_server_fails_between_two_buffers(settings, rng, monkeypatch):
     for buffer in ("twin", "demo"):
         send(settings, [cut(make_segment(rng, steps=30, episode=buffer))[0]], buffer, actor=buffer)
-    options = {"buffers": ("twin", "demo"), "capacity": {"twin": 1000, "demo": 1000}}
+    options = {"capacity": {"twin": 1000, "demo": 1000}}
     reader = read_all(reader_of(settings, **options))
     again, asked = Tail.again, count()
 
@@ -222,7 +224,7 @@ class TestAShardThatIsAway:
         starter = threading.Thread(target=bring_back)
         starter.start()
         again = reader_of(pair, resume=stored(reader.position()))
-        again.restore(Patience(timeout_s=60, waiting=waiting))
+        again.restore(RestoreSettings(timeout_s=60, waiting=waiting))
         assert "shard 1" in told[0]
         assert_level(reader, again)
         done.set()
@@ -232,13 +234,13 @@ class TestAShardThatIsAway:
         kill(other)
         again = reader_of(pair, resume=stored(reader.position()))
         with pytest.raises(Unreachable, match=r"shard 1 .* set partial=true"):
-            again.restore(Patience(timeout_s=0.1))
+            again.restore(RestoreSettings(timeout_s=0.1))
 
     def test_it_can_be_done_without(self, pair, reader, other, rng, caplog):
         kill(other)
         again = reader_of(pair, resume=stored(reader.position()))
         with caplog.at_level(logging.WARNING):
-            restored = again.restore(Patience(timeout_s=0.1, partial=True))
+            restored = again.restore(RestoreSettings(timeout_s=0.1, partial=True))
         assert (restored.wanted, restored.missing) == (2, 1)
         assert len(warnings(caplog)) == 1
         assert again.counts() == {"twin": 4}
@@ -253,5 +255,5 @@ class TestAShardThatIsAway:
         send(settings, [make_segment(rng)])
         reader = read_all(reader_of(pair))
         again = reader_of(pair, resume=stored(reader.position()))
-        assert again.restore(Patience(timeout_s=0.1)).missing == 0
+        assert again.restore(RestoreSettings(timeout_s=0.1)).missing == 0
         assert again.counts() == {"twin": 4}

@@ -10,11 +10,11 @@ from itertools import count
 import numpy as np
 import pytest
 import redis
-from replay_samples import SCHEMA, make_segment, read_all, reader_of, send, wait_until
+from replay_samples import SCHEMA, Names, make_segment, names_in, read_all, reader_of, send, wait_until
 
 from protos.errors import SchemaMismatch, Unreachable
 from protos.schema import Schema
-from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, presence, shard_of, totals
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, presence, shard_of, totals
 
 names = count()
 
@@ -52,10 +52,6 @@ def actor_on(shard: int, number: int = 0) -> str:
 def kill(server: EmbeddedServer) -> None:
     os.kill(server.pid, signal.SIGKILL)
     wait_until(lambda: not server.running())
-
-
-def names_of(reader: ReplayReader) -> list[str]:
-    return sorted(episode.name for episode in reader.episodes("twin"))
 
 
 class Load:
@@ -98,22 +94,22 @@ class Load:
 def test_actors_write_to_their_shard_and_a_reader_sees_them_all(settings, rng):
     for shard, steps in ((0, 3), (1, 5)):
         send(settings, [make_segment(rng, steps=steps, episode=f"on{shard}")], actor=actor_on(shard))
-        alone = read_all(reader_of(replace(settings, urls=settings.urls[shard : shard + 1]), keep_frames=("twin",)))
-        assert names_of(alone) == [f"on{shard}"]
-    reader = read_all(reader_of(settings, keep_frames=("twin",)))
-    assert names_of(reader) == ["on0", "on1"]
+        assert names_in(replace(settings, urls=settings.urls[shard : shard + 1])) == [f"on{shard}"]
+    assert sorted(names_in(settings)) == ["on0", "on1"]
+    reader = read_all(reader_of(settings))
     assert reader.counts() == reader.received() == {"twin": 8} == {"twin": totals(settings)["twin"]}
     batch = reader.sample(rng, {"twin": 100})
     assert {reader.actors()[number] for number in batch.actor.tolist()} == {actor_on(0), actor_on(1)}
 
 
 def test_a_killed_shard_delays_nobody_and_what_it_missed_arrives_once(settings, pair):
-    with Load(settings) as load, reader_of(settings, keep_frames=("twin",)) as reader:
-        wait_until(lambda: {name[:6] for name in names_of(reader)} == {"shard0", "shard1"})
+    taken = Names()
+    with Load(settings) as load, taken.reader(settings) as reader:
+        wait_until(lambda: {name[:6] for name in taken.names} == {"shard0", "shard1"})
         kill(pair[1])
         wait_until(lambda: reader.stats()["shards_away"] == 1)
-        before, spooled = len(names_of(reader)), load.unsent()[1]
-        wait_until(lambda: len(names_of(reader)) > before + 30 and load.unsent()[1] > spooled + 30)
+        before, spooled = len(taken.names), load.unsent()[1]
+        wait_until(lambda: len(taken.names) > before + 30 and load.unsent()[1] > spooled + 30)
         stats = reader.stats()
         assert (stats["shards"], stats["shards_away"]) == (2, 1)
         assert stats["shard_1_away_s"] > 0
@@ -122,18 +118,17 @@ def test_a_killed_shard_delays_nobody_and_what_it_missed_arrives_once(settings, 
         pair[1].start()
         load.stop()
         wait_until(lambda: load.unsent() == [0, 0])
-        wait_until(lambda: len(names_of(reader)) >= len(load.names))
+        wait_until(lambda: len(taken.names) >= len(load.names))
         assert reader.stats()["shards_away"] == 0
-        assert names_of(reader) == sorted(load.names)
-    again = read_all(reader_of(settings, keep_frames=("twin",)))
-    assert names_of(again) == sorted(load.names)
+        assert sorted(taken.names) == sorted(load.names)
+    assert sorted(names_in(settings)) == sorted(load.names)
 
 
 def test_pictures_that_are_not_in_memory_come_from_the_shards_that_answer(settings, pair, rng):
     for shard in (0, 1):
         segments = [make_segment(rng, episode=f"{shard}/{i}") for i in range(5)]
         send(settings, segments, actor=actor_on(shard))
-    with reader_of(settings, fields=("side",), frame_memory_bytes=0) as reader:
+    with reader_of(settings, fields=("side",), image_memory_bytes=0) as reader:
         wait_until(lambda: reader.counts()["twin"] == 40)
 
         def drawn_from() -> set[str]:
@@ -156,14 +151,16 @@ def test_a_new_reader_begins_with_the_shards_that_answer(settings, pair, rng):
     for shard in (0, 1):
         send(settings, [make_segment(rng, episode=f"on{shard}")], actor=actor_on(shard))
     kill(pair[0])
-    with reader_of(settings, keep_frames=("twin",)) as reader:
+    taken = Names()
+    with taken.reader(settings) as reader:
         wait_until(reader.caught_up)
-        assert names_of(reader) == ["on1"]
+        assert taken.names == ["on1"]
         pair[0].start()
-        wait_until(lambda: names_of(reader) == ["on0", "on1"])
+        wait_until(lambda: taken.names == ["on1", "on0"])
     kill(pair[0])
-    by_hand = read_all(reader_of(settings, keep_frames=("twin",)))
-    assert names_of(by_hand) == ["on1"]
+    by_hand = Names()
+    read_all(by_hand.reader(settings))
+    assert by_hand.names == ["on1"]
 
 
 def test_with_no_shard_at_all_there_is_no_reader(settings, pair):
@@ -202,7 +199,8 @@ def test_a_shard_that_comes_back_with_another_schema_is_refused(settings, pair):
 
 def test_segments_that_a_server_lost_and_got_again_count_once(settings, rng):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(6)]
-    reader = reader_of(settings, keep_frames=("twin",))
+    taken = Names()
+    reader = taken.reader(settings)
     for shard in (0, 1):
         send(settings, segments[:4], actor=actor_on(shard), incarnation="life")
         read_all(reader)
@@ -210,7 +208,7 @@ def test_segments_that_a_server_lost_and_got_again_count_once(settings, rng):
             client.delete(f"{{{settings.prefix}:twin}}:seen")
         send(settings, segments, actor=actor_on(shard), incarnation="life")
         read_all(reader)
-    assert names_of(reader) == sorted(2 * [segment.episode for segment in segments])
+    assert sorted(taken.names) == sorted(2 * [segment.episode for segment in segments])
     assert reader.stats()["repeated"] == 2 * 4
     assert reader.counts() == {"twin": 2 * 6 * 4}
 

@@ -15,9 +15,7 @@ from replay_samples import START, make_segment, read_all, reader_of, send
 from protos.errors import InputError
 from protos.schema import Outcome
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings
-from services.replay.read.queues import Queues
-from services.replay.read.strategies import Cells, Priority, Uniform
-from services.replay.read.sum_tree import SumTree
+from services.replay.read.sampling import Cells, Priority, Queues, SumTree, Uniform
 
 names = count()
 
@@ -167,7 +165,7 @@ class TestPriority:
         for buffer in ("demo", "twin"):
             send(settings, [make_segment(rng, episode=buffer)], buffer, incarnation=buffer)
         both = {"demo": 100, "twin": 100}
-        reader = reader_of(settings, buffers=tuple(both), capacity=both, sampling={"twin": Priority(alpha=1.0)})
+        reader = reader_of(settings, capacity=both, sampling={"twin": Priority(alpha=1.0)})
         batch = read_all(reader).sample(rng, {"demo": 200, "twin": 200})
         errors = np.where(batch.action[:, 0] == batch.action[:, 0].max(), 1000.0, 1e-3)
         reader.update_priorities(batch, errors)
@@ -181,7 +179,7 @@ def test_mistakes_are_named(settings):
         Cells(floor=0)
     with pytest.raises(InputError, match=r"alpha=1\.5"):
         Priority(alpha=1.5)
-    with pytest.raises(InputError, match="'demo' has a capacity or sampling, but is not followed"):
+    with pytest.raises(InputError, match="sampling of 'demo': it has no capacity"):
         reader_of(settings, sampling={"demo": Cells()})
     reader = reader_of(settings)
     with pytest.raises(InputError, match="not drawn by cells"):

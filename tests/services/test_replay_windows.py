@@ -7,20 +7,20 @@ from itertools import count
 import numpy as np
 import pytest
 import redis
-from frame_samples import with_frames
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from replay_samples import SCHEMA, START, cut, make_segment, read_all, reader_of, send, wait_until
+from image_samples import with_frames
+from replay_samples import SCHEMA, START, cut, make_segment, names_in, read_all, reader_of, send, wait_until
 
 from protos.codec import read_prefix
 from protos.episode import Segment
 from protos.errors import InputError, Unreachable
 from protos.schema import Outcome, Source
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
-from services.replay.read.batch import SOURCES
+from services.replay.read.index import SOURCES
 from services.replay.read.prefetch import Prefetcher
-from services.replay.read.strategies import Cells, Priority
+from services.replay.read.sampling import Cells, Priority
 
 names = count()
 PICTURES = ("side", "wrist")
@@ -90,7 +90,7 @@ def test_pictures_of_drawn_rows_are_those_that_were_written(
     episodes = [make_segment(rng, steps=steps, episode=f"e{i}") for i, steps in enumerate(lengths)]
     send(settings, [part for each in episodes for part in cut(each, iter(lambda: pieces, None))], codec=codec)
     memory = rows_in_memory * ROW_BYTES
-    reader = pictures_of(settings, n_step=n, window=window, frame_memory_bytes=memory)
+    reader = pictures_of(settings, n_step=n, window=window, image_memory_bytes=memory)
     check(reader.sample(rng, {"twin": 150}), episodes, window=window, n=n)
     reader.close()
 
@@ -99,7 +99,7 @@ def test_pictures_of_drawn_rows_are_those_that_were_written(
 def test_a_window_ends_where_the_ring_does(settings, rng, rows_in_memory):
     episodes = [make_segment(rng, steps=7, episode=f"e{i}") for i in range(12)]
     send(settings, episodes)
-    reader = pictures_of(settings, capacity={"twin": 50}, frame_memory_bytes=rows_in_memory * ROW_BYTES)
+    reader = pictures_of(settings, capacity={"twin": 50}, image_memory_bytes=rows_in_memory * ROW_BYTES)
     batch = reader.sample(rng, {"twin": 500})
     check(batch, episodes, window=2, n=3, oldest_row=12 * 8 - 50)
     assert len(np.unique(batch.action[:, 0])) == reader.counts()["twin"]
@@ -109,7 +109,7 @@ def test_a_window_ends_where_the_ring_does(settings, rng, rows_in_memory):
 def test_an_episode_longer_than_the_ring_keeps_its_end(settings, rng):
     episode = make_segment(rng, steps=100)
     send(settings, cut(episode))
-    reader = pictures_of(settings, capacity={"twin": 30}, frame_memory_bytes=1 << 20)
+    reader = pictures_of(settings, capacity={"twin": 30}, image_memory_bytes=1 << 20)
     batch = reader.sample(rng, {"twin": 300})
     check(batch, [episode], window=2, n=3, oldest_row=101 - 30)
     assert reader.counts() == {"twin": 29}
@@ -141,7 +141,7 @@ def test_only_the_fields_asked_for_are_there(settings, rng):
 def test_rows_that_left_the_server_are_drawn_again_and_then_no_more(settings, rng, strategy):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(40)]
     with reader_of(
-        settings, fields=PICTURES, window=2, frame_memory_bytes=0, sampling={"twin": strategy}, capacity={"twin": 1000}
+        settings, fields=PICTURES, window=2, image_memory_bytes=0, sampling={"twin": strategy}, capacity={"twin": 1000}
     ) as reader:
         send(settings, segments[:20], incarnation="one")
         wait_until(lambda: reader.counts()["twin"] == 80)
@@ -164,7 +164,7 @@ def test_rows_that_left_the_server_are_drawn_again_and_then_no_more(settings, rn
 def test_pictures_in_memory_outlive_the_buffer_and_others_are_reported(settings, rng):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(5)]
     send(settings, segments)
-    mirrored, direct = (pictures_of(settings, frame_memory_bytes=size) for size in (1 << 20, 0))
+    mirrored, direct = (pictures_of(settings, image_memory_bytes=size) for size in (1 << 20, 0))
     assert delete_buffer(settings, "twin") == 5
     read_all(mirrored)
     check(mirrored.sample(rng, {"twin": 100}), segments, window=2, n=3)
@@ -178,7 +178,7 @@ def test_pictures_in_memory_outlive_the_buffer_and_others_are_reported(settings,
 def test_a_batch_is_filled_again(settings, rng, fields):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(5)]
     send(settings, segments)
-    reader = pictures_of(settings, fields=fields, frame_memory_bytes=1 << 20)
+    reader = pictures_of(settings, fields=fields, image_memory_bytes=1 << 20)
     first = reader.sample(rng, {"twin": 50})
     action = first.action.copy()
     again = reader.sample(rng, {"twin": 50}, out=first)
@@ -192,7 +192,7 @@ def test_a_batch_is_filled_again(settings, rng, fields):
 
 def test_batches_drawn_ahead_are_right_while_others_are_written(settings, rng):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(120)]
-    with reader_of(settings, fields=PICTURES, window=2, capacity={"twin": 200}, frame_memory_bytes=1 << 20) as reader:
+    with reader_of(settings, fields=PICTURES, window=2, capacity={"twin": 200}, image_memory_bytes=1 << 20) as reader:
         send(settings, segments[:20], incarnation="one")
         wait_until(lambda: reader.counts()["twin"] == 80)
         ahead = Prefetcher(lambda old: reader.sample(rng, {"twin": 100}, out=old))
@@ -250,18 +250,19 @@ def test_readouts_of_another_size_are_left_out_by_name(settings, rng, caplog):
     assert "readouts are of another size" in caplog.text
 
 
-@pytest.mark.parametrize("options", [{"fields": ("side",)}, {"keep_frames": ("twin",)}])
-def test_an_episode_with_a_picture_that_does_not_decode_is_left_out(settings, rng, caplog, options):
+def test_an_episode_with_an_image_that_does_not_decode_is_left_out(settings, rng, caplog):
     send(settings, [make_segment(rng, episode=f"e{i}", steps=2) for i in range(3)], codec="jpeg")
     with redis.Redis.from_url(settings.urls[0]) as client:
         slot = f"{{{settings.prefix}:twin}}:segment:2"
         blob = client.get(slot)
         client.set(slot, with_frames(blob, bytes(read_prefix(blob).frames)))
-    reader = read_all(reader_of(settings, **options))
+    reader = read_all(reader_of(settings, fields=("side",)))
     assert reader.counts() == {"twin": 4}
     assert reader.stats()["corrupt"] == 1
     assert "dropped an episode" in caplog.text
     reader.close()
+    assert names_in(settings) == ["e0", "e2"]
+    assert "left out an episode" in caplog.text
 
 
 def test_mistakes_are_named(settings):
@@ -269,12 +270,14 @@ def test_mistakes_are_named(settings):
         reader_of(settings, window=3)
     with pytest.raises(InputError, match=r"fields=\['depth'\]: choose from embedding, side, wrist"):
         reader_of(settings, fields=("depth",))
+    with pytest.raises(InputError, match=r"image_memory_bytes=-1: 0 or more"):
+        reader_of(settings, image_memory_bytes=-1)
 
 
 def test_the_memory_plan_is_logged_once(settings, caplog):
     caplog.set_level("INFO")
     fields = ("embedding", *PICTURES)
-    with reader_of(settings, fields=fields, capacity={"twin": 20_000}, frame_memory_bytes=10_000 * ROW_BYTES):
+    with reader_of(settings, fields=fields, capacity={"twin": 20_000}, image_memory_bytes=10_000 * ROW_BYTES):
         pass
     (line,) = [record.getMessage() for record in caplog.records if "replay memory" in record.getMessage()]
     assert "twin: 20000 rows" in line

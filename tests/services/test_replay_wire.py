@@ -12,14 +12,13 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_peers import Line, Listener, Script
+from replay_peers import Line, Listener, Script, answer_handshake
 
 from protos.errors import InputError, Unreachable
 from services.net import Credentials
 from services.net.certificates import make_certificates
 from services.replay import EmbeddedServer, Keys, ReplaySettings, connect
-from services.replay.read.resp import Answers
-from services.replay.read.wire import WINDOW_BYTES, WINDOW_REQUESTS, Request, SlotReader
+from services.replay.read.wire import WINDOW_BYTES, WINDOW_REQUESTS, Answers, Request, SlotReader
 
 KEYS = Keys("twinrl", "twin")
 
@@ -121,7 +120,7 @@ def test_tls_with_certificates_of_both_sides(server, client, tmp_path):
     with Line(server.socket, tls=context) as line:
         assert_reads(reader_of(line.url, credentials=known), 1, data)
         client.execute_command("CONFIG", "SET", "requirepass", theirs.read_token())
-        with pytest.raises(InputError, match="NOAUTH"):
+        with pytest.raises(InputError, match="Authentication required"):
             reader_of(line.url, credentials=known).read([ask(1, 0, 1)[0]])
         assert_reads(reader_of(line.url, credentials=theirs), 1, data)
         client.execute_command("CONFIG", "SET", "requirepass", "")
@@ -179,6 +178,7 @@ def test_the_end_of_the_connection(tmp_path):
 
 def test_silence_and_drops_of_bytes_end_at_the_deadline(tmp_path):
     def drip(connection: socket.socket) -> None:
+        answer_handshake(connection)
         connection.sendall(b"$400\r\n")
         while not left.wait(0.02):
             connection.sendall(b"x")

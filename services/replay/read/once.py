@@ -5,16 +5,15 @@ The learner's fine-tuning, seeding, expansion and export read whole episodes wit
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import Buffer, Schema
 from services.replay.connection import connect, reaching, schema_key
-from services.replay.read.episodes import Track
-from services.replay.read.frame_demand import FrameDemand
-from services.replay.read.shards import Shards
+from services.replay.read.log import ImageDemand, StoredEpisode
+from services.replay.read.shards import Following, Shards
 from services.replay.settings import ReplaySettings, masked
 
 log = logging.getLogger(__name__)
@@ -35,27 +34,27 @@ def read_episodes(
 ) -> Generator[Episode, None, None]:
     """Yields the episodes that are in some buffers now, each shard's in order of arrival, with their images.
 
-    `where` chooses among them; `name` is what others see of this reader. Episodes that are still under way are left
-    out, damaged ones are left out and logged. Only one episode is decoded at a time; close the generator if you do not
-    exhaust it. Raises SchemaMismatch, and Unreachable if a shard does not answer, at the latest in the end.
+    `where` chooses among them before images are decoded, so it sees none; `name` is what others see of this reader.
+    Episodes that are still under way are left out, damaged ones are left out and logged. Only one episode is decoded at
+    a time; close the generator if you do not exhaust it. Raises SchemaMismatch, and Unreachable if a shard does not
+    answer, at the latest in the end.
     """
-    arrived = deque[Track]()
-    shards = Shards(
-        settings,
-        schema,
-        buffers=buffers,
-        demands=dict.fromkeys(buffers, FrameDemand(always=True, recompute=False)),
+    arrived = deque[StoredEpisode]()
+    following = Following(
+        replay=settings,
+        schema=schema,
+        demands=dict.fromkeys(buffers, ImageDemand(always=True)),
         waiting_bytes=WAITING_BYTES,
-        deliver=lambda track, _: arrived.append(track),
+        deliver=arrived.append,
         name=name,
-        tell=dict,
+        stats=dict,
     )
-    with closing(shards):
+    with closing(Shards(following)) as shards:
         while shards.poll():
             while arrived:
-                episode = _decoded(arrived.popleft(), schema)
-                if episode is not None and (where is None or where(episode)):
-                    yield episode
+                stored = arrived.popleft()
+                if where is None or where(stored.numbers):
+                    yield from _decoded(stored, schema)
         if away := shards.away():
             raise Unreachable(f"replay shard {min(away)} does not answer: its episodes are missing")
 
@@ -87,12 +86,12 @@ def find_schema(settings: ReplaySettings) -> Schema:
     return schema
 
 
-def _decoded(track: Track, schema: Schema) -> Episode | None:
+def _decoded(stored: StoredEpisode, schema: Schema) -> Iterator[Episode]:
+    """Yields nothing for an episode whose images are damaged, which is logged."""
     try:
-        return track.episode(schema)
+        yield stored.decoded(schema)
     except CorruptData as error:
-        log.warning("left out an episode of buffer %s: %s", track.buffer, error)
-        return None
+        log.warning("left out an episode of buffer %s: %s", stored.buffer, error)
 
 
 def _image_bytes(episode: Episode) -> int:

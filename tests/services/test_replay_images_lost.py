@@ -1,19 +1,18 @@
-"""Pictures that have left the server, do not decode, or cannot be reached: told, never taken for others."""
+"""Images that have left the server, do not decode, or cannot be reached: told, never taken for others."""
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from frame_samples import KEYS, SCHEMA, Shard, Sink, damaged, encode, fill, head_of, make_episode, sink_maker
+from image_samples import KEYS, SCHEMA, Shard, Sink, damaged, encode, fill, head_of, make_episode, sink_maker
 from replay_peers import Line
 
 from protos.errors import CorruptData, Unreachable
 from protos.images import CODECS
 from protos.schema import Schema
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, connect
-from services.replay.read.frame_demand import FrameDemand
-from services.replay.read.frame_store import FrameStore
-from services.replay.read.tail import Tail
+from services.replay.read.images import ImageStore
+from services.replay.read.log import ImageDemand, Tail
 from services.replay.read.wire import SlotReader
 
 CAPACITY = 400
@@ -45,50 +44,50 @@ def rng() -> np.random.Generator:
 def test_what_has_left_the_server_is_told(sink_of, shard, rng, codec):
     sink = sink_of(shard, capacity=CAPACITY)
     whole = make_episode(rng, 48)
-    pieces = shard.put_episode(whole, codec)
-    rows = sink.add(pieces, whole)
-    shard.forget(pieces[0].slot)
-    shard.put(encode(make_episode(rng, 16), codec), pieces[1].slot)
+    segments = shard.put_episode(whole, codec)
+    rows = sink.add(segments, whole)
+    shard.forget(segments[0].slot)
+    shard.put(encode(make_episode(rng, 16), codec), segments[1].slot)
     windows = rows[:-1, None] + np.array([0, 1])
-    there, (pictures,) = sink.take(windows)
+    there, (found,) = sink.take(windows)
     np.testing.assert_array_equal(there, np.arange(48) >= 32)
-    sink.assert_true(windows[32:], {camera: images[32:] for camera, images in pictures.items()}, codec)
+    sink.assert_true(windows[32:], {camera: images[32:] for camera, images in found.items()}, codec)
     assert sink.store.stats()["gone"] > 0
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_slot_that_a_server_gave_to_two_segments_has_the_pictures_of_the_later_one(sink_of, shard, rng, codec):
+def test_a_slot_that_a_server_gave_to_two_segments_has_the_images_of_the_later_one(sink_of, shard, rng, codec):
     sink = sink_of(shard, capacity=CAPACITY)
     rows = []
     for slot in (1, 2, 2, 3):
         whole = make_episode(rng, 9)
         rows.append(sink.add([shard.put(encode(whole, codec), slot)], whole))
     everything = np.concatenate(rows)[:, None]
-    there, (pictures,) = sink.take(everything)
+    there, (found,) = sink.take(everything)
     np.testing.assert_array_equal(there, ~np.isin(everything[:, 0], rows[1]))
-    sink.assert_true(everything[there], {camera: images[there] for camera, images in pictures.items()}, codec)
+    sink.assert_true(everything[there], {camera: images[there] for camera, images in found.items()}, codec)
 
 
 def test_the_ring_of_a_real_writer_turns(sink_of, server, shard, rng):
     settings = ReplaySettings(urls=(server.url,), capacity_bytes=150_000)
     client = connect(settings)
-    tail = Tail(client, KEYS, SCHEMA, FrameDemand(always=True, recompute=False))
+    tail = Tail(client, KEYS, SCHEMA, ImageDemand(always=True))
     direct, mirrored = (sink_of(shard, capacity=CAPACITY, memory_rows=rows) for rows in (0, 10_000))
     with ReplayWriter(settings, SCHEMA, actor="twin/0", spool=None) as writer:
         for _ in range(10):
             whole = make_episode(rng, 5)
             writer.add(whole, ("twin",))
             assert writer.flush(20) == 0
-            pieces = [arrival.piece for arrival in tail.read()]
-            direct.add([head_of(piece) for piece in pieces], whole)
-            mirrored.add(pieces, whole)
+            segments = [tail.accept(arrival) for arrival in tail.fetch()]
+            direct.add([head_of(segment) for segment in segments], whole)
+            mirrored.add(segments, whole)
     client.close()
     rows = np.arange(60)[:, None]
-    there, (pictures,) = direct.take(rows)
+    there, (found,) = direct.take(rows)
     kept = int(np.count_nonzero(there))
     assert 0 < kept < 60
     np.testing.assert_array_equal(there, np.arange(60) >= 60 - kept)
-    direct.assert_true(rows[there], {camera: images[there] for camera, images in pictures.items()}, "jpeg")
+    direct.assert_true(rows[there], {camera: images[there] for camera, images in found.items()}, "jpeg")
     assert mirrored.take(rows)[0].all()
 
 
@@ -102,9 +101,9 @@ def test_a_file_that_is_no_image_is_refused_with_nothing_changed(sink_of, shard,
     for bad in (damaged(blob, at=int(ends[3]), length=4), damaged(blob, at=int(ends[16]), length=4)):
         with pytest.raises(CorruptData, match="does not decode"):
             sink.add([shard.put(bad)], whole)
-    there, (pictures,) = sink.take(rows[:, None])
+    there, (found,) = sink.take(rows[:, None])
     assert there.all()
-    sink.assert_true(rows, pictures, "jpeg")
+    sink.assert_true(rows, found, "jpeg")
 
 
 def test_an_image_that_breaks_off_is_refused_at_once_or_when_it_is_drawn(sink_of, shard, rng):
@@ -126,13 +125,13 @@ def test_frames_of_another_size_are_refused(sink_of, shard, rng):
     sink = sink_of(shard, capacity=CAPACITY)
     nobody = SlotReader(ReplaySettings(urls=(shard.url,)), 0, KEYS)
     wider = Schema(side_px=64)
-    other = FrameStore(wider, cameras=["side"], capacity=CAPACITY, memory_bytes=1 << 20, fetchers=[nobody])
+    other = ImageStore(wider, cameras=["side"], capacity=CAPACITY, memory_bytes=1 << 20, readers=[nobody])
     for codec in CODECS:
         whole = make_episode(rng, 4)
-        pieces = shard.put_episode(whole, codec)
-        sink.add(pieces, whole)
+        segments = shard.put_episode(whole, codec)
+        sink.add(segments, whole)
         with pytest.raises(CorruptData):
-            other.stage(pieces, shard=0, slots=[1])
+            other.stage(segments, shard=0)
     other.close()
 
 
@@ -145,9 +144,9 @@ def test_a_server_that_goes_away_in_the_middle_and_comes_back(sink_of, server, s
             sink.take(rows[:, None])
         assert sink.store.unreadable() == {0}
         line.cut_after = None
-        there, (pictures,) = sink.take(rows[:, None])
+        there, (found,) = sink.take(rows[:, None])
         assert there.all()
-        sink.assert_true(rows, pictures, codec)
+        sink.assert_true(rows, found, codec)
         assert sink.store.unreadable() == set()
 
 
@@ -160,9 +159,9 @@ def test_a_shard_that_is_down_takes_only_its_own_rows_away(sink_of, shard, rng, 
             whole = make_episode(rng, 20)
             rows.append(sink.add(each.put_episode(whole, "jpeg"), whole, shard=number % 2))
         everything = rng.permutation(np.concatenate(rows))[:, None]
-        there, (pictures,) = sink.take(everything)
+        there, (found,) = sink.take(everything)
         assert there.all()
-        sink.assert_true(everything, pictures, "jpeg")
+        sink.assert_true(everything, found, "jpeg")
         second.stop()
         with pytest.raises(Unreachable):
             sink.take(everything)

@@ -1,4 +1,4 @@
-"""Episodes whose pictures tell which they are, put into slots without writers and readers."""
+"""Episodes whose images tell which they are, put into slots without writers and readers."""
 
 import contextlib
 import itertools
@@ -9,23 +9,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from replay_samples import cut, make_segment
 
-from protos.codec import PREFIX_BYTES, decode_numbers, encode_segment, pack_prefix, read_prefix
+from protos.codec import PREFIX_BYTES, decode_head, encode_segment, pack_prefix, read_prefix
 from protos.episode import Segment
 from protos.schema import Observation, Schema
 from services.replay import Keys, ReplaySettings, connect
-from services.replay.read.episodes import Piece
-from services.replay.read.frame_store import FrameStore, Places, View
+from services.replay.read.fetching import Places
+from services.replay.read.images import ImageStore, View
+from services.replay.read.log import StoredSegment
 from services.replay.read.wire import SlotReader
 
 SCHEMA = Schema(side_px=48, wrist_px=32)
 ROW_BYTES = (48**2 + 32**2) * 3
 KEYS = Keys("twinrl", "twin")
 JPEG_ERROR = 8.0
-"""Mean, of pictures like those here; that between two of them is about 80."""
+"""Mean, of images like those here; that between two of them is about 80."""
 
 
 def make_episode(rng: np.random.Generator, steps: int) -> Segment:
-    """Smooth pictures with a little noise, none like another."""
+    """Smooth images with a little noise, none like another."""
 
     def images(px: int) -> np.ndarray:
         coarse = rng.integers(20, 236, (steps + 1, px // 16, px // 16, 3))
@@ -42,15 +43,16 @@ def encode(segment: Segment, codec: str, seq: int = 0) -> bytes:
     return encode_segment(segment, SCHEMA, actor="twin/0", incarnation="life", seq=seq, codec=codec)
 
 
-def piece_of(blob: bytes, slot: int) -> Piece:
-    header, numbers = decode_numbers(blob, SCHEMA)
+def stored_of(blob: bytes, slot: int) -> StoredSegment:
+    header, numbers = decode_head(blob, SCHEMA)
     prefix = read_prefix(blob)
-    return Piece(prefix=prefix, header=header, numbers=numbers, frames=memoryview(blob)[prefix.head :], slot=slot)
+    images = memoryview(blob)[prefix.head :]
+    return StoredSegment(slot=slot, prefix=prefix, header=header, numbers=numbers, images=images)
 
 
-def head_of(piece: Piece) -> Piece:
-    """The piece as it is when only the head was fetched."""
-    return replace(piece, frames=None)
+def head_of(segment: StoredSegment) -> StoredSegment:
+    """The segment as it is when only the head was fetched."""
+    return replace(segment, images=None)
 
 
 def damaged(blob: bytes, *, at: int, length: int) -> bytes:
@@ -78,15 +80,15 @@ class Shard:
         self.client = connect(ReplaySettings(urls=(self.url,)))
         self.client.execute_command("FLUSHALL")
 
-    def put(self, blob: bytes, slot: int | None = None) -> Piece:
+    def put(self, blob: bytes, slot: int | None = None) -> StoredSegment:
         """A blob into the next slot, or into one that has been used."""
         if slot is None:
             self.head += 1
             slot = self.head
         self.client.execute_command("SET", f"{KEYS.slots}{slot}", blob)
-        return piece_of(blob, slot)
+        return stored_of(blob, slot)
 
-    def put_episode(self, whole: Segment, codec: str, sizes: Sequence[int] = ()) -> list[Piece]:
+    def put_episode(self, whole: Segment, codec: str, sizes: Sequence[int] = ()) -> list[StoredSegment]:
         segments = cut(whole, iter(sizes) if sizes else None)
         return [self.put(encode(segment, codec, seq)) for seq, segment in enumerate(segments)]
 
@@ -96,16 +98,16 @@ class Shard:
 
 @dataclass(kw_only=True)
 class Sink:
-    """A store of one buffer with the true picture of every row."""
+    """A store of one buffer with the true image of every row."""
 
-    store: FrameStore
+    store: ImageStore
     capacity: int
     head: int = 0
     truth: dict[int, Observation] = field(default_factory=dict)
 
-    def add(self, pieces: Sequence[Piece], whole: Segment, shard: int = 0) -> np.ndarray:
+    def add(self, segments: Sequence[StoredSegment], whole: Segment, shard: int = 0) -> np.ndarray:
         """The rows that the episode got."""
-        staged = self.store.stage(pieces, shard=shard, slots=[piece.slot for piece in pieces])
+        staged = self.store.stage(segments, shard=shard)
         count = min(whole.steps + 1, self.capacity)
         rows = (self.head + np.arange(count)) % self.capacity
         self.head = int(rows[-1] + 1) % self.capacity
@@ -115,7 +117,7 @@ class Sink:
         return rows
 
     def take(self, *windows: np.ndarray) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-        """What is there and the pictures, for each array of rows (n, W)."""
+        """What is there and the images, for each array of rows (n, W)."""
         places = [self.store.locate(rows) for rows in windows]
         return self.take_places(*places)
 
@@ -129,7 +131,7 @@ class Sink:
         return {name: np.zeros((n, width, px[name], px[name], 3), np.uint8) for name in self.store.cameras}
 
     def assert_true(self, rows: np.ndarray, out: dict[str, np.ndarray], codec: str) -> None:
-        """Every picture of (n, W) is that of its row."""
+        """Every image of (n, W) is that of its row."""
         for camera, images in out.items():
             truth = np.stack([getattr(self.truth[row], camera)[0] for row in rows.ravel().tolist()])
             error = np.abs(images.reshape(truth.shape).astype(int) - truth).mean(axis=(1, 2, 3))
@@ -141,12 +143,12 @@ def make_sink(
 ) -> Sink:
     """`urls`: where the store finds the shards, if not at their own address."""
     settings = ReplaySettings(urls=tuple(urls) or tuple(shard.url for shard in shards), **options)
-    store = FrameStore(
+    store = ImageStore(
         SCHEMA,
         cameras=cameras,
         capacity=capacity,
         memory_bytes=memory_rows * ROW_BYTES,
-        fetchers=[SlotReader(settings, k, KEYS) for k in range(settings.shards)],
+        readers=[SlotReader(settings, k, KEYS) for k in range(settings.shards)],
     )
     return Sink(store=store, capacity=capacity)
 

@@ -1,4 +1,4 @@
-"""Pictures of rows, from memory and from servers: the right ones, or none."""
+"""Images of rows, from memory and from servers: the right ones, or none."""
 
 import itertools
 import threading
@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from frame_samples import SCHEMA, Shard, Sink, fill, make_episode, sink_maker
+from image_samples import Shard, Sink, fill, make_episode, sink_maker
 
-from protos.errors import InputError
 from protos.images import CODECS
 from services.replay import EmbeddedServer
-from services.replay.read.frame_store import FrameStore
 
 CAPACITY = 400
 
@@ -40,7 +38,7 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.parametrize("memory_rows", [0, 60, 10_000], ids=["direct", "hybrid", "mirror"])
 @pytest.mark.parametrize("codec", CODECS)
-def test_every_row_has_its_picture_and_the_next_row_the_one_after_it(sink_of, shard, rng, codec, memory_rows):
+def test_every_row_has_its_image_and_the_next_row_the_one_after_it(sink_of, shard, rng, codec, memory_rows):
     sink = sink_of(shard, capacity=CAPACITY, memory_rows=memory_rows)
     episodes = fill(sink, shard, rng, codec, [1, 16, 37, 5, 64, 17])
     chosen = [rng.choice(rows[1:-1] if len(rows) > 2 else rows[:1], 12) for rows in episodes]
@@ -56,9 +54,9 @@ def test_every_row_has_its_picture_and_the_next_row_the_one_after_it(sink_of, sh
     assert (stats["direct"] == 0) == (memory_rows == 10_000)
     assert (stats["mirrored"] == 0) == (memory_rows == 0)
     everything = np.concatenate(episodes)[:, None]
-    there, (pictures,) = sink.take(everything)
+    there, (found,) = sink.take(everything)
     assert there.all()
-    sink.assert_true(everything, pictures, codec)
+    sink.assert_true(everything, found, codec)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -67,9 +65,9 @@ def test_a_window_may_straddle_the_border_of_memory(sink_of, shard, rng, codec):
     (rows,) = fill(sink, shard, rng, codec, [70])
     border = len(rows) - 20
     windows = rows[border - 2 : border + 2, None] + np.array([0, 1])
-    there, (pictures,) = sink.take(windows)
+    there, (found,) = sink.take(windows)
     assert there.all()
-    sink.assert_true(windows, pictures, codec)
+    sink.assert_true(windows, found, codec)
     assert (sink.store.stats()["mirrored"], sink.store.stats()["direct"]) == (5, 3)
 
 
@@ -78,10 +76,10 @@ def test_one_camera_only(sink_of, shard, rng):
         for memory_rows in (0, 1_000):
             sink = sink_of(shard, capacity=CAPACITY, memory_rows=memory_rows, cameras=cameras)
             (rows,) = fill(sink, shard, rng, codec, [40])
-            there, (pictures,) = sink.take(rows[:, None])
+            there, (found,) = sink.take(rows[:, None])
             assert there.all()
-            assert list(pictures) == cameras
-            sink.assert_true(rows, pictures, codec)
+            assert list(found) == cameras
+            sink.assert_true(rows, found, codec)
 
 
 @pytest.mark.parametrize("memory_rows", [0, 50, 10_000])
@@ -89,14 +87,14 @@ def test_rows_are_overwritten_and_their_segments_forgotten(sink_of, shard, rng, 
     sink = sink_of(shard, capacity=100, memory_rows=memory_rows)
     for _ in range(12):
         fill(sink, shard, rng, "raw", [33])
-        there, (pictures,) = sink.take(np.array(sorted(sink.truth))[:, None])
+        there, (found,) = sink.take(np.array(sorted(sink.truth))[:, None])
         assert there.all()
-        sink.assert_true(np.array(sorted(sink.truth)), pictures, "raw")
+        sink.assert_true(np.array(sorted(sink.truth)), found, "raw")
     assert sink.store.stats()["segments"] <= 4 * 6
     (rows,) = fill(sink, shard, rng, "raw", [150])
-    there, (pictures,) = sink.take(rows[:, None])
+    there, (found,) = sink.take(rows[:, None])
     assert there.all()
-    sink.assert_true(rows, pictures, "raw")
+    sink.assert_true(rows, found, "raw")
 
 
 def test_places_stay_good_when_their_rows_get_other_episodes(sink_of, shard, rng):
@@ -105,35 +103,29 @@ def test_places_stay_good_when_their_rows_get_other_episodes(sink_of, shard, rng
         (rows,) = fill(sink, shard, rng, "raw", [19])
         places, truth = sink.store.locate(rows[:, None]), dict(sink.truth)
         fill(sink, shard, rng, "raw", [19])
-        there, (pictures,) = sink.take_places(places)
+        there, (found,) = sink.take_places(places)
         assert there.all()
         sink.truth = truth
-        sink.assert_true(rows, pictures, "raw")
-
-
-def test_wrong_options():
-    for options, text in (({"cameras": ["front"]}, "choose from side, wrist"), ({"memory_bytes": -1}, "0 or more")):
-        with pytest.raises(InputError, match=text):
-            FrameStore(SCHEMA, **({"cameras": ["side"], "capacity": 10, "memory_bytes": 0, "fetchers": []} | options))
+        sink.assert_true(rows, found, "raw")
 
 
 def test_taking_while_others_stage(sink_of, shard, rng):
     """A small ring is overwritten all the time under those who read from it."""
     sink = sink_of(shard, capacity=200, memory_rows=90)
     episodes = [make_episode(rng, 24) for _ in range(4)]
-    pieces = [shard.put_episode(whole, "raw") for whole in episodes]
+    segments = [shard.put_episode(whole, "raw") for whole in episodes]
     mutex, done = threading.Lock(), threading.Event()
 
     def stage(which: int) -> None:
         while not done.is_set():
-            staged = sink.store.stage(pieces[which], shard=0, slots=[piece.slot for piece in pieces[which]])
+            staged = sink.store.stage(segments[which], shard=0)
             with mutex:
                 rows = (sink.head + np.arange(25)) % sink.capacity
                 sink.head = int(rows[-1] + 1) % sink.capacity
                 sink.store.add(rows, staged)
                 sink.truth |= {row: episodes[which].observation.rows([k]) for k, row in enumerate(rows.tolist())}
 
-    sink.add(pieces[0], episodes[0])
+    sink.add(segments[0], episodes[0])
     threads = [threading.Thread(target=stage, args=(which,)) for which in (0, 1, 2)]
     for thread in threads:
         thread.start()
@@ -141,9 +133,9 @@ def test_taking_while_others_stage(sink_of, shard, rng):
         with mutex:
             rows = rng.choice(sorted(sink.truth), (16, 1))
             places, truth = sink.store.locate(rows), dict(sink.truth)
-        there, (pictures,) = sink.take_places(places)
+        there, (found,) = sink.take_places(places)
         assert there.all()
-        Sink(store=sink.store, capacity=200, truth=truth).assert_true(rows, pictures, "raw")
+        Sink(store=sink.store, capacity=200, truth=truth).assert_true(rows, found, "raw")
     done.set()
     for thread in threads:
         thread.join(30)

@@ -1,0 +1,296 @@
+"""This module keeps the images of one buffer's observations: as many as memory allows, the others on their servers.
+
+    stage(segments) ─┬─ images ─► decoded into the ring of the newest observations (mirrored)
+                     └─ heads ──► where each observation lies on its server ──► add(rows)
+    locate(rows) ──► places ──► take ─┬─ copied from the ring
+                                      └─ read from the server, and checked       (direct)
+
+Every observation has a place, in memory by its number, on its server by slot and offset:
+
+    row of the caller ─┬─► number: counted up as observations arrive; neighbours of an episode have neighbouring ones
+                       ├─► segment: its slot, its checksums, where its images begin, and their sizes
+                       └─► offset: which of the segment's observations it is
+
+An observation that two segments share counts as the first of the later one. A segment takes about 160 bytes, and is
+forgotten with the last of its rows.
+
+Locking: `add` and `locate` are quick and belong under the lock that guards the caller's index, so that a row means the
+same observation to both; `stage` and `take` are slow, need no lock and may run in several threads at once.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.schema import U8, Bools, Schema
+from services.replay.read.fetching import (
+    SEGMENT,
+    DirectReader,
+    Job,
+    Places,
+    Records,
+    Wanted,
+    check_images,
+    decode_some,
+    describe,
+    image_bytes,
+    pixels,
+)
+from services.replay.read.log import StoredSegment
+from services.replay.read.sampling import Rows
+from services.replay.read.settings import Camera
+from services.replay.read.wire import SlotReader
+
+SPARE = 8
+"""One in so many observations more than the capacity, so that decoding a new one does not cost the oldest its place."""
+
+
+class ImageRing:
+    """A ring keeps the newest observations decoded, in memory that is allocated once. Thread-safe.
+
+    The numbers of the observations are handed out first and their places overwritten after that, by whoever decodes,
+    so what has been handed out is what must no longer be read:
+
+                ┌── oldest                   newest ──┐
+        … 37 38 │ 39 40 41 42 43 44 45 46 47 48 49 50 │ 51 …       number n lies at n modulo the ring's rows
+    """
+
+    def __init__(self, schema: Schema, *, cameras: Sequence[Camera], rows: int) -> None:
+        self.rows = rows
+        self.bytes = rows * sum(image_bytes(schema, camera) for camera in cameras)
+        self._images: dict[Camera, U8] = {
+            camera: np.empty((rows, pixels(schema, camera), pixels(schema, camera), 3), np.uint8) for camera in cameras
+        }
+        self.taken = 0
+        """Observations copied so far."""
+        self._next = 0
+        self._mutex = threading.Lock()
+
+    def reserve(self, count: int) -> int:
+        """Returns the number of the first of `count` new observations, whose places are to be filled next."""
+        with self._mutex:
+            first = self._next
+            self._next += count
+            return first
+
+    def place(self, camera: Camera, number: int) -> U8:
+        """Returns the place of an observation's image, (px, px, 3)."""
+        return self._images[camera][number % self.rows]
+
+    def holds(self, numbers: NDArray[np.int64]) -> Bools:
+        """Tells which of the observations are still here."""
+        return numbers >= self._next - self.rows
+
+    def take(self, numbers: NDArray[np.int64], out: Mapping[Camera, U8]) -> Bools:
+        """Copies the images of numbers (m,) to arrays (m, px, px, 3); (m,) False, with any contents, where not here.
+
+        Any number of threads copy at once, without a lock. As numbers are handed out before their places are written,
+        a number that is still here after the copy was not overwritten during it.
+        """
+        if self.holds(numbers).any():
+            index = numbers % self.rows
+            for camera, images in self._images.items():
+                # in its default mode numpy fills a buffer first, to leave `out` alone after a wrong index
+                np.take(images, index, axis=0, out=out[camera], mode="clip")
+        here = self.holds(numbers)
+        with self._mutex:
+            self.taken += int(np.count_nonzero(here))
+        return here
+
+
+class ImageTable:
+    """A table knows the place of each row. Not thread-safe."""
+
+    def __init__(self, capacity: int) -> None:
+        self._number = np.full(capacity, -1, np.int64)
+        self._entry = np.full(capacity, -1, np.int64)
+        self._offset = np.zeros(capacity, np.uint8)
+        self._segments = np.zeros(0, SEGMENT)
+        self._uses = np.zeros(0, np.int64)
+        self._free: list[int] = []
+
+    def add(self, rows: Rows, places: Places) -> None:
+        """Gives the last len(rows) of an episode's places, (T + 1,), to `rows`, which no other observation has then."""
+        self._release(self._entry[rows])
+        latest = places.pick(np.arange(len(places.number) - len(rows), len(places.number)))
+        begins = np.flatnonzero(np.concatenate([[True], latest.offset[1:] == 0]))
+        counts = np.diff([*begins, len(rows)])
+        entries = self._allocate(len(begins))
+        self._segments[entries], self._uses[entries] = latest.segment[begins], counts
+        self._number[rows], self._offset[rows] = latest.number, latest.offset
+        self._entry[rows] = np.repeat(entries, counts)
+
+    def locate(self, rows: Rows) -> Places:
+        """Returns the places of rows that have been added."""
+        number = self._number[rows]
+        assert (number >= 0).all(), "a row without an observation"
+        return Places(number=number, segment=self._segments[self._entry[rows]], offset=self._offset[rows])
+
+    def __len__(self) -> int:
+        """Counts the segments that some row refers to."""
+        return len(self._segments) - len(self._free)
+
+    def _release(self, entries: NDArray[np.int64]) -> None:
+        used, counts = np.unique(entries[entries >= 0], return_counts=True)
+        self._uses[used] -= counts
+        self._free += used[self._uses[used] == 0].tolist()
+
+    def _allocate(self, count: int) -> NDArray[np.int64]:
+        if len(self._free) < count:
+            old = len(self._segments)
+            new = max(old, count, 64)
+            self._segments = np.concatenate([self._segments, np.zeros(new, SEGMENT)])
+            self._uses = np.concatenate([self._uses, np.zeros(new, np.int64)])
+            self._free += range(old, old + new)
+        return np.array([self._free.pop() for _ in range(count)], np.int64)
+
+
+def places_of(records: Sequence[Records], first_number: int) -> Places:
+    """Returns the places of the T + 1 observations of an episode, (T + 1,), by its segments in order."""
+    steps = [int(record["steps"]) for record in records]
+    offsets = [np.arange(count + (k == len(steps) - 1), dtype=np.uint8) for k, count in enumerate(steps)]
+    return Places(
+        number=first_number + np.arange(sum(steps) + 1, dtype=np.int64),
+        segment=np.repeat(np.array(records, SEGMENT), [len(each) for each in offsets]),
+        offset=np.concatenate(offsets),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """A view says which images are wanted and where they go."""
+
+    places: Places  # (n, W)
+    out: Mapping[Camera, U8]  # (n, W, px, px, 3) of each camera of the store, C-contiguous
+
+
+class ImageStore:
+    """A store keeps the images of rows, numbers below `capacity` that the caller chooses and may use again."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        cameras: Sequence[Camera],
+        capacity: int,
+        memory_bytes: int,
+        readers: Sequence[SlotReader],
+    ) -> None:
+        """Keeps the newest observations that fit `memory_bytes` decoded; 0: none.
+
+        `readers`: one per shard; they belong to the store from now on.
+        """
+        self.schema, self.cameras = schema, tuple(cameras)
+        row_bytes = sum(image_bytes(schema, camera) for camera in cameras)
+        rows = min(memory_bytes // row_bytes, capacity + capacity // SPARE)
+        self._ring = ImageRing(schema, cameras=self.cameras, rows=rows)
+        self._table = ImageTable(capacity)
+        self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "replay-images")
+        self._direct = DirectReader(schema, readers, self._decoders)
+        self._staging = threading.Lock()
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether it keeps images in memory, so that it is to be given them."""
+        return self._ring.bytes > 0
+
+    def stage(self, segments: Sequence[StoredSegment], *, shard: int) -> Places:
+        """Decodes an episode of T + 1 observations; returns their places, (T + 1,). Slow; any thread, no lock.
+
+        A store that keeps nothing in memory needs the heads alone, and finds out what is wrong with images when they
+        are drawn.
+
+        Raises CorruptData. Then, and when what is staged is never added, all that has happened is that some older
+        observations are no longer in memory.
+        """
+        records = [describe(segment, self.schema, shard=shard) for segment in segments]
+        steps = [segment.header.steps for segment in segments]
+        begins = np.cumsum([0, *steps[:-1]]).tolist()
+        with self._staging:  # two episodes at once could be decoded into the same part of a small ring
+            places = places_of(records, self._ring.reserve(sum(steps) + 1))
+            if not self.mirrors:
+                return places
+            jobs = [
+                self._decoders.submit(self._stage_segment, segment, record, places.number[begin:end])
+                for segment, record, begin, end in zip(segments, records, begins, [*begins[1:], None], strict=True)
+            ]
+            wait(jobs)
+        for job in jobs:
+            job.result()
+        return places
+
+    def add(self, rows: Rows, staged: Places) -> None:
+        """Gives the episode's last len(rows) observations these rows, in order. Quick; under the caller's lock."""
+        self._table.add(rows, staged)
+
+    def locate(self, rows: Rows) -> Places:
+        """Returns the places that the images of rows (n, W) have now. Quick; under the lock that draws rows."""
+        return self._table.locate(rows)
+
+    def take(self, *views: View) -> Bools:
+        """Fills the views' arrays; (n,) False where an image of any view is no longer on its server: draw again.
+
+        Give all views of a batch together: neighbours, as an observation and the next, are then read with one request.
+        The arrays' contents are undefined where it is False. Raises Unreachable when a shard does not answer that has
+        some of the images; it is among `unreadable` then. Any thread, no lock.
+        """
+        there = [self._copy(view) for view in views]
+        absent = [np.flatnonzero(~each.ravel()) for each in there]
+        if any(map(len, absent)):
+            found = self._direct.fill(self._wanted(views, absent))
+            ends = np.cumsum([len(index) for index in absent])
+            for each, index, part in zip(there, absent, np.split(found, ends[:-1]), strict=True):
+                each.ravel()[index] = part
+        return np.logical_and.reduce([each.all(axis=1) for each in there])
+
+    def unreadable(self) -> frozenset[int]:
+        """Returns the shards that did not answer a moment ago, so that drawing their older rows is of no use yet."""
+        return self._direct.unreadable()
+
+    def stats(self) -> dict[str, float]:
+        """Returns counts of observations delivered from memory and from servers, and gone; and what is held now."""
+        counts = {name: self._direct.counts[name] for name in ("direct", "gone", "corrupt")}
+        held = {"segments": len(self._table), "memory_bytes": self._ring.bytes}
+        return {name: float(value) for name, value in ({"mirrored": self._ring.taken} | counts | held).items()}
+
+    def close(self) -> None:
+        """Closes the connections and ends the threads."""
+        self._direct.close()
+        self._decoders.shutdown()
+
+    def _stage_segment(self, segment: StoredSegment, record: Records, numbers: Rows) -> None:
+        """Checks all of a segment's images and decodes those of its observations that have a place in memory."""
+        images = segment.images
+        assert images is not None, "a segment for memory without its images"
+        check_images(images, record, self.schema, self.cameras)
+        kept = np.flatnonzero(self._ring.holds(numbers)).tolist()
+        jobs = [Job(camera, k, self._ring.place(camera, int(numbers[k]))) for camera in self.cameras for k in kept]
+        if jobs:
+            decode_some(images, record, self.schema, jobs)
+
+    def _copy(self, view: View) -> Bools:
+        """Copies what memory has; (n, W)."""
+        shape = view.places.number.shape
+        flat = {camera: _flat(view.out[camera], pixels(self.schema, camera), shape) for camera in self.cameras}
+        return self._ring.take(view.places.number.ravel(), flat).reshape(shape)
+
+    def _wanted(self, views: Sequence[View], absent: Sequence[Rows]) -> Wanted:
+        places = [view.places.pick(index) for view, index in zip(views, absent, strict=True)]
+        out: dict[Camera, list[U8]] = {camera: [] for camera in self.cameras}
+        for view, index in zip(views, absent, strict=True):
+            for camera, images in out.items():
+                flat = view.out[camera].reshape(-1, *view.out[camera].shape[2:])
+                images += [flat[k] for k in index.tolist()]
+        return Wanted(places=Places.join(places), out=out)
+
+
+def _flat(out: U8, px: int, shape: tuple[int, ...]) -> U8:
+    """Returns the array as (n · W, px, px, 3), a view."""
+    assert out.shape == (*shape, px, px, 3), f"images {out.shape} for rows {shape} of {px} px"
+    assert out.flags.c_contiguous, "images that are not in order in memory"
+    return out.reshape(-1, px, px, 3)
