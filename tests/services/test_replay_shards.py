@@ -150,7 +150,7 @@ def test_pictures_that_are_not_in_memory_come_from_the_shards_that_answer(settin
 def test_a_new_reader_begins_with_the_shards_that_answer(settings, pair, rng):
     for shard in (0, 1):
         send(settings, [make_segment(rng, episode=f"on{shard}")], actor=actor_on(shard))
-    kill(pair[0])
+    pair[0].stop()
     taken = Names()
     with taken.reader(settings) as reader:
         wait_until(reader.caught_up)
