@@ -38,6 +38,13 @@ def test_undistort_inverts_distort_or_says_that_it_cannot(k1, k2, p1, p2):
     assert np.allclose(lens.distort(view[known]), photo[known], atol=1e-3)
 
 
+def test_a_coefficient_of_almost_nothing_is_nothing():
+    """COLMAP may end a fit with any number; the turning point of such a polynomial lies beyond float64."""
+    tiny, none = (Lens.of("OPENCV", [300, 290, 150, 125, -0.1, k2, 0, 0]) for k2 in (5e-324, 0.0))
+    photo = np.random.default_rng(0).uniform([0, 0], [WIDTH, HEIGHT], (100, 2))
+    np.testing.assert_array_equal(tiny.undistort(photo), none.undistort(photo))
+
+
 def chessboard_of_points(lens):
     """Returns a photo of smooth stripes as the lens shows them, and the same without distortion."""
     column, row = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)

@@ -98,10 +98,10 @@ class Lens:
     def _rising(self, view: F64) -> Bools:
         """Tells where the distorted radius grows with the radius: before the first root of 1 + 3 k1 r² + 5 k2 r⁴."""
         k1, k2, _, _ = self.distortion
-        turning = np.roots([5 * k2, 3 * k1, 1] if k2 else [3 * k1, 1] if k1 else [1])
-        limits = turning[np.isreal(turning) & (turning.real > 0)].real
+        inside = 9 * k1**2 - 20 * k2  # of the root in 1 / r²: 1/r⁴ + 3 k1 / r² + 5 k2 = 0
+        nearest = (-3 * k1 + np.sqrt(inside)) / 2 if inside >= 0 else 0.0
         square = (((view - [self.cx, self.cy]) / [self.fx, self.fy]) ** 2).sum(axis=1)
-        return square < limits.min(initial=np.inf)
+        return np.asarray(square * nearest < 1)
 
 
 @dataclass(frozen=True, kw_only=True)
