@@ -45,7 +45,7 @@ def scan_table(settings: ScanGpuSettings) -> str:
         raise InputError(obstacle)
     import gsplat
 
-    with tempfile.TemporaryDirectory(prefix="twinrl-bench-") as work:
+    with tempfile.TemporaryDirectory(prefix="twinrl-benchmark-") as work:
         frames = collect(settings.photos, Path(work) / "frames", FrameSettings())
         scene = reconstruct(frames, Path(work) / "sfm", SfmSettings(), lambda *_: None)
     started = time.perf_counter()

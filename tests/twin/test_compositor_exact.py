@@ -117,7 +117,7 @@ def shiny(splats: Splats, seed: int) -> Splats:
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["fast", "exact"])
-def test_the_sheen_of_what_moves_turns_with_it(scene, physics, task, exact):
+def test_harmonics_of_what_moves_turn_with_it(scene, physics, task, exact):
     """It equals splats whose harmonics were turned with their bodies, rendered from scratch."""
     rng = np.random.default_rng(1)
     ball = Splats.of(

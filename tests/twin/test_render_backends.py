@@ -107,7 +107,7 @@ def test_harmonics_give_other_colours_from_other_sides():
     assert back.colour[4, 4, 2] > 0.8 > 0.2 > back.colour[4, 4, 0]
 
 
-def test_sheen_turns_with_its_splats():
+def test_harmonics_turn_with_their_splats():
     from twin.rotations import matrix_from_vector
 
     splats = cloud(200, 1, degree=3)

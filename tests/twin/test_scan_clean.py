@@ -25,10 +25,10 @@ def table(photographed):
 
 
 BAD = {
-    "ghosts": lambda scene: splats(scene.points[:1], opacity=0.001),
-    "giants": lambda scene: splats(scene.points[:1], scale=3.0),
-    "lens": lambda scene: splats([scene.views[0].camera.base_from_camera[:3, 3] + 0.05]),
-    "strays": lambda scene: splats([(-0.4, 0, 0.45)]),
+    "faint": lambda scene: splats(scene.points[:1], opacity=0.001),
+    "large": lambda scene: splats(scene.points[:1], scale=3.0),
+    "near a camera": lambda scene: splats([scene.views[0].camera.base_from_camera[:3, 3] + 0.05]),
+    "far from points": lambda scene: splats([(-0.4, 0, 0.45)]),
     "floaters": lambda scene: splats([(-0.45, 0.0, 0.17)]),
     "not finite": lambda scene: splats([(np.nan, 0, 0)]),
 }
@@ -45,8 +45,8 @@ def test_a_splat_far_from_all_others_goes(photographed, table):
     crowd = splats(np.random.default_rng(0).normal((-0.4, 0.1, 0.01), 0.003, (400, 3)).clip((-1, -1, 0.001)))
     alone = splats([(-0.4, -0.1, 0.1)])
     settings = CleanSettings(seen_past=1.0)
-    assert clean(concatenate([crowd, alone]), photographed, settings).dropped == {"loners": 1}
-    assert clean(concatenate([crowd, alone]), photographed, CleanSettings(seen_past=1.0, lone=0)).dropped == {}
+    assert clean(concatenate([crowd, alone]), photographed, settings).dropped == {"outliers": 1}
+    assert clean(concatenate([crowd, alone]), photographed, CleanSettings(seen_past=1.0, outlier=0)).dropped == {}
 
 
 def test_a_box_keeps_what_lies_in_it(photographed, table):
@@ -65,7 +65,7 @@ def test_the_budget_keeps_what_covers_most(photographed, table):
 
 
 def test_nothing_left_is_refused_with_the_reasons(photographed):
-    with pytest.raises(SceneError, match=r"no splat survived cleaning \(1 giants\)"):
-        clean(BAD["giants"](photographed), photographed, CleanSettings())
+    with pytest.raises(SceneError, match=r"no splat survived cleaning \(1 large\)"):
+        clean(BAD["large"](photographed), photographed, CleanSettings())
     with pytest.raises(SceneError, match="three low limits, then three high ones"):
         CleanSettings(box=(0, 0, 0, 1, -1, 1))

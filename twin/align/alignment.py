@@ -150,12 +150,7 @@ def moved_camera(camera: Camera, base_from_scan: Similarity) -> Camera:
 
 
 def _targets(
-    views: Views,
-    model: RobotModel,
-    joints: ArrayLike,
-    at: Similarity,
-    settings: AlignSettings,
-    splats: Splats | None,
+    views: Views, model: RobotModel, joints: ArrayLike, at: Similarity, settings: AlignSettings, splats: Splats | None
 ) -> tuple[dict[str, Target], Similarity]:
     """Returns the targets of the refinement, and the transform to start from."""
     if settings.method == "photos":

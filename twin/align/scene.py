@@ -106,12 +106,7 @@ def overlay(
 
 
 def _outlined(
-    static: Splats,
-    camera: Camera,
-    mask: F32,
-    model: RobotModel,
-    joints: tuple[float, ...],
-    base_from_scan: Similarity,
+    static: Splats, camera: Camera, mask: F32, model: RobotModel, joints: tuple[float, ...], base_from_scan: Similarity
 ) -> U8:
     image = (np.clip(rasterize(static, camera).over(), 0, 1) * 255).astype(np.uint8)
     after = model.mask(joints, moved_camera(camera, base_from_scan))

@@ -1,6 +1,6 @@
 """This module selects the splats of an object: in a box or on masks, above the table, one piece.
 
-scene ─► in the box ─┐                            ┌─► ghosts and strays dropped ─► largest piece ─► object
+scene ─► in the box ─┐                            ┌─► outliers dropped ─► largest piece ─► object
 masks ─► on most ────┴─► above the table's splats ─┘
 """
 
@@ -80,7 +80,7 @@ def on_object_masks(splats: Splats, views: Sequence[tuple[Camera, F32]], setting
 
 
 def _tidied(splats: Splats, rows: Rows, settings: SelectSettings, what: str) -> Rows:
-    """Returns the largest piece among `rows`, without the table, ghosts and strays."""
+    """Returns the largest piece among `rows`, without the table, outliers."""
     rows = rows[(splats.means[rows, 2] > settings.table_m) & (splats.opacities[rows] >= settings.faintest)]
     if len(rows) >= settings.least:
         extent = float(np.median(np.ptp(splats.means[rows], axis=0)))

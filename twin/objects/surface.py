@@ -5,7 +5,7 @@
 
 Centres of splats are poor points: large ones lie far apart and reach beyond, faint ones are not seen at all. Splats of
 a coarse scan reach beyond what they show by a centimetre or more; an outline in a photo is known to a pixel. Outlines
-alone would not do: seen from above, they leave a cone on a flat top, where the splats know better.
+alone would not do: seen from above, they leave a cone on a flat top, where the splats are better.
 """
 
 import math

@@ -4,7 +4,7 @@
                                        └─► wrist: small static layer ───────────────────┴─► sensor ─► images
 
 By default the cost of an image does not depend on the size of the scan or of scanned objects, which are merged; with
-`exact` the images are those of a full render of all splats, for evaluation and as the yardstick of the fast ones.
+`exact` the images are those of a full render of all splats, for evaluation and as the reference of the fast ones.
 """
 
 from concurrent.futures import ThreadPoolExecutor

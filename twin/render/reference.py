@@ -1,6 +1,6 @@
 """This module defines the rasterizer in plain torch: gsplat's own projection and harmonics, then dense compositing.
 
-Every pixel looks at every splat. Slow; the yardstick of the others, in float64 so that it has no rounding of its own.
+Every splat is drawn at every pixel: slow, but the reference of the others, in float64 against rounding of its own.
 """
 
 from collections.abc import Sequence

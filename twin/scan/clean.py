@@ -1,12 +1,12 @@
 """This module removes splats that training leaves behind and a twin does not need, by these reasons:
 
-ghosts       fainter than `faintest`
-giants       longer than `largest_m`
-lens         closer to a camera of the capture than `lens_m`
-strays       farther than `floater_m` from every sparse point, in the air that the cameras looked through
-floaters     in front of the sparse surface for most cameras that see past them   (visibility)
-loners       much farther from their neighbours than usual                         (statistics)
-outside      outside `box`, if one is given
+faint             fainter than `faintest`
+large             longer than `largest_m`
+near a camera     closer to a camera of the capture than `lens_m`
+far from points   farther than `floater_m` from every sparse point, in the air that the cameras looked through
+floaters          in front of the sparse surface for most cameras that see past them   (visibility)
+outliers          much farther from their neighbours than usual                         (statistics)
+outside           outside `box`, if one is given
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class CleanSettings:
     """Share of the cameras able to tell that see a surface behind a splat and make it a floater; 1 keeps all."""
     clearance: float = 0.15
     """Distance in front of the surface, as a share of the surface's distance, from which a splat counts as in front."""
-    lone: float = 8.0
+    outlier: float = 8.0
     """Distance to the neighbours, in medians over all splats, above which a splat over the table goes; 0 keeps all."""
     box: tuple[float, float, float, float, float, float] | None = None
     """Region that is kept: x low, y low, z low, x high, y high, z high [m]; default: everything."""
@@ -61,15 +61,15 @@ def clean(splats: Splats, scene: Reconstruction, settings: CleanSettings) -> Cle
     eyes = np.stack([view.camera.base_from_camera[:3, 3] for view in scene.views])
     means = np.nan_to_num(splats.means.astype(float))
     near = _near(means, scene.points, eyes)
-    stray = cKDTree(scene.points).query(means)[0]
+    distance = cKDTree(scene.points).query(means)[0]
     reasons: dict[str, Bools] = {
         "not finite": np.logical_not(np.isfinite(splats.means).all(axis=1)),
-        "ghosts": splats.opacities < settings.faintest,
-        "giants": splats.scales.max(axis=1) > settings.largest_m,
-        "lens": cKDTree(eyes).query(means)[0] < settings.lens_m,
-        "strays": (stray > settings.floater_m) & near,
+        "faint": splats.opacities < settings.faintest,
+        "large": splats.scales.max(axis=1) > settings.largest_m,
+        "near a camera": cKDTree(eyes).query(means)[0] < settings.lens_m,
+        "far from points": (distance > settings.floater_m) & near,
         "floaters": near & (_seen_past(means, scene, settings) if settings.seen_past < 1 else False),
-        "loners": near & _lone(means, settings.lone),
+        "outliers": near & _outliers(means, settings.outlier),
         "outside": _outside(means, settings.box),
     }
     keep, dropped = np.ones(len(splats), bool), {}
@@ -117,7 +117,7 @@ def _seen_past(means: F64, scene: Reconstruction, settings: CleanSettings) -> Bo
     return np.logical_and(able >= 3, past >= settings.seen_past * able)
 
 
-def _lone(means: F64, limit: float) -> Bools:
+def _outliers(means: F64, limit: float) -> Bools:
     """Tells whose mean distance to the eight nearest splats exceeds `limit` medians (statistical outlier removal)."""
     if limit <= 0 or len(means) < 9:
         return np.zeros(len(means), bool)

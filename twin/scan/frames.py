@@ -84,7 +84,7 @@ def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
     if not source.exists():
         raise SceneError(f"{source}: no such file or folder; give a folder of photos or a video file")
     folder.mkdir(parents=True, exist_ok=True)
-    masks = Masks.find(source, settings.masks)
+    masks = _masks_of(source, settings.masks)
     images, thinned = _photos(source) if source.is_dir() else _video(source, settings.most)
     small: dict[str, U8] = {}
     size, shrink = (0, 0), 1.0
@@ -115,7 +115,7 @@ def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
         shrink=shrink,
         dropped=tuple(dropped),
         thinned=thinned,
-        masks=masks.write(names, size, (height, width), folder.with_name("masks")) if masks else None,
+        masks=_write_masks(masks, names, size, (height, width), folder.with_name("masks")) if masks else None,
     )
 
 
@@ -134,7 +134,7 @@ def _photos(source: Path) -> tuple[Iterator[tuple[str, U8]], int]:
 def _read(path: Path) -> U8:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)  # turned upright by its EXIF orientation
     if image is None:
-        raise SceneError(f"{path} cannot be read as a photo; remove it or export it again as JPEG or PNG")
+        raise SceneError(f"{path} cannot be read as an image; remove it or export it again as JPEG or PNG")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -216,55 +216,44 @@ def _small_grey(image: U8) -> U8:
     return cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Masks:
-    """A folder of masks, one per photo, black where a photo must not be trusted (people, the moving arm).
+def _masks_of(source: Path, given: Path | None) -> Path | None:
+    """Returns the folder of masks given, or the one beside the photos. Raises `SceneError` when it does not fit.
 
     The convention is that of COLMAP and nerfstudio: a mask has the photo's size, black (0) = ignore, all else = use,
     and its name: `masks/07.png` or `masks/07.jpg.png` for `07.jpg`. A photo without a mask is used whole. Masked pixels
     give no features, no seeds, no training loss, and do not count in the held-out PSNR.
     """
+    if given is None:
+        beside = source / FOLDER
+        return beside if source.is_dir() and beside.is_dir() else None
+    if not source.is_dir():
+        raise SceneError(f"--frames.masks {given}: masks go with photos; export the frames of {source} as JPEG first")
+    if not given.is_dir():
+        raise SceneError(
+            f"--frames.masks {given}: no such folder; give one with a mask per photo, e.g. 07.png for 07.jpg"
+        )
+    return given
 
-    folder: Path
 
-    @staticmethod
-    def find(source: Path, given: Path | None) -> "Masks | None":
-        """Returns the folder given, or the one beside the photos. Raises `SceneError` when it does not fit."""
-        if given is None:
-            beside = source / FOLDER
-            return Masks(folder=beside) if source.is_dir() and beside.is_dir() else None
-        if not source.is_dir():
+def _write_masks(
+    masks: Path, names: Sequence[str], size: tuple[int, int], small: tuple[int, int], folder: Path
+) -> Path:
+    """Writes the photos' masks, shrunk from `size` to `small` (height, width), as `NAME.png` in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    choices = {name: (masks / f"{Path(name).stem}.png", masks / f"{name}.png") for name in names}
+    found = {name: path for name, paths in choices.items() for path in paths[::-1] if path.is_file()}
+    if not found:
+        raise SceneError(f"{masks} holds no mask of any photo; name it like the photo: {Path(names[0]).stem}.png")
+    for name, path in found.items():
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if mask is None:
+            raise SceneError(f"{path} cannot be read as an image; remove it or export it again as PNG")
+        if mask.shape != size:
             raise SceneError(
-                f"--frames.masks {given}: masks go with photos; export the frames of {source} as JPEG first"
+                f"{path} has {mask.shape[1]} x {mask.shape[0]} px, its photo {name} {size[1]} x {size[0]}; "
+                "a mask must have the size of its photo"
             )
-        if not given.is_dir():
-            raise SceneError(
-                f"--frames.masks {given}: no such folder; give one with a mask per photo, e.g. 07.png for 07.jpg"
-            )
-        return Masks(folder=given)
-
-    def write(self, names: Sequence[str], size: tuple[int, int], small: tuple[int, int], folder: Path) -> Path:
-        """Writes the photos' masks, shrunk from `size` to `small` (height, width), as `NAME.png` in `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        found = {name: path for name in names if (path := self._path(name)) is not None}
-        if not found:
-            raise SceneError(
-                f"{self.folder} holds no mask of any photo; name it like the photo: {Path(names[0]).stem}.png"
-            )
-        for name, path in found.items():
-            mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-            if mask is None:
-                raise SceneError(f"{path} cannot be read as a photo; remove it or export it again as PNG")
-            if mask.shape != size:
-                raise SceneError(
-                    f"{path} has {mask.shape[1]} x {mask.shape[0]} px, its photo {name} {size[1]} x {size[0]}; "
-                    "a mask must have the size of its photo"
-                )
-            # A working pixel counts only if all the pixels that it was shrunk from do.
-            share = cv2.resize((mask > 0).astype(np.float32), small[::-1], interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(folder / f"{name}.png"), np.where(share > 0.999, 255, 0).astype(np.uint8))
-        return folder
-
-    def _path(self, name: str) -> Path | None:
-        choices = (self.folder / f"{Path(name).stem}.png", self.folder / f"{name}.png")
-        return next((path for path in choices if path.is_file()), None)
+        # A working pixel counts only if all the pixels that it was shrunk from do.
+        share = cv2.resize((mask > 0).astype(np.float32), small[::-1], interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / f"{name}.png"), np.where(share > 0.999, 255, 0).astype(np.uint8))
+    return folder

@@ -14,7 +14,7 @@ The lens is one of COLMAP's, and views are freed of its distortion:
 |---------------|---------------|----------------|--------------------------------------------------|
 | PINHOLE       | fx, fy        | none           | photos that were undistorted before              |
 | SIMPLE_RADIAL | f             | k1             | phones and most cameras (default)                |
-| OPENCV        | fx, fy        | k1, k2, p1, p2 | wide lenses; wants 40 or more photos to be fitted |
+| OPENCV        | fx, fy        | k1, k2, p1, p2 | wide lenses; its fit needs 40 or more photos      |
 
 Pixels follow COLMAP: the centre of the first is (0.5, 0.5).
 """
