@@ -119,6 +119,14 @@ def _family(name: str, samples: Sequence[Sample]) -> Metric:
     return family
 
 
+def registry_of(collect: Callable[[], Readings]) -> CollectorRegistry:
+    """Makes a registry with `collect()` and with CPU time, memory and open files of this process."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(collect))
+    ProcessCollector(registry=registry)
+    return registry
+
+
 class MetricsServer(Closing):
     """A metrics server is a running Prometheus page; `address` is its host:port."""
 
@@ -126,11 +134,8 @@ class MetricsServer(Closing):
         host, port = parse_address(address)
         if not is_loopback(host):
             raise InputError(f"metrics address {address}: the page has no login, so it listens on 127.0.0.1 only")
-        registry = CollectorRegistry()
-        registry.register(_Collector(collect))
-        ProcessCollector(registry=registry)
         try:
-            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+            self._server, self._thread = start_http_server(port, addr=host, registry=registry_of(collect))
         except OSError as error:
             raise InputError(f"metrics address {address}: cannot listen there ({error})") from error
         self.address = f"{host}:{self._server.server_port}"

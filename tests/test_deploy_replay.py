@@ -25,6 +25,7 @@ from services.replay import (
     ReplayReader,
     ReplaySettings,
     ReplayWriter,
+    ServerConfig,
     delete_buffer,
     read_episodes,
 )
@@ -44,7 +45,9 @@ def server(tmp_path_factory):
     (folder / "users.acl").write_text(users.substitute({f"{user.upper()}_PASSWORD": user for user in USERS}))
     (folder / "token").write_text("the-administrator-alone-has-this")
     administrator = Credentials(token=folder / "token")
-    with EmbeddedServer(folder / "data", users=folder / "users.acl", credentials=administrator) as running:
+    with EmbeddedServer(
+        folder / "data", ServerConfig(users=folder / "users.acl", credentials=administrator)
+    ) as running:
         yield running.socket
 
 

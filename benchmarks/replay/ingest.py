@@ -14,7 +14,7 @@ from benchmarks.measure import cpu_seconds, spread, table, take_turns
 from benchmarks.peers.protocol import Job
 from benchmarks.peers.writers import Writers
 from benchmarks.replay.worker import BUFFER, connect_encoded, replay_settings
-from services.replay import Durability, EmbeddedServer, totals
+from services.replay import Durability, EmbeddedServer, ServerConfig, totals
 
 LOGS: dict[str, Durability] = {"fsynced each second": "everysec", "none": "off"}
 COLUMNS = (
@@ -42,7 +42,7 @@ class Server:
     """A server with its writers."""
 
     def __init__(self, job: Job, durability: Durability) -> None:
-        self._server = EmbeddedServer(Path(job.folder) / "server", durability=durability)
+        self._server = EmbeddedServer(Path(job.folder) / "server", ServerConfig(durability=durability))
         self._job = replace(job, options={**job.options, "url": self._server.start()})
         self._writers = Writers(self._job, connect_encoded)
 

@@ -20,7 +20,7 @@ from benchmarks.weights.joins_roles import replay_at
 from benchmarks.weights.setup import ROLES, WeightsServer, watchers_of
 from benchmarks.weights.worker import Worker, ask_all
 from protos.errors import InputError
-from services.replay import EmbeddedServer, presence
+from services.replay import EmbeddedServer, ServerConfig, presence
 
 JOINS = "benchmarks.weights.joins_roles"
 LOOK_EVERY_S = 0.1
@@ -104,7 +104,7 @@ def _services(folder: Path) -> Iterator[_Place]:
     # the socket's path must be short, the folder's may not be
     with (
         tempfile.TemporaryDirectory(prefix="twinrl-") as short,
-        EmbeddedServer(folder / "replay", socket=Path(short) / "replay.sock") as replay,
+        EmbeddedServer(folder / "replay", ServerConfig(socket=Path(short) / "replay.sock")) as replay,
         WeightsServer(folder / "weights") as weights,
     ):
         yield _Place(folder=folder, replay=replay, weights=weights)

@@ -1,7 +1,7 @@
-"""`python -m services.monitor --replay URL --weights HOST:PORT` serves a Prometheus page of a cluster until SIGTERM.
+"""`python -m services.monitor --run runs/demo` serves a page and samples for Prometheus until SIGTERM or Ctrl-C.
 
-One scrape asks every service once, so one target covers hundreds of actors, and a Redis or Valkey without an exporter
-too.
+A cluster without a run on this machine is named by its addresses: `--replay URL --weights HOST:PORT`. One scrape asks
+every service once, so one target covers hundreds of actors, and a Redis or Valkey without an exporter too.
 """
 
 import logging
@@ -13,34 +13,31 @@ from typing import Annotated
 import tyro
 
 from protos.process import run_process, stop_on_signal
-from services.monitor import Addresses, ClusterSettings, process_samples, read_cluster, samples
-from services.telemetry import Sample, start_metrics_server
+from services.monitor.page import PageServer
+from services.monitor.reading import Addresses
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Serves the state of a cluster to Prometheus."""
+    """Serves a page with the state of a run and its cluster, and /metrics for Prometheus."""
 
     addresses: Annotated[Addresses, tyro.conf.arg(name="")] = field(default_factory=Addresses)
     run: Path | None = None
-    """Folder of a run on this machine, whose processes are on the page too."""
+    """Folder of a run on this machine: its processes are shown too, and its services found in its settings."""
     listen: str = "127.0.0.1:7080"
     """host:port on loopback; port 0 picks a free one."""
+    port_file: Path | None = None
+    """Receives the bound port, for launchers."""
 
 
 def main(arguments: Arguments) -> None:
     """Serves until a signal."""
-    stop, settings = stop_on_signal(), arguments.addresses.settings()
-    with start_metrics_server(arguments.listen, lambda: collect(settings, arguments.run)) as server:
-        log.info("http://%s/metrics", server.address)
+    stop, given = stop_on_signal(), arguments.addresses.settings()
+    with PageServer(given, arguments.run, listen=arguments.listen, port_file=arguments.port_file) as server:
+        log.info("http://%s, http://%s/metrics", server.address, server.address)
         stop.wait()
-
-
-def collect(settings: ClusterSettings, run: Path | None) -> list[Sample]:
-    """Reads the cluster once, and the run's processes if there is one."""
-    return samples(read_cluster(settings)) + ([] if run is None else process_samples(run))
 
 
 if __name__ == "__main__":

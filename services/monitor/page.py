@@ -1,93 +1,50 @@
-"""`python -m services.monitor.page --run runs/demo` serves a page for the operator and the lab until SIGTERM or Ctrl-C.
+"""This module serves the status of a run and of a cluster over HTTP, for people and for Prometheus.
 
-    runs/<name>/logs/*.status.json ────┐
-    guide: newest draw, success map ───┼─► /status.json ─► page.html, refreshed every second
-    services.monitor: replay, weights ─┘
+    /               page.html: the activity of every process, and where to put the object next; refreshed every second
+    /status.json    the content of the page
+    /metrics        samples for Prometheus
 
-It shows the state of every process and where to put the object next. It only reads, has no login, and listens on
-loopback.
+The server only reads, has no login, and listens on loopback.
 """
 
 import json
-import logging
 import math
-import sys
 import threading
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.exposition import choose_encoder
+
 from protos.errors import InputError, TwinRLError
 from protos.files import write_durably
-from protos.process import Closing, run_process, stop_on_signal
+from protos.process import Closing
 from services.guide import GuideClient
-from services.monitor import (
-    ClusterSettings,
-    Problem,
-    Rates,
-    Reading,
-    WeightsReading,
-    alarms,
-    is_behind,
-    of_run,
-    overlaid,
-    process_statuses,
-    read_cluster,
-    spool_share,
-)
+from services.monitor.alarms import Rates, alarms, is_behind, spool_share
+from services.monitor.prometheus import process_samples, samples
+from services.monitor.reading import ClusterSettings, Problem, Reading, WeightsReading, of_run, overlaid, read_cluster
+from services.monitor.run import process_statuses
 from services.net import Credentials, is_loopback, parse_address
-
-log = logging.getLogger(__name__)
+from services.telemetry import Sample, registry_of
 
 DEADLINE_S = 1.0
 REQUEST_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """Serves a page with the state of every process and where to put the object next."""
-
-    run: Path
-    """Folder of the run."""
-    guide: str | None = None
-    """host:port of the guide; without it the page has no success map."""
-    weights: str | None = None
-    """host:port of the weights service, in place of the run's."""
-    credentials: Credentials = field(default_factory=Credentials)
-    """For the guide and the weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments(Sources):
-    """Serves a page with the state of every process and where to put the object next."""
-
-    listen: str = "127.0.0.1:0"
-    """host:port on loopback; port 0 picks a free one."""
-    port_file: Path | None = None
-    """Receives the bound port, for launchers."""
-
-
-def main(arguments: Arguments) -> None:
-    """Serves until a signal."""
-    stop = stop_on_signal()
-    with PageServer(arguments, listen=arguments.listen, port_file=arguments.port_file) as server:
-        log.info("http://%s", server.address)
-        stop.wait()
-
-
 class PageServer(Closing):
     """A page server serves in a thread. Raises InputError for an address that is not loopback or is taken."""
 
-    def __init__(self, sources: Sources, *, listen: str = "127.0.0.1:0", port_file: Path | None = None) -> None:
+    def __init__(self, given: ClusterSettings, run: Path | None, *, listen: str, port_file: Path | None = None) -> None:
+        """Shows the services that `given` names, else those of the run; `port_file` receives the bound port."""
         host, port = parse_address(listen)
         if not is_loopback(host):
             raise InputError(f"--listen {listen}: the page has no login, so it listens on 127.0.0.1 only; use ssh -L")
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(sources))
+            self._server = ThreadingHTTPServer((host, port), _handler(given, run))
         except OSError as error:
             raise InputError(f"--listen {listen}: cannot listen there ({error})") from error
         self.address = f"{host}:{self._server.server_port}"
@@ -102,8 +59,9 @@ class PageServer(Closing):
         self._thread.join(timeout=5)
 
 
-def _handler(sources: Sources) -> type[BaseHTTPRequestHandler]:
+def _handler(given: ClusterSettings, run: Path | None) -> type[BaseHTTPRequestHandler]:
     page = resources.files("services.monitor").joinpath("page.html").read_bytes()
+    registry = registry_of(lambda: collect_samples(given, run))
 
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_TIMEOUT_S  # an idle client holds its thread this long
@@ -112,7 +70,10 @@ def _handler(sources: Sources) -> type[BaseHTTPRequestHandler]:
             if self.path == "/":
                 self._answer(page, "text/html; charset=utf-8")
             elif self.path == "/status.json":
-                self._answer(json.dumps(collect(sources), allow_nan=False).encode(), "application/json")
+                self._answer(json.dumps(collect(given, run), allow_nan=False).encode(), "application/json")
+            elif self.path == "/metrics":
+                encode, kind = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(encode(registry), kind)
             else:
                 self.send_error(404)
 
@@ -130,19 +91,21 @@ def _handler(sources: Sources) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def collect(sources: Sources) -> dict[str, Any]:
-    """Gathers the page as JSON values: `processes` by name, `alarms`, and per service its answer or a `problem`.
+def collect_samples(given: ClusterSettings, run: Path | None) -> list[Sample]:
+    """Reads the cluster once, and the processes of the run if there is one."""
+    return samples(read_cluster(_settings(given, run))) + ([] if run is None else process_samples(run))
 
-    The replay and the weights are those that the run's settings files name; `sources` may name others.
-    """
-    page: dict[str, Any] = {"t": time.time(), "run": sources.run.name, "processes": _processes(sources.run)}
-    if sources.guide is not None:
+
+def collect(given: ClusterSettings, run: Path | None) -> dict[str, Any]:
+    """Gathers the page as JSON values: `processes` by name, `alarms`, and per service its answer or a `problem`."""
+    settings = _settings(given, run)
+    page: dict[str, Any] = {"t": time.time(), "run": run.name if run else "", "processes": _processes(run)}
+    if settings.guide is not None:
         try:
-            page["guide"] = _guide(sources.guide, sources.credentials)
+            page["guide"] = _guide(settings.guide, settings.credentials)
         except TwinRLError as error:
             page["guide"] = {"problem": str(error)}
-    given = ClusterSettings(weights=sources.weights, credentials=sources.credentials)
-    reading = read_cluster(replace(overlaid(of_run(sources.run), given), guide=None))
+    reading = read_cluster(replace(settings, guide=None))
     if reading.weights is not None:
         page["weights"] = _weights(reading.weights)
     if reading.shards:
@@ -151,16 +114,24 @@ def collect(sources: Sources) -> dict[str, Any]:
     return page
 
 
-def _processes(run: Path) -> dict[str, Any]:
-    return {
-        name: {
-            "age_s": max(0.0, time.time() - status.t),
-            "doing": status.doing,
-            "waiting_for": status.waiting_for,
-            "rates": {name: rate if math.isfinite(rate) else None for name, rate in status.rates.items()},
+def _settings(given: ClusterSettings, run: Path | None) -> ClusterSettings:
+    return given if run is None else overlaid(of_run(run), given)
+
+
+def _processes(run: Path | None) -> dict[str, Any]:
+    return (
+        {}
+        if run is None
+        else {
+            name: {
+                "age_s": max(0.0, time.time() - status.t),
+                "doing": status.doing,
+                "waiting_for": status.waiting_for,
+                "rates": {name: rate if math.isfinite(rate) else None for name, rate in status.rates.items()},
+            }
+            for name, status in process_statuses(run).items()
         }
-        for name, status in process_statuses(run).items()
-    }
+    )
 
 
 def _guide(address: str, credentials: Credentials) -> dict[str, Any]:
@@ -194,7 +165,3 @@ def _replay(reading: Reading) -> dict[str, Any]:
         "unsent": sum(writer.stats.get("unsent", 0.0) for writer in writers),
         "fullest_spool": max(map(spool_share, writers), default=0.0),
     }
-
-
-if __name__ == "__main__":
-    sys.exit(run_process(Arguments, main))

@@ -9,7 +9,7 @@
     ReplayReader, ReaderSettings        start or poll, counts, received, sample, allow, stats, position, restore, close
     Batch, Prefetcher                   what a reader draws; drawing in threads of its own
     read_episodes, newest, find_schema  everything that is there now, once
-    EmbeddedServer                      a Valkey of our own; also `python -m services.replay --directory D`
+    EmbeddedServer, ServerConfig        a Valkey of our own; also `python -m services.replay --directory D`
     server_stats, ServerStats           each server's memory, load, rings, writers and readers, or its problem
     totals, delete_buffer, presence     transitions per buffer; emptying one; the writers and readers alive
     connect, reaching, Keys             a plain client and the keys of a buffer, for tools beside writers and readers
@@ -33,6 +33,7 @@ from services.replay.server import (
     BufferStats,
     Durability,
     EmbeddedServer,
+    ServerConfig,
     ServerStats,
     delete_buffer,
     memory_for,
@@ -64,6 +65,7 @@ __all__ = [
     "ReplayWriter",
     "RestoreSettings",
     "Restored",
+    "ServerConfig",
     "ServerStats",
     "Strategy",
     "Uniform",

@@ -3,13 +3,15 @@
 import logging
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from protos.errors import Unreachable
 from protos.process import run_process, stop_on_signal
-from services.net import Credentials
-from services.replay.server import Durability, EmbeddedServer, memory_for, replay_samples, server_stats
+from services.replay.server import EmbeddedServer, ServerConfig, memory_for, replay_samples, server_stats
 from services.replay.settings import ReplaySettings, masked
 from services.telemetry import MetricsServer, start_metrics_server
 
@@ -24,43 +26,26 @@ class Arguments:
 
     directory: Path
     """Folder of the data; the same directory again brings the same data back."""
-    socket: Path | None = None
-    """Path of the socket; by default valkey.sock in the directory."""
-    listen: str | None = None
-    """host:port to serve other machines; port 0 picks a free one. Beyond 127.0.0.1 it needs credentials."""
-    credentials: Credentials = field(default_factory=Credentials)
-    users: Path | None = None
-    """ACL file with further users, `user <name> …` lines of Redis; the token is the default user's password."""
-    memory_bytes: int | None = None
-    """Most memory of the server; above it writers wait with their data on disk. By default no limit."""
+    config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
     budget_bytes: int | None = None
     """In place of memory_bytes: the runs' capacity_bytes, for which the memory limit is worked out."""
-    durability: Durability = "everysec"
-    """Schedule on which the log of commands is forced to disk; "off" keeps none, and a restart begins empty."""
     metrics: str | None = None
     """host:port on loopback of a Prometheus page about this server."""
     prefix: str = "twinrl"
     """Prefix of the run's keys, whose rings the page shows."""
 
-    def memory(self) -> int | None:
-        """Returns the limit of the server's memory in bytes."""
+    def server(self) -> EmbeddedServer:
+        """Makes the server; with a budget its memory follows from the budget."""
         if self.budget_bytes is None:
-            return self.memory_bytes
-        return memory_for(ReplaySettings(urls=("unix:///",), capacity_bytes=self.budget_bytes))
+            return EmbeddedServer(self.directory, self.config)
+        memory = memory_for(ReplaySettings(urls=("unix:///",), capacity_bytes=self.budget_bytes))
+        return EmbeddedServer(self.directory, replace(self.config, memory_bytes=memory))
 
 
 def main(arguments: Arguments) -> None:
     """Serves until a signal. Raises Unreachable if the server ends by itself."""
     stop = stop_on_signal()
-    server = EmbeddedServer(
-        arguments.directory,
-        socket=arguments.socket,
-        listen=arguments.listen,
-        credentials=arguments.credentials,
-        users=arguments.users,
-        memory_bytes=arguments.memory(),
-        durability=arguments.durability,
-    )
+    server = arguments.server()
     with ExitStack() as stack:
         stack.enter_context(server)
         if arguments.metrics is not None:

@@ -17,16 +17,15 @@ which needs no memory, and a script that has written may go on. So a ring that h
 makes room for the next segment by itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha1
 from typing import Any
 
-import hiredis
 import redis
 
-from services.replay.connection import Client, Commands
+from services.replay.connection import Commands
 from services.replay.settings import Keys
 
 STAGE_TTL_MS = 60_000
@@ -149,71 +148,6 @@ COMMIT_SHA = sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()
 def load_commit(client: Commands) -> None:
     """Makes the server know the commit script; needed after every restart of the server."""
     client.execute_command("SCRIPT LOAD", COMMIT)
-
-
-class Commits:
-    """Commits share a round trip: `add` any number, then iterate over `answers` once. Raises redis errors.
-
-    The segments go to the socket without a copy. redis-py's pipeline copies them: it takes 231 µs instead of 153 for a
-    segment of 100 kB and 412 instead of 266 for one of 250 kB, all of it CPU time of the actor.
-    """
-
-    def __init__(self, client: Client) -> None:
-        """Takes a `single` client."""
-        self._connection = client.connection
-        self._chunks: list[bytes] = []
-        self._small: list[bytes] = []
-        """Pieces that are joined before they are sent."""
-        self._count = 0
-
-    def add(
-        self,
-        keys: Keys,
-        *,
-        writer: str,
-        previous: int,
-        seq: int,
-        steps: int,
-        capacity_bytes: int,
-        tags: Sequence[str | int],
-        data: bytes,
-    ) -> None:
-        """Stages a segment and commits it. `tags` are further fields and values of its index entry."""
-        stage = keys.stage(writer, seq)
-        names = (stage, keys.slots, keys.index, keys.seen, keys.counters, keys.allowance)
-        arguments = (writer, previous, seq, steps, capacity_bytes, *tags)
-        key = stage.encode()
-        self._small.append(b"*5\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n" % (len(key), key, len(data)))
-        self._chunks += [b"".join(self._small), data]
-        command: tuple[Any, ...] = ("EVALSHA", COMMIT_SHA, len(names), *names, *arguments)
-        commit = hiredis.pack_command(command)
-        self._small = [b"\r\n$2\r\nPX\r\n$5\r\n%d\r\n" % STAGE_TTL_MS, commit]
-        self._count += 1
-
-    def answers(self) -> Iterator[CommitReply]:
-        """Gives the answer to each commit; raises the first error where it stands among them."""
-        for staged, committed in self._round_trip():
-            for answer in (staged, committed):
-                if isinstance(answer, redis.ResponseError):
-                    raise answer
-            verdict, ring, last, transitions, allowance = committed
-            yield CommitReply(Verdict(verdict), ring, last, transitions, None if allowance < 0 else allowance)
-
-    def _round_trip(self) -> list[tuple[Any, Any]]:
-        if not self._count:
-            return []
-        try:
-            self._connection.send_packed_command([*self._chunks, b"".join(self._small)])
-            return [(self._answer(), self._answer()) for _ in range(self._count)]
-        except BaseException:
-            self._connection.disconnect()  # unread answers must not be taken for those of the next command
-            raise
-
-    def _answer(self) -> Any:
-        try:
-            return self._connection.read_response()
-        except redis.ResponseError as error:
-            return error
 
 
 def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: str | int) -> Any:

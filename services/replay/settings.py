@@ -75,47 +75,26 @@ def shard_of(actor: str, shards: int) -> int:
     return int.from_bytes(sha1(actor.encode(), usedforsecurity=False).digest()[:8]) % shards
 
 
-@dataclass(frozen=True)
 class Keys:
     """Names the keys of one buffer on one shard; one hash tag makes a script that touches them legal anywhere."""
 
-    prefix: str
-    buffer: Buffer
-
-    def __post_init__(self) -> None:
-        check_buffer(self.buffer)
-
-    def _key(self, name: str) -> str:
-        return f"{{{self.prefix}:{self.buffer}}}:{name}"
-
-    @property
-    def slots(self) -> str:
-        """Returns the prefix of the ring's slots; slot n is the string key `slots` + n."""
-        return self._key("segment:")
-
-    @property
-    def index(self) -> str:
-        """Names the stream with one entry per segment in the ring."""
-        return self._key("index")
-
-    @property
-    def seen(self) -> str:
-        """Names the hash "actor/incarnation" -> the last seq committed."""
-        return self._key("seen")
-
-    @property
-    def counters(self) -> str:
-        """Names the hash of head and tail (newest and oldest slot), bytes held, capacity in bytes, transitions ever."""
-        return self._key("counters")
-
-    @property
-    def allowance(self) -> str:
-        """Names the string with the transitions that writers may have added in total; missing = no limit."""
-        return self._key("allowance")
+    def __init__(self, prefix: str, buffer: Buffer) -> None:
+        check_buffer(buffer)
+        self._tag = f"{{{prefix}:{buffer}}}"
+        self.slots = f"{self._tag}:segment:"
+        """Prefix of the ring's slots; slot n is the string key `slots` + n."""
+        self.index = f"{self._tag}:index"
+        """Stream with one entry per segment in the ring."""
+        self.seen = f"{self._tag}:seen"
+        """Hash "actor/incarnation" -> the last seq committed."""
+        self.counters = f"{self._tag}:counters"
+        """Hash of head and tail (newest and oldest slot), bytes held, capacity in bytes, transitions ever."""
+        self.allowance = f"{self._tag}:allowance"
+        """String with the transitions that writers may have added in total; missing = no limit."""
 
     def stage(self, writer: str, seq: int) -> str:
         """Names the string in which a segment waits for its commit."""
-        return self._key(f"stage:{writer}:{seq}")
+        return f"{self._tag}:stage:{writer}:{seq}"
 
 
 def masked(url: str) -> str:

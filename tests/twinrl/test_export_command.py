@@ -16,7 +16,7 @@ from protos.episode import Segment
 from protos.errors import InputError, Unreachable
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
 from protos.settings import save_settings
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig
 from twinrl.commands import export
 from twinrl.run.settings import RunSettings
 
@@ -65,7 +65,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "bench"
     save_settings(RunSettings(name="bench", runs=folder.parent, schema=SCHEMA), folder / "settings.json")
     short = tmp_path_factory.mktemp("s") / "s"
-    with EmbeddedServer(folder / "replay", socket=short) as server:
+    with EmbeddedServer(folder / "replay", ServerConfig(socket=short)) as server:
         send(server.url, DEMOS, "demo")
         send(server.url, [segment(4), DEMOS[3]], "real")
     return folder
@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_a_whole_dataset_and_says_so(finished, tmp_path, capsys, m
 def test_a_run_that_goes_on_is_read_from_its_own_server(tmp_path):
     run = tmp_path / "live"
     save_settings(RunSettings(name="live", runs=tmp_path, schema=SCHEMA), run / "settings.json")
-    with EmbeddedServer(run / "replay", socket=tmp_path / "s") as server:
+    with EmbeddedServer(run / "replay", ServerConfig(socket=tmp_path / "s")) as server:
         send(server.url, [segment(7)], "twin", prefix="twinrl-live")
         (run / "processes.json").write_text(json.dumps({"run_pid": os.getpid(), "processes": []}))
         with pytest.raises(InputError, match="has not started its replay yet"):

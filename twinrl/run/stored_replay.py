@@ -12,7 +12,7 @@ from pathlib import Path
 from protos.errors import InputError
 from protos.settings import load_settings
 from services.monitor import of_run, read_run
-from services.replay import EmbeddedServer, ReplaySettings, connect, reaching
+from services.replay import EmbeddedServer, ReplaySettings, ServerConfig, connect, reaching
 from twinrl.run.settings import RunSettings
 
 
@@ -57,7 +57,7 @@ def _served(directory: Path) -> Iterator[str]:
     if not (directory / "appendonlydir").is_dir():
         raise InputError(f"{directory}: no replay was kept there")
     with tempfile.TemporaryDirectory(prefix="twinrl-") as short:  # a unix socket's path holds at most 107 bytes
-        server = EmbeddedServer(directory, socket=Path(short) / "replay.sock")
+        server = EmbeddedServer(directory, ServerConfig(socket=Path(short) / "replay.sock"))
         with server:
             settings = ReplaySettings(urls=(server.url,))
             with reaching(settings), closing(connect(settings)) as client:

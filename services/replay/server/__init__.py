@@ -5,7 +5,7 @@ server_stats, totals, replay_samples   asks the shards; makes Prometheus samples
 delete_buffer                   empties a buffer
 """
 
-from services.replay.server.config import Durability, memory_for
+from services.replay.server.config import Durability, ServerConfig, memory_for
 from services.replay.server.server import EmbeddedServer
 from services.replay.server.stats import (
     BufferStats,
@@ -21,6 +21,7 @@ __all__ = [
     "BufferStats",
     "Durability",
     "EmbeddedServer",
+    "ServerConfig",
     "ServerStats",
     "delete_buffer",
     "memory_for",

@@ -3,8 +3,9 @@
 It is a file because every user of the machine can read a command line, and the configuration may hold a password.
 """
 
+import os
 import socket as sockets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -16,10 +17,13 @@ from services.replay.settings import ReplaySettings
 
 Durability = Literal["everysec", "always", "off"]
 
+MAX_SOCKET_PATH = 107
+"""`sun_path` of unix(7), without its closing zero."""
+
 OVERHEAD = 1.15
 """Memory per byte of segments: keys, index entries, the allocator's rounding."""
 SPARE_BYTES = 256 << 20
-"""For the connections' buffers."""
+"""Memory for the buffers of connections."""
 
 
 def memory_for(settings: ReplaySettings) -> int:
@@ -32,15 +36,16 @@ def memory_for(settings: ReplaySettings) -> int:
 class ServerConfig:
     """A configuration holds the options of an embedded server, beside its directory."""
 
-    socket: Path
+    socket: Path | None = None
+    """Path of the socket; by default valkey.sock in the directory."""
     listen: str | None = None
-    """host:port of a TCP port beside the socket; port 0 picks a free one. None: no TCP."""
+    """host:port of a TCP port beside the socket; port 0 picks a free one. Beyond 127.0.0.1 it needs credentials."""
     credentials: Credentials = field(default_factory=Credentials)
     """The token becomes the password, certificate and key switch TLS on, authority demands certified clients."""
     users: Path | None = None
     """ACL file with further users, `user <name> …` lines of Redis; the default user has the token as password."""
     memory_bytes: int | None = None
-    """maxmemory, at which writers begin to spool; see `memory_for`. None: no limit."""
+    """Most memory of the server; above it writers wait with their data on disk. By default no limit."""
     durability: Durability = "everysec"
     """Schedule on which the log of commands is forced to disk; "off" keeps none, and a restart begins empty."""
 
@@ -51,6 +56,19 @@ class ServerConfig:
             _check_exposure(self.listen, self.credentials)
         if self.users is not None and self.credentials.token is None:
             raise InputError(f"ACL file {self.users}: give a token too, or everybody is let in as the default user")
+
+    def placed(self, directory: Path) -> "ServerConfig":
+        """Returns the configuration with a path for its socket, and with a port that is free now in place of port 0."""
+        socket, listen = (self.socket or directory / "valkey.sock").absolute(), self.listen
+        if (size := len(os.fsencode(socket))) > MAX_SOCKET_PATH:
+            raise InputError(
+                f"socket path of {size} bytes, the limit is {MAX_SOCKET_PATH}: give a shorter one, for example under "
+                f"/tmp ({socket})"
+            )
+        if listen is not None:
+            host, port = parse_address(listen)
+            listen = listen if port else f"{listen.rpartition(':')[0]}:{free_port(host)}"
+        return replace(self, socket=socket, listen=listen)
 
     @property
     def tls(self) -> bool:
@@ -128,12 +146,6 @@ class ServerConfig:
             if words[0] != "user" or len(words) < 2 or words[1] == "default":
                 raise InputError(f"ACL file {self.users}: every line is `user <name> …` with a name other than default")
         return "".join(f"{line}\n" for line in lines)
-
-
-def with_port(address: str) -> str:
-    """Returns the address with a port that is free now in place of port 0."""
-    host, port = parse_address(address)
-    return address if port else f"{address.rpartition(':')[0]}:{free_port(host)}"
 
 
 def _check_exposure(listen: str, credentials: Credentials) -> None:

@@ -27,9 +27,8 @@ from pathlib import Path
 import redis
 
 from protos.errors import InputError, Unreachable
-from services.net import LOOPBACK, Credentials
 from services.replay.connection import connect
-from services.replay.server.config import Durability, ServerConfig, with_port
+from services.replay.server.config import ServerConfig
 from services.replay.settings import ReplaySettings, masked
 
 log = logging.getLogger(__name__)
@@ -38,8 +37,7 @@ START_TIMEOUT_S = 60.0
 """Includes reading back the log of commands: a few seconds per gigabyte."""
 STOP_TIMEOUT_S = 2.0
 LOCK_TIMEOUT_S = 60.0
-MAX_SOCKET_PATH = 107
-"""`sun_path` of unix(7), without its closing zero."""
+DEFAULT = ServerConfig()
 PROBE_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
@@ -50,37 +48,10 @@ class EmbeddedServer:
     Start it from a thread that lives as long as the server should.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        socket: Path | None = None,
-        binary: Path | None = None,
-        listen: str | None = None,
-        credentials: Credentials = LOOPBACK,
-        users: Path | None = None,
-        memory_bytes: int | None = None,
-        durability: Durability = "everysec",
-    ) -> None:
-        """Configures the server: `socket` defaults to `directory`/valkey.sock, the others are those of ServerConfig.
-
-        Raises InputError for options that do not go together, such as an address beyond loopback without credentials.
-        """
+    def __init__(self, directory: Path, config: ServerConfig = DEFAULT, *, binary: Path | None = None) -> None:
+        """Takes the best installed `binary` by default. Raises InputError for a socket path that is too long."""
         self.directory = directory.absolute()
-        self.socket = (socket or self.directory / "valkey.sock").absolute()
-        if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
-            raise InputError(
-                f"socket path of {len(os.fsencode(self.socket))} bytes, the limit is {MAX_SOCKET_PATH}: "
-                f"give a shorter one, for example under /tmp ({self.socket})"
-            )
-        self.config = ServerConfig(
-            socket=self.socket,
-            listen=None if listen is None else with_port(listen),
-            credentials=credentials,
-            users=users,
-            memory_bytes=memory_bytes,
-            durability=durability,
-        )
+        self.config = config.placed(self.directory)
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -88,6 +59,12 @@ class EmbeddedServer:
     def url(self) -> str:
         """Returns the url for processes of this machine and user; it holds the password if there is one."""
         return self.config.local_url
+
+    @property
+    def socket(self) -> Path:
+        """Returns the path of the server's socket."""
+        assert self.config.socket is not None, "a placed configuration has one"
+        return self.config.socket
 
     @property
     def tcp_url(self) -> str | None:

@@ -12,18 +12,19 @@ import logging
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import hiredis
 import redis
 
 from protos.errors import InputError, Unreachable
 from protos.schema import Buffer, Schema
 from services.replay.connection import Client, connect, greet, reaching
 from services.replay.presence import Beacon
-from services.replay.scripts import CommitReply, Commits, Verdict, load_commit, shrink
+from services.replay.scripts import COMMIT_SHA, STAGE_TTL_MS, CommitReply, Verdict, load_commit, shrink
 from services.replay.settings import Keys, ReplaySettings, masked
 from services.replay.write.spool import Record, Spool
 
@@ -31,12 +32,6 @@ log = logging.getLogger(__name__)
 
 BATCH_RECORDS = 32
 BATCH_BYTES = 8 << 20
-
-TAGS = (
-    *("head", "actor", "incarnation", "episode", "first_step", "outcome"),
-    *("source", "cell", "human", "oldest_version", "newest_version"),
-)
-"""Fields of a record that its index entry carries, beside the script's own: ring, seq, steps, transitions, bytes."""
 PROBE_INTERVAL_S = 0.5
 FSYNC_STARTS_S = 2.0
 """Time after which a server has started the next fsync: `everysec` does so after one second and a tenth."""
@@ -151,7 +146,8 @@ class Sender:
             new = [lane for lane in lanes if last.get(lane, -1) < record.seq]
             data = self.spool.read(record) if new else b""
             for lane in new:
-                self._queue(batch, lane, last.get(lane, -1), record, data)
+                capacity = self.settings.capacity(lane[1])
+                batch.add(self._keys(lane[1]), record, last.get(lane, -1), data, capacity_bytes=capacity)
                 last[lane] = record.seq
                 commits.append((lane, record))
         try:
@@ -168,19 +164,6 @@ class Sender:
         sizes = list(accumulate(record.size for record in records))
         return records[: max(1, bisect_right(sizes, BATCH_BYTES))]
 
-    def _queue(self, batch: Commits, lane: Lane, previous: int, record: Record, data: bytes) -> None:
-        writer, buffer = lane
-        batch.add(
-            self._keys(buffer),
-            writer=writer,
-            previous=previous,
-            seq=record.seq,
-            steps=record.steps,
-            capacity_bytes=self.settings.capacity(buffer),
-            tags=[text for name in TAGS for text in (name, getattr(record, name))],
-            data=data,
-        )
-
     def _accept(self, session: _Session, lane: Lane, record: Record, reply: CommitReply) -> None:
         self.replies[lane[1]] = reply
         if reply.verdict in (Verdict.GAP, Verdict.STAGE_MISSING):
@@ -196,6 +179,60 @@ class Sender:
     def _trim(self, durable: int) -> None:
         for record in self.spool.trim(durable):
             self._durable.update({(record.writer, buffer): record.seq for buffer in record.buffers})
+
+
+class Commits:
+    """Commits share a round trip: `add` any number, then iterate over `answers` once. Raises redis errors.
+
+    The segments go to the socket without a copy. redis-py's pipeline copies them: it takes 231 µs instead of 153 for a
+    segment of 100 kB and 412 instead of 266 for one of 250 kB, all of it CPU time of the actor.
+    """
+
+    def __init__(self, client: Client) -> None:
+        """Takes a `single` client."""
+        self._connection = client.connection
+        self._chunks: list[bytes] = []
+        self._small: list[bytes] = []
+        """Pieces that are joined before they are sent."""
+        self._count = 0
+
+    def add(self, keys: Keys, record: Record, previous: int, data: bytes, *, capacity_bytes: int) -> None:
+        """Stages a segment and commits it; `previous` is the number before it."""
+        stage = keys.stage(record.writer, record.seq)
+        names = (stage, keys.slots, keys.index, keys.seen, keys.counters, keys.allowance)
+        arguments = (record.writer, previous, record.seq, record.steps, capacity_bytes, *record.tags)
+        key = stage.encode()
+        self._small.append(b"*5\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n" % (len(key), key, len(data)))
+        self._chunks += [b"".join(self._small), data]
+        command: tuple[Any, ...] = ("EVALSHA", COMMIT_SHA, len(names), *names, *arguments)
+        commit = hiredis.pack_command(command)
+        self._small = [b"\r\n$2\r\nPX\r\n$5\r\n%d\r\n" % STAGE_TTL_MS, commit]
+        self._count += 1
+
+    def answers(self) -> Iterator[CommitReply]:
+        """Gives the answer to each commit; raises the first error where it stands among them."""
+        for staged, committed in self._round_trip():
+            for answer in (staged, committed):
+                if isinstance(answer, redis.ResponseError):
+                    raise answer
+            verdict, ring, last, transitions, allowance = committed
+            yield CommitReply(Verdict(verdict), ring, last, transitions, None if allowance < 0 else allowance)
+
+    def _round_trip(self) -> list[tuple[Any, Any]]:
+        if not self._count:
+            return []
+        try:
+            self._connection.send_packed_command([*self._chunks, b"".join(self._small)])
+            return [(self._answer(), self._answer()) for _ in range(self._count)]
+        except BaseException:
+            self._connection.disconnect()  # unread answers must not be taken for those of the next command
+            raise
+
+    def _answer(self) -> Any:
+        try:
+            return self._connection.read_response()
+        except redis.ResponseError as error:
+            return error
 
 
 class DurabilityProbe:

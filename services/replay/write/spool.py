@@ -56,21 +56,12 @@ class Record:
     """A record is one spooled segment: the fields of its index entry, and where its bytes are."""
 
     buffers: tuple[Buffer, ...]
-    actor: str
-    incarnation: str
+    writer: str
+    """actor/incarnation."""
     seq: int
     steps: int
-    head: int
-    """Bytes of its blob before the frames."""
-    episode: str
-    first_step: int
-    outcome: str
-    source: str
-    cell: int
-    human: int
-    """1 if a person chose any of its actions."""
-    oldest_version: int
-    newest_version: int
+    tags: tuple[str | int, ...]
+    """Fields and values of its index entry, beside those that the commit script adds."""
     path: Path
     offset: int
     size: int
@@ -84,28 +75,21 @@ class Record:
         """Describes a blob that stands at `offset` of the file `path`."""
         return cls(
             buffers=tuple(buffer for bit, buffer in enumerate(BUFFERS) if mask >> bit & 1),
-            actor=header.actor,
-            incarnation=header.incarnation,
+            writer=f"{header.actor}/{header.incarnation}",
             seq=header.seq,
             steps=header.steps,
-            head=read_prefix(blob).head,
-            episode=header.episode,
-            first_step=header.first_step,
-            outcome=header.outcome,
-            source=header.source,
-            cell=header.start.cell,
-            human=int(has_human_step(header, blob)),
-            oldest_version=header.oldest_version,
-            newest_version=header.newest_version,
+            tags=(
+                *("head", read_prefix(blob).head),  # bytes of the blob before the frames
+                *("actor", header.actor, "incarnation", header.incarnation),
+                *("episode", header.episode, "first_step", header.first_step, "outcome", header.outcome),
+                *("source", header.source, "cell", header.start.cell, "human", int(has_human_step(header, blob))),
+                *("oldest_version", header.oldest_version, "newest_version", header.newest_version),
+            ),
             path=path,
             offset=offset,
             size=_PREFIX.size + len(blob),
             added_s=time.monotonic() if added_s is None else added_s,
         )
-
-    @property
-    def writer(self) -> str:
-        return f"{self.actor}/{self.incarnation}"
 
 
 class Spool:
