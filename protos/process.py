@@ -11,7 +11,8 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Self, TypeVar
 
@@ -81,6 +82,28 @@ def on_signal(action: Callable[[], None]) -> None:
     """Calls `action` on SIGINT and SIGTERM from now on."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: action())
+
+
+@contextmanager
+def interruptible(notice: str) -> Iterator[threading.Event]:
+    """Yields an event that the first SIGINT or SIGTERM sets, with `notice` on stderr; a second one acts as before."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def interrupt() -> None:
+        stop.set()
+        restore()
+        sys.stderr.write(f"\n{notice}\n")
+
+    on_signal(interrupt)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 def tell_problem(text: str) -> None:

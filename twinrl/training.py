@@ -1,15 +1,11 @@
-"""This module holds what `twinrl sft` and `twinrl rl` share: reading of settings, progress on the terminal, a clean
-end.
+"""This module is shared by `twinrl sft` and `twinrl rl`: it reads settings, shows progress and ends cleanly.
 
 DIR/settings.json (--resume) or --settings FILE ─► start values ─► --recipe ─► flags ─► settings ─► DIR/settings.json
 """
 
 import argparse
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +14,7 @@ from learner.stage import RECIPES, Recipe, checkpoint
 from policy.checkpoint import policy_settings
 from policy.settings import PolicySettings
 from protos.errors import InputError
+from protos.process import interruptible
 from protos.schema import Schema
 from protos.settings import load_settings, save_settings
 from twinrl.run.progress import Progress
@@ -30,8 +27,6 @@ Watch = Callable[[Line], None]
 Job = Callable[[Stop, Watch], bool]
 """A stage: told how to ask whether to stop, and whom to tell its metrics; True when it came to its end."""
 PRESETS = ("tiny", "small", "base")
-STOPPED = 130
-"""Exit code after Ctrl-C."""
 
 
 class _Stopped(Exception):
@@ -92,7 +87,11 @@ def follow(name: str, job: Job, *, total: float, notes: Sequence[str]) -> bool:
 
     The first Ctrl-C, or SIGTERM, lets the stage save; a second one ends it at once.
     """
-    with suppress(_Stopped), _interruptible() as stop, Progress([name]) as progress:
+    with (
+        suppress(_Stopped),
+        interruptible("stopping: the checkpoint is being saved") as stop,
+        Progress([name]) as progress,
+    ):
         with progress.stage(name, total=total) as stage:
 
             def watch(line: Line) -> None:
@@ -111,26 +110,3 @@ def summary(command: str, out: Path, *, finished: bool) -> str:
     if not checkpoint.exists(out / "checkpoint"):
         return "stopped before the first step; nothing was saved"
     return f"stopped; saved {out / 'checkpoint'}. To go on: {command} --out {out} --resume"
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, once; after that they do what they always do."""
-    stop = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def handle(*_: object) -> None:
-        stop.set()
-        restore()
-        sys.stderr.write("\nstopping: the checkpoint is being saved\n")
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        restore()

@@ -25,14 +25,12 @@ from protos.settings import load_settings, save_settings
 from twin import tasks
 from twin.scene import synthetic_scene
 from twinrl.run import stages
-from twinrl.run.context import Services
+from twinrl.run.context import Services, WorldSeed
 from twinrl.run.for_task import labels_for, policy_for
 from twinrl.run.progress import Stage as View
 from twinrl.run.settings import RunSettings
 from twinrl.run.supervisor import Supervisor
 
-EVALUATION_SEED = 7000
-"""The starts that every policy of a seed faces."""
 RESULT = "result.json"
 _MARK = "of-bench-learning"
 """A file in each unit's folder; what lacks it is not ours to clear away."""
@@ -211,7 +209,7 @@ def _evaluate(context: VariantContext, policy: str) -> dict[str, int]:
         scene=(context.folder / "scene").absolute(),
         task=run.task,
         schema=run.schema,
-        seed=run.seed * 100 + EVALUATION_SEED,
+        seed=context.world_seed(WorldSeed.EVALUATE_TWIN_RL),
     )
     settings = EvaluationSettings(
         world=world, policy=context.folder / policy / "policy", out=out, rollouts=run.evaluation.rollouts

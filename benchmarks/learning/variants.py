@@ -65,10 +65,8 @@ class VariantContext(RunContext):
 
     change: Change
 
-    def start(
-        self, name: str, module: str, *command: str, settings: Any, arguments: Sequence[str] = (), service: bool = False
-    ) -> None:
+    def start(self, name: str, module: str, *command: str, settings: Any, arguments: Sequence[str] = ()) -> None:
         """Starts a child as any run does, an RL learner with changed settings."""
         if isinstance(settings, RlSettings):
             settings = self.change(settings)
-        super().start(name, module, *command, settings=settings, arguments=arguments, service=service)
+        super().start(name, module, *command, settings=settings, arguments=arguments)

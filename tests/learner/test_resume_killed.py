@@ -24,7 +24,7 @@ from resume_samples import (
 from samples import SCHEMA, SMALL, make_policy
 
 from learner.sft import TrainSettings
-from learner.stage import SftSettings, run_rl, run_sft
+from learner.stage import EngineSettings, SftSettings, run_rl, run_sft
 from policy.checkpoint import save_policy
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings
@@ -78,7 +78,9 @@ def test_rl_killed_anywhere_ends_as_if_it_had_not_been(server, tmp_path, engine)
     policy = make_policy(3)
     save_policy(tmp_path / "start", policy)
     replay = ReplaySettings(urls=(server.url,))
-    settings = rl_settings(replay, tmp_path / "start", engine=engine, sampling={"twin": "priority"})
+    settings = rl_settings(
+        replay, tmp_path / "start", engine=EngineSettings(kind=engine), sampling={"twin": "priority"}
+    )
     write_demonstrations(replay)
     begun(settings, tmp_path / "whole")
     out = Path(shutil.copytree(tmp_path / "whole", tmp_path / "killed"))

@@ -14,6 +14,7 @@ from policy.checkpoint import policy_settings
 from policy.language import check_language
 from policy.settings import PolicySettings
 from protos.errors import InputError
+from protos.process import Exit
 from protos.schema import Schema
 from services.monitor import Addresses
 from services.replay import ReplaySettings
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
     finished = training.follow(settings.stage, job, total=settings.loop.env_steps, notes=NOTES)
     sys.stdout.write(training.summary("twinrl rl", command.out, finished=finished) + "\n")
-    return 0 if finished else training.STOPPED
+    return Exit.DONE if finished else Exit.INTERRUPTED
 
 
 def _settings(command: Rl) -> RlSettings:

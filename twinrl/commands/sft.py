@@ -15,6 +15,7 @@ from policy.checkpoint import policy_settings
 from policy.model import described
 from policy.settings import PolicySettings, preset
 from protos.errors import InputError
+from protos.process import Exit
 from protos.schema import Schema
 from services.monitor import Addresses
 from services.net import Credentials
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
 
     finished = training.follow("SFT", job, total=settings.train.steps, notes=NOTES)
     sys.stdout.write(training.summary("twinrl sft", command.out, finished=finished) + "\n")
-    return 0 if finished else training.STOPPED
+    return Exit.DONE if finished else Exit.INTERRUPTED
 
 
 def _settings(command: Sft) -> SftSettings:

@@ -1,13 +1,14 @@
 """This module holds what every stage is given: the settings, the supervisor of child processes, the services.
 
 A service (replay, weights, guide) is started when the first stage needs it. It is a process of its own with its state
-on disk and a fixed address, so that the supervisor can start it again after a crash
-and its clients find it where it was.
+on disk and a fixed address, so that the supervisor can start it again after a crash and its clients find it where it
+was.
 """
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,24 @@ from services.net import free_port
 from services.replay import ReplaySettings
 from twinrl.run.settings import RunSettings
 from twinrl.run.supervisor import Child, Supervisor, python_module
+
+
+class WorldSeed(IntEnum):
+    """The seeds of a run's worlds, which draw initial states and noise; two policies that are compared share one."""
+
+    TWIN_DEMONSTRATIONS = 1
+    TWIN_RL = 2
+    ARM_RL = 3
+    ARM_DEMONSTRATIONS = 77
+    EVALUATE_SFT = 5000
+    EVALUATE_TWIN_RL = 7000
+    EVALUATE_ON_ARM = 9000
+
+
+DEMONSTRATIONS_TIMEOUT_S = 600.0
+"""Deadline of the demonstrations of one world."""
+RL_TIMEOUT_S = 7200.0
+"""Deadline of a stage of reinforcement learning."""
 
 
 class Services:
@@ -78,15 +97,12 @@ class RunContext:
     def folder(self) -> Path:
         return self.settings.folder
 
-    def start(
-        self, name: str, module: str, *command: str, settings: Any, arguments: Sequence[str] = (), service: bool = False
-    ) -> None:
+    def start(self, name: str, module: str, *command: str, settings: Any, arguments: Sequence[str] = ()) -> None:
         """Starts `python -m module command… --settings <file> arguments…` as the child `name`."""
         path = save_settings(settings, self.folder / "settings" / f"{name}.json")
         line = python_module(module, *command, "--settings", str(path), *arguments)
-        self.supervisor.start(Child(name=name, command=line, service=service))
+        self.supervisor.start(Child(name=name, command=line))
 
-    def run_child(self, name: str, module: str, *arguments: str, timeout_s: float = 3600) -> None:
-        """Runs `python -m module arguments…` to its end."""
-        self.supervisor.start(Child(name=name, command=python_module(module, *arguments)))
-        self.supervisor.wait(name, timeout_s=timeout_s)
+    def world_seed(self, world: WorldSeed) -> int:
+        """Returns the seed of a world of this run."""
+        return self.settings.seed * 100 + world

@@ -21,11 +21,14 @@ from protos.errors import TwinRLError
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
 from twin import tasks
-from twinrl.run.context import RunContext
+from twinrl.run.context import RL_TIMEOUT_S, RunContext, WorldSeed
 from twinrl.run.progress import Stage as View
 
 RTDE_PORT = 30004
-REAL_EVALUATION_SEED = 9000
+EVALUATION_TIMEOUT_S = 3600.0
+"""Deadline of an evaluation on the arm, which moves in real time."""
+CONTROLLER_TIMEOUT_S = 60.0
+"""Deadline of a simulated controller to listen."""
 
 
 def start_demonstrations(context: RunContext) -> None:
@@ -34,7 +37,7 @@ def start_demonstrations(context: RunContext) -> None:
     settings = _arm(
         context,
         "demonstrations",
-        seed=77,
+        seed=WorldSeed.ARM_DEMONSTRATIONS,
         demonstrate=DemonstratePlan(episodes=plan.real_a, region="A", disturbance=plan.disturbance),
     )
     context.start("demonstrations-arm", "actors.real", "demonstrate", settings=settings)
@@ -79,7 +82,7 @@ def real_rl(context: RunContext, view: View) -> float:
     arm = _arm(
         context,
         "real-rl",
-        seed=3,
+        seed=WorldSeed.ARM_RL,
         weights=context.services.weights(),
         guide=_guide(context),
         takeover=TakeoverSettings(takeover_at=plan.takeover_at),
@@ -88,7 +91,7 @@ def real_rl(context: RunContext, view: View) -> float:
         ),
     )
     context.start("arm", "actors.real", "train", settings=arm)
-    context.supervisor.wait("real_rl", timeout_s=7200, poll=lambda: _follow(context, view))
+    context.supervisor.wait("real_rl", timeout_s=RL_TIMEOUT_S, poll=lambda: _follow(context, view))
     context.supervisor.stop("arm")
     stop_standins(context, "real-rl")
     view.update(plan.env_steps)
@@ -110,11 +113,11 @@ def _evaluate(context: RunContext, view: View, *, policy: str, name: str) -> flo
         parts.append(context.folder / "eval" / f"{name}_{share}.part.jsonl")
         plan = EvaluatePlan(out=parts[-1], rollouts=context.settings.evaluation.rollouts, regions=own)
         settings = _arm(
-            context, share, seed=REAL_EVALUATION_SEED, policy=context.folder / policy / "policy", evaluate=plan
+            context, share, seed=WorldSeed.EVALUATE_ON_ARM, policy=context.folder / policy / "policy", evaluate=plan
         )
         context.start(f"evaluate-{name}-{share}", "actors.real", "evaluate", settings=settings)
     names = [f"evaluate-{name}-{share}" for share in shares]
-    context.supervisor.wait(*names, timeout_s=3600, poll=lambda: view.update(_lines(parts)))
+    context.supervisor.wait(*names, timeout_s=EVALUATION_TIMEOUT_S, poll=lambda: view.update(_lines(parts)))
     stop_standins(context, *shares)
     whole = context.folder / "eval" / f"{name}_standin.jsonl"
     whole.write_text("".join(part.read_text() for part in parts))
@@ -124,7 +127,7 @@ def _evaluate(context: RunContext, view: View, *, policy: str, name: str) -> flo
     return context.settings.episodes_per_evaluation
 
 
-def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSettings:
+def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> RealSettings:
     """Starts a stand-in and returns the settings of the robot's computer that drives it."""
     run = context.settings
     host = _free_robot_host()
@@ -133,17 +136,17 @@ def _arm(context: RunContext, name: str, *, seed: int, **mode: object) -> RealSe
         task=run.task,
         domain=run.standin,
         schema=run.schema,
-        seed=run.seed * 100 + seed,
+        seed=context.world_seed(seed),
         host=host,
     )
     context.start(f"standin-{name}", "actors.simulated_ur", settings=standin)
-    context.supervisor.wait_listening(f"standin-{name}", f"{host}:{LAB_PORT}", timeout_s=60)
+    context.supervisor.wait_listening(f"standin-{name}", f"{host}:{LAB_PORT}", timeout_s=CONTROLLER_TIMEOUT_S)
     return RealSettings(
         name=f"arm-{name}",
         task=run.task,
         scene=run.name,
         schema=run.schema,
-        seed=run.seed * 100 + seed,
+        seed=context.world_seed(seed),
         armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
         arm=ArmSettings(host=host, blend=0.3),  # the stand-in follows steps well; a real arm likes it smoother
         replay=context.services.replay(),

@@ -25,14 +25,24 @@ from twin import tasks
 from twinrl.fidelity import measure as fidelity
 from twinrl.report import write_report
 from twinrl.run import real_stages
-from twinrl.run.context import RunContext
+from twinrl.run.context import DEMONSTRATIONS_TIMEOUT_S, RL_TIMEOUT_S, RunContext, WorldSeed
 from twinrl.run.for_task import exploration, labels_for, policy_for
 from twinrl.run.images import write_images
 from twinrl.run.progress import Stage as View
 from twinrl.run.scan import ScanJob
 from twinrl.run.settings import RunSettings
 
-EVALUATION_SEED = {"sft_a": 5000, "sft_ab": 5000, "twin_rl": 7000}
+SCAN_TIMEOUT_S = 3600.0
+"""Deadline of a scan of the capture."""
+SFT_TIMEOUT_S = 3600.0
+"""Deadline of both fine-tunings, which run side by side."""
+EVALUATION_TIMEOUT_S = 900.0
+"""Deadline of evaluations in the twin."""
+EVALUATION_SEEDS = {
+    "sft_a": WorldSeed.EVALUATE_SFT,
+    "sft_ab": WorldSeed.EVALUATE_SFT,
+    "twin_rl": WorldSeed.EVALUATE_TWIN_RL,
+}
 """Both SFT policies face the same starts; the policy after RL faces new ones."""
 
 
@@ -50,7 +60,7 @@ def scan(context: RunContext, view: View) -> float:
     """Photos or video → scene folder with a report of its own."""
     job = ScanJob(source=context.settings.capture, out=context.folder / "scene", settings=context.settings.scan)
     context.start("scan", "twinrl.run.scan", settings=job)
-    context.supervisor.wait("scan", timeout_s=3600, poll=lambda: _follow_scan(context, view))
+    context.supervisor.wait("scan", timeout_s=SCAN_TIMEOUT_S, poll=lambda: _follow_scan(context, view))
     view.update(100)
     return 100
 
@@ -61,11 +71,11 @@ def demonstrations(context: RunContext, view: View) -> float:
     real_stages.start_demonstrations(context)
     if plan.source == "expert":
         _start_twin_expert(context)
-        context.supervisor.wait("demonstrations-twin", "demonstrations-arm", timeout_s=600)
+        context.supervisor.wait("demonstrations-twin", "demonstrations-arm", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
     else:
-        context.supervisor.wait("demonstrations-arm", timeout_s=600)
+        context.supervisor.wait("demonstrations-arm", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
         _start_expansion(context)
-        context.supervisor.wait("demonstrations-twin", timeout_s=600)
+        context.supervisor.wait("demonstrations-twin", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
     real_stages.stop_standins(context, "demonstrations")
     total = plan.real_a + plan.twin_a + plan.twin_b
     view.update(total)
@@ -75,7 +85,7 @@ def demonstrations(context: RunContext, view: View) -> float:
 def _start_twin_expert(context: RunContext) -> None:
     plan = context.settings.demonstrations
     settings = DemonstrationSettings(
-        world=_world(context, seed=1),
+        world=_world(context, WorldSeed.TWIN_DEMONSTRATIONS),
         replay=context.services.replay(),
         episodes={"A": plan.twin_a, "B": plan.twin_b},
         disturbance=plan.disturbance,
@@ -86,7 +96,7 @@ def _start_twin_expert(context: RunContext) -> None:
 def _start_expansion(context: RunContext) -> None:
     plan = context.settings.demonstrations
     settings = ExpansionRunSettings(
-        world=_world(context, seed=1),
+        world=_world(context, WorldSeed.TWIN_DEMONSTRATIONS),
         replay=context.services.replay(),
         plan=ExpansionPlan(episodes={"A": plan.twin_a, "B": plan.twin_b}, disturbance=plan.disturbance),
         report=(context.folder / "coverage.json").absolute(),
@@ -112,7 +122,9 @@ def sft(context: RunContext, view: View) -> float:
             ),
         )
         context.start(name, "learner", "sft", settings=settings, arguments=("--out", str(context.folder / name)))
-    context.supervisor.wait(*selections, timeout_s=3600, poll=lambda: _follow_steps(context, view, *selections))
+    context.supervisor.wait(
+        *selections, timeout_s=SFT_TIMEOUT_S, poll=lambda: _follow_steps(context, view, *selections)
+    )
     view.update(2 * plan.steps)
     return 2 * plan.steps
 
@@ -121,7 +133,7 @@ def evaluate_sft(context: RunContext, view: View) -> float:
     """Both SFT policies in the twin, from every cell of both regions."""
     for name in ("sft_a", "sft_ab"):
         _start_evaluation(context, name)
-    context.supervisor.wait("evaluate-sft_a", "evaluate-sft_ab", timeout_s=900)
+    context.supervisor.wait("evaluate-sft_a", "evaluate-sft_ab", timeout_s=EVALUATION_TIMEOUT_S)
     view.update(2 * context.settings.episodes_per_evaluation)
     return 2 * context.settings.episodes_per_evaluation
 
@@ -142,7 +154,7 @@ def twin_rl(context: RunContext, view: View) -> float:
     out = str(context.folder / "twin_rl")
     context.start("twin_rl", "learner", "rl", settings=learner, arguments=("--out", out, "--resume"))
     fleet = FleetSettings(
-        world=_world(context, seed=2),
+        world=_world(context, WorldSeed.TWIN_RL),
         replay=context.services.replay(),
         weights=context.services.weights(),
         run_dir=context.folder.absolute(),
@@ -152,7 +164,7 @@ def twin_rl(context: RunContext, view: View) -> float:
         explore=exploration(tasks.get(settings.task), plan.explore),
     )
     context.start("fleet", "actors.sim", "fleet", settings=fleet)
-    context.supervisor.wait("twin_rl", timeout_s=7200, poll=lambda: _follow_rl(context, view))
+    context.supervisor.wait("twin_rl", timeout_s=RL_TIMEOUT_S, poll=lambda: _follow_rl(context, view))
     context.supervisor.stop("fleet")
     view.update(plan.env_steps)
     return plan.env_steps
@@ -161,7 +173,7 @@ def twin_rl(context: RunContext, view: View) -> float:
 def evaluate_twin_rl(context: RunContext, view: View) -> float:
     """The policy after twin RL in the twin: the report's heat-map and the guide's S_target."""
     _start_evaluation(context, "twin_rl")
-    context.supervisor.wait("evaluate-twin_rl", timeout_s=900)
+    context.supervisor.wait("evaluate-twin_rl", timeout_s=EVALUATION_TIMEOUT_S)
     view.update(context.settings.episodes_per_evaluation)
     return context.settings.episodes_per_evaluation
 
@@ -179,20 +191,20 @@ def report(context: RunContext, view: View) -> float:
     return 1
 
 
-def _world(context: RunContext, *, seed: int) -> TwinWorld:
+def _world(context: RunContext, seed: WorldSeed) -> TwinWorld:
     settings = context.settings
     return TwinWorld(
         scene=(context.folder / "scene").absolute(),
         task=settings.task,
         latency_steps=settings.latency_steps,
         schema=settings.schema,
-        seed=settings.seed * 100 + seed,
+        seed=context.world_seed(seed),
     )
 
 
 def _start_evaluation(context: RunContext, name: str) -> None:
     settings = EvaluationSettings(
-        world=_world(context, seed=EVALUATION_SEED[name]),
+        world=_world(context, EVALUATION_SEEDS[name]),
         policy=context.folder / name / "policy",
         out=context.folder / "eval" / f"{name}_twin.jsonl",
         rollouts=context.settings.evaluation.rollouts,
