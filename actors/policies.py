@@ -1,6 +1,7 @@
 """This module holds the policies that the episode loop asks: one read from a folder, one that follows, and none.
 
     StoredPolicy    a policy folder; it never changes
+    named_policy    a policy of another package, by the name of its entry point
     NoPolicy        stands still, for demonstrations
     WeightsPolicy   the learner's newest weights, on the robot's own computer
     NewestWeights   the following itself, which the twin fleet's policy server uses too (`actors.sim`)
@@ -14,22 +15,43 @@ needed: twin actors do without them.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.interfaces import Decision
+from actors.interfaces import Decision, Policy
 from actors.loop import idle_actions
 from protos.errors import CorruptData, InputError
-from protos.schema import Bools, Observation
+from protos.schema import Bools, Observation, Schema
 from services.net import LOOPBACK, Credentials
+from twin.plugins import Registry
 
 if TYPE_CHECKING:
     from torch import Generator
 
     from policy.acting import BatchActor, PublishedWeights
     from services.weights import StalenessBound
+    from twin.scene import Scene
+    from twin.tasks import Task
 
 log = logging.getLogger(__name__)
+MakePolicy = Callable[["Scene", "Task", Schema], Policy]
+"""Function, or class, that makes a policy for a scene, a task and an observation layout."""
+
+
+def _opened(name: str, make: Any) -> MakePolicy:
+    if not callable(make):
+        raise TypeError(f"it is {make!r}; a function of scene, task and schema that makes a policy is needed")
+    return make
+
+
+_NAMED: Registry[MakePolicy] = Registry("policy", "twinrl.policies", {}, _opened)
+policy_names = _NAMED.names
+
+
+def named_policy(name: str, scene: "Scene", task: "Task", schema: Schema) -> Policy:
+    """Makes the policy that a package brings by an entry point of the group `twinrl.policies`."""
+    return _NAMED.get(name)(scene, task, schema)
 
 
 class NoPolicy:

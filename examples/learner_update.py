@@ -11,10 +11,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from actors.sim.demonstrations import expert_episodes
-from learner.datasets import ActionScale, open_dataset
-from learner.datasets.rlds.writer import RldsWriter
-from learner.settings import TrainSettings
-from learner.sft.trainer import train_sft
+from learner.datasets import ActionScale, make_writer, open_dataset
+from learner.sft import OptimizerSettings, TrainSettings, train_sft
 from policy.model import Policy
 from policy.settings import preset
 from protos.schema import Schema
@@ -30,7 +28,7 @@ def make(folder: Path) -> None:
     metres, radians = task.action_scale
     with closing(VectorTwin(scene, task, n=4, domain=Domain(), seed=0, schema=Schema())) as twin:
         episodes = expert_episodes(twin, {"A": 4}, scene=scene.name, seed=0)
-    writer = RldsWriter(folder, Schema(), action_scale=ActionScale(metres=metres, radians=radians))
+    writer = make_writer("rlds", folder, Schema(), action_scale=ActionScale(metres=metres, radians=radians))
     with closing(writer):
         for episode in episodes:
             writer.add(episode)
@@ -55,4 +53,5 @@ with TemporaryDirectory() as temporary:
     torch.manual_seed(0)
     policy = Policy(preset("tiny"))
     print(f"policy of {sum(values.numel() for values in policy.parameters()):,} parameters")
-    train_sft(policy, list(dataset), TrainSettings(steps=30, batch_size=16, warmup=5), on_step=show)
+    settings = TrainSettings(steps=30, batch_size=16, optimizer=OptimizerSettings(warmup=5))
+    train_sft(policy, list(dataset), settings, on_step=show)

@@ -1,21 +1,21 @@
 """This example is a policy of one's own that acts in the twin: it looks for red and blue in the side camera's image.
 
-Any object with `window`, `ready` and `act` is a policy (`actors.interfaces.Policy`); the same loop runs it in twins and
-on the arm. It sees images and proprioception, one row per twin, and nothing else.
+Any object with `window`, `ready` and `act` is a policy (`actors.Policy`); the same loop runs it in twins and on an arm.
+After `pip install -e examples`, `twinrl probe fetch_the_cube --scene SCENE` tries it from every cell.
 """
 
 from contextlib import closing
 
 import numpy as np
 
-from actors.interfaces import Decision
-from actors.sim.evaluation import try_from
+from actors import Decision
+from actors.sim.evaluation import run_from
 from protos.schema import F64, U8, Bools, Observation, Outcome, Schema
 from twin import tasks
-from twin.camera import Camera
 from twin.env import VectorTwin
 from twin.randomize import Domain
-from twin.scene import synthetic_scene
+from twin.scene import Scene, synthetic_scene
+from twin.tasks import Task
 
 
 class FetchTheCube:
@@ -23,8 +23,8 @@ class FetchTheCube:
 
     window = 1  # observations that a decision is made from
 
-    def __init__(self, camera: Camera) -> None:
-        self._camera = camera
+    def __init__(self, scene: Scene, task: Task, schema: Schema) -> None:
+        self._camera = scene.side.camera(schema.side_px)
 
     def ready(self) -> str:
         return ""  # else what it waits for
@@ -53,8 +53,8 @@ class FetchTheCube:
 
 
 if __name__ == "__main__":
-    scene, task, px = synthetic_scene(), tasks.get("pick_and_place"), Schema().side_px
+    scene, task, schema = synthetic_scene(), tasks.get("pick_and_place"), Schema()
     starts = task.space.spread(np.random.default_rng(0), region="B", rollouts=20)
-    with closing(VectorTwin(scene, task, n=10, domain=Domain(), seed=0, schema=Schema())) as twin:
-        results = try_from(starts, twin, FetchTheCube(scene.side.camera(px)))
+    with closing(VectorTwin(scene, task, n=10, domain=Domain(), seed=0, schema=schema)) as twin:
+        results = run_from(starts, twin, FetchTheCube(scene, task, schema))
     print(f"{sum(one.outcome is Outcome.SUCCESS for one in results)} of {len(results)} episodes succeeded")

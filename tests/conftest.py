@@ -5,7 +5,12 @@ HYPOTHESIS_PROFILE=search make test
 """
 
 import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -14,3 +19,14 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.fixture(scope="session")
+def examples_site(tmp_path_factory) -> Path:
+    """A folder with the example package as `pip install examples` leaves it there."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
+    examples = Path(__file__).resolve().parents[1] / "examples"
+    subprocess.run(build, cwd=examples, check=True, capture_output=True, timeout=120)
+    zipfile.ZipFile(next((folder / "dist").glob("*.whl"))).extractall(folder)
+    return folder

@@ -1,4 +1,4 @@
-"""This module finds tasks and robots by name: our own, those that this process registered, those of other packages.
+"""This module finds tasks, robots, policies by name: our own, those registered here, those of other packages.
 
 A package joins with an entry point in its pyproject.toml. Its name is the thing's name, its value says where it is:
 
@@ -21,11 +21,9 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """A registry knows the things of one kind by their names and loads one when it is asked for."""
 
-    def __init__(self, kind: str, own: Mapping[str, str], opened: Callable[[str, Any], T]) -> None:
+    def __init__(self, kind: str, group: str, own: Mapping[str, str], opened: Callable[[str, Any], T]) -> None:
         """Keeps our own: names -> "module:object"; `opened` makes the thing of a name and its object."""
-        self._kind, self._opened = kind, opened
-        self.group = f"twinrl.{kind}s"
-        """Name of the entry-point group."""
+        self._kind, self._opened, self.group = kind, opened, group
         self._own = {name: EntryPoint(name, value, self.group) for name, value in own.items()}
         self._registered: dict[str, T] = {}
 

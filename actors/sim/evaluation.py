@@ -27,11 +27,11 @@ import numpy as np
 from actors.guides import ListGuide, write_lines
 from actors.interfaces import EpisodeResult, Operator, Policy
 from actors.loop import EpisodeLoop
-from actors.policies import NoPolicy, StoredPolicy
+from actors.policies import NoPolicy, StoredPolicy, named_policy
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sim.ray_session import start_ray, warm_environment
 from actors.sim.settings import EvaluationSettings, ProbeSettings
-from actors.sim.twins import TwinExpert, make_twin
+from actors.sim.twins import TwinExpert, load_scene, make_twin
 from actors.sinks import NoSink
 from protos.errors import TwinRLError
 from protos.schema import Configuration, Source
@@ -93,7 +93,10 @@ class ProbeWorker:
         self._twin = make_twin(world, n=settings.rollouts_per_cell)
         task, folder = self._twin.task, settings.policy
         self._stored = folder and StoredPolicy(folder, task.instruction, explore=0.0, seed=world.seed)
-        self._expert = None if folder else TwinExpert(self._twin)
+        self._named: Policy | None = None
+        if settings.named:
+            self._named = named_policy(settings.named, load_scene(world.scene), task, world.schema)
+        self._expert = None if folder or settings.named else TwinExpert(self._twin)
 
     def ready(self) -> bool:
         """Returns True once twins and policy are there."""
@@ -104,7 +107,7 @@ class ProbeWorker:
         seed = int(np.random.SeedSequence([self._settings.world.seed, cell]).generate_state(1)[0])
         starts = starts_in(self._twin.task.space, cell, self._settings.rollouts_per_cell, self._settings.world.seed)
         self._twin.seed(seed)
-        policy: Policy = NoPolicy()
+        policy: Policy = self._named or NoPolicy()
         if self._stored:
             self._stored.seed(seed)
             policy = self._stored

@@ -98,7 +98,9 @@ class ProbeSettings:
 
     world: TwinWorld
     policy: Path | None
-    """Folder written by the learner; None tries the expert."""
+    """Folder written by the learner; None tries the expert, or `named`."""
+    named: str = ""
+    """Policy of another package, by the name of its entry point (`actors.policies.named_policy`)."""
     out: Path
     """One JSON line per episode."""
     rollouts_per_cell: int = 5

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fleet_process import tiny_policy, workers_of
 
+from actors.policies import named_policy
 from actors.sim import evaluation as probing
 from actors.sim.evaluation import ProbeWorker, probe, starts_in
 from actors.sim.settings import ProbeSettings, TwinWorld
@@ -102,6 +103,18 @@ def test_the_command_tries_the_newest_policy_of_a_run(scene, tmp_path, capsys):
     assert "region A" in said and "0 of 1 succeeded" in said
     lines = lines_of(tmp_path / "run" / "sft_a" / "probe_policy.jsonl")
     assert [EpisodeLine.read(line).cell for line in lines] == [2, 21]
+
+
+def test_a_policy_of_another_package_is_tried_by_its_name(scene, examples_site, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(examples_site))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(examples_site), os.environ.get("PYTHONPATH", "")]))
+    out = tmp_path / "out.jsonl"
+    words = ["fetch_the_cube", "--scene", str(scene), "--cells", "21", "--rollouts-per-cell", "2", "--workers", "1"]
+    assert command.main([*words, "--out", str(out)]) == 0
+    assert "2 of 2 succeeded" in capsys.readouterr().out
+    assert [line["version"] for line in lines_of(out)] == [0, 0]
+    with pytest.raises(InputError, match=r"policy 'fetch': choose one of fetch_the_cube; .*'twinrl\.policies'"):
+        named_policy("fetch", None, None, Schema())
 
 
 def test_a_run_is_tried_in_its_own_twin(scene, tmp_path):

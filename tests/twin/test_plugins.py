@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,21 +24,11 @@ EXAMPLES = ROOT / "examples"
 NAME = "place_on_pedestal"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder with the example package as `pip install examples` leaves it there."""
-    folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
-    subprocess.run(build, cwd=EXAMPLES, check=True, capture_output=True, timeout=120)
-    zipfile.ZipFile(next((folder / "dist").glob("*.whl"))).extractall(folder)
-    return folder
-
-
 @pytest.fixture
-def installed(site, monkeypatch):
+def installed(examples_site, monkeypatch):
     """The example package is on the import path of this process."""
-    monkeypatch.syspath_prepend(str(site))
-    yield site
+    monkeypatch.syspath_prepend(str(examples_site))
+    yield
     sys.modules.pop("own_task", None)
 
 
@@ -96,12 +85,12 @@ def test_gymnasium_runs_an_episode_of_it(installed, scene):
     assert total == 1.0 and terminated
 
 
-def test_every_process_knows_it_and_imports_it_only_when_asked(site):
+def test_every_process_knows_it_and_imports_it_only_when_asked(examples_site):
     code = (
         "import json, sys; from twin import tasks; names = tasks.names(); lazy = 'own_task' not in sys.modules; "
         f"print(json.dumps([names[-1], lazy, tasks.get({NAME!r}).name]))"
     )
-    path = os.pathsep.join([str(site), str(ROOT)])
+    path = os.pathsep.join([str(examples_site), str(ROOT)])
     out = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, check=True, timeout=60
     )

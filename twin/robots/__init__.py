@@ -23,7 +23,7 @@ def _opened(name: str, robot: Any) -> Robot:
     return robot
 
 
-_ROBOTS = Registry("robot", {"ur5e": "twin.robots.ur5e:UR5E", "fr3": "twin.robots.fr3:FR3"}, _opened)
+_ROBOTS = Registry("robot", "twinrl.robots", {"ur5e": "twin.robots.ur5e:UR5E", "fr3": "twin.robots.fr3:FR3"}, _opened)
 _GRIPPERS: Mapping[str, Gripper] = {gripper.name: gripper for gripper in (ROBOTIQ_2F85, FRANKA_HAND)}
 names = _ROBOTS.names
 get = _ROBOTS.get

@@ -25,6 +25,7 @@ def _opened(name: str, make: Callable[[], Any]) -> Callable[[], Task]:
 
 _TASKS: Registry[Callable[[], Task]] = Registry(
     "task",
+    "twinrl.tasks",
     {
         "pick_and_place": "twin.tasks.pick_and_place:PickAndPlace",
         "insert_hexagon_block": "twin.tasks.insertion:InsertHexagonBlock",

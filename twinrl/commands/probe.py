@@ -3,6 +3,7 @@
 twinrl probe runs/demo --rollouts-per-cell 5 --workers 8
 twinrl probe sft/policy --scene scene --task insert_hexagon_block
 twinrl probe expert --scene scene
+twinrl probe fetch_the_cube --scene scene      (a policy of another package)
 """
 
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from actors.policies import policy_names
 from actors.sim.settings import ProbeSettings, TwinWorld
 from protos.errors import InputError
 from protos.process import stop_on_signal
@@ -37,7 +39,7 @@ class Probe:
     """Try a policy (or the task's expert) in the twin from every cell, and say how often it succeeds in each."""
 
     what: tyro.conf.Positional[str]
-    """Folder of a policy, of a run (its newest policy is tried), or the word "expert"."""
+    """Folder of a policy, or of a run (its newest is tried); the word "expert"; the name of a package's policy."""
     scene: Path | None = None
     """Scene folder of the twin; a run's own by default."""
     task: str | None = None
@@ -85,7 +87,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def settings_of(command: Probe) -> ProbeSettings:
     """Returns the job of the workers. Raises InputError when policy or scene is not to be found."""
-    folder = None if command.what == EXPERT else _policy_in(Path(command.what))
+    named = command.what if command.what in policy_names() and not Path(command.what).exists() else ""
+    folder = None if command.what == EXPERT or named else _policy_in(Path(command.what))
     scene = command.scene or Path(command.what) / "scene"
     if not (scene / "scene.toml").is_file():
         raise InputError(f"{scene}: no scene folder; name one with --scene")
@@ -96,12 +99,14 @@ def settings_of(command: Probe) -> ProbeSettings:
         domain=command.domain,
         latency_steps=command.latency_steps or latency_steps,
         seed=command.seed,
-        schema=_schema_of(folder),
+        schema=Schema() if named else _schema_of(folder),
     )
-    out = command.out or (folder.parent if folder else Path()) / f"probe_{folder.name if folder else EXPERT}.jsonl"
+    tried = folder.name if folder else command.what
+    out = command.out or (folder.parent if folder else Path()) / f"probe_{tried}.jsonl"
     return ProbeSettings(
         world=world,
         policy=folder and folder.absolute(),
+        named=named,
         out=out,
         rollouts_per_cell=command.rollouts_per_cell,
         workers=command.workers,
@@ -117,7 +122,9 @@ def _policy_in(folder: Path) -> Path:
     for choice in choices:
         if (choice / "manifest.json").is_file():
             return choice
-    raise InputError(f"{folder}: neither a policy folder nor a run with a policy, nor the word {EXPERT!r}")
+    raise InputError(
+        f"{folder}: neither a policy folder nor a run with a policy, nor the word {EXPERT!r}, nor a package's policy"
+    )
 
 
 def _schema_of(policy: Path | None) -> Schema:
