@@ -122,7 +122,7 @@ class Sink:
         return self.take_places(*places)
 
     def take_places(self, *places: Places) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-        outs = [self.empty(*each.number.shape) for each in places]
+        outs = [self.empty(*each.shape) for each in places]
         there = self.store.take(*[View(places=each, out=out) for each, out in zip(places, outs, strict=True)])
         return there, outs
 

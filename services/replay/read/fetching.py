@@ -43,10 +43,13 @@ AVOID_S = 2.0
 CHUNK_BYTES = 16 << 20
 """Encoded images on their way; as much again may wait for a decoder. A larger segment is a chunk of its own."""
 
-Records = NDArray[Any]  # of SEGMENT
+Places = NDArray[Any]  # of PLACE
+Record = Any  # one of them
 
-SEGMENT = np.dtype(
+PLACE = np.dtype(
     [
+        ("number", np.int64),  # counted up as observations arrive; neighbours of an episode have neighbouring ones
+        ("offset", np.uint8),  # which of the segment's observations it is
         ("shard", np.uint16),
         ("slot", np.int64),
         ("checksums", np.uint64),  # of the blob, from its prefix
@@ -57,37 +60,29 @@ SEGMENT = np.dtype(
         ("ends", np.uint32, (2 * (SEGMENT_STEPS + 1),)),  # jpeg: of each image, counted from `start`
     ]
 )
+"""The place of an observation: in memory by its number, on its server by its segment and the offset in that."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Places:
-    """The places of the images of rows (n, W), as they were when they were looked up."""
+def places_of(segments: Sequence[StoredSegment], schema: Schema, *, shard: int, first_number: int) -> Places:
+    """Returns the places of the T + 1 observations of an episode, (T + 1,), by its segments in order.
 
-    number: NDArray[np.int64]  # (n, W)
-    segment: Records  # (n, W)
-    offset: NDArray[np.uint8]  # (n, W)
-
-    def pick(self, index: Rows) -> "Places":
-        """Returns some of the flattened places."""
-        return Places(
-            number=self.number.ravel()[index], segment=self.segment.ravel()[index], offset=self.offset.ravel()[index]
-        )
-
-    @classmethod
-    def join(cls, parts: "Sequence[Places]") -> "Places":
-        """Joins flat places one after the other."""
-        return cls(
-            number=np.concatenate([part.number for part in parts]),
-            segment=np.concatenate([part.segment for part in parts]),
-            offset=np.concatenate([part.offset for part in parts]),
-        )
+    An observation that two segments share counts as the first of the later one. Raises CorruptData where sizes of
+    images do not add up.
+    """
+    records = np.array([_describe(segment, schema, shard=shard) for segment in segments], PLACE)
+    steps = [segment.header.steps for segment in segments]
+    counts = [*steps[:-1], steps[-1] + 1]
+    places = np.repeat(records, counts)
+    places["offset"] = np.concatenate([np.arange(count) for count in counts])
+    places["number"] = first_number + np.arange(sum(counts))
+    return places
 
 
-def describe(segment: StoredSegment, schema: Schema, *, shard: int) -> Records:
-    """Makes a segment's record, (), from its head. Raises CorruptData where sizes of images do not add up."""
+def _describe(segment: StoredSegment, schema: Schema, *, shard: int) -> Record:
+    """Describes a segment by its head."""
     prefix, header = segment.prefix, segment.header
     total, images, rows = prefix.frames, list(header.image_bytes), header.steps + 1
-    record = np.zeros((), SEGMENT)
+    record = np.zeros((), PLACE)
     record["shard"], record["slot"], record["checksums"] = shard, segment.slot, prefix.checksums
     record["codec"], record["steps"] = CODECS.index(header.codec), header.steps
     record["start"], record["stop"] = prefix.head, prefix.total
@@ -110,7 +105,7 @@ def pixels(schema: Schema, camera: Camera) -> int:
     return schema.side_px if camera == "side" else schema.wrist_px
 
 
-def image_ends(record: Records, schema: Schema, camera: Camera, offset: int, count: int) -> list[int]:
+def image_ends(record: Record, schema: Schema, camera: Camera, offset: int, count: int) -> list[int]:
     """Returns the start of a camera's image number `offset`, and the ends of `count` images from that one on.
 
     In bytes behind the blob's head.
@@ -154,7 +149,7 @@ def check_jpeg(file: memoryview, px: int) -> None:
         raise CorruptData(f"an image of {width}x{height}, its camera has {px}x{px}")
 
 
-def decode_some(images: memoryview, record: Records, schema: Schema, jobs: Iterable[Job]) -> None:
+def decode_some(images: memoryview, record: Record, schema: Schema, jobs: Iterable[Job]) -> None:
     """Decodes some of a segment's images, which are encoded in `images`, where they belong. Raises CorruptData."""
     codec = CODECS[record["codec"]]
     if codec == "jpeg":
@@ -167,7 +162,7 @@ def decode_some(images: memoryview, record: Records, schema: Schema, jobs: Itera
         out[...] = decoded[camera][offset]
 
 
-def check_images(images: memoryview, record: Records, schema: Schema, cameras: Sequence[Camera]) -> None:
+def check_images(images: memoryview, record: Record, schema: Schema, cameras: Sequence[Camera]) -> None:
     """Checks what can be checked of a segment's images without decoding them. Raises CorruptData."""
     rows = int(record["steps"]) + 1
     codec = CODECS[record["codec"]]
@@ -209,7 +204,7 @@ class Run:
 class Slot:
     """A slot collects what is wanted of one segment, and what has come of it."""
 
-    record: Records
+    record: Record
     runs: list[Run] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     block_bytes: int = 0
@@ -240,13 +235,13 @@ def plan(places: Places, picks: Sequence[int], *, join: bool) -> list[Slot]:
     An observation that ends one segment and begins the next is read from the later one, or where `join` is true with
     its neighbours before it.
     """
-    numbers, offsets = places.number.tolist(), places.offset.tolist()
-    slots, names = places.segment["slot"].tolist(), places.segment[["shard", "slot", "checksums"]].tolist()
+    numbers, offsets, slots = (places[name].tolist() for name in ("number", "offset", "slot"))
+    names = places[["shard", "slot", "checksums"]].tolist()
     found: dict[tuple[int, int, int], Slot] = {}  # a slot may have held several segments
     run, current, last, room = Run(offset=0, picks=[]), -1, -1, 0
     for pick in picks:
         if numbers[pick] != last + 1 or room == 0 or not (join or slots[pick] == current):
-            slot = found.setdefault(names[pick], Slot(record=places.segment[pick]))
+            slot = found.setdefault(names[pick], Slot(record=places[pick]))
             run = Run(offset=offsets[pick], picks=[])
             room = int(slot.record["steps"]) + 1 - run.offset
             slot.runs.append(run)
@@ -378,7 +373,7 @@ class DirectReader:
 
     def fill(self, wanted: Wanted) -> Bools:
         """Fills arrays; (m,) False where an image has left its server. Raises Unreachable where one does not answer."""
-        _, first, where = np.unique(wanted.places.number, return_index=True, return_inverse=True)
+        _, first, where = np.unique(wanted.places["number"], return_index=True, return_inverse=True)
         with self._mutex:
             missing = self._missing(wanted, first.tolist())
         found = np.ones(len(where), np.bool_)
@@ -405,7 +400,7 @@ class DirectReader:
     def _missing(self, wanted: Wanted, picks: Sequence[int]) -> list[int]:
         """Reads the picks; returns those gone both from their own segment and from the one whose end they are."""
         missing = self._read(wanted, picks, join=True)
-        own = wanted.places.segment["slot"]
+        own = wanted.places["slot"]
         again = [pick for pick in picks if pick in missing and missing[pick] != own[pick]]
         if again:
             missing = {pick: slot for pick, slot in missing.items() if slot == own[pick]}

@@ -5,15 +5,6 @@
     locate(rows) ──► places ──► take ─┬─ copied from the ring
                                       └─ read from the server, and checked       (direct)
 
-Every observation has a place, in memory by its number, on its server by slot and offset:
-
-    row of the caller ─┬─► number: counted up as observations arrive; neighbours of an episode have neighbouring ones
-                       ├─► segment: its slot, its checksums, where its images begin, and their sizes
-                       └─► offset: which of the segment's observations it is
-
-An observation that two segments share counts as the first of the later one. A segment takes about 160 bytes, and is
-forgotten with the last of its rows.
-
 Locking: `add` and `locate` are quick and belong under the lock that guards the caller's index, so that a row means the
 same observation to both; `stage` and `take` are slow, need no lock and may run in several threads at once.
 """
@@ -29,17 +20,17 @@ from numpy.typing import NDArray
 
 from protos.schema import U8, Bools, Schema
 from services.replay.read.fetching import (
-    SEGMENT,
+    PLACE,
     DirectReader,
     Job,
     Places,
-    Records,
+    Record,
     Wanted,
     check_images,
     decode_some,
-    describe,
     image_bytes,
     pixels,
+    places_of,
 )
 from services.replay.read.log import StoredSegment
 from services.replay.read.sampling import Rows
@@ -103,64 +94,6 @@ class ImageRing:
         return here
 
 
-class ImageTable:
-    """A table knows the place of each row. Not thread-safe."""
-
-    def __init__(self, capacity: int) -> None:
-        self._number = np.full(capacity, -1, np.int64)
-        self._entry = np.full(capacity, -1, np.int64)
-        self._offset = np.zeros(capacity, np.uint8)
-        self._segments = np.zeros(0, SEGMENT)
-        self._uses = np.zeros(0, np.int64)
-        self._free: list[int] = []
-
-    def add(self, rows: Rows, places: Places) -> None:
-        """Gives the last len(rows) of an episode's places, (T + 1,), to `rows`, which no other observation has then."""
-        self._release(self._entry[rows])
-        latest = places.pick(np.arange(len(places.number) - len(rows), len(places.number)))
-        begins = np.flatnonzero(np.concatenate([[True], latest.offset[1:] == 0]))
-        counts = np.diff([*begins, len(rows)])
-        entries = self._allocate(len(begins))
-        self._segments[entries], self._uses[entries] = latest.segment[begins], counts
-        self._number[rows], self._offset[rows] = latest.number, latest.offset
-        self._entry[rows] = np.repeat(entries, counts)
-
-    def locate(self, rows: Rows) -> Places:
-        """Returns the places of rows that have been added."""
-        number = self._number[rows]
-        assert (number >= 0).all(), "a row without an observation"
-        return Places(number=number, segment=self._segments[self._entry[rows]], offset=self._offset[rows])
-
-    def __len__(self) -> int:
-        """Counts the segments that some row refers to."""
-        return len(self._segments) - len(self._free)
-
-    def _release(self, entries: NDArray[np.int64]) -> None:
-        used, counts = np.unique(entries[entries >= 0], return_counts=True)
-        self._uses[used] -= counts
-        self._free += used[self._uses[used] == 0].tolist()
-
-    def _allocate(self, count: int) -> NDArray[np.int64]:
-        if len(self._free) < count:
-            old = len(self._segments)
-            new = max(old, count, 64)
-            self._segments = np.concatenate([self._segments, np.zeros(new, SEGMENT)])
-            self._uses = np.concatenate([self._uses, np.zeros(new, np.int64)])
-            self._free += range(old, old + new)
-        return np.array([self._free.pop() for _ in range(count)], np.int64)
-
-
-def places_of(records: Sequence[Records], first_number: int) -> Places:
-    """Returns the places of the T + 1 observations of an episode, (T + 1,), by its segments in order."""
-    steps = [int(record["steps"]) for record in records]
-    offsets = [np.arange(count + (k == len(steps) - 1), dtype=np.uint8) for k, count in enumerate(steps)]
-    return Places(
-        number=first_number + np.arange(sum(steps) + 1, dtype=np.int64),
-        segment=np.repeat(np.array(records, SEGMENT), [len(each) for each in offsets]),
-        offset=np.concatenate(offsets),
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
     """A view says which images are wanted and where they go."""
@@ -189,7 +122,7 @@ class ImageStore:
         row_bytes = sum(image_bytes(schema, camera) for camera in cameras)
         rows = min(memory_bytes // row_bytes, capacity + capacity // SPARE)
         self._ring = ImageRing(schema, cameras=self.cameras, rows=rows)
-        self._table = ImageTable(capacity)
+        self._places = np.zeros(capacity, PLACE)
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "replay-images")
         self._direct = DirectReader(schema, readers, self._decoders)
         self._staging = threading.Lock()
@@ -208,16 +141,16 @@ class ImageStore:
         Raises CorruptData. Then, and when what is staged is never added, all that has happened is that some older
         observations are no longer in memory.
         """
-        records = [describe(segment, self.schema, shard=shard) for segment in segments]
         steps = [segment.header.steps for segment in segments]
         begins = np.cumsum([0, *steps[:-1]]).tolist()
         with self._staging:  # two episodes at once could be decoded into the same part of a small ring
-            places = places_of(records, self._ring.reserve(sum(steps) + 1))
+            first = self._ring.reserve(sum(steps) + 1)
+            places = places_of(segments, self.schema, shard=shard, first_number=first)
             if not self.mirrors:
                 return places
             jobs = [
-                self._decoders.submit(self._stage_segment, segment, record, places.number[begin:end])
-                for segment, record, begin, end in zip(segments, records, begins, [*begins[1:], None], strict=True)
+                self._decoders.submit(self._stage_segment, segment, places[begin:end])
+                for segment, begin, end in zip(segments, begins, [*begins[1:], None], strict=True)
             ]
             wait(jobs)
         for job in jobs:
@@ -226,11 +159,13 @@ class ImageStore:
 
     def add(self, rows: Rows, staged: Places) -> None:
         """Gives the episode's last len(rows) observations these rows, in order. Quick; under the caller's lock."""
-        self._table.add(rows, staged)
+        self._places[rows] = staged[len(staged) - len(rows) :]
 
     def locate(self, rows: Rows) -> Places:
         """Returns the places that the images of rows (n, W) have now. Quick; under the lock that draws rows."""
-        return self._table.locate(rows)
+        places = self._places[rows]
+        assert (places["steps"] > 0).all(), "a row without an observation"
+        return places
 
     def take(self, *views: View) -> Bools:
         """Fills the views' arrays; (n,) False where an image of any view is no longer on its server: draw again.
@@ -255,7 +190,7 @@ class ImageStore:
     def stats(self) -> dict[str, float]:
         """Returns counts of observations delivered from memory and from servers, and gone; and what is held now."""
         counts = {name: self._direct.counts[name] for name in ("direct", "gone", "corrupt")}
-        held = {"segments": len(self._table), "memory_bytes": self._ring.bytes}
+        held = {"memory_bytes": self._ring.bytes + self._places.nbytes}
         return {name: float(value) for name, value in ({"mirrored": self._ring.taken} | counts | held).items()}
 
     def close(self) -> None:
@@ -263,10 +198,12 @@ class ImageStore:
         self._direct.close()
         self._decoders.shutdown()
 
-    def _stage_segment(self, segment: StoredSegment, record: Records, numbers: Rows) -> None:
+    def _stage_segment(self, segment: StoredSegment, places: Places) -> None:
         """Checks all of a segment's images and decodes those of its observations that have a place in memory."""
         images = segment.images
         assert images is not None, "a segment for memory without its images"
+        record: Record = places[0]
+        numbers = places["number"]
         check_images(images, record, self.schema, self.cameras)
         kept = np.flatnonzero(self._ring.holds(numbers)).tolist()
         jobs = [Job(camera, k, self._ring.place(camera, int(numbers[k]))) for camera in self.cameras for k in kept]
@@ -275,18 +212,18 @@ class ImageStore:
 
     def _copy(self, view: View) -> Bools:
         """Copies what memory has; (n, W)."""
-        shape = view.places.number.shape
+        shape = view.places.shape
         flat = {camera: _flat(view.out[camera], pixels(self.schema, camera), shape) for camera in self.cameras}
-        return self._ring.take(view.places.number.ravel(), flat).reshape(shape)
+        return self._ring.take(view.places["number"].ravel(), flat).reshape(shape)
 
     def _wanted(self, views: Sequence[View], absent: Sequence[Rows]) -> Wanted:
-        places = [view.places.pick(index) for view, index in zip(views, absent, strict=True)]
+        places = np.concatenate([view.places.ravel()[index] for view, index in zip(views, absent, strict=True)])
         out: dict[Camera, list[U8]] = {camera: [] for camera in self.cameras}
         for view, index in zip(views, absent, strict=True):
             for camera, images in out.items():
                 flat = view.out[camera].reshape(-1, *view.out[camera].shape[2:])
                 images += [flat[k] for k in index.tolist()]
-        return Wanted(places=Places.join(places), out=out)
+        return Wanted(places=places, out=out)
 
 
 def _flat(out: U8, px: int, shape: tuple[int, ...]) -> U8:

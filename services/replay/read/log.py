@@ -4,7 +4,7 @@
                     └─ slots: the head of each segment, and its images where they are wanted
 
 A segment is decoded as far as its numbers. Its images are fetched, still encoded, only if something wants them: with
-the whole slot where they always are wanted, after the head where the head calls for them, or when the episode is whole.
+the whole slot where they always are wanted, else when the episode is whole and its readouts are to be computed.
 
 An index entry counts only if the bytes in its slot carry the entry's own name. Slots are not reused while the server
 lives, but a server that lost its last second in a crash gives the same slot number to another segment; and a segment
@@ -26,7 +26,6 @@ from protos.codec import (
     PREFIX_BYTES,
     Prefix,
     decode_head,
-    read_header,
     read_prefix,
 )
 from protos.episode import Episode, Segment
@@ -123,25 +122,19 @@ def _join(parts: Sequence[U8]) -> U8:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDemand:
-    """A demand says of which segments of a buffer the images are fetched."""
+    """A demand says of which episodes of a buffer the images are fetched."""
 
     always: bool
-    """All of them, with the whole slot."""
+    """All of them, with the whole slots at once."""
     recompute: bool = False
-    """Those of episodes without readouts of the backbone `backbone_id`, which are computed from the images."""
+    """Those without readouts of the backbone `backbone_id`, which are computed from the images."""
     backbone_id: str = ""
     """Empty: any backbone's readouts will do, if an episode's are all of the same."""
 
-    def of_segment(self, header: SegmentHeader) -> bool:
-        """Tells whether readouts are to be computed for a segment, by its head."""
-        return not header.embedding_dim or self._strange(header.backbone_id)
-
-    def of_episode(self, episode: Episode) -> bool:
+    def of(self, episode: Episode) -> bool:
         """Tells whether the images of an episode are wanted; one whose segments differ needs them of all."""
-        return self.always or (self.recompute and (episode.embedding is None or self._strange(episode.backbone_id)))
-
-    def _strange(self, backbone_id: str) -> bool:
-        return self.backbone_id not in ("", backbone_id)
+        known = episode.embedding is not None and self.backbone_id in ("", episode.backbone_id)
+        return self.always or (self.recompute and not known)
 
 
 @dataclass(kw_only=True)
@@ -198,22 +191,13 @@ class Entry:
         return (header.actor, header.incarnation, header.seq) == (self.actor, self.incarnation, self.seq)
 
 
-class Fetched(NamedTuple):
-    """The bytes that were fetched of a slot: from its start, and in a second look what follows them."""
-
-    start: bytes
-    rest: bytes | None = None
-    checksums: int = 0
-    """The blob's checksums after the second look, which tell whether both saw the same segment."""
-
-
 class Arrival(NamedTuple):
     """An index entry, and what was fetched of its slot."""
 
     position: bytes
     entry: Entry | None
     """None where it makes no sense."""
-    fetched: Fetched
+    data: bytes
 
 
 class _Span(NamedTuple):
@@ -254,11 +238,11 @@ class Tail:
         )
         found = [(position, self._parse(position, fields)) for position, fields in (answer[0][1] if answer else [])]
         fetched = iter(self._fetch([entry for _, entry in found if entry is not None]))
-        return [Arrival(position, entry, Fetched(b"") if entry is None else next(fetched)) for position, entry in found]
+        return [Arrival(position, entry, b"" if entry is None else next(fetched)) for position, entry in found]
 
     def accept(self, arrival: Arrival) -> StoredSegment | None:
         """Moves the cursor behind an entry; returns its segment, if that is good and new."""
-        segment = None if arrival.entry is None else self._new(arrival.entry, arrival.fetched)
+        segment = None if arrival.entry is None else self._new(arrival.entry, arrival.data)
         self.cursor.entry = arrival.position.decode()
         if arrival.entry is not None:
             self.cursor.slot, self.cursor.transitions = arrival.entry.slot, arrival.entry.transitions
@@ -271,36 +255,38 @@ class Tail:
         """
         refs = [ref for episode in episodes for ref in episode]
         found: dict[SegmentRef, StoredSegment] = {}
-        for ref, fetched in zip(refs, self._fetch(refs), strict=True):
-            segment = self._checked(ref.slot, fetched, partial(_is_at, ref))
-            if segment is None:
-                self.cursor.lost.append(ref.checksums)
-            else:
+        for ref, data in zip(refs, self._fetch(refs), strict=True):
+            segment = self._checked(ref, data, partial(_is_at, ref))
+            if segment is not None:
                 found[ref] = segment
+            elif ref.checksums not in self.cursor.lost:
+                self.cursor.lost.append(ref.checksums)
         return [
             [found[ref] for ref in episode] if all(ref in found for ref in episode) else None for episode in episodes
         ]
 
     def complete(self, episode: StoredEpisode) -> StoredEpisode:
-        """Returns the episode with the images that it turned out to need, as far as the server still has them."""
-        if episode.has_images or not self._demand.of_episode(episode.numbers):
-            return episode
-        spans = [
-            None
-            if each.images is not None
-            else _Span(each.slot, each.prefix.head, each.prefix.total, each.prefix.frames)
-            for each in episode.segments
-        ]
-        fetched = self._second_looks([b""] * len(spans), spans)
-        completed = [self._complete(*each) for each in zip(episode.segments, fetched, strict=True)]
-        return StoredEpisode(episode.buffer, episode.shard, completed)
+        """Returns the episode with the images that it needs, as far as the server still has them.
 
-    def _new(self, entry: Entry, fetched: Fetched) -> StoredSegment | None:
+        The checksums are read again after the images, as the slot may hold another segment by now.
+        """
+        if episode.has_images or not self._demand.of(episode.numbers):
+            return episode
+        spans = []
+        for segment in episode.segments:
+            prefix = segment.prefix
+            spans.append(_Span(segment.slot, prefix.head, prefix.total, prefix.frames))
+            spans.append(_Span(segment.slot, CHECKSUMS.start, CHECKSUMS.stop, 0))
+        found = iter(self._read(spans))
+        segments = [self._with_images(segment, next(found), next(found)) for segment in episode.segments]
+        return StoredEpisode(episode.buffer, episode.shard, segments)
+
+    def _new(self, entry: Entry, data: bytes) -> StoredSegment | None:
         cursor = self.cursor
         if cursor.slot and entry.slot > cursor.slot + 1:
             self.counts["missed"] += entry.slot - cursor.slot - 1
         known = entry.seq <= cursor.last.get(entry.writer, -1)
-        segment = None if known and not cursor.lost else self._checked(entry.slot, fetched, entry.names)
+        segment = None if known and not cursor.lost else self._checked(entry, data, entry.names)
         if known and (segment is None or segment.prefix.checksums not in cursor.lost):
             self.counts["repeated"] += 1
             return None
@@ -318,41 +304,11 @@ class Tail:
             self._drop("corrupt", f"index entry {position.decode()}: {error}")
             return None
 
-    def _fetch(self, segments: Sequence[Entry | SegmentRef]) -> list[Fetched]:
-        """Fetches of each segment what is wanted of it."""
-        starts = self._read([self._first_span(segment) for segment in segments])
-        return self._second_looks(starts, [self._rest_span(*each) for each in zip(segments, starts, strict=True)])
-
-    def _first_span(self, segment: Entry | SegmentRef) -> _Span:
+    def _fetch(self, segments: Sequence[Entry | SegmentRef]) -> list[bytes]:
+        """Fetches the head of each segment, or its whole slot where images are always wanted."""
         if self._demand.always:
-            return _Span(segment.slot, 0, MAX_SEGMENT_BYTES, segment.size)
-        return _Span(segment.slot, 0, segment.head, segment.head)
-
-    def _rest_span(self, segment: Entry | SegmentRef, start: bytes) -> _Span | None:
-        """Names what is wanted behind the head: images, or what tells why the slot holds another segment."""
-        if self._demand.always:
-            return None
-        try:
-            another = read_prefix(start).head != len(start)
-            wanted = another or (self._demand.recompute and self._demand.of_segment(read_header(start)))
-        except (CorruptData, SchemaMismatch):
-            return None
-        return _Span(segment.slot, len(start), MAX_SEGMENT_BYTES, segment.size - segment.head) if wanted else None
-
-    def _second_looks(self, starts: Sequence[bytes], spans: Sequence[_Span | None]) -> list[Fetched]:
-        """Reads each span, and after it the checksums of the blob that the slot has then."""
-        size = CHECKSUMS.stop - CHECKSUMS.start
-        wanted = [
-            each
-            for span in spans
-            if span is not None
-            for each in (span, _Span(span.slot, CHECKSUMS.start, CHECKSUMS.stop, size))
-        ]
-        found = iter(self._read(wanted))
-        return [
-            Fetched(start) if span is None else Fetched(start, next(found), int.from_bytes(next(found), "little"))
-            for start, span in zip(starts, spans, strict=True)
-        ]
+            return self._read([_Span(each.slot, 0, MAX_SEGMENT_BYTES, each.size) for each in segments])
+        return self._read([_Span(each.slot, 0, each.head, each.head) for each in segments])
 
     def _read(self, spans: Sequence[_Span]) -> list[bytes]:
         """Reads parts of slots, many per round trip; what a slot does not have is missing from the answer."""
@@ -366,41 +322,41 @@ class Tail:
                 size = 0
         return found + pipeline.execute()
 
-    def _checked(self, slot: int, fetched: Fetched, is_meant: Callable[[StoredSegment], bool]) -> StoredSegment | None:
+    def _checked(
+        self, meant: Entry | SegmentRef, data: bytes, is_meant: Callable[[StoredSegment], bool]
+    ) -> StoredSegment | None:
         """Decodes what was fetched of a slot; None, with the reason counted, where it is not the segment meant."""
         try:
-            segment = self._decode(slot, fetched) if fetched.start else None
+            another = not data or read_prefix(data).head != meant.head
+            segment = None if another else self._decode(meant.slot, data)
             if segment is None or not is_meant(segment):
                 self.counts["overwritten"] += 1
                 return None
             if not segment.numbers.finite():
                 raise CorruptData("NaN or infinity")
         except (SchemaMismatch, CorruptData) as error:
-            self._drop("corrupt" if isinstance(error, CorruptData) else "wrong_schema", f"slot {slot}: {error}")
+            self._drop("corrupt" if isinstance(error, CorruptData) else "wrong_schema", f"slot {meant.slot}: {error}")
             return None
         return segment
 
-    def _decode(self, slot: int, fetched: Fetched) -> StoredSegment | None:
-        """Decodes a segment; None where the slot was given away between two looks. Raises CorruptData."""
-        data, prefix = fetched.start, read_prefix(fetched.start)
-        if fetched.rest is not None and prefix.head != len(data):  # the head is of another size than the entry said
-            data, fetched = data + fetched.rest, Fetched(data)
+    def _decode(self, slot: int, data: bytes) -> StoredSegment:
+        prefix = read_prefix(data)
         header, numbers = decode_head(data, self._schema)
-        segment = StoredSegment(slot=slot, prefix=prefix, header=header, numbers=numbers, images=None)
-        if fetched.rest is not None:
-            return _with_images(segment, fetched)
-        if not self._demand.always and len(data) == prefix.head:
-            return segment
-        images = memoryview(data)[prefix.head :]
-        prefix.check_frames(images)
-        return replace(segment, images=images)
+        images = memoryview(data)[prefix.head :] if self._demand.always else None
+        if images is not None:
+            prefix.check_frames(images)
+        return StoredSegment(slot=slot, prefix=prefix, header=header, numbers=numbers, images=images)
 
-    def _complete(self, segment: StoredSegment, fetched: Fetched) -> StoredSegment:
+    def _with_images(self, segment: StoredSegment, images: bytes, checksums: bytes) -> StoredSegment:
+        """Adds images to a segment, unless they are another's or damaged."""
+        if int.from_bytes(checksums, "little") != segment.prefix.checksums:
+            return segment
         try:
-            return segment if fetched.rest is None else _with_images(segment, fetched) or segment
+            segment.prefix.check_frames(images)
         except CorruptData as error:
             self._drop("corrupt", f"images of segment {segment.header.seq} of {segment.header.actor}: {error}")
             return segment
+        return replace(segment, images=memoryview(images))
 
     def _drop(self, why: str, text: str) -> None:
         self.counts[why] += 1
@@ -409,15 +365,6 @@ class Tail:
 
 def _is_at(ref: SegmentRef, segment: StoredSegment) -> bool:
     return segment.ref == ref
-
-
-def _with_images(segment: StoredSegment, fetched: Fetched) -> StoredSegment | None:
-    """Adds the images that a second look found; None where they are another segment's. Raises CorruptData."""
-    assert fetched.rest is not None
-    if fetched.checksums != segment.prefix.checksums:
-        return None
-    segment.prefix.check_frames(fetched.rest)
-    return replace(segment, images=memoryview(fetched.rest))
 
 
 def _numbers_of(entry: str) -> tuple[int, int]:
