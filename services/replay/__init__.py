@@ -22,13 +22,24 @@ servers an actor's name decides to which one it writes; a reader follows them al
 from protos.episode import Episode
 from services.replay.connection import connect, reaching
 from services.replay.presence import Presence, presence
-from services.replay.read.index import SOURCES, Batch
-from services.replay.read.once import find_schema, newest, read_episodes
-from services.replay.read.position import Position, Restored, RestoreSettings
-from services.replay.read.prefetch import Prefetcher
-from services.replay.read.reader import ReplayReader
-from services.replay.read.sampling import Cells, Priority, Strategy, Uniform
-from services.replay.read.settings import Field, ReaderSettings
+from services.replay.read import (
+    SOURCES,
+    Batch,
+    Cells,
+    Field,
+    Position,
+    Prefetcher,
+    Priority,
+    ReaderSettings,
+    ReplayReader,
+    Restored,
+    RestoreSettings,
+    Strategy,
+    Uniform,
+    find_schema,
+    newest,
+    read_episodes,
+)
 from services.replay.server import (
     BufferStats,
     Durability,

@@ -151,6 +151,9 @@ class Cursor:
     lost: list[int] = field(default_factory=list)
     """Checksums of segments that were read, and that the server did not have at a restart: new if they come again."""
 
+    def copy(self) -> "Cursor":
+        return replace(self, last=dict(self.last), lost=list(self.lost))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:

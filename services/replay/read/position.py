@@ -16,7 +16,7 @@ the servers no longer have leaves its rows empty, so that the others lie where t
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -76,15 +76,7 @@ class LogRecord:
                 for episode, each in actor.open.items()
             }
             known[name] = ActorRecord(incarnation=actor.incarnation, turn=actor.turn, slots=actor.slots, open=opened)
-        return cls(cursor=replace(cursor, last=dict(cursor.last), lost=list(cursor.lost)), actors=known)
-
-    def open(self) -> list[list[SegmentRef]]:
-        """Lists the segments of the open episodes, in order."""
-        return [
-            [SegmentRef(*ref) for ref in each.segments]
-            for actor in self.actors.values()
-            for each in actor.open.values()
-        ]
+        return cls(cursor=cursor.copy(), actors=known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,14 +240,18 @@ class Restore:
         """Reads all of it again, or as much as there is time for. Raises Unreachable for a shard that stays away."""
         record = self._position.record
         self._intake.name_actors(record.actors)
-        logs = list(zip(self._followers, record.logs))  # noqa: B905  the replay may have other shards now
+        logs = [
+            (follower, {buffer: each for buffer, each in known.items() if buffer in follower.tails})
+            for follower, known in zip(self._followers, record.logs, strict=False)  # it may have other shards now
+        ]
         for follower, known in logs:
-            for buffer in known.keys() & follower.tails.keys():
-                follower.resume(buffer, known[buffer].cursor)
-        for buffer in self._mirrors.keys() & record.mirrors.keys():
-            self._refill(buffer)
+            for buffer, each in known.items():
+                follower.resume(buffer, each.cursor.copy())
+        for buffer in record.mirrors:
+            if buffer in self._mirrors:
+                self._refill(buffer)
         for follower, known in logs:
-            self._reopen(follower, {buffer: each for buffer, each in known.items() if buffer in follower.tails})
+            self._reopen(follower, known)
         if self._restored.missing and not self._settings.stop():
             log.warning(
                 "the replay no longer has %d of the %d episodes that the checkpoint counted on: going on without them; "
@@ -299,28 +295,29 @@ class Restore:
         return found
 
     def _reopen(self, follower: Follower, logs: Mapping[Buffer, LogRecord]) -> None:
-        """Reads open episodes again; all buffers at once, as whoever is refused asks for all of them again."""
-        open_episodes = {buffer: known.open() for buffer, known in logs.items()}
-        wanted = sum(map(len, open_episodes.values()))
-        if wanted and self._settings.stop():
-            return
+        """Reads open episodes again; all of them at once, as whoever is refused asks for all of them again."""
 
-        def read(asked: Follower) -> dict[Buffer, list[list[StoredSegment] | None]]:
-            return {buffer: asked.again(buffer, episodes) for buffer, episodes in open_episodes.items() if episodes}
+        def read(asked: Follower) -> list[tuple[Buffer, str, ActorRecord, list[list[StoredSegment] | None]]]:
+            found = []
+            for buffer, known in logs.items():
+                for name, actor in known.actors.items():
+                    refs = [[SegmentRef(*ref) for ref in each.segments] for each in actor.open.values()]
+                    found.append((buffer, name, actor, asked.again(buffer, refs) if refs else []))
+            return found
 
-        found = (self._ask(follower.shard, read) if wanted else None) or {}
-        for buffer, known in logs.items():
-            segments = iter(found.get(buffer) or [None] * len(open_episodes[buffer]))
-            for name, actor in known.actors.items():
-                read_again = {episode: (next(segments), each.turn) for episode, each in actor.open.items()}
-                there = {
-                    episode: OpenEpisode(segments=each, turn=turn)
-                    for episode, (each, turn) in read_again.items()
-                    if each
-                }
-                self._count(len(actor.open), len(actor.open) - len(there))
-                state = Actor(incarnation=actor.incarnation, turn=actor.turn, slots=actor.slots, open=there)
-                follower.assemblers[buffer].put_back(name, state)
+        wanted = sum(len(actor.open) for known in logs.values() for actor in known.actors.values())
+        there = 0
+        for buffer, name, actor, found in (self._ask(follower.shard, read) if wanted else read(follower)) or []:
+            each = zip(actor.open.items(), found, strict=True)
+            opened = {
+                episode: OpenEpisode(segments=segments, turn=record.turn)
+                for (episode, record), segments in each
+                if segments
+            }
+            state = Actor(incarnation=actor.incarnation, turn=actor.turn, slots=actor.slots, open=opened)
+            follower.assemblers[buffer].put_back(name, state)
+            there += len(opened)
+        self._count(wanted, wanted - there)
 
     def _count(self, wanted: int, missing: int) -> None:
         self._restored.wanted += wanted
