@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -268,11 +269,8 @@ class WeightSubscriber:
                 self._reported = self._latest
                 in_use_s = time.monotonic() - self._swapped_s
             report = pb.WeightsReport(id=self._id, version=self._reported.version, in_use_s=in_use_s)
-            try:
+            with suppress(grpc.RpcError):
                 self._stub.Report(report, timeout=REPORT_DEADLINE_S)
-            except grpc.RpcError as error:
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    self._closed.wait()
 
     def _note(self, count: str, problem: str) -> None:
         with self._changed:
@@ -294,15 +292,17 @@ class _Puller:
         self._wire, self._decoded = MemoryPool(), MemoryPool()
         self._held: dict[str, Tensors] = {}  # by sha256, as the transfers are
         self._transfers: dict[str, PartAssembly] = {}
+        self._complete: set[str] = set()  # of the newest complete version
 
     def parts(self, version: pb.WeightVersion) -> dict[str, Tensors]:
         """Returns the tensors of every part by name; those that did not change are the same arrays as before."""
         wanted = {part.sha256 for part in version.parts}
         self._transfers = {sha256: transfer for sha256, transfer in self._transfers.items() if sha256 in wanted}
+        self._held = {sha256: held for sha256, held in self._held.items() if sha256 in wanted | self._complete}
         for part in version.parts:
             if part.sha256 not in self._held:
                 self._held[part.sha256] = self._pull(part)
-        self._held = {sha256: tensors for sha256, tensors in self._held.items() if sha256 in wanted}
+        self._complete = wanted
         return {part.name: self._held[part.sha256] for part in version.parts}
 
     def _pull(self, part: pb.WeightPart) -> Tensors:
