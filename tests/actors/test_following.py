@@ -1,4 +1,4 @@
-"""Weights that are not what they claim to be: nobody begins an episode with them, and the reason is in the status."""
+"""These tests check that no episode begins with weights that break their promise, and that the status says why."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
-from test_holding import PATIENCE_S, Endless, until
+from test_holding import TIMEOUT_S, Endless, until
 from test_loop import Guide, Sink, tags
 from weights_process import WeightsProcess
 
@@ -31,7 +31,7 @@ PAIRS = PolicySettings(octo=OctoSettings(side_px=32, wrist_px=32, window=2, max_
 
 
 class Published:
-    """What a subscriber hands out."""
+    """Is a version as a subscriber hands it out."""
 
     def __init__(self, policy, version, backbone_id=None):
         self.parts, self.version = policy.parts(), version
@@ -61,7 +61,7 @@ def weights(tmp_path):
 def publish(publisher, policy, backbone_id=None):
     settings = {"policy": to_json(policy.settings), "backbone_id": backbone_id or policy.sha256("backbone")}
     publisher.publish(policy.parts(), settings=settings)
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
 
 
 def test_a_refused_version_leaves_the_one_before_in_place(network, caplog):
@@ -109,10 +109,10 @@ def test_when_the_first_version_is_refused_there_is_nobody_to_ask(network):
 
 
 def test_an_arm_holds_while_its_weights_are_refused(weights, network):
-    with closing(WeightPublisher(weights.address, connect_deadline_s=PATIENCE_S)) as publisher:
+    with closing(WeightPublisher(weights.address, connect_deadline_s=TIMEOUT_S)) as publisher:
         publish(publisher, network, FORGED)
         policy = WeightsPolicy(
-            weights.address, TEXT, explore=0.0, seed=0, first_timeout_s=PATIENCE_S, bound=StalenessBound()
+            weights.address, TEXT, explore=0.0, seed=0, first_timeout_s=TIMEOUT_S, bound=StalenessBound()
         )
         stopping = threading.Event()
         with closing(policy):
@@ -132,7 +132,7 @@ def test_an_arm_holds_while_its_weights_are_refused(weights, network):
                 assert policy.act(world.observe()).version == 2
             finally:
                 stopping.set()
-                thread.join(PATIENCE_S)
+                thread.join(TIMEOUT_S)
 
 
 def server_settings(address, folder):
@@ -150,7 +150,7 @@ def test_the_policy_server_holds_its_twin_actors_and_goes_on(weights, network, t
     def ready():
         return asyncio.run(server.ready())
 
-    with closing(WeightPublisher(weights.address, connect_deadline_s=PATIENCE_S)) as publisher:
+    with closing(WeightPublisher(weights.address, connect_deadline_s=TIMEOUT_S)) as publisher:
         publish(publisher, network, FORGED)
         until(lambda: "refused" in ready(), "the first version is refused")
         assert asyncio.run(server.stats())["version"] == -1
@@ -173,7 +173,7 @@ def test_the_policy_server_joins_windows_of_several_actors(weights, tmp_path):
         calls = [server.act(side[rows], wrist[rows], proprio[rows], 0.0, pad[rows]) for rows in groups]
         return await asyncio.gather(*calls)
 
-    with closing(WeightPublisher(weights.address, connect_deadline_s=PATIENCE_S)) as publisher:
+    with closing(WeightPublisher(weights.address, connect_deadline_s=TIMEOUT_S)) as publisher:
         publish(publisher, network)
         assert asyncio.run(server.window()) == 2
         (alone,) = asyncio.run(ask(slice(0, 3)))

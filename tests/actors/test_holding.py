@@ -1,4 +1,4 @@
-"""Actors whose weights are too stale: they hold before the next episode, say why, and go on by themselves."""
+"""These tests check that actors with stale weights hold before the next episode, say why, and go on by themselves."""
 
 import asyncio
 import threading
@@ -23,11 +23,11 @@ from protos.settings import from_json, to_json
 from services.replay import ReplaySettings
 from services.weights import StalenessBound, WeightPublisher
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 class Waiting(Policy):
-    """Not ready `times` times before every episode but the first."""
+    """Is not ready `times` times before every episode but the first."""
 
     def __init__(self, times):
         super().__init__()
@@ -68,9 +68,9 @@ def test_a_held_loop_stops_when_told_to():
 
 
 def until(condition, what):
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {TIMEOUT_S:g} s: {what}"
         time.sleep(0.02)
 
 
@@ -90,14 +90,14 @@ def weights(tmp_path):
 
 @pytest.fixture
 def published(weights, network):
-    with closing(WeightPublisher(weights.address, connect_deadline_s=PATIENCE_S)) as publisher:
+    with closing(WeightPublisher(weights.address, connect_deadline_s=TIMEOUT_S)) as publisher:
         publisher.publish(network.parts(), settings={"policy": to_json(network.settings)})
-        publisher.wait(PATIENCE_S)
+        publisher.wait(TIMEOUT_S)
         yield publisher
 
 
 class Bounded:
-    """A follower that is as stale as the test says."""
+    """Is as stale as the test says."""
 
     def __init__(self, behind, silent_s):
         self.behind, self.silence = behind, silent_s
@@ -110,7 +110,7 @@ class Bounded:
 
 
 class Endless(World):
-    """Episodes of three steps without end, in pictures of the network's size."""
+    """Plays episodes of three steps without end, in images of the network's size."""
 
     def __init__(self):
         super().__init__(1, [])
@@ -130,7 +130,7 @@ def test_an_arm_holds_before_its_next_episode_and_goes_on(weights, published, ca
         "put the cube on the target",
         explore=0.0,
         seed=0,
-        first_timeout_s=PATIENCE_S,
+        first_timeout_s=TIMEOUT_S,
         bound=StalenessBound(silent_s=0.5),
     )
     with closing(policy):
@@ -152,7 +152,7 @@ def test_an_arm_holds_before_its_next_episode_and_goes_on(weights, published, ca
             assert loop.stats.waits_for == ""
         finally:
             stopping.set()
-            thread.join(PATIENCE_S)
+            thread.join(TIMEOUT_S)
     assert sum(record.message.startswith("held before") for record in caplog.records) == 1
 
 
@@ -172,12 +172,12 @@ def test_the_policy_server_tells_its_twin_actors_to_wait(weights, network, tmp_p
 
     assert ready() == "weights: no version yet"
     assert "weights_age_s" not in asyncio.run(server.stats())
-    with closing(WeightPublisher(weights.address, connect_deadline_s=PATIENCE_S)) as publisher:
+    with closing(WeightPublisher(weights.address, connect_deadline_s=TIMEOUT_S)) as publisher:
         publisher.publish(network.parts(), settings={"policy": to_json(network.settings)})
         until(lambda: not ready(), "the first version")
         stats = asyncio.run(server.stats())
         assert (stats["versions_behind"], stats["weights_silent_s"]) == (0, 0.0)
-        assert stats["weights_age_s"] < PATIENCE_S
+        assert stats["weights_age_s"] < TIMEOUT_S
         weights.kill()
         until(lambda: ready().startswith("weights: no connection"), "the server notices")
         weights.start()

@@ -1,4 +1,4 @@
-"""A stage that goes on publishes its checkpoint's policy first, under its name, and actors refuse another backbone."""
+"""This test resumes a stage: it publishes its checkpoint's policy first, under its name."""
 
 from contextlib import closing
 from dataclasses import replace

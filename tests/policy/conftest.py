@@ -1,4 +1,4 @@
-"""One thread: the tests share two cores with others."""
+"""This file keeps torch to one thread: the tests share two cores with others."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A small Octo in the official layout and inputs for it."""
+"""This module makes a small Octo in the official layout and inputs for it."""
 
 from dataclasses import replace
 

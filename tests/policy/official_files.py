@@ -1,4 +1,4 @@
-"""Checkpoint folders as the original writes them, of any content."""
+"""This module writes checkpoint folders as the original does, of any content."""
 
 import json
 from pathlib import Path

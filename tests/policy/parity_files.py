@@ -1,7 +1,4 @@
-"""Files in the layout of the reference numbers, of any sizes, computed by our own modules.
-
-Names are written out here as the original has them, so that a wrong name in the comparison shows.
-"""
+"""This module writes files in the layout of the reference numbers, of any sizes, computed by our own modules."""
 
 import json
 
@@ -200,7 +197,7 @@ def _gradients(module):
 
 
 def _other_head(arrays, group):
-    """A regression head with attention pooling; it looks at `obs` in the original, so it is left to the public file."""
+    """A regression head with attention pooling; it pools `obs` in the original, so it is left to the public file."""
     torch.manual_seed(1)
     head = ContinuousHead(SIZES.dim, ContinuousSettings(action_horizon=2, action_dim=5), "l1")
     rules = continuous_rules("l1_mean", use_map=False)

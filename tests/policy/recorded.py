@@ -1,4 +1,4 @@
-"""The original's recorded numbers, where the shared data is at hand."""
+"""This module reads the original's recorded numbers, where the shared data is at hand."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Policies, observations and published weights for tests."""
+"""This module makes policies, observations and published weights for tests."""
 
 import json
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ def observation(n=3, seed=0):
 
 @dataclass
 class Published:
-    """What the weights service hands out."""
+    """Is a version as the weights service hands it out."""
 
     policy: Policy
     version: int = 7

@@ -1,4 +1,4 @@
-"""A policy with each kind of head: shapes, parts, units of actions, what is trained; and the default one by hand."""
+"""These tests check a policy with each kind of head: shapes, parts, units of actions, trained parameters."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Octo's regression heads and attention pooling against float64 references and the original's numbers."""
+"""These tests compare Octo's regression heads and attention pooling with float64 references and the original."""
 
 import numpy as np
 import pytest

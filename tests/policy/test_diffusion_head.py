@@ -1,4 +1,4 @@
-"""Octo's diffusion head against a float64 reference, and against what the original computed."""
+"""These tests compare Octo's diffusion head with a float64 reference and with the original's numbers."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def draws(n, settings=SMALL, seed=1):
 
 
 class Reference:
-    """The same head in numpy and float64, one formula after the other."""
+    """Computes the same head in numpy and float64, one formula after the other."""
 
     def __init__(self, head):
         self.p = {name: tensor.detach().double().numpy() for name, tensor in head.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The consistency head and the critics against independent references."""
+"""These tests compare the consistency head and the critics with independent references."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Weights are known by one name, and nobody acts with others than those: actors and policy folders."""
+"""These tests check the names of weights, in policy folders and where weights are acted with."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Critics with a convolutional encoder."""
+"""These tests check critics with a convolutional encoder."""
 
 import numpy as np
 import pytest

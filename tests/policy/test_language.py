@@ -1,4 +1,4 @@
-"""Instructions as tokens: the stand-in, and a real (tiny) T5 from a local folder."""
+"""These tests turn instructions into tokens, by the stand-in and by a real (tiny) T5 from a local folder."""
 
 import shutil
 from dataclasses import replace

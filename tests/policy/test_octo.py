@@ -1,4 +1,4 @@
-"""Octo: who sees whom, the readout shortcut, the stems, the size of the presets."""
+"""These tests check Octo's attention rule, the readout shortcut, the stems and the size of the presets."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_mask_equals_the_rule_token_by_token(drawn, correct):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_row_that_sees_nothing_looks_everywhere_alike(dtype):
-    """Also where autocast turns the mask to bfloat16, and a kernel then scales it by log2(e)."""
+    """Autocast turns the mask to bfloat16, and a kernel then scales it by log2(e)."""
     mask = additive(torch.zeros(1, 3, dtype=torch.bool), dtype)
     assert torch.softmax(mask.float() + torch.tensor([0.0, 1.0, 2.0]) * (dtype == torch.float32), -1).allclose(
         torch.full((1, 3), 1 / 3)

@@ -1,4 +1,4 @@
-"""What goes into an Octo: goals, masks, missing cameras and instructions, shorter windows, several readouts."""
+"""These tests check Octo's inputs: goals, masks, missing cameras and instructions, short windows, several readouts."""
 
 from dataclasses import replace
 

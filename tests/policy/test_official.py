@@ -1,4 +1,4 @@
-"""Official checkpoints: one to one with our tensors, bit-equal, refused with a reason when they do not fit."""
+"""These tests map official checkpoints to our tensors, bit-equal, and refuse those that do not fit with a reason."""
 
 import json
 import os

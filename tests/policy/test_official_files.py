@@ -1,4 +1,4 @@
-"""Checkpoint folders on disk: which step, which format, what hostile files do."""
+"""These tests read checkpoint folders: steps, formats, hostile files."""
 
 import json
 

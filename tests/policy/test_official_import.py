@@ -1,4 +1,4 @@
-"""`twinrl import-octo`: an official folder becomes a policy folder that acts."""
+"""These tests check `twinrl import-octo`, which turns an official folder into a policy folder that acts."""
 
 import json
 

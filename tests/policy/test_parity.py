@@ -1,4 +1,4 @@
-"""`python -m policy.octo.parity`: the public file of the original's numbers, and files of other sizes."""
+"""These tests run `python -m policy.octo.parity` on the public file of the original's numbers and on other sizes."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Policy, normalization, language, acting, checkpoints: through their public doors."""
+"""These tests check policy, normalization, language, acting and checkpoints through their public doors."""
 
 import json
 from dataclasses import replace

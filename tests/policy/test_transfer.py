@@ -1,4 +1,4 @@
-"""A new head on an imported backbone."""
+"""These tests put a new head on an imported backbone."""
 
 from dataclasses import replace
 

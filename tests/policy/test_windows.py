@@ -1,4 +1,4 @@
-"""Acting with a window of two observations."""
+"""These tests act with a window of two observations."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Tensors as bytes: exact where promised, rounded like torch elsewhere, and named by one hash."""
+"""These tests check tensors as bytes: exact where promised, rounded like torch elsewhere, named by one hash."""
 
 from itertools import pairwise
 

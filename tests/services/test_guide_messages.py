@@ -1,4 +1,4 @@
-"""Configurations on the wire: what goes in comes out, and nothing else comes out than a configuration."""
+"""These tests send configurations as messages: they come back as they were, and nothing else is accepted."""
 
 import math
 from contextlib import suppress
@@ -32,7 +32,7 @@ ANY_MESSAGE = st.builds(
 
 
 def is_whole(configuration):
-    """A configuration as `from_message` promises it."""
+    """Checks a configuration as `from_message` promises it."""
     names = (configuration.region, *configuration.poses)
     assert all(len(name) <= MAX_NAME for name in names) and len(configuration.poses) <= MAX_BODIES
     assert all(math.isfinite(number) for pose in configuration.poses.values() for number in pose)

@@ -1,4 +1,4 @@
-"""Where episodes start: the distribution of draws, the success map, what is refused."""
+"""These tests check the distribution of draws, the success map, and refusals."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The guide as a process: draws, reports, restarts, refusals."""
+"""These tests run the guide as a process: draws, reports, restarts, refusals."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The staleness bound, at a real weights service whose downloads are stuck or which is away."""
+"""These tests check the staleness bound at a real weights service whose pulls are stuck or which is away."""
 
 import asyncio
 from contextlib import closing
@@ -13,7 +13,7 @@ from services.weights import Limits, StalenessBound, WeightPublisher, WeightSubs
 from services.weights.server import WeightsService
 from services.weights.store import VersionStore
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 class Stuck(WeightsService):
@@ -30,7 +30,7 @@ class Stuck(WeightsService):
 
 def publish(publisher, value):
     version = publisher.publish({"head": {"w": np.full((2, 3), value, np.float32)}}, settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     return version
 
 
@@ -39,19 +39,19 @@ def test_versions_behind_hold_and_release(tmp_path):
     bound = StalenessBound(versions=3)
     with (
         ServiceThread(service.handler()) as server,
-        closing(WeightPublisher(server.address, connect_deadline_s=PATIENCE_S)) as publisher,
+        closing(WeightPublisher(server.address, connect_deadline_s=TIMEOUT_S)) as publisher,
         closing(WeightSubscriber(server.address, name="slow")) as follower,
     ):
-        follower.wait(publish(publisher, 1.0), PATIENCE_S)
+        follower.wait(publish(publisher, 1.0), TIMEOUT_S)
         assert bound.reason_to_hold(follower) == ""
         service.stuck = True
         for value in (2.0, 3.0, 4.0, 5.0):
             newest = publish(publisher, value)
-        until(lambda: follower.staleness()[0] == 4, "the newest announcement", PATIENCE_S)
+        until(lambda: follower.staleness()[0] == 4, "the newest announcement", TIMEOUT_S)
         assert bound.reason_to_hold(follower) == "weights: 4 versions behind (bound 3)"
         assert StalenessBound(versions=4).reason_to_hold(follower) == ""
         service.stuck = False
-        assert follower.wait(newest, PATIENCE_S).version == newest
+        assert follower.wait(newest, TIMEOUT_S).version == newest
         assert bound.reason_to_hold(follower) == ""
 
 
@@ -59,17 +59,17 @@ def test_silence_holds_and_a_connection_releases(tmp_path):
     with ServiceProcess("services.weights", tmp_path, "--store", str(tmp_path / "store")) as server:
         bound = StalenessBound(silent_s=0.2)
         with (
-            closing(WeightPublisher(server.address, connect_deadline_s=PATIENCE_S)) as publisher,
+            closing(WeightPublisher(server.address, connect_deadline_s=TIMEOUT_S)) as publisher,
             closing(WeightSubscriber(server.address, name="cut off")) as follower,
         ):
-            follower.wait(publish(publisher, 1.0), PATIENCE_S)
+            follower.wait(publish(publisher, 1.0), TIMEOUT_S)
             assert bound.reason_to_hold(follower) == ""
             server.kill()
-            until(lambda: bound.reason_to_hold(follower), "the silence is too long", PATIENCE_S)
+            until(lambda: bound.reason_to_hold(follower), "the silence is too long", TIMEOUT_S)
             assert bound.reason_to_hold(follower).startswith("weights: no connection for ")
             assert StalenessBound(silent_s=1e6).reason_to_hold(follower) == ""
             server.start()
-            until(lambda: not bound.reason_to_hold(follower), "it is connected again", PATIENCE_S)
+            until(lambda: not bound.reason_to_hold(follower), "it is connected again", TIMEOUT_S)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a subscriber does when the other side sends rubbish, cuts the stream, or runs ahead."""
+"""These tests check a subscriber whose server sends damaged data, cuts the stream, or runs ahead."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from protos.weights_pb2_grpc import WeightsServicer, add_WeightsServicer_to_serv
 from services.weights import WeightSubscriber
 from services.weights.wire import CHUNK_BYTES, split
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 ELEMENTS = 3 * CHUNK_BYTES // 4 + 1000  # four chunks
 
 
@@ -94,7 +94,7 @@ def test_a_corrupt_chunk_is_never_applied_and_only_it_is_pulled_again(serve):
     fake, subscriber = serve(third_chunk_bad_once)
     version, data = make(1, 0.25)
     fake.announce(version, data)
-    weights = subscriber.wait(1, PATIENCE_S)
+    weights = subscriber.wait(1, TIMEOUT_S)
     assert (weights.parts["head"]["w"] == 0.25).all()
     assert [offset for _, offset in fake.pulls] == [0, 2 * CHUNK_BYTES]
     assert subscriber.stats()["corrupt"] == 1
@@ -108,17 +108,17 @@ def test_a_part_with_the_wrong_bytes_is_pulled_anew_and_the_old_version_stays(se
         if pull == 2:
             chunks = split(bytes(len(chunks[-1].data) + 3 * CHUNK_BYTES))
         elif pull == 3:
-            assert go_on.wait(PATIENCE_S)
+            assert go_on.wait(TIMEOUT_S)
         yield from chunks
 
     fake, subscriber = serve(second_pull_has_other_bytes)
     fake.announce(*make(1, 1.0))
-    subscriber.wait(1, PATIENCE_S)
+    subscriber.wait(1, TIMEOUT_S)
     fake.announce(*make(2, 2.0))
     until(lambda: subscriber.stats()["corrupt"] == 1, "the wrong bytes are noticed")
     assert (subscriber.latest().parts["head"]["w"] == 1).all()
     go_on.set()
-    assert (subscriber.wait(2, PATIENCE_S).parts["head"]["w"] == 2).all()
+    assert (subscriber.wait(2, TIMEOUT_S).parts["head"]["w"] == 2).all()
     assert [offset for _, offset in fake.pulls] == [0, 0, 0]
 
 
@@ -129,7 +129,7 @@ def test_a_cut_stream_is_taken_up_where_it_broke(serve):
     fake, subscriber = serve(cut_after_two_then_one)
     version, data = make(1, 3.0)
     fake.announce(version, data)
-    assert (subscriber.wait(1, PATIENCE_S).parts["head"]["w"] == 3).all()
+    assert (subscriber.wait(1, TIMEOUT_S).parts["head"]["w"] == 3).all()
     assert [offset for _, offset in fake.pulls] == [0, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES]
     assert subscriber.stats()["resumed"] == 2
     assert subscriber.stats()["pulled_bytes"] == len(data)
@@ -141,7 +141,7 @@ def test_a_slow_subscriber_skips_to_the_newest(serve):
     def first_pull_is_slow(pull, chunks):
         yield chunks[0]
         if pull == 1:
-            assert go_on.wait(PATIENCE_S)
+            assert go_on.wait(TIMEOUT_S)
         yield from chunks[1:]
 
     fake, subscriber = serve(first_pull_is_slow)
@@ -153,7 +153,7 @@ def test_a_slow_subscriber_skips_to_the_newest(serve):
     until(lambda: subscriber.staleness()[0] == 5, "the newest announcement")
     assert subscriber.latest() is None
     go_on.set()
-    weights = subscriber.wait(5, PATIENCE_S)
+    weights = subscriber.wait(5, TIMEOUT_S)
     assert (weights.parts["head"]["w"] == 5).all()
     assert [sha256 for sha256, _ in fake.pulls] == [versions[0][0].parts[0].sha256, versions[4][0].parts[0].sha256]
     assert subscriber.stats()["skipped"] == 3
@@ -163,7 +163,7 @@ def test_a_slow_subscriber_skips_to_the_newest(serve):
 def test_an_older_version_is_not_taken_but_a_new_run_is(serve):
     fake, subscriber = serve(lambda pull, chunks: chunks)
     fake.announce(*make(7, 7.0))
-    subscriber.wait(7, PATIENCE_S)
+    subscriber.wait(7, TIMEOUT_S)
     fake.announce(*make(6, 6.0))  # published before version 7: a server that fell back
     again, data = make(2, 2.0)
     again.published_unix_s = 8.0  # published after it: a new run that counts from 1
@@ -182,5 +182,5 @@ def test_rubbish_announcements_are_counted_and_followed_by_good_ones(serve):
     fake.announce(rubbish, data)
     until(lambda: subscriber.stats()["corrupt"] >= 1, "the rubbish is noticed")
     fake.announce(*make(2, 2.0))
-    assert subscriber.wait(2, PATIENCE_S).version == 2
+    assert subscriber.wait(2, TIMEOUT_S).version == 2
     assert len(fake.pulls) == 1

@@ -1,4 +1,4 @@
-"""What strangers may send: refused by name before anything is allocated for it, whatever it is."""
+"""These tests check that hostile messages are refused by name before anything is allocated for them."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from services.weights.wire import MAX_TENSORS, MemoryPool, PartAssembly, check_v
 
 LIMITS = Limits(max_part_bytes=1 << 16, max_version_bytes=1 << 17)
 SHA = "0" * 64
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def table(**changes):
@@ -170,7 +170,7 @@ def test_any_chunks_make_the_part_or_are_refused(size, stream):
 
 
 class Refused(Exception):
-    """What a real context raises from `abort`."""
+    """Is raised by `abort`, as a real context does."""
 
 
 class Context:
@@ -229,11 +229,11 @@ def test_bytes_that_are_no_message_leave_the_server_alive(tmp_path):
         raw = channel.stream_unary("/twinrl.v1.Weights/Publish")
         for rubbish in (b"\xff" * 9, b"\x0a\xff\xff\xff\xff\x0f", b""):
             with pytest.raises(grpc.RpcError) as refused:
-                raw(iter([rubbish]), timeout=PATIENCE_S)
+                raw(iter([rubbish]), timeout=TIMEOUT_S)
             assert refused.value.code() is grpc.StatusCode.DATA_LOSS
         huge = table(size=1 << 32)
         with pytest.raises(grpc.RpcError, match="max_part_bytes"):
-            raw(iter([pb.PublishRequest(version=huge).SerializeToString()]), timeout=PATIENCE_S)
-        status = WeightsStub(channel).Status(pb.WeightsStatusRequest(), timeout=PATIENCE_S)
+            raw(iter([pb.PublishRequest(version=huge).SerializeToString()]), timeout=TIMEOUT_S)
+        status = WeightsStub(channel).Status(pb.WeightsStatusRequest(), timeout=TIMEOUT_S)
         assert not status.HasField("newest")
     assert "Traceback" not in server.log.read_text()

@@ -1,4 +1,4 @@
-"""What publish() promises: a snapshot, refusals in the background, parts kept, an answer when it is on disk."""
+"""These tests check publish(): a copy, refusals in the background, parts kept, an answer when it is on disk."""
 
 import os
 
@@ -12,7 +12,7 @@ from protos.tensors import part_sha256
 from services.weights import Bf16, WeightPublisher, WeightSubscriber
 from services.weights.wire import MemoryPool
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def parts(value):
@@ -44,35 +44,35 @@ def subscriber(server):
 
 def test_a_version_with_nan_is_refused_in_the_background_and_never_sent(server, publisher, subscriber):
     publisher.publish(parts(1.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     assert publisher.publish(parts(np.nan), settings={}) == 2
     with pytest.raises(InputError, match="version 2 is refused: head/w holds NaN"):
-        publisher.wait(PATIENCE_S)
+        publisher.wait(TIMEOUT_S)
     assert publisher.stats()["refused"] == 1
     assert publisher.publish(parts(3.0), settings={}) == 3
-    assert publisher.wait(PATIENCE_S) == 3
-    assert (subscriber.wait(3, PATIENCE_S).parts["head"]["w"] == 3).all()
+    assert publisher.wait(TIMEOUT_S) == 3
+    assert (subscriber.wait(3, TIMEOUT_S).parts["head"]["w"] == 3).all()
     assert publisher.stats()["accepted"] == 2
 
 
 def test_each_version_is_the_policy_as_it_was(server, publisher, subscriber):
-    """Also one whose copy waits while the next is made."""
+    """A copy may wait while the next one is made."""
     mine = parts(1.0)
     for value in (1.0, 2.0, 3.0):
         mine["head"]["w"][:] = value
         version = publisher.publish(mine, settings={"value": value})
         mine["head"]["w"][:] = 9.0
-        weights = subscriber.wait(1, PATIENCE_S)
+        weights = subscriber.wait(1, TIMEOUT_S)
         assert (weights.parts["head"]["w"] == weights.settings["value"]).all()
-    assert (subscriber.wait(version, PATIENCE_S).parts["head"]["w"] == 3).all()
+    assert (subscriber.wait(version, TIMEOUT_S).parts["head"]["w"] == 3).all()
 
 
 def test_every_version_is_named_by_its_bytes(publisher, subscriber):
     mine = parts(1.0)
     publisher.publish(mine, settings={})
-    first = subscriber.wait(1, PATIENCE_S)
+    first = subscriber.wait(1, TIMEOUT_S)
     publisher.publish(parts(2.0), settings={}, unchanged=("backbone",))
-    second = subscriber.wait(2, PATIENCE_S)
+    second = subscriber.wait(2, TIMEOUT_S)
     assert first.sha256 == {
         "backbone": part_sha256(mine["backbone"]),
         "head": part_sha256(mine["head"], "bf16"),
@@ -82,7 +82,7 @@ def test_every_version_is_named_by_its_bytes(publisher, subscriber):
 
 def test_after_a_refusal_a_server_without_its_disk_gets_the_last_good_version(server, publisher, tmp_path):
     publisher.publish(parts(1.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     publisher.publish(parts(np.inf), settings={})
     until(lambda: publisher.stats()["refused"] == 1, "the refusal")
     server.kill()
@@ -90,19 +90,19 @@ def test_after_a_refusal_a_server_without_its_disk_gets_the_last_good_version(se
         path.unlink()
     server.start()
     newcomer = WeightSubscriber(server.address, name="newcomer")
-    assert (newcomer.wait(1, PATIENCE_S).parts["head"]["w"] == 1).all()
+    assert (newcomer.wait(1, TIMEOUT_S).parts["head"]["w"] == 1).all()
     newcomer.close()
 
 
 def test_a_part_that_is_unchanged_is_not_looked_at(publisher, subscriber):
     whole = parts(1.0)
     publisher.publish(whole, settings={}, unchanged=("backbone",))  # there is none before it
-    first = subscriber.wait(1, PATIENCE_S)
+    first = subscriber.wait(1, TIMEOUT_S)
     whole["backbone"]["w"][:] = np.nan
     publisher.publish(whole | parts(2.0) | {"backbone": whole["backbone"]}, settings={}, unchanged=("backbone",))
     publisher.publish({"head": parts(3.0)["head"]}, settings={}, unchanged=("backbone",))
-    assert publisher.wait(PATIENCE_S) == 3
-    third = subscriber.wait(3, PATIENCE_S)
+    assert publisher.wait(TIMEOUT_S) == 3
+    third = subscriber.wait(3, TIMEOUT_S)
     assert (third.parts["head"]["w"] == 3).all()
     assert third.parts["backbone"]["w"] is first.parts["backbone"]["w"]
     with pytest.raises(InputError, match=r"unchanged=\['critic'\]: the version before has .*'backbone', 'head'"):
@@ -115,7 +115,7 @@ def test_an_unchanged_part_outlives_versions_that_were_never_sent(server, publis
     for value in range(2, 9):
         publisher.publish({"head": parts(float(value))["head"]}, settings={}, unchanged=("backbone",))
     server.start()
-    weights = subscriber.wait(8, PATIENCE_S)
+    weights = subscriber.wait(8, TIMEOUT_S)
     np.testing.assert_array_equal(weights.parts["backbone"]["w"], parts(8.0)["backbone"]["w"])
     assert (weights.parts["head"]["w"] == 8).all()
 
@@ -132,12 +132,12 @@ def test_many_versions_while_the_server_is_away_take_the_memory_of_two(server, m
     monkeypatch.setattr(MemoryPool, "take", watched)
     publisher = WeightPublisher(server.address)
     publisher.publish(parts(0.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     server.kill()
     for value in range(1, 30):
         publisher.publish(parts(float(value)), settings={})
     server.start()
-    assert publisher.wait(PATIENCE_S) == 30
+    assert publisher.wait(TIMEOUT_S) == 30
     publisher.close()
     assert len(taken) == 4  # snapshots and wire form of two parts
     assert max(map(len, taken.values())) <= 3
@@ -147,7 +147,7 @@ def test_a_version_in_use_stays_as_it_is_while_later_ones_come(publisher, subscr
     kept = []
     for version in range(1, 7):
         publisher.publish({"head": {"w": np.full((64, 64), version, np.float32)}}, settings={})
-        kept.append(subscriber.wait(version, PATIENCE_S).parts["head"]["w"])
+        kept.append(subscriber.wait(version, TIMEOUT_S).parts["head"]["w"])
     assert [float(w.min()) for w in kept] == [float(w.max()) for w in kept] == [1, 2, 3, 4, 5, 6]
 
 
@@ -155,7 +155,7 @@ def test_bits_from_an_accelerator_arrive_as_the_floats_they_are(publisher, subsc
     values = np.random.default_rng(0).normal(size=(64, 33)).astype(np.float32)
     bits = (values.view(np.uint32) >> 16).astype(np.uint16)
     publisher.publish({"head": {"w": Bf16(bits)}}, settings={})
-    received = subscriber.wait(1, PATIENCE_S).parts["head"]["w"]
+    received = subscriber.wait(1, TIMEOUT_S).parts["head"]["w"]
     np.testing.assert_array_equal(received.view(np.uint32), values.view(np.uint32) & 0xFFFF0000)
 
 
@@ -166,12 +166,12 @@ def head_file(server, value):
 
 @pytest.fixture
 def announced(server, publisher, subscriber):
-    """Version 2 is announced and its writing stands still, as a disk does: the head's file is a pipe nobody reads."""
+    """Announces version 2, whose writing hangs as on a stuck disk: the head's file is a pipe without a reader."""
     publisher.publish(parts(1.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     os.mkfifo(head_file(server, 2.0))
     publisher.publish(parts(2.0), settings={})
-    assert (subscriber.wait(2, PATIENCE_S).parts["head"]["w"] == 2).all()
+    assert (subscriber.wait(2, TIMEOUT_S).parts["head"]["w"] == 2).all()
     with pytest.raises(Unreachable, match="version 2 was not taken"):
         publisher.wait(0.2)
     server.kill()
@@ -182,13 +182,13 @@ def announced(server, publisher, subscriber):
 def test_a_version_that_was_announced_and_not_written_is_sent_again(server, publisher, subscriber):
     held = subscriber.latest()
     server.start()
-    assert publisher.wait(PATIENCE_S) == 2
+    assert publisher.wait(TIMEOUT_S) == 2
     until(lambda: subscriber.stats()["connected"] and subscriber.stats()["announced"] == 2, "it is told again")
     assert subscriber.latest() is held
     server.kill()
     server.start()
     newcomer = WeightSubscriber(server.address, name="newcomer")
-    assert (newcomer.wait(2, PATIENCE_S).parts["head"]["w"] == 2).all()
+    assert (newcomer.wait(2, TIMEOUT_S).parts["head"]["w"] == 2).all()
     newcomer.close()
 
 
@@ -205,11 +205,11 @@ def test_of_two_versions_with_the_number_of_a_lost_one_the_later_is_used(server,
 def test_a_full_disk_delays_the_answer_and_not_the_version(server, publisher, subscriber):
     head_file(server, 2.0).mkdir()  # cannot be opened for writing
     publisher.publish(parts(2.0), settings={})
-    assert (subscriber.wait(1, PATIENCE_S).parts["head"]["w"] == 2).all()
+    assert (subscriber.wait(1, TIMEOUT_S).parts["head"]["w"] == 2).all()
     until(lambda: publisher.stats()["failures"] >= 2, "the answer that it is not on disk")
     with pytest.raises(Unreachable, match="the store cannot be written"):
         publisher.wait(0.1)
     head_file(server, 2.0).rmdir()
-    assert publisher.wait(PATIENCE_S) == 1
+    assert publisher.wait(TIMEOUT_S) == 1
     assert publisher.stats()["sent_bytes"] < 2 * 1_300_000  # the parts travelled once
     assert subscriber.stats()["swaps"] == 1

@@ -1,4 +1,4 @@
-"""Weights from one process to another, through restarts and refusals."""
+"""These tests send weights from one process to another, through restarts and refusals."""
 
 import hashlib
 import subprocess
@@ -16,7 +16,7 @@ from services.net import Credentials
 from services.weights import Limits, WeightPublisher, WeightSubscriber
 from services.weights.wire import split
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 FOLLOWER = """
 import sys
 from services.net.credentials import Credentials
@@ -71,7 +71,7 @@ def test_publishing_copies(publisher, subscriber):
     mine = parts(1.0)
     version = publisher.publish(mine, settings={})
     mine["head"]["w"][:] = 9
-    weights = subscriber.wait(version, PATIENCE_S)
+    weights = subscriber.wait(version, TIMEOUT_S)
     assert (weights.parts["head"]["w"] == 1).all()
     np.testing.assert_array_equal(weights.parts["backbone"]["w"], mine["backbone"]["w"])  # exact, not bfloat16
 
@@ -79,64 +79,64 @@ def test_publishing_copies(publisher, subscriber):
 def test_kill_and_restart(server, publisher, subscriber):
     """Everyone keeps what they have, the server finds its version on disk, numbering goes on."""
     publisher.publish(parts(1.0), settings={"n": 1})
-    assert publisher.wait(PATIENCE_S) == 1
-    held = subscriber.wait(1, PATIENCE_S)
+    assert publisher.wait(TIMEOUT_S) == 1
+    held = subscriber.wait(1, TIMEOUT_S)
     server.kill()
     until(lambda: not subscriber.stats()["connected"], "the subscriber notices")
     assert subscriber.latest() is held
     server.start()
     newcomer = WeightSubscriber(server.address, name="newcomer")
-    assert newcomer.wait(1, PATIENCE_S).settings == {"n": 1}
+    assert newcomer.wait(1, TIMEOUT_S).settings == {"n": 1}
     assert publisher.publish(parts(2.0), settings={"n": 2}) == 2
     for follower in (subscriber, newcomer):
-        assert (follower.wait(2, PATIENCE_S).parts["head"]["w"] == 2).all()
+        assert (follower.wait(2, TIMEOUT_S).parts["head"]["w"] == 2).all()
     newcomer.close()
     assert server.stop() == 0
 
 
 def test_publishing_while_the_server_is_away_neither_blocks_nor_is_lost(server, publisher, subscriber):
     publisher.publish(parts(1.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     server.kill()
     assert [publisher.publish(parts(float(n)), settings={}) for n in (2, 3, 4)] == [2, 3, 4]
     with pytest.raises(Unreachable, match=r"version 4 was not taken within 0\.2 s"):
         publisher.wait(0.2)
     server.start()
-    assert publisher.wait(PATIENCE_S) == 4
-    assert subscriber.wait(4, PATIENCE_S).version == 4
+    assert publisher.wait(TIMEOUT_S) == 4
+    assert subscriber.wait(4, TIMEOUT_S).version == 4
     assert publisher.stats()["accepted"] == 2  # versions 2 and 3 were replaced before they could be sent
 
 
 def test_closing_sends_the_last_version_first(server, publisher, subscriber):
     version = publisher.publish(parts(4.0), settings={})
     publisher.close()
-    assert subscriber.wait(version, PATIENCE_S).version == version
+    assert subscriber.wait(version, TIMEOUT_S).version == version
 
 
 def test_a_server_that_lost_its_disk_gets_the_newest_version_again(server, publisher, tmp_path):
     publisher.publish(parts(1.0), settings={})
     publisher.publish(parts(2.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     server.kill()
     for path in (tmp_path / "store").rglob("*-*.json"):
         path.unlink()
     server.start()
     newcomer = WeightSubscriber(server.address, name="newcomer")
-    assert (newcomer.wait(2, PATIENCE_S).parts["head"]["w"] == 2).all()
+    assert (newcomer.wait(2, TIMEOUT_S).parts["head"]["w"] == 2).all()
     newcomer.close()
 
 
 def test_a_damaged_store_is_set_aside_and_numbers_go_on(server, publisher, tmp_path):
     for value in (1.0, 2.0):
         publisher.publish(parts(value, size=5), settings={})
-        publisher.wait(PATIENCE_S)
+        publisher.wait(TIMEOUT_S)
     publisher.close()
     server.kill()
     newest = max((tmp_path / "store" / "parts").iterdir(), key=lambda path: path.stat().st_mtime)
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     server.start()
     reader = WeightSubscriber(server.address, name="reader")
-    assert reader.wait(1, PATIENCE_S).version == 1
+    assert reader.wait(1, TIMEOUT_S).version == 1
     reader.close()
     assert "is damaged" in server.log.read_text()
     second = WeightPublisher(server.address)
@@ -146,19 +146,19 @@ def test_a_damaged_store_is_set_aside_and_numbers_go_on(server, publisher, tmp_p
 
 def test_a_second_publisher_counts_above_the_first(server, publisher):
     publisher.publish(parts(1.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     second = WeightPublisher(server.address)
     assert second.publish(parts(2.0), settings={}) == 2
-    assert second.wait(PATIENCE_S) == 2
+    assert second.wait(TIMEOUT_S) == 2
     until(lambda: publisher.stats()["version"] == 2, "the first looks at the server")
     assert publisher.publish(parts(3.0), settings={}) == 3
-    assert publisher.wait(PATIENCE_S) == 3
+    assert publisher.wait(TIMEOUT_S) == 3
     second.close()
 
 
 def test_of_two_publishers_with_one_number_the_later_is_told(server, publisher):
     publisher.publish(parts(1.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     server.kill()
     publisher.publish(parts(2.0), settings={})
     second_store = server.folder / "store" / "versions"
@@ -167,17 +167,17 @@ def test_of_two_publishers_with_one_number_the_later_is_told(server, publisher):
     (second_store / f"0000000005-{digest}.json").write_bytes(changed)  # what another learner left there
     server.start()
     with pytest.raises(InputError, match="version 2 comes after 5 of another publisher"):
-        publisher.wait(PATIENCE_S)
+        publisher.wait(TIMEOUT_S)
     until(lambda: publisher.stats()["version"] == 5, "the count goes on above")
     assert publisher.publish(parts(3.0), settings={}) == 6
-    assert publisher.wait(PATIENCE_S) == 6
+    assert publisher.wait(TIMEOUT_S) == 6
 
 
 def test_the_frozen_part_travels_once(publisher, subscriber):
     for value in (1.0, 2.0, 3.0):
         version = publisher.publish(parts(value), settings={})
-        publisher.wait(PATIENCE_S)
-        subscriber.wait(version, PATIENCE_S)
+        publisher.wait(TIMEOUT_S)
+        subscriber.wait(version, TIMEOUT_S)
     frozen, head = 300_000 * 4, 4 * 2
     assert publisher.stats()["sent_bytes"] == frozen + 3 * head
     assert subscriber.stats()["pulled_bytes"] == frozen + 3 * head
@@ -187,9 +187,9 @@ def test_the_frozen_part_travels_once(publisher, subscriber):
 def test_equal_bytes_under_other_names_stay_apart(publisher, subscriber):
     same = np.zeros(16, np.float32)
     publisher.publish({"a": {"w": same}, "b": {"v": same.view(np.int32)}}, settings={})
-    first = subscriber.wait(1, PATIENCE_S).parts
+    first = subscriber.wait(1, TIMEOUT_S).parts
     publisher.publish({"a": {"renamed": same}, "b": {"v": same.reshape(4, 4)}}, settings={})
-    second = subscriber.wait(2, PATIENCE_S).parts
+    second = subscriber.wait(2, TIMEOUT_S).parts
     assert [sorted(part) for part in (first["a"], first["b"], second["a"], second["b"])] == [
         ["w"],
         ["v"],
@@ -206,9 +206,9 @@ def test_an_oversized_part_is_refused_and_the_server_lives_on(tmp_path):
         publisher = WeightPublisher(server.address, wire_dtype="f32")
         publisher.publish(parts(1.0, size=400_000), settings={})
         with pytest.raises(InputError, match="max_part_bytes=1300000"):
-            publisher.wait(PATIENCE_S)
+            publisher.wait(TIMEOUT_S)
         publisher.publish(parts(2.0), settings={})
-        assert publisher.wait(PATIENCE_S) == 2
+        assert publisher.wait(TIMEOUT_S) == 2
         cautious = WeightSubscriber(server.address, name="cautious", limits=Limits(max_part_bytes=1000))
         until(lambda: cautious.stats()["refused"] == 1, "the subscriber refuses")
         assert cautious.latest() is None
@@ -219,7 +219,7 @@ def test_an_oversized_part_is_refused_and_the_server_lives_on(tmp_path):
 def published(stub, version, chunks):
     yield_all = [pb.PublishRequest(version=version)]
     yield_all += [pb.PublishRequest(part_chunk={"sha256": version.parts[0].sha256, "chunk": chunk}) for chunk in chunks]
-    return stub.Publish(iter(yield_all), timeout=PATIENCE_S)
+    return stub.Publish(iter(yield_all), timeout=TIMEOUT_S)
 
 
 @pytest.mark.parametrize("damage", ["bit", "missing", "table"])
@@ -238,7 +238,7 @@ def test_the_server_takes_no_damaged_version(server, damage):
         with pytest.raises(grpc.RpcError) as refused:
             published(stub, pb.WeightVersion(number=1, settings_json="{}", parts=[part]), chunks)
         assert refused.value.code() is grpc.StatusCode.DATA_LOSS
-        assert not stub.Status(pb.WeightsStatusRequest(), timeout=PATIENCE_S).HasField("newest")
+        assert not stub.Status(pb.WeightsStatusRequest(), timeout=TIMEOUT_S).HasField("newest")
 
 
 def test_the_server_lists_who_watches(server, subscriber):
@@ -246,7 +246,7 @@ def test_the_server_lists_who_watches(server, subscriber):
         stub = WeightsStub(channel)
 
         def names():
-            return [watcher.name for watcher in stub.Status(pb.WeightsStatusRequest(), timeout=PATIENCE_S).watchers]
+            return [watcher.name for watcher in stub.Status(pb.WeightsStatusRequest(), timeout=TIMEOUT_S).watchers]
 
         until(lambda: names() == ["test"], "the subscriber is listed")
         subscriber.close()
@@ -281,7 +281,7 @@ def test_the_token_is_checked(tmp_path):
         publisher = WeightPublisher(server.address, credentials=ours)
         publisher.publish(parts(1.0), settings={})
         friend = WeightSubscriber(server.address, name="friend", credentials=ours)
-        assert friend.wait(1, PATIENCE_S).version == 1
+        assert friend.wait(1, TIMEOUT_S).version == 1
         friend.close()
         publisher.close()
 

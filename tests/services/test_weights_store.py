@@ -1,4 +1,4 @@
-"""The store after crashes and damage."""
+"""These tests check the store after crashes and damage."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from services.weights.store import VersionStore
 
 
 def make(number, **parts):
-    """A version and its data; each keyword is a part's bytes."""
+    """Returns a version and its data; each keyword is a part's bytes."""
     data = {hashlib.sha256(content).hexdigest(): content for content in parts.values()}
     entries = [
         pb.WeightPart(name=name, sha256=sha256, size=len(content))
@@ -21,7 +21,7 @@ def make(number, **parts):
 
 
 def pieces(data):
-    """Each part in pieces of three bytes, as the store takes them."""
+    """Returns each part in pieces of three bytes, as the store takes them."""
     return {sha: lambda whole=whole: (whole[i : i + 3] for i in range(0, len(whole), 3)) for sha, whole in data.items()}
 
 

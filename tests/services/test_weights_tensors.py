@@ -1,4 +1,4 @@
-"""Tensors on the wire: exact where promised, rounded like torch elsewhere."""
+"""These tests check tensors on the wire: exact where promised, rounded like torch elsewhere."""
 
 import weakref
 

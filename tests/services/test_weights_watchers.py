@@ -1,4 +1,4 @@
-"""Who follows and how far: reports, limits, staleness, schemas, the Prometheus page."""
+"""These tests check watchers: reports, limits, staleness, schemas, the Prometheus page."""
 
 import math
 import urllib.request
@@ -12,7 +12,7 @@ from protos import weights_pb2 as pb
 from protos.weights_pb2_grpc import WeightsStub
 from services.weights import WeightPublisher, WeightSubscriber
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def head(value):
 
 def watchers(server):
     with grpc.insecure_channel(server.address) as channel:
-        return WeightsStub(channel).Status(pb.WeightsStatusRequest(), timeout=PATIENCE_S).watchers
+        return WeightsStub(channel).Status(pb.WeightsStatusRequest(), timeout=TIMEOUT_S).watchers
 
 
 def test_watchers_say_what_they_use_and_namesakes_are_listed_apart(start, follow):
@@ -59,7 +59,7 @@ def test_watchers_say_what_they_use_and_namesakes_are_listed_apart(start, follow
     assert all(watcher.using == 0 and watcher.reported_unix_s == 0 for watcher in watchers(server))
     publisher.publish(head(1.0), settings={})
     for twin in twins:
-        twin.wait(1, PATIENCE_S)
+        twin.wait(1, TIMEOUT_S)
     until(lambda: [watcher.using for watcher in watchers(server)] == [1, 1], "both have reported")
     listed = watchers(server)
     assert [watcher.name for watcher in listed] == ["twin", "twin"]
@@ -75,17 +75,17 @@ def test_a_watcher_that_stays_behind_is_seen(start, follow):
     follow(server, "good")
     held_back = follow(server, "other schema", schema_hash="aaa")
     publisher.publish(head(1.0), settings={}, schema_hash="aaa")
-    held_back.wait(1, PATIENCE_S)
+    held_back.wait(1, TIMEOUT_S)
     for value in (2.0, 3.0):
         publisher.publish(head(value), settings={}, schema_hash="bbb")
-        publisher.wait(PATIENCE_S)
+        publisher.wait(TIMEOUT_S)
     until(lambda: {watcher.name: watcher.using for watcher in watchers(server)}.get("good") == 3, "the good one swaps")
     until(lambda: held_back.stats()["refused"] >= 1 and held_back.staleness()[0] == 2, "the other refuses")
     assert held_back.latest().version == 1
     page = next(line for line in server.log.read_text().splitlines() if "metrics at" in line).split()[-1]
 
     def gauge(name):
-        lines = urllib.request.urlopen(page, timeout=PATIENCE_S).read().decode().splitlines()
+        lines = urllib.request.urlopen(page, timeout=TIMEOUT_S).read().decode().splitlines()
         return float(next(line for line in lines if line.startswith(f"twinrl_weights_{name} ")).split()[1])
 
     until(lambda: gauge("slowest_watcher_behind") == 2, "the page shows who is behind")
@@ -100,16 +100,16 @@ def test_versions_of_another_schema_are_refused_in_one_line(start, follow, caplo
     server = start()
     publisher = WeightPublisher(server.address)
     publisher.publish(head(1.0), settings={}, schema_hash="theirs")
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     mine, careless = follow(server, "mine", schema_hash="ours"), follow(server, "careless")
-    assert careless.wait(1, PATIENCE_S).version == 1
+    assert careless.wait(1, TIMEOUT_S).version == 1
     until(lambda: mine.stats()["refused"] == 1, "the refusal")
     assert "version 1 not pulled: it was published for schema 'theirs', this process has 'ours'" in caplog.text
     assert mine.latest() is None
     publisher.publish(head(2.0), settings={}, schema_hash="ours")
-    assert mine.wait(2, PATIENCE_S).version == 2
+    assert mine.wait(2, TIMEOUT_S).version == 2
     publisher.publish(head(3.0), settings={})  # a publisher that does not say is believed
-    assert mine.wait(3, PATIENCE_S).version == 3
+    assert mine.wait(3, TIMEOUT_S).version == 3
     publisher.close()
 
 
@@ -151,11 +151,11 @@ def test_the_time_from_publishing_to_swapping_is_measured(start, follow):
     server = start()
     publisher = WeightPublisher(server.address)
     publisher.publish(head(1.0), settings={})
-    publisher.wait(PATIENCE_S)
+    publisher.wait(TIMEOUT_S)
     subscriber = follow(server)
-    subscriber.wait(1, PATIENCE_S)
+    subscriber.wait(1, TIMEOUT_S)
     assert math.isnan(subscriber.stats()["swap_s_p95"])  # it had waited for its subscriber
     publisher.publish(head(2.0), settings={})
-    subscriber.wait(2, PATIENCE_S)
-    assert 0 < subscriber.stats()["swap_s_p95"] < PATIENCE_S
+    subscriber.wait(2, TIMEOUT_S)
+    assert 0 < subscriber.stats()["swap_s_p95"] < TIMEOUT_S
     publisher.close()

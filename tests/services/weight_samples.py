@@ -1,4 +1,4 @@
-"""Versions as a publisher encodes them."""
+"""This module encodes versions as a publisher does."""
 
 import numpy as np
 
