@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from actors.loop import EpisodeLoop
-from actors.recorder import EpisodeRecorder, EpisodeTags
+from actors import EpisodeLoop, EpisodeRecorder, EpisodeTags
 from protos.schema import Configuration, Observation, Source, Step
 from services.replay import ReplayWriter
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.real.settings import RealSettings
-from actors.sim.settings import DemonstrationSettings, FleetSettings
+from actors.real import RealSettings
+from actors.sim import DemonstrationSettings, FleetSettings
 from learner.stage import RlSettings, SftSettings
 from protos.settings import from_json
 from services.guide import GuideSettings

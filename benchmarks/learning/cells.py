@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from actors.sim.settings import EvaluationSettings, TwinWorld
+from actors.sim import EvaluationSettings, TwinWorld
 from benchmarks.learning.cost import Meter
 from benchmarks.learning.variants import VARIANTS, Change, Variant, VariantContext
 from learner.sft import TrainSettings

@@ -19,8 +19,8 @@ from statistics import mean, median
 
 import psutil
 
+from actors.sim import FleetSettings, TwinWorld
 from actors.sim.fleet import Fleet
-from actors.sim.settings import FleetSettings, TwinWorld
 from benchmarks.measure import cpu_seconds, descendants, table
 from benchmarks.weights.setup import WeightsServer
 from protos.errors import TwinRLError

@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.interfaces import Decision, EpisodeResult
-from actors.loop import EpisodeLoop
-from actors.recorder import EpisodeRecorder, EpisodeTags
+from actors import Decision, EpisodeLoop, EpisodeRecorder, EpisodeResult, EpisodeTags
 from benchmarks.measure import table
 from protos.episode import Segment
 from protos.schema import Bools, Configuration, Observation, Schema, Source

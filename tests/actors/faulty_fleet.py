@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.sim import fleet
-from actors.sim.settings import FleetSettings
+from actors.sim import FleetSettings, fleet
 from actors.sim.twin_actor import TwinActor
 from protos.settings import load_settings
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from weights_process import WeightsProcess
 
-from actors.sim.settings import FleetSettings, TwinWorld
+from actors.sim import FleetSettings, TwinWorld
 from policy.model import Policy
 from policy.normalize import Normalization
 from policy.settings import preset

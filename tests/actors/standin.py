@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from actors.lab import LAB_PORT, LabClient
+from actors.simulated_ur import StandinSettings
 from actors.simulated_ur.controller import Controller
 from actors.simulated_ur.ports import DASHBOARD_PORT, serve
 from actors.simulated_ur.rtde import RTDE_PORT
-from actors.simulated_ur.settings import StandinSettings
 from protos.errors import InputError
 from protos.settings import save_settings
 from twin import robots

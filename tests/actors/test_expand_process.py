@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from actors.sim import DemonstrationSettings, ExpansionPlan, ExpansionRunSettings, TwinWorld
 from actors.sim.demonstrations import demonstrate
-from actors.sim.settings import DemonstrationSettings, ExpansionPlan, ExpansionRunSettings, TwinWorld
 from protos.schema import Outcome, Schema, Source
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, read_episodes

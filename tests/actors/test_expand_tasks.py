@@ -4,9 +4,9 @@ from contextlib import closing
 
 import pytest
 
+from actors.sim import ExpansionPlan, TwinWorld
 from actors.sim.demonstrations import expert_episodes
 from actors.sim.expansion import check_complete, expand_in_twin, usable
-from actors.sim.settings import ExpansionPlan, TwinWorld
 from protos.schema import Outcome, Schema
 from twin import tasks
 from twin.env import VectorTwin

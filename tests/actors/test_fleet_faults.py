@@ -8,7 +8,7 @@ from fleet_process import running_fleet, wait_until
 from weights_process import WeightsProcess
 
 from actors.quarantine import SLOT_LIMIT
-from actors.sim.settings import TwinWorld
+from actors.sim import TwinWorld
 from services.replay import EmbeddedServer, ReplaySettings, totals
 from twin.scene import synthetic_scene
 

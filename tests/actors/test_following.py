@@ -11,11 +11,10 @@ from test_holding import TIMEOUT_S, Endless, until
 from test_loop import Guide, Sink, tags
 from weights_process import WeightsProcess
 
-from actors.loop import EpisodeLoop
+from actors import EpisodeLoop, EpisodeRecorder
 from actors.policies import NewestWeights, WeightsPolicy
-from actors.recorder import EpisodeRecorder
+from actors.sim import FleetSettings, TwinWorld
 from actors.sim.policy_server import PolicyServer
-from actors.sim.settings import FleetSettings, TwinWorld
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import PolicySettings, preset

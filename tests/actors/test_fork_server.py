@@ -12,9 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.sim import fork_launcher
+from actors.sim import TwinWorld, fork_launcher
 from actors.sim.fork_server import WORLD_VARIABLE
-from actors.sim.settings import TwinWorld
 from protos.schema import Schema
 from protos.settings import to_json
 from twin.scene import synthetic_scene

@@ -11,11 +11,10 @@ import pytest
 from test_loop import Guide, Policy, Script, Sink, World, play, tags
 from weights_process import WeightsProcess
 
-from actors.loop import EpisodeLoop
+from actors import EpisodeLoop, EpisodeRecorder
 from actors.policies import WeightsPolicy
-from actors.recorder import EpisodeRecorder
+from actors.sim import FleetSettings, TwinWorld
 from actors.sim.policy_server import PolicyServer
-from actors.sim.settings import FleetSettings, TwinWorld
 from policy.model import Policy as Network
 from policy.normalize import Normalization
 from policy.settings import preset

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actors.human.scripted import ScriptedOperator, TakeoverSettings
+from actors.human import ScriptedOperator, TakeoverSettings
 from protos.errors import InputError
 from protos.schema import Observation
 from twin import tasks

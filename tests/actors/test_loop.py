@@ -9,9 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from actors.interfaces import Decision
+from actors import Decision, EpisodeRecorder, EpisodeTags
 from actors.loop import EpisodeLoop, idle_actions
-from actors.recorder import EpisodeRecorder, EpisodeTags
 from protos.errors import TwinRLError
 from protos.schema import SEGMENT_STEPS, Configuration, Observation, Outcome, Source, Step
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from expansion_samples import configuration, demonstration, episode
 
+from actors.sim import ExpansionPlan, TwinWorld
 from actors.sim.expansion import check_complete, expand_in_twin, usable
-from actors.sim.settings import ExpansionPlan, TwinWorld
 from protos.errors import InputError, TwinRLError
 from protos.schema import GRIPPER_ACTION, TCP_POSITION, Outcome, Schema, Source
 from twin import tasks

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from fleet_process import tiny_policy
 
-from actors.sim import policy_server
+from actors.sim import FleetSettings, TwinWorld, policy_server
 from actors.sim.policy_server import PolicyServer
-from actors.sim.settings import FleetSettings, TwinWorld
 from protos.schema import GRIPPER_ACTION
 from protos.settings import to_json
 from services.replay import ReplaySettings

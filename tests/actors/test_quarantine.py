@@ -5,11 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from actors.interfaces import Decision
+from actors import Decision, EpisodeRecorder, EpisodeTags
 from actors.loop import EpisodeLoop, idle_actions
 from actors.policies import NoPolicy
 from actors.quarantine import SLOT_LIMIT, Quarantine, key_of
-from actors.recorder import EpisodeRecorder, EpisodeTags
 from protos.errors import TwinRLError
 from protos.schema import Configuration, Schema, Source
 from twin import tasks

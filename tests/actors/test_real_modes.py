@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from standin import standin_process, until
 
-from actors.human.scripted import TakeoverSettings
-from actors.real.arm import ArmSettings
-from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, SimulatedLab, TrainPlan
+from actors.human import TakeoverSettings
+from actors.real import ArmSettings, DemonstratePlan, EvaluatePlan, RealSettings, SimulatedLab, TrainPlan
 from protos.schema import Outcome, Schema, Source
 from protos.settings import save_settings, to_json
 from protos.status import STATUS_VARIABLE, read_status

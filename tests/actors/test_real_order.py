@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 from test_loop import Policy, Script, World
 
-from actors.real import modes, robot
-from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
+from actors.real import DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan, modes, robot
 from protos.schema import Configuration
 from protos.status import STATUS_VARIABLE, read_status
 from services.replay import ReplaySettings

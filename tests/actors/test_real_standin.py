@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from standin import standin_process
 
+from actors import EpisodeLoop, EpisodeRecorder, EpisodeTags
 from actors.guides import ListGuide
-from actors.human.scripted import TakeoverSettings
-from actors.loop import EpisodeLoop
+from actors.human import TakeoverSettings
 from actors.policies import NoPolicy
-from actors.real.arm import ArmSettings
+from actors.real import ArmSettings, RealSettings, SimulatedLab
 from actors.real.robot import Robot
-from actors.real.settings import RealSettings, SimulatedLab
-from actors.recorder import EpisodeRecorder, EpisodeTags
 from protos.errors import ArmStopped, InputError
 from protos.schema import UNDER_WAY, Outcome, Source
 from twin import tasks

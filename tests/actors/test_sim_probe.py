@@ -9,9 +9,9 @@ import pytest
 from fleet_process import tiny_policy, workers_of
 
 from actors.policies import named_policy
+from actors.sim import ProbeSettings, TwinWorld
 from actors.sim import evaluation as probing
 from actors.sim.evaluation import ProbeWorker, probe, starts_in
-from actors.sim.settings import ProbeSettings, TwinWorld
 from policy.checkpoint import save_policy
 from protos.errors import InputError
 from protos.schema import Schema

@@ -8,9 +8,9 @@ import pytest
 from fleet_process import SILENT_S, FleetProcess, running_fleet, tiny_policy, wait_until
 from weights_process import WeightsProcess
 
+from actors.sim import DemonstrationSettings, EvaluationSettings, TwinWorld
 from actors.sim.demonstrations import demonstrate
 from actors.sim.evaluation import evaluate
-from actors.sim.settings import DemonstrationSettings, EvaluationSettings, TwinWorld
 from policy.checkpoint import save_policy
 from policy.model import Policy
 from protos.schema import Outcome, Source

@@ -11,9 +11,9 @@ from acted_episodes import TEXT, act
 from weights_process import WeightsProcess
 
 from actors.policies import StoredPolicy
+from actors.sim import EvaluationSettings, FleetSettings, TwinWorld
 from actors.sim.evaluation import evaluate
 from actors.sim.policy_server import PolicyServer
-from actors.sim.settings import EvaluationSettings, FleetSettings, TwinWorld
 from actors.sim.twin_actor import POLICY_SERVER, RemotePolicy
 from policy.checkpoint import load_policy, save_policy
 from policy.model import Policy

@@ -168,21 +168,23 @@ def test_an_unknown_command_stops_the_script_instead_of_pretending(clients):
     until(lambda: not control.isProgramRunning(), "the script ends", seconds=20)
 
 
-def test_the_watchdog_of_the_script_ends_it_when_nobody_speaks(clients):
-    control, _ = clients
-    assert control.setWatchdog(5.0)
-    until(lambda: not control.isProgramRunning(), "the watchdog bites")
-    start_again(control)
-    assert control.setWatchdog(2.0)
-    for _ in range(10):
-        control.kickWatchdog()
-        time.sleep(0.1)
-    assert control.isProgramRunning()
-    assert control.setWatchdog(0.001), "the other tests are not watched"
+def test_the_watchdog_of_the_script_ends_it_when_nobody_speaks():
+    """The robot's clock is slow, so that a stall of this computer does not count as silence."""
+    with ideal_robot(pace=0.05) as robot:
+        control = rtde_control.RTDEControlInterface(robot.host)
+        assert control.setWatchdog(100.0)
+        until(lambda: not control.isProgramRunning(), "the watchdog ends the script")
+        start_again(control)
+        assert control.setWatchdog(10.0), "2 s of silence here"
+        for _ in range(30):
+            control.kickWatchdog()
+            time.sleep(0.1)
+        assert control.isProgramRunning()
+        control.disconnect()
 
 
 def test_latency_delays_servo_targets_and_the_gripper():
-    with ideal_robot(latency_steps=(2,)) as robot:
+    with ideal_robot(latency_steps=(2,), pace=0.02) as robot:
         control = rtde_control.RTDEControlInterface(robot.host)
         receive = rtde_receive.RTDEReceiveInterface(robot.host)
         pose, began = fresh(receive), receive.getTimestamp()

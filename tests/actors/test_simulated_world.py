@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from actors.simulated_ur import StandinSettings
 from actors.simulated_ur.kinematics import ControllerKinematics
-from actors.simulated_ur.settings import StandinSettings
 from actors.simulated_ur.world import host_world
 from protos.errors import InputError
 from protos.schema import Schema

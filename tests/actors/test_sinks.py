@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actors.interfaces import EpisodeResult
+from actors import EpisodeResult
 from actors.sim.demonstrations import DemonstrationGuide
 from actors.sinks import EpisodeFilter
 from protos.episode import Segment

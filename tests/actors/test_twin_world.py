@@ -5,7 +5,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from actors.sim.settings import TwinWorld
+from actors.sim import TwinWorld
 from actors.sim.twins import make_twin
 from protos.errors import InputError
 from protos.schema import TCP_POSITION, Schema

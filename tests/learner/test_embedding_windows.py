@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.loop import EpisodeLoop
+from actors import EpisodeLoop, EpisodeRecorder, EpisodeTags
 from actors.policies import StoredPolicy
-from actors.recorder import EpisodeRecorder, EpisodeTags
 from learner.stage.data import embed_episode
 from policy.checkpoint import save_policy
 from policy.model import Policy

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from actors.sim.settings import ExpansionPlan, TwinWorld
+from actors.sim import ExpansionPlan, TwinWorld
 from learner.datasets import ActionScale, Choice, Format, ImageFormat, chosen, make_writer
 from protos.episode import Episode, Segment
 from protos.errors import InputError, Unreachable

@@ -101,8 +101,8 @@ def _of_domains(command: MeasureFidelity) -> Fidelity:
 
 def _tried(command: MeasureFidelity, domain: str) -> list[EpisodeLine]:
     """Episodes of the policy in one domain, the same number from every cell."""
+    from actors.sim import EvaluationSettings, TwinWorld
     from actors.sim.evaluation import evaluate
-    from actors.sim.settings import EvaluationSettings, TwinWorld
 
     assert command.policy is not None and command.scene is not None
     space = tasks.get(command.task).space

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from actors.policies import policy_names
-from actors.sim.settings import ProbeSettings, TwinWorld
+from actors.sim import ProbeSettings, TwinWorld
 from protos.errors import InputError
 from protos.process import stop_on_signal
 from protos.schema import Outcome, Schema

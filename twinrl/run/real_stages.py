@@ -10,11 +10,10 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.human.scripted import TakeoverSettings
+from actors.human import TakeoverSettings
 from actors.lab import LAB_PORT
-from actors.real.arm import ArmSettings
-from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
-from actors.simulated_ur.settings import StandinSettings
+from actors.real import ArmSettings, DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
+from actors.simulated_ur import StandinSettings
 from learner.rl import ActorSettings, BatchSettings, LoopSettings, UpdateSettings
 from learner.stage import RlSettings
 from protos.errors import TwinRLError
@@ -148,7 +147,9 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
         schema=run.schema,
         seed=context.world_seed(seed),
         armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
-        arm=ArmSettings(host=host, blend=0.3),  # the stand-in follows steps well; a real arm likes it smoother
+        # the stand-in follows steps well, a real arm likes it smoother; it shares its machine with everything else, so
+        # a stall must not end the run
+        arm=ArmSettings(host=host, blend=0.3, controller_watchdog_hz=0.1),
         replay=context.services.replay(),
         spool=context.folder / "spool" / f"arm-{name}",
         **mode,  # type: ignore[arg-type]

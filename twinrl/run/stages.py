@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.sim.settings import (
+from actors.sim import (
     DemonstrationSettings,
     EvaluationSettings,
     ExpansionPlan,
