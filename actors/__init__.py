@@ -5,7 +5,7 @@
 
     interfaces, loop, recorder   the loop and what it needs
     guides, sinks                where episodes start, where their segments go
-    policies, following          a stored policy; the learner's newest weights
+    policies                     a stored policy, the learner's newest weights, none at all
     quarantine                   broken slots and starts stay out
     lab                          the protocol between `real` and the cameras and objects of `simulated_ur`
     sim, real, human, simulated_ur   twins on Ray, one UR arm, operators, a UR controller that is simulated

@@ -12,7 +12,7 @@ themselves, so the fleet may end and start again without losing data.
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.quarantine import FaultLog
 from actors.sim.policy_server import PolicyServer
@@ -23,6 +23,9 @@ from actors.sim.watch import FleetWatch, Verdict
 from protos.status import StatusFile
 from services.telemetry import MetricsLog
 from twin import tasks
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +60,12 @@ class Fleet:
 
         instruction = tasks.get(self.settings.world.task).instruction
         server = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=1000)(PolicyServer)
-        self.server = server.options(name=POLICY_SERVER).remote(self.settings, instruction)
+        self.server: ActorHandle = server.options(name=POLICY_SERVER).remote(self.settings, instruction)
         options: dict[str, Any] = {"num_cpus": self.settings.actor_cpus, "max_restarts": -1, "max_concurrency": 4}
         if self.settings.warm_start:
             options["runtime_env"] = warm_environment(self.settings.world)
         twin_actor = ray.remote(**options)(TwinActor)
-        self.actors = [twin_actor.remote(self.settings, i) for i in range(self.settings.actors)]
+        self.actors: list[ActorHandle] = [twin_actor.remote(self.settings, i) for i in range(self.settings.actors)]
         self._manager = FaultTolerantActorManager(self.actors, max_remote_requests_in_flight_per_actor=2)
         return self
 

@@ -1,5 +1,7 @@
 """The twin that settings describe."""
 
+import subprocess
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -31,6 +33,24 @@ def test_a_latency_of_the_settings_takes_the_place_of_the_domains(scene, steps):
             twin.step(UP)
             heights.append(twin.observe().proprio[0, TCP_POSITION][2])
     assert np.flatnonzero(np.diff(heights) > 0.005)[0] == steps, "control steps until it first rises"
+
+
+def test_a_twin_actor_steps_without_torch_and_ray(scene):
+    program = f"""
+import sys
+sys.modules["torch"] = sys.modules["ray"] = None  # importing either fails
+import numpy as np
+import actors.sim.twin_actor
+from actors.sim import TwinWorld
+from actors.sim.twins import make_twin
+from pathlib import Path
+from protos.schema import Schema
+twin = make_twin(TwinWorld(scene=Path({str(scene)!r}), schema=Schema(side_px=16, wrist_px=16)), n=1)
+twin.observe()
+twin.step(np.zeros((1, 7), np.float32))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_unknown_domain_is_refused(scene):
