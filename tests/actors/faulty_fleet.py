@@ -1,4 +1,4 @@
-"""A fleet whose actors have faults: a poisoned slot in twin-0, a hang in the first life of twin-1.
+"""A fleet whose actors have faults: a poisoned slot in twin-0, a hang in the first incarnation of twin-1.
 
 python faulty_fleet.py SETTINGS
 """

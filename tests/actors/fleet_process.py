@@ -40,7 +40,7 @@ def tiny_policy() -> Policy:
 
 
 def family_of(pid: int) -> list[psutil.Process]:
-    """A process's children, and what the fork server of its Ray forked."""
+    """Returns a process's children, and the processes that the fork server of its Ray forked."""
     found = psutil.Process(pid).children(recursive=True)
     raylets = {process.pid for process in found if process.name() == "raylet"}
     for server in psutil.process_iter(["cmdline"]):
@@ -51,7 +51,7 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 def workers_of(pid: int, name: str) -> list[int]:
-    """Process ids of Ray workers with an actor of that name, by the title that Ray gives them."""
+    """Returns process ids of Ray workers with an actor of that name, by the title that Ray gives them."""
     found = []
     for process in family_of(pid):
         try:
@@ -97,7 +97,7 @@ class FleetProcess:
 def running_fleet(
     world: TwinWorld, replay: ReplaySettings, weights: WeightsProcess, run_dir: Path, *program: str, **changes: object
 ) -> Iterator[FleetProcess]:
-    """Two actors with two twins each, and a policy published; `program` takes the settings file as its last word."""
+    """Runs two actors with two twins each, and a policy published; `program` gets the settings file last."""
     policy = tiny_policy()
     publisher = WeightPublisher(weights.address, wire_dtype="f32")
     publisher.publish(policy.parts(), settings={"policy": to_json(policy.settings)})

@@ -27,7 +27,7 @@ from twin.scene import synthetic_scene
 
 
 def free_host() -> str:
-    """A loopback address on which nobody listens; skips the test where there is none."""
+    """Returns a loopback address on which nobody listens; skips the test where there is none."""
     for _ in range(20):
         host = f"127.{random.randint(10, 250)}.{random.randint(0, 250)}.{random.randint(2, 250)}"
         try:
@@ -92,13 +92,13 @@ class IdealRobot:
         self.lab = LabClient(self.host)
 
     def kill(self):
-        """The controller is gone, as if its mains plug had been pulled."""
+        """Ends the controller at once, as a power failure does."""
         self.lab.close()
         self._process.kill()
         self._process.wait(10)
 
     def freeze(self):
-        """The controller is still there but says nothing more."""
+        """Stops the process: its ports stay open but answer nothing."""
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self):
@@ -147,7 +147,7 @@ class StandinProcess:
         self.process.wait(10)
 
     def stop(self):
-        """SIGTERM; the exit status."""
+        """Sends SIGTERM; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(10)
 

@@ -17,7 +17,7 @@ from twin.scene import synthetic_scene
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    """A replay with three demonstrations of the twin's expert in region A, and what to make of them."""
+    """Provides a replay with three demonstrations of the twin's expert in region A, and expansion settings for them."""
     folder = tmp_path_factory.mktemp("expansion")
     synthetic_scene(0.03).save(folder / "scene")
     world = TwinWorld(scene=folder / "scene", schema=Schema(side_px=16, wrist_px=16), seed=3)

@@ -12,7 +12,7 @@ from actors.sim import TwinWorld
 from services.replay import EmbeddedServer, ReplaySettings, totals
 from twin.scene import synthetic_scene
 
-PATIENCE_S = 120.0
+DEADLINE_S = 120.0
 
 
 @pytest.fixture
@@ -40,15 +40,15 @@ def entries(run_dir, actor):
 
 
 def test_a_poisoned_twin_stays_out_and_a_hung_actor_comes_back(fleet, replay, tmp_path):
-    wait_until(lambda: fleet.status is not None and "quarantined" in fleet.status.doing, PATIENCE_S, "a slot is out")
+    wait_until(lambda: fleet.status is not None and "quarantined" in fleet.status.doing, DEADLINE_S, "a slot is out")
     assert "quarantined: twin-0 slot 1 (seed" in fleet.status.doing and "not finite" in fleet.status.doing
-    wait_until(lambda: fleet.status.rates.get("restarts", 0) >= 1, PATIENCE_S, "the hung actor has another life")
+    wait_until(lambda: fleet.status.rates.get("restarts", 0) >= 1, DEADLINE_S, "the hung actor has another life")
     (killed,) = entries(tmp_path, "twin-1")
     assert "no progress of group [0]" in killed["reason"]
     assert [slot.split(" cell")[0] for slot in killed["standing"][0]] == ["slot 0", "slot 1"]
-    wait_until(lambda: fleet.status.doing.startswith("2 of 2"), PATIENCE_S, "both step")
+    wait_until(lambda: fleet.status.doing.startswith("2 of 2"), DEADLINE_S, "both step")
     before = totals(replay)["twin"]
-    wait_until(lambda: totals(replay)["twin"] > before + 64, PATIENCE_S, "transitions go on")
+    wait_until(lambda: totals(replay)["twin"] > before + 64, DEADLINE_S, "transitions go on")
     faults = entries(tmp_path, "twin-0")
     assert [fault["quarantined"] for fault in faults] == [False] * (SLOT_LIMIT - 1) + [True]
     assert {fault["slot"] for fault in faults} == {1} and len({str(fault["poses"]) for fault in faults}) == SLOT_LIMIT

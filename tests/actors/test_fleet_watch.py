@@ -1,4 +1,4 @@
-"""Who is begun, killed or left alone: the watch with a clock of its own."""
+"""The watch begins, kills or leaves actors alone, by a clock of the test."""
 
 import json
 

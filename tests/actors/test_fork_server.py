@@ -19,7 +19,7 @@ from protos.settings import to_json
 from twin.scene import synthetic_scene
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 90.0
+DEADLINE_S = 90.0
 SCRIPT = """
 import json, os, sys, threading
 from pathlib import Path
@@ -32,7 +32,7 @@ Path(sys.argv[1]).write_text(json.dumps({
 
 
 def until(condition, what):
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -40,7 +40,7 @@ def until(condition, what):
 
 @pytest.fixture
 def place():
-    """A short folder: the socket's path in it must be."""
+    """Provides a folder with a short path, as a socket's path must be."""
     folder = Path(tempfile.mkdtemp(prefix="fork-"))
     (folder / "script.py").write_text(SCRIPT)
     synthetic_scene(spacing_m=0.05).save(folder / "scene")
@@ -50,14 +50,14 @@ def place():
 
 @pytest.fixture
 def raylet():
-    """A process that lives as long as a raylet would."""
+    """Provides a process that runs as long as a raylet would."""
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         process.kill()
 
 
 def launch(place, raylet, *, world=True, mark="1"):
-    """Runs the script through the launcher; what it said of itself."""
+    """Runs the script through the launcher; returns what it reports of itself."""
     out = place / f"out-{mark}.json"
     out.with_suffix(".tmp").unlink(missing_ok=True)
     settings = TwinWorld(scene=place / "scene", schema=Schema(side_px=16, wrist_px=16))
@@ -70,7 +70,7 @@ def launch(place, raylet, *, world=True, mark="1"):
     }
     environment |= {WORLD_VARIABLE: json.dumps(to_json(settings))} if world else {}
     command = [sys.executable, "-I", "-S", fork_launcher.__file__, str(place / "script.py"), str(out), "--flag"]
-    subprocess.run(command, env=environment, cwd=place, timeout=PATIENCE_S, check=True)
+    subprocess.run(command, env=environment, cwd=place, timeout=DEADLINE_S, check=True)
 
     def said():
         return out.exists() and out.read_text().endswith("}")

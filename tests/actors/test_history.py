@@ -12,7 +12,7 @@ from protos.schema import Observation
 
 
 def numbered(values):
-    """An observation per slot that holds the slot's number everywhere."""
+    """Returns an observation per slot that holds the slot's number everywhere."""
     values = np.array(values)
     frame = np.broadcast_to(values[:, None, None, None], (len(values), 2, 2, 3)).astype(np.uint8)
     proprio = np.repeat(values[:, None], 25, axis=1).astype(np.float32)
@@ -20,7 +20,7 @@ def numbered(values):
 
 
 def shown(windows):
-    """(n, W) numbers in the windows; checks that pictures and proprioception agree."""
+    """Returns the (n, W) numbers in the windows; checks that images and proprioception agree."""
     np.testing.assert_array_equal(windows.side[..., 0, 0, 0], windows.proprio[..., 0])
     np.testing.assert_array_equal(windows.wrist[..., 1, 1, 2], windows.proprio[..., 18] + 100)
     return windows.proprio[..., 7].tolist()

@@ -1,4 +1,4 @@
-"""When the scripted operator takes over, and that it keeps the arm until the episode ends."""
+"""The scripted operator takes over in time, and keeps the arm until the episode ends."""
 
 import numpy as np
 import pytest
@@ -18,10 +18,10 @@ class Table:
     """The table: knows where everything is, and counts how often it was asked."""
 
     def __init__(self):
-        self.poses, self.looks = dict(TABLE), 0
+        self.poses, self.asked = dict(TABLE), 0
 
     def objects(self):
-        self.looks += 1
+        self.asked += 1
         return self.poses
 
 
@@ -97,7 +97,7 @@ def test_once_it_has_taken_over_it_stays_until_the_next_episode():
 
 def test_an_unwatched_episode_is_left_alone_and_not_looked_at():
     table, arm, operator = make(watch=0.0)
-    assert first_takeover(operator, arm) is None and table.looks == 0
+    assert first_takeover(operator, arm) is None and table.asked == 0
 
 
 def test_it_watches_the_share_of_episodes_it_is_told_to():

@@ -1,6 +1,6 @@
 """The episode loop and its recorder, with an environment, a policy, a guide and an operator that check what they get.
 
-The fake world writes episode and step into the proprioception and the pictures, so that every row of every segment
+The fake world writes episode and step into the proprioception and the images, so that every row of every segment
 says where it belongs.
 """
 

@@ -1,4 +1,4 @@
-"""Twin demonstrations from hand-made ones: what is kept, what is counted, and what a kept episode is like."""
+"""Twin demonstrations from hand-made ones: kept episodes, counts, and the content of a kept episode."""
 
 import numpy as np
 import pytest

@@ -19,7 +19,7 @@ ROWS = 3
 
 @pytest.fixture
 def acted(monkeypatch, tmp_path):
-    """A function: the actions of two actors that share one batch of a fresh server, given their exploration."""
+    """Provides a function that returns the actions of two actors that share one batch, given their exploration."""
     policy = tiny_policy()
     version = SimpleNamespace(version=1, parts=policy.parts(), settings={"policy": to_json(policy.settings)})
     subscriber = SimpleNamespace(latest=lambda: version)

@@ -272,7 +272,7 @@ os._exit(0)
 
 @pytest.mark.parametrize("what", ["kill", "freeze"])
 def test_a_lost_controller_is_noticed_in_seconds(what):
-    """In a process of its own: ur_rtde's threads go on looking for the controller for as long as they live."""
+    """The test is a process of its own: ur_rtde's threads go on looking for the controller for as long as they live."""
     arguments = [sys.executable, "-c", LOSING, str(Path(__file__).parent), what]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr

@@ -42,7 +42,7 @@ def replay(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    """An untrained policy: its folder and itself."""
+    """Provides the folder of an untrained policy, and the policy."""
     from policy.checkpoint import save_policy
     from policy.model import Policy
     from policy.settings import preset
@@ -79,7 +79,7 @@ def run(mode, settings, folder, *extra):
 
 @contextmanager
 def service(module, folder, *arguments):
-    """A service's process on a free port; its address."""
+    """Runs a service's process on a free port; yields its address."""
     port = folder / f"{module}.port"
     command = [sys.executable, "-m", module, "--listen", "127.0.0.1:0", "--port-file", str(port), *arguments]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

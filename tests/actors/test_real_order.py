@@ -18,7 +18,7 @@ class ConnectedError(Exception):
 
 @pytest.fixture
 def order(monkeypatch):
-    """The names of what was opened, in order; opening the arm raises `ConnectedError`."""
+    """Provides the names of what was opened, in order; opening the arm raises `ConnectedError`."""
     opened = []
 
     def opens(name):
@@ -53,7 +53,7 @@ def order(monkeypatch):
     ],
 )
 def test_the_arm_is_connected_last(mode, before, order, tmp_path):
-    """Its controller's watchdog counts from then on, and must not wait for a policy that is being loaded."""
+    """The controller's watchdog counts from then on, and must not wait for a policy that is being loaded."""
     settings = RealSettings(
         armed=True,
         replay=ReplaySettings(urls=("unix:///nowhere",)),
@@ -69,7 +69,7 @@ def test_the_arm_is_connected_last(mode, before, order, tmp_path):
 
 
 def test_the_status_of_an_evaluation_ends_at_its_last_episode(monkeypatch, tmp_path):
-    """It said "episode 4 of 3" once the last one was over."""
+    """The status said "episode 4 of 3" once the last one was over."""
     monkeypatch.setenv(STATUS_VARIABLE, str(tmp_path / "status.json"))
     world = World(1, [Script(2) for _ in range(3)])
     starts = [Configuration(region="A", poses={"cube": (0.0, 0.0, 0.0, 0.0)}) for _ in range(3)]

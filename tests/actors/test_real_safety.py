@@ -19,7 +19,7 @@ def make(**settings):
 
 
 def near(limits, reach):
-    """Positions up to `reach` outside of the work box."""
+    """Generates positions up to `reach` outside of the work box."""
     return st.tuples(
         *(st.floats(low - reach, high + reach) for low, high in zip(limits.low, limits.high, strict=True))
     ).map(np.array)

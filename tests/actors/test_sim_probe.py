@@ -45,7 +45,7 @@ def lines_of(path):
 
 @pytest.fixture(scope="module")
 def alone(scene, tmp_path_factory):
-    """What one undisturbed worker finds."""
+    """Provides the lines of one undisturbed worker."""
     out = tmp_path_factory.mktemp("alone") / "out.jsonl"
     probe(settings_for(scene, out))
     return lines_of(out)

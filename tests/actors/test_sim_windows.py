@@ -25,7 +25,7 @@ from services.replay import ReplaySettings
 from services.weights import WeightPublisher
 from twin.scene import synthetic_scene
 
-PATIENCE_S = 60.0
+DEADLINE_S = 60.0
 STORE_BYTES = 100 << 20
 SCHEMA = Schema(side_px=32, wrist_px=16)
 OCTO = OctoSettings(
@@ -43,13 +43,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def remote(folder, tmp_path, monkeypatch):
-    """The twin actors' side of a policy server with the weights of that policy, in a Ray of its own."""
+    """Provides the twin actors' side of a policy server with the weights of that policy, in a Ray of its own."""
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     policy = load_policy(folder)
     with WeightsProcess(tmp_path / "weights") as weights:
-        publisher = WeightPublisher(weights.address, wire_dtype="f32", connect_deadline_s=PATIENCE_S)
+        publisher = WeightPublisher(weights.address, wire_dtype="f32", connect_deadline_s=DEADLINE_S)
         publisher.publish(policy.parts(), settings={"policy": to_json(policy.settings)})
-        publisher.wait(PATIENCE_S)
+        publisher.wait(DEADLINE_S)
         settings = FleetSettings(
             world=TwinWorld(scene=tmp_path, schema=SCHEMA),
             replay=ReplaySettings(urls=("unix:///nowhere",)),
@@ -60,8 +60,8 @@ def remote(folder, tmp_path, monkeypatch):
         ray.init(address="local", _temp_dir=own, num_cpus=1, include_dashboard=False, object_store_memory=STORE_BYTES)
         try:
             server = ray.remote(PolicyServer).options(name=POLICY_SERVER).remote(settings, TEXT)
-            assert ray.get(server.window.remote(), timeout=PATIENCE_S) == 2
-            yield RemotePolicy(0.0, PATIENCE_S)
+            assert ray.get(server.window.remote(), timeout=DEADLINE_S) == 2
+            yield RemotePolicy(0.0, DEADLINE_S)
         finally:
             ray.shutdown()
             shutil.rmtree(own, ignore_errors=True)
@@ -74,7 +74,7 @@ class Kept(list):
 
 
 def test_twin_actors_show_the_policy_server_windows(remote, folder):
-    """What they record are the readouts that the policy gives by itself."""
+    """The recorded readouts are those that the policy computes by itself."""
     assert not remote.ready() and remote.window == 2
     there, here = Kept(), Kept()
     act(remote, there, SCHEMA, episodes=3)

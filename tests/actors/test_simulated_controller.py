@@ -27,7 +27,7 @@ def connected(robot):
 
 @pytest.fixture
 def clients(robot, connected):
-    """Both clients, with the script running whatever the test before did."""
+    """Provides both clients, with the script running whatever the test before did."""
     control, receive = connected
     robot.pendant("unlock protective stop")
     until(lambda: not receive.isProtectiveStopped(), "the stop is released")
@@ -37,7 +37,7 @@ def clients(robot, connected):
 
 
 def fresh(receive):
-    """The next package after now."""
+    """Returns the TCP pose of the next package."""
     before = receive.getTimestamp()
     until(lambda: receive.getTimestamp() > before, "the stream goes on")
     return np.array(receive.getActualTCPPose())

@@ -1,4 +1,4 @@
-"""What the controller's ports answer, byte for byte where it matters."""
+"""The answers of the controller's ports, byte for byte where it matters."""
 
 import math
 import struct

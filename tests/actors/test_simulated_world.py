@@ -1,4 +1,4 @@
-"""Which robots and tools the stand-in can have: what the scene says, as long as a UR controller drives it."""
+"""The stand-in has the robot and tool of its scene, as long as a UR controller drives it."""
 
 from dataclasses import replace
 
