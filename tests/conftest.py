@@ -23,7 +23,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 @pytest.fixture(scope="session")
 def examples_site(tmp_path_factory) -> Path:
-    """A folder with the example package as `pip install examples` leaves it there."""
+    """Returns a folder with the example package as `pip install examples` leaves it there."""
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
     examples = Path(__file__).resolve().parents[1] / "examples"

@@ -32,7 +32,7 @@ def episode(name, start, proprio, action):
 
 
 def demonstration(name="by hand", **poses):
-    """Over to the cube and down, over to the target and down, up again; 2 cm per step, and two steps per grasp."""
+    """Moves over to the cube and down, over to the target and down, up again; 2 cm per step, two steps per grasp."""
     start = configuration(**poses)
     tool, cube, target = (np.array(start.poses[each][:3]) for each in ("tool", "cube", "target"))
     up = np.array([0, 0, 1.0])

@@ -1,4 +1,4 @@
-"""Small worlds that the twin's tests share."""
+"""This module makes small worlds that the twin's tests share."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def task() -> Task:
 
 @pytest.fixture
 def make_twin(scene, task):
-    """A function that builds small twins and closes them after the test."""
+    """Returns a function that builds small twins; they are closed after the test."""
     made = []
 
     def make(
@@ -42,7 +42,7 @@ def make_twin(scene, task):
 
 @pytest.fixture
 def configurations(task):
-    """A function that draws start configurations of a region."""
+    """Returns a function that draws start configurations of a region."""
 
     def draw(region: str, count: int, seed: int = 0) -> list[Configuration]:
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""A stand-in for Isaac Gym that checks how it is called. Joints go where they are told; nothing falls or touches.
+"""This module stands in for Isaac Gym and checks how it is called. Joints go where they are told; nothing falls.
 
 It holds what the real one does: assets before actors, actors before `prepare_sim`, one write of a kind per step,
 tensors that are stale until refreshed, quaternions with w last. Its kinematics are MuJoCo's of the URDF files.
@@ -44,7 +44,7 @@ class Asset:
 
 
 class FakeGym:
-    """One simulation at a time."""
+    """A fake gym holds one simulation at a time."""
 
     def create_sim(self, compute, graphics, kind, params):
         assert kind == "physx" and params.dt == DT and params.gravity.z < -9 and params.up_axis == "z"

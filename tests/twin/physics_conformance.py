@@ -1,4 +1,4 @@
-"""What every physics engine must do, told once. A subclass names the engine; the tests use its public door alone."""
+"""This module tests what every physics engine must do; a subclass names the engine. Only its door is used."""
 
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ class Worlds:
 
     @pytest.fixture
     def worlds(self, robot):
-        """A function that builds worlds at rest, the tool at `tool`, and closes them after the test."""
+        """Returns a function that builds worlds at rest, the tool at `tool`; they are closed after the test."""
         made = []
 
         def build(n=1, *, tool=(-0.54, 0.0, 0.16), cube=CUBE_AT, threads=1, **domain):
@@ -71,7 +71,7 @@ class Worlds:
 
 
 class StateConformance(Worlds):
-    """What is written is read, by the right slot and at the right time."""
+    """These tests check that what is written is read, by the right slot and at the right time."""
 
     def test_a_reset_shows_at_once_in_every_output(self, worlds, arm):
         physics, joints = worlds(2)

@@ -1,4 +1,4 @@
-"""Hand-made task states."""
+"""This module makes task states by hand."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ def situation(
     opening: float = 1.0,
     closing: bool = False,
 ) -> TaskState:
-    """One slot: bodies name -> (x, y, z) or (x, y, z, yaw); the arm is where it was told to be."""
+    """Returns one slot: bodies name -> (x, y, z) or (x, y, z, yaw); the arm is where it was told to be."""
     rotation = (about_z(tool_yaw) @ TOOL_DOWN)[None]
     return TaskState(
         tool=np.array([tool], float),

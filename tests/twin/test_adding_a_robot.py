@@ -1,4 +1,4 @@
-"""The page on robots: its files exist, its code runs, its settings load."""
+"""This module tests the page on robots: its files exist, its code runs, its settings load."""
 
 import re
 from pathlib import Path

@@ -44,14 +44,14 @@ def test_disturbed_demonstrations_succeed_too_and_take_longer(make_twin, configu
 
 
 def test_disturbance_moves_the_arm_but_not_the_stored_action(make_twin, configurations):
-    shaken, calm = make_twin(domain=replace(PROMPT, disturbance=1.0)), make_twin(domain=PROMPT)
+    disturbed, calm = make_twin(domain=replace(PROMPT, disturbance=1.0)), make_twin(domain=PROMPT)
     action = np.array([[0.5, 0, 0, 0, 0, 0, 1]], np.float32)
-    for twin in (shaken, calm):
+    for twin in (disturbed, calm):
         twin.reset(0, configurations("A", 1)[0])
         for _ in range(5):
             step = twin.step(action)
         np.testing.assert_array_equal(step.executed, action)
-    moved = [twin.observe().proprio[0, TCP_POSITION] for twin in (shaken, calm)]
+    moved = [twin.observe().proprio[0, TCP_POSITION] for twin in (disturbed, calm)]
     assert np.linalg.norm(moved[0] - moved[1]) > 0.005
 
 

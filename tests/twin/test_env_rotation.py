@@ -1,4 +1,4 @@
-"""Rotation actions, their limits, and marks that vanish."""
+"""This module tests rotation actions, their limits, and marks that vanish."""
 
 from dataclasses import dataclass, replace
 
@@ -20,7 +20,7 @@ PX = Schema(side_px=16, wrist_px=16)
 
 @dataclass(frozen=True, kw_only=True)
 class Vanishing(PickAndPlace):
-    """The disc vanishes once the tool is low."""
+    """In this task the disc vanishes once the tool is low."""
 
     action_scale: tuple[float, float] = (0.03, 0.1)
 
@@ -48,7 +48,7 @@ def act(*, rotate=(0, 0, 0), up=0.0):
 
 
 def turned(twin, before):
-    """The measured turn since `before` as a rotation vector."""
+    """Returns the measured turn since `before` as a rotation vector."""
     return vector_from_matrix(twin.state().tool_rotation[0] @ before.T)
 
 

@@ -1,4 +1,4 @@
-"""Demonstrated paths where the bodies are now, and in steps that actions can make."""
+"""This module tests how demonstrated paths are moved to other poses and timed in control steps."""
 
 from dataclasses import replace
 

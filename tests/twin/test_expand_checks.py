@@ -1,4 +1,4 @@
-"""What stands against a path: distances against hand-computed ones, and each reason by a path that has only it."""
+"""This module tests distances against hand-computed ones, and each reason by a path that has only it."""
 
 from dataclasses import replace
 

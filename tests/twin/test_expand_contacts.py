@@ -1,4 +1,4 @@
-"""Which part of a demonstration belongs to which body."""
+"""This module tests which part of a demonstration belongs to which body."""
 
 from dataclasses import replace
 from itertools import pairwise

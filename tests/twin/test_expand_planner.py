@@ -15,7 +15,7 @@ HOME = np.zeros(6)
 
 
 class World:
-    """Free wherever `blocked` is not; checks what it is asked and keeps it."""
+    """A world is free wherever `blocked` is not; it keeps what it is asked."""
 
     def __init__(self, blocked):
         self.blocked, self.asked = blocked, []

@@ -1,4 +1,4 @@
-"""How a plan is driven: pose by pose, patiently where it matters."""
+"""This module tests how a plan is driven: pose by pose, with waits where the gripper acts."""
 
 from dataclasses import replace
 

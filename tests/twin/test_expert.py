@@ -1,4 +1,4 @@
-"""What experts do in hand-made situations, and how often they succeed in the twin."""
+"""This module tests experts in hand-made situations, and how often they succeed in the twin."""
 
 from dataclasses import replace
 
@@ -85,7 +85,7 @@ def test_wrapped_angles_are_near_zero_and_the_same(angle, period):
 
 @pytest.mark.parametrize("region", ["A", "B"])
 @pytest.mark.parametrize("name", tasks.names())
-def test_experts_succeed_though_shaken_and_late(name, region):
+def test_experts_succeed_in_spite_of_disturbance_and_latency(name, region):
     """`twinrl bench twin --parts experts` does it with 100 starts."""
     domain = replace(DOMAINS["twin"], disturbance=DEMONSTRATION_DISTURBANCE)
     assert trials(tasks.get(name), domain, region, 20, seed=1).successes >= 19

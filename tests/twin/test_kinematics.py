@@ -30,7 +30,7 @@ def model(robot):
 
 
 def somewhere(robot, shares):
-    """Joint angles (n, joints) at these shares of the joints' ranges."""
+    """Returns joint angles (n, joints) at these shares of the joints' ranges."""
     low, high = np.array([link.range for link in robot.links]).T
     return low + np.asarray(shares) * (high - low)
 
@@ -71,7 +71,7 @@ def test_start_poses_are_exact_everywhere_in_the_work_box(robot, kinematics):
 
 
 def test_tilted_and_turned_poses_are_reached_too(kinematics):
-    """All but the nearest and farthest 6 cm of the work box, where a tilted FR3 comes to the end of its joints."""
+    """Leaves out the nearest and farthest 6 cm of the work box, where a tilted FR3 comes to the end of its joints."""
     rng = np.random.default_rng(3)
     positions = rng.uniform(np.add(LOW, [0.06, 0, 0.05]), np.subtract(HIGH, [0.06, 0, 0]), (200, 3))
     tilt = matrix_from_vector(rng.uniform(-0.25, 0.25, (200, 3)))

@@ -24,7 +24,7 @@ class TestIsaac(StateConformance, ContactConformance):
 
 
 class TestIsaacAgainstAFake(StateConformance):
-    """The adapter's own part: which slot, which row, when written, when read."""
+    """These tests check the adapter's own part: which slot, which row, when written, when read."""
 
     engine = "isaac"
 
@@ -58,7 +58,7 @@ def test_an_unknown_engine_is_refused_with_the_choices():
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidTask(PickAndPlace):
-    """A pyramid in place of the cube."""
+    """A pyramid takes the cube's place."""
 
     def assets(self, domain: Domain) -> str:
         return '<mesh name="pyramid" vertex="-.02 -.02 0  .02 -.02 0  .02 .02 0  -.02 .02 0  0 0 .04"/>'

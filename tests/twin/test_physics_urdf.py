@@ -1,4 +1,4 @@
-"""URDF files read back by MuJoCo, which reads them independently of how they are written here."""
+"""This module reads URDF files back by MuJoCo, which reads them independently of how they are written here."""
 
 import mujoco
 import numpy as np
@@ -68,7 +68,7 @@ MJCF = """<mujoco><asset><mesh name="wedge" vertex="0 0 0  .04 0 0  0 .03 0  0 0
 
 
 def corners(model, geom):
-    """Extreme points of a geom in its body's frame, from the box around it."""
+    """Returns extreme points of a geom in its body's frame, from the box around it."""
     centre, half = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
     signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T
     turn = matrix_from_quaternion(model.geom_quat[geom])

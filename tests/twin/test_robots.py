@@ -1,4 +1,4 @@
-"""The numbers of the data sheets, read back from the built model."""
+"""This module reads the data sheets' numbers back from the built model."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def at_home(robot, model, opening):
 
 
 def inertia(model, name):
-    """(3, 3) about the centre of mass, along the body's axes."""
+    """Returns the inertia (3, 3) about the centre of mass, along the body's axes."""
     body = model.body(name)
     turn = matrix_from_quaternion(body.iquat)
     return turn @ np.diag(body.inertia) @ turn.T

@@ -1,4 +1,4 @@
-"""What contacts alone decide: which blocks fall into their sockets, and that nothing creeps between the fingers."""
+"""This module tests what contacts alone decide: which blocks fit their sockets, and that nothing creeps in the grip."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def twin_of():
 
 
 def dropped(twin, *, off_m=0.0, turn_deg=0.0):
-    """Whether a block, let go just above the socket, comes to rest in it."""
+    """Tells whether a block, let go just above the socket, comes to rest in it."""
     socket, seat = SOCKETS[twin.task.name]
     poses = {
         socket: (-0.39, 0.0, 0.0, 0.1),
