@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fleet_process import tiny_policy
+from test_following import Published
 
 from actors.sim import FleetSettings, TwinWorld, policy_server
 from actors.sim.policy_server import PolicyServer
 from protos.schema import GRIPPER_ACTION
-from protos.settings import to_json
 from services.replay import ReplaySettings
 
 ROWS = 3
@@ -21,7 +21,7 @@ ROWS = 3
 def acted(monkeypatch, tmp_path):
     """Provides a function that returns the actions of two actors that share one batch, given their exploration."""
     policy = tiny_policy()
-    version = SimpleNamespace(version=1, parts=policy.parts(), settings={"policy": to_json(policy.settings)})
+    version = Published(policy, 1)
     subscriber = SimpleNamespace(latest=lambda: version)
     monkeypatch.setattr(policy_server, "WeightSubscriber", lambda *_, **__: subscriber)
     settings = FleetSettings(
