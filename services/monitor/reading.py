@@ -38,7 +38,7 @@ class ClusterSettings:
     guide: str | None = None
     """host:port"""
     credentials: Credentials = field(default_factory=Credentials)
-    """For weights and guide."""
+    """Credentials for weights and guide."""
 
     @property
     def empty(self) -> bool:
@@ -61,7 +61,7 @@ class Addresses:
     guide: str | None = None
     """host:port of the guide."""
     credentials: Credentials = field(default_factory=Credentials)
-    """For services beyond this machine."""
+    """Credentials for services beyond this machine."""
 
     def settings(self) -> ClusterSettings:
         """Returns the settings of the cluster. Raises InputError for a url or a file that will not do."""

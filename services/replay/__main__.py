@@ -28,7 +28,7 @@ class Arguments:
     """Folder of the data; the same directory again brings the same data back."""
     config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
     budget_bytes: int | None = None
-    """In place of memory_bytes: the runs' capacity_bytes, for which the memory limit is worked out."""
+    """The runs' capacity_bytes, from which the memory limit follows in place of memory_bytes."""
     metrics: str | None = None
     """host:port on loopback of a Prometheus page about this server."""
     prefix: str = "twinrl"

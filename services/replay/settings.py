@@ -35,7 +35,7 @@ class ReplaySettings:
     spool_bytes: int = 1 << 30
     """Most bytes an actor keeps on disk for a server that does not answer; above it new segments are dropped."""
     credentials: Credentials = field(default_factory=Credentials)
-    """For rediss://: authority and client certificate, and the token as password where the url has none."""
+    """Credentials for rediss://: authority and client certificate, and the token as password where the url has none."""
     connect_timeout_s: float = 5.0
     command_timeout_s: float = 5.0
 

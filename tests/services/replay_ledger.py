@@ -1,4 +1,4 @@
-"""What the servers of a replay hold, read with plain Redis commands, and actors in processes of their own."""
+"""This module reads a replay's servers with plain Redis commands, and runs actors in processes of their own."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ Name = tuple[str, str, int]
 
 
 def names_held(settings: ReplaySettings, buffer="twin") -> Counter[Name]:
-    """How often each segment is in the rings of all shards; checks each entry against the bytes in its slot."""
+    """Counts each segment in the rings of all shards; checks each entry against the bytes in its slot."""
     found: Counter[Name] = Counter()
     keys = Keys(settings.prefix, buffer)
     for shard in range(settings.shards):
@@ -33,7 +33,7 @@ def names_held(settings: ReplaySettings, buffer="twin") -> Counter[Name]:
 
 
 class ActorProcess:
-    """A process that adds one segment after another until it is told to stop, or killed."""
+    """An actor process adds one segment after another until it is stopped or killed."""
 
     def __init__(self, settings: ReplaySettings, name: str, spool: Path) -> None:
         command = [sys.executable, __file__, settings.urls[0], name, str(spool)]

@@ -1,4 +1,4 @@
-"""Segments and episodes with recognisable contents, for the replay's tests."""
+"""This module makes segments and episodes with recognisable contents, for the replay's tests."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def make_segment(
 
 
 def cut(whole: Segment, sizes: Iterator[int] | None = None) -> list[Segment]:
-    """An episode of any length as segments that share their boundary observations, as a recorder cuts them."""
+    """Cuts an episode of any length into segments that share their boundary observations, as a recorder does."""
     segments, first = [], 0
     while first < whole.steps:
         count = min(next(sizes) if sizes else SEGMENT_STEPS, whole.steps - first)
@@ -85,7 +85,7 @@ def cut(whole: Segment, sizes: Iterator[int] | None = None) -> list[Segment]:
 
 
 def assert_same(left: Segment, right: Segment) -> None:
-    """Every field equal, bit by bit."""
+    """Asserts that every field is equal, bit by bit."""
     for name in Segment.__dataclass_fields__:
         a, b = getattr(left, name), getattr(right, name)
         if name == "observation":
@@ -99,7 +99,7 @@ def assert_same(left: Segment, right: Segment) -> None:
 
 
 def send(settings: ReplaySettings, segments: list[Segment], *buffers: Buffer, **options) -> None:
-    """All of the segments through a writer of their own, to "twin" unless told otherwise."""
+    """Sends the segments through a writer of their own, to "twin" by default."""
     with ReplayWriter(settings, SCHEMA, **({"actor": "twin/0", "spool": None} | options)) as writer:
         for segment in segments:
             writer.add(segment, buffers or ("twin",))
@@ -107,7 +107,7 @@ def send(settings: ReplaySettings, segments: list[Segment], *buffers: Buffer, **
 
 
 def reader_of(settings: ReplaySettings, **options) -> ReplayReader:
-    """A reader of the twin buffer, unless told otherwise."""
+    """Makes a reader, of the twin buffer by default."""
     own = {name: options.pop(name) for name in ("embed", "name", "resume") if name in options}
     defaults = {"gamma": 0.9, "n_step": 3, "capacity": {"twin": 10_000}}
     return ReplayReader(settings, SCHEMA, ReaderSettings(**(defaults | options)), **own)

@@ -1,4 +1,4 @@
-"""TLS in front of a server that has none, as a proxy in a thread."""
+"""This module puts TLS in front of a server that has none, as a proxy in a thread."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""A service in its own process, which a test may kill."""
+"""This module runs a service in its own process, which a test may kill."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class ServiceProcess:
-    """`python -m <module>` on loopback; restarts on the same port."""
+    """A service process runs `python -m <module>` on loopback and restarts on the same port."""
 
     def __init__(self, module: str, folder: Path, *arguments: str) -> None:
         self.module, self.folder, self.arguments = module, folder, arguments
@@ -38,12 +38,12 @@ class ServiceProcess:
         raise AssertionError(f"{self.module} did not listen within 60 s: {self.log.read_text()}")
 
     def kill(self) -> None:
-        """SIGKILL, as if the machine's memory had run out."""
+        """Kills the process with SIGKILL."""
         self._process.kill()
         self._process.wait(timeout=30)
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Stops the process with SIGTERM; returns its exit status."""
         self._process.terminate()
         return self._process.wait(timeout=30)
 
@@ -56,7 +56,7 @@ class ServiceProcess:
 
 
 def run_to_exit(module: str, *arguments: str) -> tuple[int, str]:
-    """Exit status and stderr of a service that is expected to refuse."""
+    """Returns exit status and stderr of a service that is expected to refuse."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=60, check=False
     )

@@ -1,4 +1,4 @@
-"""A gRPC service in a thread of the test, which can look into it and make it behave badly."""
+"""This module runs a gRPC service in a thread of the test, which can inspect it and make it misbehave."""
 
 import asyncio
 import threading

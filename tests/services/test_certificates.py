@@ -1,4 +1,4 @@
-"""Certificates of a lab's own authority: who trusts whom, what a second call keeps, what is refused."""
+"""Tests the certificates of a lab's own authority: trust, renewal, refusals."""
 
 import ssl
 import stat
@@ -52,7 +52,7 @@ def test_the_chains_verify(made):
 
 
 def handshake(server_context, client_context, name):
-    """TLS in memory, both sides checking each other."""
+    """Makes a TLS connection in memory, both sides checking each other."""
     pipes = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = server_context.wrap_bio(pipes[0], pipes[1], server_side=True)
     client = client_context.wrap_bio(pipes[1], pipes[0], server_hostname=name)

@@ -154,7 +154,7 @@ def test_a_reader_that_speaks_on_every_shard_is_one_reader_with_its_latest_words
 
 
 def documented(found):
-    """Every name on the page stands in docs/metrics.md with exactly its labels."""
+    """Asserts that docs/metrics.md has every sample with exactly its labels; returns the names."""
     labels = {name: said for name, (said, _) in rows_of_the_page().items()}
     for sample in found:
         assert labels.get(sample.name) == set(sample.labels), sample.name
@@ -167,7 +167,7 @@ def page_of(address):
 
 
 def rows_of_the_page():
-    """Name -> labels, meaning."""
+    """Reads docs/metrics.md: name -> labels, meaning."""
     rows = [line.split("|") for line in METRICS_PAGE.read_text().partition("## Prometheus")[2].splitlines()]
     return {
         name: ({label.strip() for label in row[2].split(",") if label.strip()}, row[3])

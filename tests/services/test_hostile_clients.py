@@ -1,4 +1,4 @@
-"""Who must not come in: each is refused with one clear line, and the service serves the next friend."""
+"""Tests that hostile clients are refused with one clear line each, and the service serves the next friendly one."""
 
 import socket
 import subprocess
@@ -31,7 +31,7 @@ REFUSED_WITHIN_S = 4.0
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The server's and the clients' credentials."""
+    """Makes the server's and the clients' credentials."""
     return make_certificates(tmp_path_factory.mktemp("lab"), hosts=["127.0.0.3"])
 
 
@@ -52,13 +52,13 @@ def guide_process(folder, credentials):
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory, lab):
-    """A guide that wants everything: TLS, a certificate of the lab, the token."""
+    """Starts a guide that demands TLS, a certificate of the lab and the token."""
     with guide_process(tmp_path_factory.mktemp("guide"), lab[0]) as process:
         yield process
 
 
 def refusal(server, credentials, kind=TwinRLError):
-    """The one line that a client with these credentials gets from the guide."""
+    """Returns the one line that a client with these credentials gets from the guide."""
     with closing(GuideClient(server.address, credentials=credentials, deadline_s=REFUSED_WITHIN_S)) as client:
         with pytest.raises(kind) as error:
             client.success_map()
@@ -210,7 +210,7 @@ def test_beyond_loopback_only_with_tls_and_a_way_to_know_the_clients(tmp_path, l
 
 
 def expired(credentials, folder):
-    """The same certificate, signed anew for yesterday."""
+    """Signs the same certificate anew for yesterday."""
     old = x509.load_pem_x509_certificate(credentials.certificate.read_bytes())
     authority_key = load_pem_private_key(credentials.authority.with_suffix(".key").read_bytes(), None)
     yesterday = datetime.now(UTC) - timedelta(days=1)

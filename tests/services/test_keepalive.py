@@ -1,4 +1,4 @@
-"""A peer that is frozen, or whose cable is pulled, says nothing and closes nothing; keepalive notices."""
+"""Tests that keepalive notices a peer that is frozen or unplugged, which sends nothing and closes nothing."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ sys.stdin.read()
 
 
 def test_a_frozen_peer_is_noticed_and_its_place_is_free(tmp_path):
-    """On both sides at once, as nothing but waiting happens: a subscriber freezes, and another one's server does."""
+    """A subscriber freezes, and at the same time the server of another one."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()

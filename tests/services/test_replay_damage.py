@@ -1,4 +1,4 @@
-"""Spool files that were torn, flipped, forged: what is whole is sent, the rest is kept aside, nothing is allocated."""
+"""Tests torn, flipped and forged spool files: whole records are sent, the rest is set aside, nothing is allocated."""
 
 import logging
 import pickle
@@ -34,7 +34,7 @@ def blob(seq: int, **changes: str) -> bytes:
 
 
 def fill(folder: Path, count: int = 3) -> Path:
-    """A spool of `count` records, closed."""
+    """Makes a spool of `count` records and closes it."""
     spool = spool_in(folder, "first")
     for seq in range(count):
         assert spool.append(blob(seq), read_header(blob(seq)), ("twin",))
@@ -44,7 +44,7 @@ def fill(folder: Path, count: int = 3) -> Path:
 
 
 def whole(folder: Path) -> list[int]:
-    """Numbers of the records that a new life finds; their bytes are what was written."""
+    """Returns the numbers of the records that a new process finds; asserts that their bytes are those written."""
     spool = spool_in(folder)
     try:
         records = spool.records(0, spool.end)
@@ -132,7 +132,7 @@ SIZE_OF = [len(record_prefix(blob(seq), 2)) + len(blob(seq)) for seq in range(3)
 
 
 def forged(length: int, start: bytes) -> bytes:
-    """A record's beginning with a right checksum and any length."""
+    """Makes the beginning of a record with a right checksum and any length."""
     covered = struct.pack("<IB", length, 2)
     return covered + struct.pack("<I", zlib.crc32(start[:PREFIX_BYTES], zlib.crc32(covered))) + start
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hung_disk import fsyncs_done, hung_disk
 from replay_ledger import names_held
-from replay_samples import SCHEMA, make_segment, read_all, reader_of, wait_until
+from replay_samples import SCHEMA, Names, make_segment, names_in, wait_until
 
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, connect
 from services.replay.write.sender import FSYNC_STARTS_S, PROBE_INTERVAL_S, DurabilityProbe
@@ -33,10 +33,10 @@ def spooled(folder: Path) -> int:
 def test_what_the_log_lost_is_still_in_the_spool_and_arrives_once(server, tmp_path, monkeypatch, safe):
     """The disk hangs after `safe` segments; the server goes on to acknowledge four, and its power is cut."""
     monkeypatch.setattr("services.replay.write.spool.FILE_BYTES", 1)
-    settings, folder = ReplaySettings(urls=(server.url,)), tmp_path / "spool"
+    settings, folder, followed = ReplaySettings(urls=(server.url,)), tmp_path / "spool", Names()
     with (
         ReplayWriter(settings, SCHEMA, actor="arm", incarnation="life", spool=folder) as writer,
-        reader_of(settings, keep_frames=("twin",)) as reader,
+        followed.reader(settings) as reader,
     ):
 
         def add(*numbers: int) -> None:
@@ -57,9 +57,8 @@ def test_what_the_log_lost_is_still_in_the_spool_and_arrives_once(server, tmp_pa
         wait_until(lambda: spooled(folder) == 1)
         assert writer.stats()["sent"] == 2 * (safe + 4 + 4 + 2), "the log had lost four, of both buffers"
         expected = [f"e{number}" for number in range(safe + 6)]
-        wait_until(lambda: sorted(episode.name for episode in reader.episodes("twin")) == expected)
-        fresh = read_all(reader_of(settings, keep_frames=("twin",)))
-        assert sorted(episode.name for episode in fresh.episodes("twin")) == expected
+        wait_until(lambda: reader.counts()["twin"] == 4 * (safe + 6))
+        assert sorted(followed.names) == sorted(names_in(settings)) == expected
     names = {("arm", "life", seq): 1 for seq in range(safe + 6)}
     assert names_held(settings) == names_held(settings, "human") == names
 

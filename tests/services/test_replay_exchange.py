@@ -1,4 +1,4 @@
-"""Writers and readers through a real server: the embedded one, and a `redis-server` where there is one."""
+"""Tests writers and readers through a real server: the embedded one, and a `redis-server` where there is one."""
 
 import shutil
 import threading
@@ -53,7 +53,7 @@ def url(request, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture
 def settings(url) -> ReplaySettings:
-    """A replay of its own for each test, on the shared server."""
+    """Makes a replay of its own for each test, on the shared server."""
     return ReplaySettings(urls=(url,), prefix=f"test{next(names)}")
 
 

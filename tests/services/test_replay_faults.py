@@ -94,7 +94,7 @@ def test_a_server_out_of_memory_is_waited_for(server, caplog):
 
 
 class TestUnreachable:
-    """One line that names the address and the deadline, soon."""
+    """A server that does not answer is one line that names the address and the deadline."""
 
     @pytest.mark.parametrize("url", ["unix:///nowhere/valkey.sock", "redis://user:secret@127.0.0.1:1/0"])
     def test_nobody_there(self, url):

@@ -1,4 +1,4 @@
-"""A full server, a full spool: actors wait, say why, and go on."""
+"""Tests that with a full server or a full spool actors wait, tell the reason, and go on."""
 
 import threading
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def test_a_smaller_budget_frees_a_full_server(server):
 
 
 class TestRoomInTheSpool:
-    """Above 90 % of its limit a twin actor waits rather than drops."""
+    """A twin actor waits above 90 % of its limit rather than drops."""
 
     def test_it_waits_and_says_why(self, server):
         settings = ReplaySettings(urls=(server.url,), spool_bytes=2 * MEBIBYTE)

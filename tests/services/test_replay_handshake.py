@@ -1,4 +1,4 @@
-"""What both ends settle with a server, who is there, and how the servers are."""
+"""Tests the greeting of a server, presence, and the stats of servers."""
 
 import socket
 import threading

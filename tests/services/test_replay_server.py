@@ -1,4 +1,4 @@
-"""The embedded server and the program that serves it."""
+"""Tests the embedded server and the program that serves it."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""Writers before several servers, servers that forget their scripts, and byte budgets per buffer."""
+"""Tests writers with several servers, servers that forget their scripts, and byte budgets per buffer."""
 
 import hashlib
 import os
@@ -114,7 +114,7 @@ def test_a_flushed_script_cache_stops_nobody(servers):
 
 
 class Forgetful:
-    """A client of a server that somebody makes forget its scripts, right after each of the next `times` loads."""
+    """A client of a server that forgets its scripts right after each of the next `times` loads."""
 
     def __init__(self, client: redis.Redis, times: int) -> None:
         self._client, self.left = client, times
@@ -137,7 +137,7 @@ def test_a_script_that_is_forgotten_before_it_runs_is_loaded_again(servers):
 
 
 class TestBudgets:
-    """The seldom filled buffers may keep more than the busy one."""
+    """The buffers that are seldom filled may keep more than the busy one."""
 
     def test_each_buffer_has_its_own(self, servers):
         settings = ReplaySettings(urls=(servers[0].url,))

@@ -1,4 +1,4 @@
-"""A replay of two servers: what happens to one never holds up the other, and nothing is lost or doubled."""
+"""Tests a replay of two servers: a fault of one never delays the other, and nothing is lost or doubled."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def pair(tmp_path_factory) -> Iterator[tuple[EmbeddedServer, EmbeddedServer]]:
 
 @pytest.fixture
 def settings(pair) -> Iterator[ReplaySettings]:
-    """A replay of its own for each test, on the two servers, both of which run again afterwards."""
+    """Makes a replay of its own for each test, on the two servers, both of which run again afterwards."""
     urls = tuple(server.url for server in pair)
     yield ReplaySettings(urls=urls, prefix=f"test{next(names)}", connect_timeout_s=2.0, command_timeout_s=2.0)
     for server in pair:
@@ -44,7 +44,7 @@ def rng() -> np.random.Generator:
 
 
 def actor_on(shard: int, number: int = 0) -> str:
-    """The name of an actor that writes to this shard."""
+    """Finds the name of an actor that writes to this shard."""
     fitting = (f"twin/{i}" for i in count() if shard_of(f"twin/{i}", 2) == shard)
     return next(name for i, name in enumerate(fitting) if i == number)
 
@@ -55,7 +55,7 @@ def kill(server: EmbeddedServer) -> None:
 
 
 class Load:
-    """Two writers, one per shard, that write episodes of one segment until told to stop."""
+    """Runs two writers, one per shard, that write episodes of one segment until stopped."""
 
     def __init__(self, settings: ReplaySettings) -> None:
         self._stop = threading.Event()
@@ -230,7 +230,7 @@ def test_a_server_that_is_full_can_still_be_read(settings, pair, rng):
 
 class TestAllowance:
     def allowed(self, settings: ReplaySettings) -> list[int | None]:
-        """What each shard's writers may bring it to; None without a limit."""
+        """Returns each shard's allowance; None without a limit."""
         found: list[int | None] = []
         for url in settings.urls:
             with redis.Redis.from_url(url) as client:

@@ -1,4 +1,4 @@
-"""What an actor keeps on disk until the replay has it on its own."""
+"""Tests the spool, which keeps segments on disk until the replay has them on its own."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def settings_of(server: EmbeddedServer, **options) -> ReplaySettings:
 
 
 class TestSpool:
-    """What one life of an actor could not send, the next one does."""
+    """Segments that one process of an actor could not send are sent by the next."""
 
     def fill(self, settings: ReplaySettings, spool: Path, names: list[str], incarnation: str = "first") -> None:
         with ReplayWriter(settings, SCHEMA, actor="arm", incarnation=incarnation, spool=spool) as writer:

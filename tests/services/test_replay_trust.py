@@ -1,4 +1,4 @@
-"""Who may talk to a replay beyond loopback: TLS both ways, users, passwords; each refusal is one line."""
+"""Tests TLS both ways, users and passwords of a replay beyond loopback; each refusal is one line."""
 
 import shutil
 import stat
@@ -23,7 +23,7 @@ USERS = "user actor on >actors-password ~* &* +@all\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """Credentials of one lab, and of a stranger's."""
+    """Makes the credentials of one lab and of another."""
 
     server: Credentials
     client: Credentials
@@ -43,7 +43,7 @@ def tls_binary() -> Path | None:
 
 @pytest.fixture(scope="module", params=["behind a proxy", "by itself"])
 def url(request, lab, tmp_path_factory) -> Iterator[str]:
-    """A server that speaks TLS and knows the user "actor"."""
+    """Starts a server with TLS and the user "actor"."""
     folder = tmp_path_factory.mktemp("server")
     users = folder / "users.acl"
     users.write_text(USERS)
@@ -140,7 +140,7 @@ def test_a_user_without_the_rights_is_told_which(lab, tmp_path, caplog):
 
 
 class TestListening:
-    """Loopback by default; elsewhere only with a password and TLS."""
+    """A server listens on loopback by default, elsewhere only with a password and TLS."""
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "[::]", "learner.lab"])
     @pytest.mark.parametrize("without", ["all", "token", "certificate"])

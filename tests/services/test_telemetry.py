@@ -1,4 +1,4 @@
-"""The metrics log after a crash, and the Prometheus page."""
+"""Tests the metrics log after a crash, and the Prometheus page."""
 
 import json
 import math

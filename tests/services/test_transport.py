@@ -1,4 +1,4 @@
-"""Addresses, waiting, and what a failed call is called."""
+"""Tests addresses, retries and the descriptions of failed calls."""
 
 import grpc
 import pytest
@@ -37,7 +37,7 @@ def test_backoff_grows_to_its_limit_and_starts_anew():
 
 
 class Failed(grpc.RpcError):
-    """A call that ended with this status."""
+    """Makes a call that ended with this status."""
 
     def __init__(self, code, details):
         self._code, self._details = code, details

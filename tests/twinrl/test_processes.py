@@ -1,4 +1,4 @@
-"""Real child processes: started, restarted, failed, ended, and gone after `kill -9` of their parent."""
+"""Tests real child processes: started, restarted, failed, ended, and gone after `kill -9` of their parent."""
 
 import json
 import os

@@ -96,7 +96,7 @@ def test_a_process_in_a_container_lives_while_its_status_is_fresh(tmp_path):
     (tmp_path / "logs").mkdir()
     path = tmp_path / "logs" / "learner.status.json"
     said = {"pid": 2**22 + 1, "doing": "online RL", "waiting_for": "actors", "rates": {}}
-    for age_s, state in ((1.0, "running"), (60.0, "gone")):
+    for age_s, state in ((0.0, "running"), (60.0, "gone")):
         path.write_text(json.dumps(said | {"t": time.time() - age_s}))
         run = read_run(tmp_path)
         assert run.processes[0].state == state

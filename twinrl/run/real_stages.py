@@ -5,7 +5,6 @@
 The stand-in's address is the only thing here that a lab replaces: `python -m actors.real` with its own settings.
 """
 
-import json
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from actors.simulated_ur import StandinSettings
 from learner.rl import ActorSettings, BatchSettings, LoopSettings, UpdateSettings
 from learner.stage import RlSettings
 from protos.errors import TwinRLError
+from protos.files import read_lines
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
 from twin import tasks
@@ -162,8 +162,7 @@ def _guide(context: RunContext) -> str:
     space = tasks.get(context.settings.task).space
     address = context.services.guide(GuideSettings(space=space, tau=plan.tau, seed=context.settings.seed))
     found: dict[int, tuple[int, int]] = {}
-    for line in (context.folder / "eval" / "twin_rl_twin.jsonl").read_text().splitlines():
-        entry = json.loads(line)
+    for entry in read_lines(context.folder / "eval" / "twin_rl_twin.jsonl"):
         successes, rollouts = found.get(entry["cell"], (0, 0))
         found[entry["cell"]] = (successes + entry["success"], rollouts + 1)
     client = GuideClient(address)
@@ -174,17 +173,14 @@ def _guide(context: RunContext) -> str:
 
 def _follow(context: RunContext, view: View) -> None:
     lines = read_metrics(context.folder / "real_rl" / "metrics.jsonl")
-    episodes = context.folder / "real_rl" / "episodes.jsonl"
-    notes: dict[str, int] = {}
-    if episodes.exists():
-        rows = [json.loads(line) for line in episodes.read_text().splitlines()]
-        notes = {"episodes": len(rows), "interventions": sum(row["interventions"] for row in rows)}
+    episodes = read_lines(context.folder / "real_rl" / "episodes.jsonl")
+    interventions = sum(episode["interventions"] for episode in episodes)
     if lines:
-        view.update(lines[-1].get("step", 0), **notes)
+        view.update(lines[-1].get("step", 0), episodes=len(episodes), interventions=interventions)
 
 
 def _lines(paths: Sequence[Path]) -> int:
-    return sum(len(path.read_text().splitlines()) for path in paths if path.exists())
+    return sum(len(read_lines(path)) for path in paths)
 
 
 def _free_robot_host() -> str:

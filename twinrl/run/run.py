@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from protos.errors import InputError
+from protos.files import read_lines
 from protos.process import Exit, interrupt_on_signal
 from protos.settings import load_settings, save_settings, to_json
 from services.replay import ReplaySettings, masked, totals
@@ -108,9 +109,7 @@ def _make_room(folder: Path) -> None:
 
 
 def _finished(folder: Path) -> set[str]:
-    path = folder / "stages.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {json.loads(line)["stage"] for line in lines}
+    return {line["stage"] for line in read_lines(folder / "stages.jsonl")}
 
 
 def _interrupted(settings: RunSettings) -> str:

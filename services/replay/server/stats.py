@@ -62,7 +62,7 @@ class ServerStats:
 
     shard: int
     url: str
-    """Without user and password."""
+    """The url without user and password."""
     problem: str = ""
     """Reason for which it does not answer or cannot keep its data, in one line."""
     version: str = ""

@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 BATCH_RECORDS = 32
 BATCH_BYTES = 8 << 20
-PROBE_INTERVAL_S = 0.5
-FSYNC_STARTS_S = 2.0
-"""Time after which a server has started the next fsync: `everysec` does so after one second and a tenth."""
+PROBE_INTERVAL_S = 0.25
+FSYNC_STARTS_S = 1.2
+"""Time after which a server has started the next fsync: `everysec` does so a second after the one before."""
 
 Lane = tuple[str, Buffer]
 """Writer (actor/incarnation) and buffer: the unit in which numbers rise."""
@@ -259,7 +259,7 @@ class DurabilityProbe:
     def update(self, acknowledged: int) -> int:
         """Takes the number before which all records are committed, returns the one before which all are durable.
 
-        Asks the server at most twice a second. Raises redis errors.
+        Asks the server four times a second, which costs it 20 µs each time. Raises redis errors.
         """
         if acknowledged > self._durable and self._now() >= self._next_s:
             self._next_s = self._now() + PROBE_INTERVAL_S
