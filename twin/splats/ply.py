@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from plyfile import PlyData, PlyElement, PlyListProperty, PlyParseError
 
 from protos.errors import SceneError
 from protos.schema import F64
@@ -83,6 +82,8 @@ def read_tables(path: Path, data: bytes) -> list[Table]:
     plyfile parses the header, with the row counts set to 0 so that it reads no rows: those stay where they are in
     `data`. Raises `SceneError` for damaged, cut, text and big-endian files.
     """
+    from plyfile import PlyData, PlyListProperty, PlyParseError  # not on the robot PC, which reads no splats
+
     end = data.find(END, 0, LONGEST)
     if not data.startswith(b"ply") or end < 0:
         raise SceneError(f"{path}: not a PLY file")
@@ -117,6 +118,8 @@ def read_tables(path: Path, data: bytes) -> list[Table]:
 
 def write_ply(path: Path | str, splats: Splats) -> None:
     """Writes the standard 3DGS layout, which every splat viewer reads."""
+    from plyfile import PlyData, PlyElement
+
     opacity = np.clip(splats.opacities.astype(float), 1e-6, 1 - 1e-6)
     rest = splats.sh.transpose(0, 2, 1).reshape(len(splats), 3 * splats.sh.shape[1])
     columns = {
