@@ -82,4 +82,4 @@ def test_the_status_of_an_evaluation_ends_at_its_last_episode(monkeypatch, tmp_p
     monkeypatch.setattr(modes, "_starts", lambda *_: starts)
     modes.evaluate(RealSettings(evaluate=EvaluatePlan(out=tmp_path / "out.jsonl")))
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
-    assert read_status(tmp_path / "status.json").doing == "episode 3 of 3"
+    assert read_status(tmp_path / "status.json").doing == "3 of 3 episodes"
