@@ -40,7 +40,7 @@ class ProcessLine:
     age_s: float | None = None
     """Seconds since the process wrote its status."""
     memory_mb: float | None = None
-    last_words: str = ""
+    log_end: str = ""
     """End of the log of a failed process."""
 
 
@@ -64,16 +64,16 @@ def process_statuses(run: Path) -> dict[str, Status]:
 
 def read_run(run: Path) -> RunStatus:
     """Reads the run folder once. Raises InputError for a folder that is no run."""
-    said = process_statuses(run)
-    if not said and not any((run / name).is_file() for name in ("processes.json", "settings.json")):
+    statuses = process_statuses(run)
+    if not statuses and not any((run / name).is_file() for name in ("processes.json", "settings.json")):
         siblings = sorted(path.parent.name for path in run.parent.glob("*/settings.json"))
         known = f"runs there: {', '.join(siblings)}" if siblings else f"no runs in {run.parent}"
         raise InputError(f"{run} is not a run folder; {known}")
     table = read_object(run / "processes.json")
     rows = {row["name"]: row for row in table.get("processes", [])}
-    lines = [_process(run, row, said.get(name), supervised=True) for name, row in rows.items()]
-    for name in sorted(said.keys() - rows.keys()):  # started by a process of the run, as Ray's workers are
-        lines.append(_process(run, {"name": name}, said[name], supervised=bool(table)))
+    lines = [_process(run, row, statuses.get(name), supervised=True) for name, row in rows.items()]
+    for name in sorted(statuses.keys() - rows.keys()):  # started by a process of the run, as Ray's workers are
+        lines.append(_process(run, {"name": name}, statuses[name], supervised=bool(table)))
     learning = {path.parent.name: last_line(path) for path in sorted(run.glob("*/metrics.jsonl"))}
     return RunStatus(
         folder=run,
@@ -85,9 +85,9 @@ def read_run(run: Path) -> RunStatus:
     )
 
 
-def _process(run: Path, row: dict[str, Any], said: Status | None, *, supervised: bool) -> ProcessLine:
-    pid = int(row.get("pid", said.pid if said else 0))
-    age_s = max(time.time() - said.t, 0.0) if said else None
+def _process(run: Path, row: dict[str, Any], status: Status | None, *, supervised: bool) -> ProcessLine:
+    pid = int(row.get("pid", status.pid if status else 0))
+    age_s = max(time.time() - status.t, 0.0) if status else None
     here = supervised and _alive(pid, row.get("started_unix_s"))
     # Without a supervisor it lives in a container, where its number means nothing here: a fresh status says it lives.
     alive = here or (not supervised and age_s is not None and age_s < STALE_S)
@@ -99,12 +99,12 @@ def _process(run: Path, row: dict[str, Any], said: Status | None, *, supervised:
         pid=pid,
         state=state,
         restarts=int(row.get("restarts", 0)),
-        doing=said.doing if said else "",
-        waiting_for=said.waiting_for if said and alive else "",
-        rates=said.rates if said else {},
+        doing=status.doing if status else "",
+        waiting_for=status.waiting_for if status and alive else "",
+        rates=status.rates if status else {},
         age_s=age_s,
         memory_mb=_memory_mb(pid) if here else None,
-        last_words=log_tail(run / "logs" / f"{row['name']}.log") if state == "failed" else "",
+        log_end=log_tail(run / "logs" / f"{row['name']}.log") if state == "failed" else "",
     )
 
 

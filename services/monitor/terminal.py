@@ -34,9 +34,9 @@ NEARLY_FULL = 0.8
 def render_run(run: RunStatus) -> RenderableType:
     """Renders the processes of a run, then its stages, then the end of the logs of failed processes."""
     head = Text.assemble((str(run.folder), "bold"), "  running" if run.running else "  not running")
-    failed = [line for line in run.processes if line.last_words]
-    words = [Text(f"{line.name} failed; the end of its log:\n{line.last_words}", style="red") for line in failed]
-    return Group(head, _process_table(run.processes), *_stage_lines(run), *words)
+    failed = [line for line in run.processes if line.log_end]
+    logs = [Text(f"{line.name} failed; the end of its log:\n{line.log_end}", style="red") for line in failed]
+    return Group(head, _process_table(run.processes), *_stage_lines(run), *logs)
 
 
 def _process_table(processes: list[ProcessLine]) -> Table:
