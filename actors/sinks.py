@@ -15,7 +15,7 @@ from services.replay import ReplaySettings, ReplayWriter
 
 Deliver = Callable[[list[Segment]], None]
 """Takes the segments of one whole episode."""
-FLUSH_S = 30.0
+FLUSH_S = 60.0
 
 
 class NoSink:
@@ -80,7 +80,7 @@ class EpisodeFilter:
 def demonstration_writer(replay: ReplaySettings, schema: Schema, *, actor: str) -> Iterator[Deliver]:
     """Yields a function that writes whole episodes to the buffer "demo".
 
-    Raises Unreachable when not all of them have reached the replay 30 s after the end.
+    Everything delivered is flushed at the end, also after an error. Raises Unreachable when that takes more than a minute.
     """
     writer = ReplayWriter(replay, schema, actor=actor, spool=None)
 
@@ -89,6 +89,9 @@ def demonstration_writer(replay: ReplaySettings, schema: Schema, *, actor: str) 
             writer.add(segment, ("demo",))
 
     with closing(writer):
-        yield deliver
-        if unsent := writer.flush(FLUSH_S):
+        try:
+            yield deliver
+        finally:
+            unsent = writer.flush(FLUSH_S)
+        if unsent:
             raise Unreachable(f"{unsent} segments of demonstrations did not reach the replay within {FLUSH_S:g} s")

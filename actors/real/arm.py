@@ -37,7 +37,7 @@ class ArmSettings:
     host: str = "127.0.0.41"
     connect_timeout_s: float = 5.0
     stream_hz: float = 50.0
-    """Servo targets per second of robot time; a real arm likes 125 to 500."""
+    """Servo targets per second of robot time; 125 to 500 suit a real arm."""
     blend: float = 1.0
     """Share of a control period in which the servo target travels to the new command; the rest it stands there."""
     lookahead_s: float = 0.05

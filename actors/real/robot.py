@@ -108,7 +108,7 @@ class Robot(Closing):
         return LabCameras(client, settings.schema), LabHands(client), client
 
     def operator(self, *, always: bool) -> Operator | None:
-        """Returns the operator of the settings, None when nobody watches; with `always` a demonstrator."""
+        """Returns the operator of the settings, None for "none"; with `always` a demonstrator."""
         if self.settings.operator == "none":
             return None
         if self._poses is None:

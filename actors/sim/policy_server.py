@@ -4,9 +4,9 @@
                                               ▲
     weights service ──► WeightSubscriber ─────┘ swapped between two batches, never inside one
 
-Requests that arrive while a batch is computed form the next batch, so the batch grows with the load and nobody waits
-for a timer. A new weight version is loaded between batches; the answer names the version that made it. The windows of
-policies that look back come with the requests: the server remembers nothing of an episode. Exploration noise is each
+Requests that arrive while a batch is computed form the next batch, so the batch grows with the load and no request
+waits for a timer. A new weight version is loaded between batches; the answer names the version that made it. The windows
+of policies that look back come with the requests: the server remembers nothing of an episode. Exploration noise is each
 request's own.
 """
 
@@ -98,7 +98,7 @@ class PolicyServer:
             batch, self._waiting = self._waiting, []
             try:
                 answers = await loop.run_in_executor(self._worker, self._compute, batch)
-            except Exception as error:  # handed to every caller of this batch; the server itself lives on
+            except Exception as error:  # raised to every caller of this batch; the server itself goes on
                 for request in batch:
                     request.answer.set_exception(error)
                 continue

@@ -56,7 +56,7 @@ class FleetSettings:
     call_timeout_s: float = 20.0
     """Longest wait for the policy server, its restart included."""
     stall_s: float = 60.0
-    """An actor whose loops have not moved for so long, and do not wait for anybody, is killed and restarted."""
+    """An actor whose loops have not moved for so long, and do not wait, is killed and restarted."""
     warm_start: bool = True
     """Fork actors from a process that has everything loaded: a third of the memory, a fraction of the time to start."""
 

@@ -193,7 +193,7 @@ class TwinActor:
         }
 
     def faults(self) -> list[dict[str, Any]]:
-        """Returns the newest faults, with the keys by which other lives of this actor may avoid their starts."""
+        """Returns the newest faults, with the keys by which later incarnations avoid their starts."""
         if self._group is None:
             return []
         name = f"twin-{self._index}"
@@ -248,7 +248,7 @@ class TwinActor:
                 twin.close()
 
     def _make_loop(self, group: int, twins: int, writer: ReplayWriter, avoid: Sequence[str]) -> EpisodeLoop:
-        """Returns the loop over one group's twins; its seed differs in every life: a bad one is not repeated."""
+        """Returns the loop over one group's twins; its seed differs in every incarnation: a bad one is not repeated."""
         settings, world = self._settings, self._settings.world
         seed = world.seed * 1000 + self._index * 17 + int(self._incarnation, 16) % 997 + group * 1_000_003
         twin = make_twin(world, n=twins, seed=seed, threads=settings.threads)

@@ -1,4 +1,4 @@
-"""This module makes twins as settings describe them; a process reads a scene once, whoever asks for it."""
+"""This module makes twins as settings describe them; a process reads a scene only once."""
 
 import functools
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """This module decides which twin actors to begin, kill or leave alone, from their stats.
 
     stats of one actor ──seen──► begin   a new incarnation, once its pause is over
-                                 kill    an error, or no progress for `stall_s` although it waits for nobody
+                                 kill    an error, or no progress for `stall_s` although it does not wait
     no answer ──────────silent─► kill    nothing heard for `stall_s`
 
 An incarnation that fails makes the next one wait: at once, 1 s, 2 s, 4 s, … one minute. A minute without a failure
@@ -37,7 +37,7 @@ class _Actor:
     """The known state of one actor."""
 
     heard: float  # when it last answered
-    moved: float  # when its loops last made progress, or waited for somebody
+    moved: float  # when its loops last made progress, or waited
     incarnation: str = ""
     began: float | None = None
     turns: list[int] = field(default_factory=list)

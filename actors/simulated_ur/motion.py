@@ -8,7 +8,7 @@
 `delay_s` and `gain` are how the stand-in differs from the twin: a twin delays whole actions by 0 or 1 control steps and
 executes them fully, this arm hears of every servo target k control steps later and follows it sluggishly.
 
-Robot time is real time while nobody commands, and runs ahead of the wall clock while servo commands are executed:
+Robot time is real time without commands, and runs ahead of the wall clock while servo commands are executed:
 
     wall   ──────── thinking 8 ms ────────┬ servoL(…, t=0.02) takes 1 ms ┬── thinking …
     robot  ──────── + 8 ms ───────────────┴ + 20 ms ─────────────────────┴──

@@ -58,7 +58,7 @@ def host_world(settings: StandinSettings) -> Hosted:
     if scene.robot.name != UR5E.name:
         raise InputError(f"robot {scene.robot.name!r} of {settings.scene}: the stand-in simulates a {UR5E.name}")
     world = ArmWorld(scene, task, domain, schema=settings.schema)
-    world.render()  # compiles before anybody waits for an answer
+    world.render()  # compiles before a client waits for an answer
     kinematics = ControllerKinematics(scene.robot)
     kinematics.joints_for(kinematics.pose_of(world.joints), near=world.joints)
     return Hosted(world, scene.robot, domain, task.bodies)

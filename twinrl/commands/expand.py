@@ -12,7 +12,7 @@ docs/expansion.md says how.
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +21,14 @@ from typing import Annotated, Literal
 import tyro
 
 from actors.sim import ExpansionPlan, TwinWorld
+from actors.sinks import Deliver, demonstration_writer
 from learner.datasets import ActionScale, Choice, Format, ImageFormat, chosen, make_writer
 from protos.episode import Episode, Segment
-from protos.errors import InputError, Unreachable
+from protos.errors import InputError
 from protos.files import write_durably
 from protos.schema import Outcome, Schema, Source
 from services.monitor import Addresses
-from services.replay import ReplaySettings, ReplayWriter
+from services.replay import ReplaySettings
 from twin import tasks
 from twin.expand import Coverage, ExpansionSettings
 from twin.tasks import Task
@@ -35,8 +36,6 @@ from twinrl.export_origin import Opened, Origin, open_origin
 from twinrl.run.progress import Progress
 from twinrl.run.stored_replay import twin_of
 
-FLUSH_S = 60.0
-Deliver = Callable[[list[Segment]], None]
 PAPER = {"A": 60, "B": 30}
 """Episodes per region that the paper adds to 30 demonstrations of a person."""
 
@@ -55,7 +54,7 @@ class Destination:
         if (self.out is None) == (self.replay is None):
             raise InputError("name one destination: --out FOLDER for a dataset, or --to URL for a replay")
         if self.replay is not None:
-            return _to_replay(self.replay, schema, stack)
+            return stack.enter_context(demonstration_writer(self.replay, schema, actor="twin-expand"))
         assert self.out is not None
         metres, radians = task.action_scale
         scale = ActionScale(metres=metres, radians=radians)
@@ -71,21 +70,6 @@ class Destination:
             writer.add(episode)
 
         return write
-
-
-def _to_replay(replay: ReplaySettings, schema: Schema, stack: ExitStack) -> Deliver:
-    writer = stack.enter_context(closing(ReplayWriter(replay, schema, actor="twin-expand", spool=None)))
-
-    def write(segments: list[Segment]) -> None:
-        for segment in segments:
-            writer.add(segment, ("demo",))
-
-    def sent() -> None:
-        if unsent := writer.flush(FLUSH_S):
-            raise Unreachable(f"{unsent} segments of twin demonstrations did not reach replay within {FLUSH_S:g} s")
-
-    stack.callback(sent)
-    return write
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,7 +147,7 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
         schema=run.schema,
         seed=context.world_seed(seed),
         armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
-        # the stand-in follows steps well, a real arm likes it smoother; it shares its machine with everything else, so
+        # the stand-in follows steps well, a real arm needs it smoother; it shares its machine with everything else, so
         # a stall must not end the run
         arm=ArmSettings(host=host, blend=0.3, controller_watchdog_hz=0.1),
         replay=context.services.replay(),
