@@ -80,7 +80,7 @@ class EpisodeFilter:
 def demonstration_writer(replay: ReplaySettings, schema: Schema, *, actor: str) -> Iterator[Deliver]:
     """Yields a function that writes whole episodes to the buffer "demo".
 
-    Everything delivered is flushed at the end, also after an error. Raises Unreachable when that takes more than a minute.
+    Everything delivered is flushed at the end, also after an error. Raises Unreachable when that takes a minute.
     """
     writer = ReplayWriter(replay, schema, actor=actor, spool=None)
 

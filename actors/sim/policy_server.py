@@ -5,8 +5,8 @@
     weights service ──► WeightSubscriber ─────┘ swapped between two batches, never inside one
 
 Requests that arrive while a batch is computed form the next batch, so the batch grows with the load and no request
-waits for a timer. A new weight version is loaded between batches; the answer names the version that made it. The windows
-of policies that look back come with the requests: the server remembers nothing of an episode. Exploration noise is each
+waits for a timer. A new weight version is loaded between batches; the answer names the version that made it. Requests
+hold the windows of policies that look back, for the server remembers nothing of an episode. Exploration noise is each
 request's own.
 """
 

@@ -13,7 +13,7 @@ ATTEMPTS = ((3, 1e-5), (20, 1e-4), (60, 1e-3))
 
 
 class OutOfReachError(Exception):
-    """No joint angles put the TCP there."""
+    """The TCP pose cannot be reached with any joint angles."""
 
 
 class ControllerKinematics:
