@@ -1,8 +1,10 @@
 """House rules that no linter knows."""
 
 import ast
+import itertools
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("protos", "policy", "twin", "services", "actors", "learner", "twinrl", "benchmarks", "scripts")
 MAX_LINES = 600
+P90_FUNCTION_LINES, MAX_FUNCTION_LINES = 30, 60
+MAX_FLAT_FILES = 15
 FORBIDDEN_IMPORTS = {"pickle", "_pickle", "cPickle", "pickle5", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 PROCESS_ROOTS = {"__main__.py", "cli.py"}
 SOURCES = sorted(
@@ -29,10 +33,60 @@ def walk(kind):
     return [(path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kind)]
 
 
-def test_files_are_short():
+OPENERS = """
+    what of how where whether when which who whom whose why as also so and or but for from in on at by with without if
+    to behind because before after until while not no none nothing nobody only too again here there those that like
+    instead beside above below between under over
+"""
+FRAGMENTS = frozenset(OPENERS.split())
+"""Words with which a docstring would open as a fragment instead of a sentence."""
+
+
+def lines_of(node):
+    return node.end_lineno - node.lineno + 1
+
+
+def docstrings(tree):
+    """(line, text) of every docstring, those below attributes included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield getattr(node, "lineno", 1), text
+        if isinstance(node, ast.Module | ast.ClassDef):
+            for before, after in itertools.pairwise(node.body):
+                if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
+                    value = getattr(after.value, "value", None)
+                    if isinstance(value, str):
+                        yield after.lineno, value
+
+
+def test_a_file_holds_one_idea():
     files = [*SOURCES, *(ROOT / "tests").rglob("*.py")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_functions_are_short():
+    functions = walk(ast.FunctionDef) + walk(ast.AsyncFunctionDef)
+    lengths = sorted(lines_of(node) for _, node in functions)
+    assert places((path, node) for path, node in functions if lines_of(node) > MAX_FUNCTION_LINES) == []
+    assert lengths[int(0.9 * len(lengths))] <= P90_FUNCTION_LINES
+
+
+def test_folders_are_not_crowded():
+    counts = Counter(str(path.parent.relative_to(ROOT)) for path in SOURCES)
+    assert {folder: count for folder, count in counts.items() if count > MAX_FLAT_FILES} == {}
+
+
+def test_docstrings_open_with_a_sentence():
+    found = []
+    for path, tree in TREES.items():
+        for line, text in docstrings(tree):
+            word = text.split()[0].strip("`\"'(,.:;").lower() if text.split() else ""
+            if word in FRAGMENTS:
+                found.append(f"{path.relative_to(ROOT)}:{line}: {text.strip().splitlines()[0]}")
+    assert found == []
 
 
 def unpickles(node):
