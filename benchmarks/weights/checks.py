@@ -1,4 +1,5 @@
-"""What must hold when the way to a subscriber is bad: each check says whether it does, and its numbers.
+"""This module checks what must hold when the way to a subscriber is bad: each check says whether it does, and its
+numbers.
 
 All weights travel as float32 here, so that what arrives can be compared with what was published bit by bit.
 """
@@ -21,16 +22,16 @@ BURST = 10
 BURST_EVERY_S = 0.05
 PATIENCE_S = 120.0
 GROWTH_BYTES = 64 << 20
-"""By which the server may grow while watchers follow."""
+"""Bytes by which the server may grow while watchers follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a check is made of."""
+    """The settings of a check."""
 
     folder: Path
     parameters: int
-    """Of the policy that is published, 4 bytes each on the wire."""
+    """Parameters of the policy that is published, 4 bytes each on the wire."""
     subscribers: int
     watchers: int
     watcher_processes: int

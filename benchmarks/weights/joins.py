@@ -1,4 +1,5 @@
-"""How soon a new actor is served, how soon a dead one's place is free, and what a restarted learner finds.
+"""This benchmark measures how soon a new actor is served, how soon a dead one's place is free, and what a restarted
+learner finds.
 
 crowd (a few processes) ──► replay, weights ◄── newcomer: first segment acknowledged, newest weights in use
                                    └── who is listed, after a peer was frozen (no FIN) or killed?
@@ -33,7 +34,7 @@ class JoinsBench:
     """Join a replay and a weights service that others use already; freeze and kill peers; restart the learner."""
 
     others: tuple[int, ...] = (1, 99)
-    """How many actors are there already."""
+    """Numbers of actors that are there already."""
     processes: int = 3
     """Among which those actors are spread."""
     write_every_s: float = 1.0
@@ -42,7 +43,7 @@ class JoinsBench:
     """Sizes of the policies that the newcomer pulls, 2 bytes each."""
     repeats: int = 5
     segments: int = 500
-    """Of 16 transitions, for a restarted learner to find."""
+    """Segments of 16 transitions for a restarted learner to find."""
     dead_peers: bool = True
     """Wait for the places of a frozen and a killed peer to be free, half a minute."""
 

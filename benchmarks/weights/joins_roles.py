@@ -1,4 +1,4 @@
-"""Who joins, and who is already there, in the benchmark of joins; each in a process of its own.
+"""This module holds the processes of the benchmark of joins: those that join and those that are there already.
 
 Moments are `time.monotonic()`, which all processes of a Linux machine share.
 """
@@ -123,7 +123,7 @@ class Newcomer:
         self._subscriber: WeightSubscriber | None = None
 
     def join_replay(self, url: str) -> dict[str, float]:
-        """From making a writer to the acknowledgement of its first segment."""
+        """Returns the seconds from making a writer to the acknowledgement of its first segment."""
         segment = segment_of(self._name, 0)
         began = time.monotonic()
         self._writer = ReplayWriter(replay_at(url), SCHEMA, actor=self._name, spool=None)
@@ -142,7 +142,7 @@ class Newcomer:
         return int(self._writer.stats()["transitions"])
 
     def join_weights(self, address: str, version: int) -> dict[str, float]:
-        """From making a subscriber to having the newest version."""
+        """Returns the seconds from making a subscriber to having the newest version."""
         began = time.monotonic()
         self._subscriber = WeightSubscriber(address, name=self._name)
         self._subscriber.wait(version, TIMEOUT_S)
@@ -162,7 +162,10 @@ class Learner:
         self._reader: ReplayReader | None = None
 
     def read(self, url: str, transitions: int) -> dict[str, float]:
-        """From making a reader to having read all `transitions`; how many it received. Goes on following."""
+        """Returns the seconds from making a reader to having read all `transitions`, and how many it received.
+
+        The reader goes on following.
+        """
         began = time.monotonic()
         reader = self._reader = ReplayReader(
             replay_at(url), SCHEMA, ReaderSettings(capacity={"twin": self._capacity}, gamma=0.97, n_step=1)

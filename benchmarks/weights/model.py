@@ -8,7 +8,7 @@ import numpy as np
 from protos.schema import F32
 
 WIDTH = 384
-"""Of octo-small; its feed-forward layers are four times as wide."""
+"""Width of octo-small; its feed-forward layers are four times as wide."""
 INITIAL_SCALE = 0.02
 
 

@@ -38,7 +38,7 @@ class _Learner:
         train(self._tensors, step, self._rng)
 
     def settle(self) -> None:
-        """Nothing is behind publish() here."""
+        """Returns at once: publish() leaves nothing behind here."""
 
     def _cast(self) -> dict[str, Any]:
         """Matrices as bfloat16, vectors as float32, as our wire format has it."""

@@ -1,4 +1,4 @@
-"""Who publishes and who subscribes in the benchmark of the weights service, each in a process of its own.
+"""This module holds the publisher and the subscribers of the benchmark, each in a process of its own.
 
 Moments are `time.monotonic()`, which all processes of a Linux machine share.
 """

@@ -13,13 +13,13 @@ class Round:
     """One version on its way. Seconds from the call of publish() unless said otherwise."""
 
     blocked_s: float
-    """How long publish() took."""
+    """Seconds that publish() took."""
     swapped_s: tuple[float, ...]
-    """Until each receiver could use it."""
+    """Seconds until each receiver could use it."""
     pulled_bytes: int
-    """That came to all receivers together."""
+    """Bytes that came to all receivers together."""
     cpu_s: dict[str, float]
-    """By kind of process, all of a kind together, until the server had it on disk as well."""
+    """CPU seconds by kind of process, all of a kind together, until the server had it on disk as well."""
 
 
 def publish_rounds(fleet: Fleet, rounds: int, step: float) -> list[Round]:

@@ -34,14 +34,14 @@ class WeightsBench:
     """Publish weights to subscribers in processes of their own, then see what holds when the way there is bad."""
 
     parameters: int = 27_000_000
-    """Of the policy; 54 MB as bfloat16, as octo-small."""
+    """Parameters of the policy; 54 MB as bfloat16, as octo-small."""
     head_parameters: int = 400_000
-    """Of the small head."""
+    """Parameters of the small head."""
     subscribers: int = 8
     rounds: int = 5
     """Versions per way and sweep, after a first one that is shown apart."""
     sweeps: int = 2
-    """How often each way takes its turn."""
+    """Number of turns of each way."""
     ways: tuple[Way, ...] = WAYS
     """`-tls`: with a token and mutual TLS; ray and file are the peers."""
     step: float = 1e-4
@@ -50,10 +50,10 @@ class WeightsBench:
     watchers: int = 200
     watcher_processes: int = 4
     watched_parameters: int = 100_000
-    """Of the head that all the watchers pull, once a second."""
+    """Parameters of the head that all the watchers pull, once a second."""
     watch_s: float = 60.0
     folder: Path | None = None
-    """For stores, logs and certificates; by default a temporary one."""
+    """Folder for stores, logs and certificates; by default a temporary one."""
 
     def __post_init__(self) -> None:
         for name in (

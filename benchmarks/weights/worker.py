@@ -62,7 +62,7 @@ class Worker:
             raise Unreachable(self._end()) from error
 
     def answer(self, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
-        """What the oldest call that was not answered yet returns. Raises TwinRLError with the role's own complaint."""
+        """Returns the answer to the oldest call that has none yet. Raises TwinRLError with the role's own complaint."""
         try:
             line = self._answers.get(timeout=timeout_s)
         except queue.Empty:

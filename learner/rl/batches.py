@@ -102,7 +102,7 @@ class Phase:
     actor: bool = True
     """False: the critics alone."""
     offline: bool = False
-    """On demonstrations alone: Cal-QL joins the critics' loss, β and η are the offline ones."""
+    """True on demonstrations alone: Cal-QL joins the critics' loss, β and η are the offline ones."""
     progress: float = 0.0
     """0 to 1 over the online stage."""
 

@@ -17,7 +17,7 @@ class ActorSettings:
     """These settings say what of the policy trains, how fast, and with which loss."""
 
     backbone: Backbone = "frozen"
-    """How much of Octo the actor's loss trains. Unless it is frozen, readouts are computed in every update and batches
+    """Part of Octo that the actor's loss trains. Unless it is frozen, readouts are computed in every update and batches
     need images."""
     trained_blocks: int = 1
     """Transformer blocks that "last" trains, counted from the end."""

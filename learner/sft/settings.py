@@ -34,7 +34,7 @@ class TrainSettings:
     batch_size: int = 32
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     backbone: Backbone = "full"
-    """How much of Octo trains."""
+    """Part of Octo that trains."""
     trained_blocks: int = 1
     """Transformer blocks that "last" trains, counted from the end."""
     labels: LabelSettings = field(default_factory=LabelSettings)

@@ -33,7 +33,7 @@ class Selection:
     region: str | None = None
     outcome: Outcome | None = Outcome.SUCCESS
     limit: int | None = None
-    """At most this many, in the order in which they came."""
+    """Largest number of episodes, in the order in which they came."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ class Reason(Enum):
     TURN = "turn"
     """The tool would have to turn, and the task's actions do not."""
     NO_PATH = "no path"
-    """No collision-free way was found between two contacts."""
+    """The search found no collision-free way between two contacts."""
     WORK_BOX = "work box"
     """The path leaves the box in which the tool may be commanded."""
     REACH = "reach"

@@ -74,7 +74,7 @@ class Mirror:
 
     @property
     def wants_images(self) -> bool:
-        """Whether `add` needs the images of episodes, not only their heads."""
+        """True when `add` needs the images of episodes, not only their heads."""
         return self._images is not None and self._images.mirrors
 
     @property

@@ -129,7 +129,7 @@ class ImageStore:
 
     @property
     def mirrors(self) -> bool:
-        """Whether it keeps images in memory, so that it is to be given them."""
+        """True when it keeps images in memory, so that it is to be given them."""
         return self._ring.bytes > 0
 
     def stage(self, segments: Sequence[StoredSegment], *, shard: int) -> Places:

@@ -127,7 +127,7 @@ class ImageDemand:
     always: bool
     """All of them, with the whole slots at once."""
     recompute: bool = False
-    """Those without readouts of the backbone `backbone_id`, which are computed from the images."""
+    """Episodes without readouts of the backbone `backbone_id`, which are computed from the images."""
     backbone_id: str = ""
     """Empty: any backbone's readouts will do, if an episode's are all of the same."""
 
@@ -199,7 +199,7 @@ class Arrival(NamedTuple):
 
     position: bytes
     entry: Entry | None
-    """None where it makes no sense."""
+    """The parsed entry; None where it makes no sense."""
     data: bytes
 
 

@@ -203,12 +203,12 @@ class Restored:
     wanted: int = 0
     """Episodes that the position names, open ones included."""
     missing: int = 0
-    """Those of them that no server has any more."""
+    """Episodes of these that no server has any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreSettings:
-    """How a restore waits for shards that do not answer."""
+    """Settings of a restore that waits for shards that do not answer."""
 
     timeout_s: float = 120.0
     """Longest wait for each of them."""

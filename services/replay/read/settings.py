@@ -17,7 +17,7 @@ FIELDS: tuple[Field, ...] = ("embedding", "side", "wrist")
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderSettings:
-    """What a `ReplayReader` follows and keeps, and what its batches hold."""
+    """The settings of a `ReplayReader`: what it follows and keeps, and what its batches hold."""
 
     capacity: Mapping[Buffer, int]
     """The buffers that are followed, and how many of each one's latest observations are kept for `sample`."""
@@ -26,9 +26,9 @@ class ReaderSettings:
     n_step: int
     """Steps over which rewards are summed before the value of the next observation counts."""
     sampling: Mapping[Buffer, Strategy] = field(default_factory=dict)
-    """How a buffer is drawn from; uniformly where it is not named."""
+    """Sampling strategy of each buffer; uniform where it is not named."""
     fields: Sequence[Field] = ("embedding",)
-    """What batches hold of an observation, beside its numbers."""
+    """Fields of an observation that batches hold beside its numbers."""
     window: int = 1
     """Observations per row of a batch, 1 or 2, for images and proprioception."""
     image_memory_bytes: int = 4 << 30

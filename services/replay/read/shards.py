@@ -43,7 +43,7 @@ COUNTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Following:
-    """What is followed and where it goes, the same for every shard."""
+    """The settings that every shard shares: what is followed and where it goes."""
 
     replay: ReplaySettings
     schema: Schema
@@ -116,7 +116,7 @@ class Follower:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to ask again."""
+        """Returns whether it is time to ask again."""
         return time.monotonic() >= self._retry_at_s
 
     def run(self, stop: threading.Event) -> None:
