@@ -141,6 +141,7 @@ def spz_head(version: int = 3, count: int = 1, degree: int = 0, fraction_bits: i
         (compressed_ply_bytes(random_splats(3)).replace(b"element vertex", b"element points"), "without an element"),
         (compressed_ply_bytes(random_splats(3)).replace(b"packed_color", b"packed_paint"), "without packed_color"),
         (compressed_ply_bytes(random_splats(3)).replace(b"min_scale_x", b"min_scale_w"), "without min_scale_x"),
+        (compressed_ply_bytes(random_splats(3)).replace(b"float max_g", b"float max_q"), "without max_g"),
         (compressed_ply_bytes(random_splats(3)).replace(b"uint packed_r", b"float packed_r"), "type uint"),
         (compressed_ply_bytes(random_splats(3, degree=1)).replace(b"sh 3", b"sh 2"), "harmonics of 2 splats"),
         (compressed_ply_bytes(random_splats(3, degree=1)).replace(b"f_rest_4", b"f_rest_7"), "two properties"),

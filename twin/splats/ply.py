@@ -160,7 +160,9 @@ def from_table(path: Path, table: Table) -> Splats:
 def from_chunks(path: Path, tables: dict[str, Table]) -> Splats:
     """Decodes the tables chunk, vertex and, where there is one, sh of a compressed file. Raises `SceneError`."""
     chunks, vertices = tables["chunk"], tables.get("vertex")
-    _need(path, chunks, [f"{end}_{name}" for name in (*CENTRE, *CHUNK_SCALE) for end in ("min", "max")])
+    coloured = any(f"{end}_{name}" in chunks.properties for name in CHUNK_COLOUR for end in ("min", "max"))
+    bounded = (*CENTRE, *CHUNK_SCALE, *(CHUNK_COLOUR if coloured else ()))
+    _need(path, chunks, [f"{end}_{name}" for name in bounded for end in ("min", "max")])
     if vertices is None:
         raise SceneError(f"{path}: a compressed PLY without an element 'vertex'")
     _need(path, vertices, PACKED)
@@ -179,7 +181,7 @@ def from_chunks(path: Path, tables: dict[str, Table]) -> Splats:
         quaternions=_quaternions(rotation),
         log_scales=_within(chunks, CHUNK_SCALE, _fractions(scale, (21, 11), (11, 10), (0, 11))),
         opacities=rgba[:, 3],
-        colours=_within(chunks, CHUNK_COLOUR, rgb) if "min_r" in chunks.properties else rgb,
+        colours=_within(chunks, CHUNK_COLOUR, rgb) if coloured else rgb,
         sh=_packed_harmonics(path, tables.get("sh"), count),
     )
 
