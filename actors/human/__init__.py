@@ -1,8 +1,10 @@
 """This room holds the operators, who may take over from the policy: today a script that stands in for a person.
 
-policy.act ──► action ──┐
-├──► environment.step        the executed action is stored, marked as human
-operator.override ──────┘ (when it answers)
+    policy.act ──► action ──┐
+                            ├──► environment.step        the executed action is stored, marked as human
+    operator.override ──────┘ (when it answers)
+
+An operator is an `actors.interfaces.Operator`.
 """
 
 from actors.human.scripted import ObjectPoses, ScriptedOperator, TakeoverSettings

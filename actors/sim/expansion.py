@@ -1,13 +1,10 @@
 """This module makes twin demonstrations of recorded ones: plans are driven in the twin, accepted episodes are kept.
 
-replay, buffer "demo" ─► usable ─► Expander ─► PlanQueue.next ─► configuration, its attempt ─► PlannedTwin.reset
-▲                                                  │
-│                        override: the tracker's action
-│                                                  ▼
-replay, "demo" ◄── deliver ◄── accepted ◄── PlanQueue.accept ◄── EpisodeFilter ◄── segments ◄── episode loop
-rejected: counted by cell and reason
+    replay, "demo" ─► usable ─► Expander ─► PlanQueue.next ─► configuration, its plan ─► PlannedTwin ─► episode loop
+                                                 rejected: counted by cell and reason ◄─┐                    │
+    replay, "demo" ◄── deliver ◄── accepted ◄── PlanQueue.accept ◄── EpisodeFilter ◄────┴───── segments ◄────┘
 
-python -m actors.sim expand --settings expand.json
+`python -m actors.sim expand --settings expand.json` runs it.
 """
 
 import json

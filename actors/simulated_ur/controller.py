@@ -1,8 +1,10 @@
 """The controller holds what the ports show and command: variables, the program, safety stops, and the arm.
 
-inputs (RTDE) ──► receive ──► Program ──commands──► SimulatedArm ──joint targets──► world, slice by slice
-wall clock ─────► tick ─────────────────────────────────┘
-state ◄── variables ◄── world
+    inputs (RTDE) ──► receive ──► Program ──commands──► SimulatedArm ──joint targets──► world, slice by slice
+    wall clock ─────► tick ────────────────────────────────┘                              │
+    state (RTDE) ◄── variables ◄──────────────────────────────────────────────────────────┘
+
+Its clock runs ahead of the wall clock while it executes servo commands, where that is asked for.
 """
 
 import logging

@@ -1,9 +1,11 @@
-"""Many twin actors on one machine: what they cost, how they step, and what comes of killing some.
+"""This module runs many twin actors on one machine and measures their cost, their rate, and recovery from kills.
 
-real policy server (tiny policy, random weights) ◄── weights service          kill -9 of some, by their process ids
-│                                                                   │
-└──────────── twin actors × n, each a Ray actor ──► embedded Valkey  ▼
-└── steps, lives ──► longest gap, recovery of each
+    real policy server (tiny policy, random weights) ◄── weights service          kill -9 of some, by their process ids
+       │                                                                   │
+       └──────────── twin actors × n, each a Ray actor ──► embedded Valkey ▼
+                          └── steps, lives ──► longest gap, recovery of each
+
+Everything but the policy's weights is what a run starts.
 """
 
 import os

@@ -1,8 +1,10 @@
 """This package imports checkpoints of the original Octo (octo-models/octo).
 
-folder ─► checkpoint (msgpack files) ─┬─ config ─► settings
-├─ names ──► tensors under our names, one to one
-└─ policy ─► Policy, action units of a dataset, language folder
+    folder ─► checkpoint (msgpack files) ─┬─ config ─► settings
+                                          ├─ names ──► tensors under our names, one to one
+                                          └─ policy ─► Policy, action units of a dataset, language folder
+
+It needs msgpack alone, no JAX.
 """
 
 from policy.octo.official.checkpoint import OfficialCheckpoint, read_checkpoint
