@@ -3,15 +3,15 @@
     folder/manifest.json     kind of stage, its settings, counters, weight version, replay position; sha256 of
     folder/tensors-….safetensors    policy with its normalisation, critics, targets, optimizers, counters of updates
 
-    reader.position() ─┬─ record ─► manifest.json, "replay"
-                       └─ arrays ─► tensors, replay.*
+    reader.position() ─┬─ manifest ─► manifest.json, "replay"
+                       └─ arrays ───► tensors, replay.*
 
 `policy.checkpoint` writes it: a reader of the folder sees the old pair or the new one, and damage is noticed. Random
 numbers need no state: they depend on the seed and on counters (`learner.augment`). The reader's position is taken
 between two updates, with the networks, so that the next batch is drawn from what it names.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,15 +21,14 @@ from torch import Tensor
 
 from learner.datasets import ActionScale
 from learner.optimization import under
-from learner.stage.settings import ResumeSettings
 from policy import checkpoint
 from protos.errors import CorruptData, InputError
 from protos.settings import from_json, to_json
-from protos.status import StatusFile
-from services.replay import Position, ReplayReader, RestoreSettings
+from services.replay import Position
 
-FORMAT = 2
-"""Number of the format; it counts up when older folders cannot be read any more."""
+FORMAT = 3
+"""Number of the format; it counts up when older folders cannot be read any more. TwinRL 0.1 wrote 1 and 2."""
+_OWNER = "replay"
 _SCALE = "action_scale"
 """Key in the manifest of a policy's folder."""
 Kind = Literal["sft", "rl"]
@@ -50,7 +49,7 @@ class Checkpoint:
     weights: Mapping[str, Any] = field(default_factory=dict)
     """`version`: the newest published; `parts`: the sha256 of each part of the policy in here, as it would arrive."""
     replay: Mapping[str, Any] = field(default_factory=dict)
-    """The reader's position in the replay."""
+    """The reader's position in the replay, or the names of the episodes that SFT learns from."""
 
 
 def exists(path: Path) -> bool:
@@ -80,9 +79,10 @@ def load(path: Path, kind: Kind) -> Checkpoint:
     """
     tensors, manifest = checkpoint.load(path)
     if manifest.get("format") != FORMAT:
+        found = manifest.get("format", 1)
         raise InputError(
-            f"{path}: written in format {manifest.get('format', 1)}, this version reads format {FORMAT}: the random "
-            "streams of older stages cannot be continued exactly; start the stage again, from its saved policy"
+            f"{path}: written in format {found}, this version reads format {FORMAT}: go on with "
+            f"{'TwinRL 0.1' if found < FORMAT else 'a later TwinRL'}, or start the stage again, from its saved policy"
         )
     if manifest.get("kind") != kind:
         raise InputError(f"{path}: a checkpoint of {manifest.get('kind')!r}, not of {kind!r}")
@@ -100,45 +100,20 @@ def load(path: Path, kind: Kind) -> Checkpoint:
         raise CorruptData(f"{path}: the manifest has no {error}") from error
 
 
-_OWNER = "replay"
+def position_tensors(position: Position) -> dict[str, Tensor]:
+    """Returns the arrays of a position as tensors of a checkpoint; the rest is its record, `replay`."""
+    return {f"{_OWNER}.{name}": torch.from_numpy(array) for name, array in position.arrays.items()}
 
 
-def position_record(position: Position | None) -> dict[str, Any]:
-    """Returns the part of a position for a checkpoint's manifest; nothing where nothing was read."""
-    return {} if position is None else position.manifest()
-
-
-def position_tensors(position: Position | None) -> dict[str, Tensor]:
-    """Returns the part of a position for a checkpoint's tensors."""
-    arrays = {} if position is None else position.arrays
-    return {f"{_OWNER}.{name}": torch.from_numpy(array) for name, array in arrays.items()}
-
-
-def position_in(content: Checkpoint) -> Position | None:
+def position_in(content: Checkpoint) -> Position:
     """Returns the position in a checkpoint. Raises CorruptData when it makes no sense."""
-    if not content.replay:
-        return None
     arrays = under(content.tensors, _OWNER)
     return Position.parse(content.replay, {name: tensor.numpy() for name, tensor in arrays.items()})
 
 
-def trained(content: Checkpoint) -> Mapping[str, Tensor]:
+def agent_tensors(content: Checkpoint) -> dict[str, Tensor]:
     """Returns the tensors of a checkpoint without those of the position."""
     return {name: tensor for name, tensor in content.tensors.items() if not name.startswith(f"{_OWNER}.")}
-
-
-def restore_position(reader: ReplayReader, settings: ResumeSettings, stop: Callable[[], bool]) -> None:
-    """Lets a reader read what it had at the checkpoint, and nothing newer; waits for shards that do not answer.
-
-    Raises Unreachable when one stays away.
-    """
-    status = StatusFile()
-
-    def waiting(text: str) -> None:
-        status.write(doing="going on from the checkpoint", waiting_for=text)
-
-    status.write(doing="going on from the checkpoint")
-    reader.restore(RestoreSettings(timeout_s=settings.timeout_s, partial=settings.partial, stop=stop, waiting=waiting))
 
 
 def stored_scale(folder: Path) -> ActionScale | None:

@@ -9,10 +9,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,6 +32,7 @@ from services.replay import (
     ReplayReader,
     ReplaySettings,
     ReplayWriter,
+    RestoreSettings,
     newest,
     read_episodes,
     totals,
@@ -39,7 +40,10 @@ from services.replay import (
 
 log = logging.getLogger(__name__)
 Stop = Callable[[], bool]
-EPISODES_FORMAT = 2
+Name = tuple[Buffer, str, int]
+"""Buffer, name and steps of an episode."""
+T = TypeVar("T")
+_GOING_ON = "going on from the checkpoint"
 _POLL_S = 0.1
 _EMBED_ROWS = 64
 _EPISODE_BYTES = 2 << 30
@@ -52,23 +56,11 @@ _FLUSH_TIMEOUT_S = 30.0
 class EpisodeNames:
     """Names the episodes of the replay that a fine-tuning learns from, in their order."""
 
-    episodes: tuple[tuple[Buffer, str, int], ...]
-    """Buffer, name and steps of each."""
-    format: int = EPISODES_FORMAT
-
-    @classmethod
-    def of(cls, found: Sequence[tuple[Buffer, Episode]]) -> "EpisodeNames":
-        """Names episodes, each given with its buffer."""
-        return cls(episodes=tuple((buffer, episode.name, episode.steps) for buffer, episode in found))
+    episodes: tuple[Name, ...]
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> "EpisodeNames":
-        """Reads the JSON of a checkpoint. Raises CorruptData for anything else, by its format where it is older."""
-        if record.get("format") != EPISODES_FORMAT:
-            raise CorruptData(
-                f"the checkpoint names its episodes in format {record.get('format')}, this program reads format "
-                f"{EPISODES_FORMAT}: go on with the version that wrote it, or begin anew without --resume"
-            )
+        """Reads the JSON of a checkpoint. Raises CorruptData for anything else."""
         try:
             return from_json(cls, record, where="episodes")
         except (InputError, TypeError, ValueError) as error:
@@ -87,20 +79,39 @@ def selected_episodes(
     if resume is not None:
         return episodes_named(replay, settings.schema, resume, settings.resume, stop), resume
     wait_for_totals(replay, settings.data_timeout_s, stop)
-    deadline = time.monotonic() + settings.data_timeout_s
-    while not stop():
-        found = [
-            (each.buffer, episode) for each in settings.select for episode in _select(replay, settings, each, stop)
-        ]
-        if found:
-            return [episode for _, episode in found], EpisodeNames.of(found)
-        if time.monotonic() > deadline:
+
+    def read() -> list[tuple[Buffer, Episode]]:
+        found = [(each.buffer, e) for each in settings.select for e in _select(replay, settings, each, stop)]
+        if not found and not stop():
             raise Unreachable(
                 f"the replay has no episode for {to_json(settings)['select']} within "
                 f"data_timeout_s={settings.data_timeout_s:g}; write demonstrations first"
             )
+        return found
+
+    found = _retry(read, settings.data_timeout_s, stop) or []
+    names = tuple((buffer, episode.name, episode.steps) for buffer, episode in found)
+    return [episode for _, episode in found], EpisodeNames(episodes=names) if names else None
+
+
+def _retry(attempt: Callable[[], T], timeout_s: float, stop: Stop, *, doing: str = "starting") -> T | None:
+    """Calls `attempt` until it does not raise Unreachable; None when told to stop first.
+
+    Raises its Unreachable when there is no answer within `timeout_s`.
+    """
+    deadline, status, told = time.monotonic() + timeout_s, StatusFile(), ""
+    while not stop():
+        try:
+            return attempt()
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                raise Unreachable(f"{error}; given up after {timeout_s:g} s") from error
+            status.write(doing=doing, waiting_for=f"replay: {error}")
+            if str(error) != told:
+                told = str(error)
+                log.warning("%s; waiting for it up to %g s", told, timeout_s)
         time.sleep(_POLL_S)
-    return [], None
+    return None
 
 
 def wait_for_totals(replay: ReplaySettings, timeout_s: float, stop: Stop) -> Mapping[Buffer, int]:
@@ -108,19 +119,7 @@ def wait_for_totals(replay: ReplaySettings, timeout_s: float, stop: Stop) -> Map
 
     Empty when told to stop first. Raises Unreachable when a shard does not answer within `timeout_s`.
     """
-    deadline, status, told = time.monotonic() + timeout_s, StatusFile(), ""
-    while not stop():
-        try:
-            return totals(replay)
-        except Unreachable as error:
-            if time.monotonic() > deadline:
-                raise Unreachable(f"{error}; given up after {timeout_s:g} s") from error
-            status.write(doing="starting", waiting_for=f"replay: {error}")
-            if str(error) != told:
-                told = str(error)
-                log.warning("%s; waiting for it up to %g s", told, timeout_s)
-        time.sleep(_POLL_S)
-    return {}
+    return _retry(lambda: totals(replay), timeout_s, stop) or {}
 
 
 def _select(replay: ReplaySettings, settings: SftSettings, selection: Selection, stop: Stop) -> list[Episode]:
@@ -169,6 +168,20 @@ def transition_reader(policy: Policy, settings: RlSettings, resume: Position | N
     )
 
 
+def restore_position(reader: ReplayReader, settings: ResumeSettings, stop: Stop) -> None:
+    """Lets a reader read what it had at the checkpoint, and nothing newer; waits for shards that do not answer.
+
+    Raises Unreachable when one stays away.
+    """
+    status = StatusFile()
+
+    def waiting(text: str) -> None:
+        status.write(doing=_GOING_ON, waiting_for=text)
+
+    status.write(doing=_GOING_ON)
+    reader.restore(RestoreSettings(timeout_s=settings.timeout_s, partial=settings.partial, stop=stop, waiting=waiting))
+
+
 def batch_fields(settings: UpdateSettings) -> tuple[Field, ...]:
     """Returns what batches hold of an observation, beside its numbers."""
     readouts: tuple[Field, ...] = ("embedding",) if settings.needs_readouts else ()
@@ -181,20 +194,19 @@ def instruction(settings: RlSettings, stop: Stop) -> str:
 
     Raises Unreachable when none comes within `replay_timeout_s`.
     """
-    buffers, name = tuple(settings.batch.demo), f"{settings.stage}-instruction"
-    deadline = time.monotonic() + settings.replay_timeout_s
-    while not stop():
-        found = read_episodes(settings.replay, settings.schema, buffers, name=name)
-        with suppress(Unreachable), closing(found):
+    buffers = tuple(settings.batch.demo)
+
+    def read() -> str:
+        found = read_episodes(settings.replay, settings.schema, buffers, name=f"{settings.stage}-instruction")
+        with closing(found):
             for episode in found:
                 return episode.instruction
-        if time.monotonic() > deadline:
-            raise Unreachable(
-                f"no demonstration in {', '.join(buffers)} within replay_timeout_s={settings.replay_timeout_s:g} "
-                "that says what the policy is told; write demonstrations, or set `instruction`"
-            )
-        time.sleep(_POLL_S)
-    return ""
+        raise Unreachable(
+            f"no demonstration in {', '.join(buffers)} within replay_timeout_s={settings.replay_timeout_s:g} that says "
+            "what the policy is told; write demonstrations, or set `instruction`"
+        )
+
+    return _retry(read, settings.replay_timeout_s, stop) or ""
 
 
 def check_cameras(policy: Policy, schema: Schema) -> None:
@@ -220,32 +232,27 @@ def episodes_named(
     Waits up to `settings.timeout_s` for a shard that does not answer, then goes on without it if `settings.partial`,
     or raises Unreachable.
     """
-    status, deadline = StatusFile(), time.monotonic() + settings.timeout_s
-    status.write(doing="going on from the checkpoint")
-    while not stop():
-        found: dict[tuple[Buffer, str, int], list[Episode]] = {}
-        try:
-            _collect(replay, schema, names, found, stop)
-        except Unreachable as error:
-            if time.monotonic() < deadline:
-                status.write(doing="going on from the checkpoint", waiting_for=f"replay: {error}")
-                time.sleep(_POLL_S)
-                continue
-            if not settings.partial:
-                raise Unreachable(
-                    f"{error}; waited for timeout_s={settings.timeout_s:g}: start it, or set partial=true to go on "
-                    "without what it has"
-                ) from error
-            log.warning("%s; going on without them, as partial=true", error)
-        return _in_order(names, found)
-    return []
+    found: dict[Name, list[Episode]] = {}
+    StatusFile().write(doing=_GOING_ON)
+
+    def read() -> None:
+        found.clear()
+        _collect(replay, schema, names, found, stop)
+
+    try:
+        _retry(read, settings.timeout_s, stop, doing=_GOING_ON)
+    except Unreachable as error:
+        if not settings.partial:
+            raise Unreachable(f"{error}: start it, or set partial=true to go on without what it has") from error
+        log.warning("%s; going on without them, as partial=true", error)
+    return [] if stop() else _in_order(names, found)
 
 
 def _collect(
     replay: ReplaySettings,
     schema: Schema,
     names: EpisodeNames,
-    found: dict[tuple[Buffer, str, int], list[Episode]],
+    found: dict[Name, list[Episode]],
     stop: Stop,
 ) -> None:
     wanted = set(names.episodes)
@@ -259,9 +266,9 @@ def _collect(
                 found.setdefault((buffer, episode.name, episode.steps), []).append(episode)
 
 
-def _in_order(names: EpisodeNames, found: Mapping[tuple[Buffer, str, int], Sequence[Episode]]) -> list[Episode]:
+def _in_order(names: EpisodeNames, found: Mapping[Name, Sequence[Episode]]) -> list[Episode]:
     """Puts episodes in the order of `names`; parts that share a name come in the order in which they were written."""
-    turns, episodes = Counter[tuple[Buffer, str, int]](), list[Episode]()
+    turns, episodes = Counter[Name](), list[Episode]()
     for name in names.episodes:
         there = found.get(name, ())
         if there:

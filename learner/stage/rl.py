@@ -21,16 +21,15 @@ from learner.rl import OnlineLoop, Outlets, Progress, RlAgent, Updater
 from learner.stage import checkpoint
 from learner.stage.checkpoint import (
     Checkpoint,
+    agent_tensors,
     position_in,
-    position_record,
     position_tensors,
-    restore_position,
-    trained,
 )
 from learner.stage.data import (
     Stop,
     check_cameras,
     instruction,
+    restore_position,
     seed_demonstrations,
     transition_reader,
     wait_for_totals,
@@ -72,7 +71,7 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop, watch: 
     updater = _updater(policy, settings)
     try:
         if going_on is not None:
-            updater.load_tensors(trained(going_on))
+            updater.load_tensors(agent_tensors(going_on))
         elif settings.critics is not None:
             updater.load_tensors(_with_critics(updater.tensors(), checkpoint.load(settings.critics, "rl").tensors))
             progress.normalized = True
@@ -151,7 +150,7 @@ class _Stage:
             settings=described(self.settings),
             seed=self.settings.seed,
             weights={"version": self.progress.version, "parts": self.publication.sha256()},
-            replay=position_record(position),
+            replay=position.manifest(),
         )
         checkpoint.save(self.out / "checkpoint", content)
 

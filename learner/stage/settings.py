@@ -33,7 +33,7 @@ class Selection:
     region: str | None = None
     outcome: Outcome | None = Outcome.SUCCESS
     limit: int | None = None
-    """Largest number of episodes, in the order in which they came."""
+    """Limit for their number; the first ones count."""
 
 
 @dataclass(frozen=True, kw_only=True)

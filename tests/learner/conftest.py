@@ -1,4 +1,4 @@
-"""One thread: the tests share two cores with others. And a weights service for those that need one."""
+"""These fixtures give the tests one thread each, for they share two cores, and a weights service where needed."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ START_TIMEOUT_S = 60.0
 
 @pytest.fixture
 def weights(tmp_path):
-    """Address of a weights process of this test."""
+    """Starts a weights process for the test; returns its address."""
     port = tmp_path / "port"
     command = [sys.executable, "-m", "services.weights", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen([*command, "--store", str(tmp_path / "store"), "--port-file", str(port)])

@@ -1,4 +1,4 @@
-"""`killed_learner.py EVENT COUNT …`: the learner with the arguments after these, killed with SIGKILL at some event.
+"""`killed_learner.py EVENT COUNT …` runs the learner with the arguments after these and kills it at an event.
 
 line       its COUNTth line of metrics has been written
 tensors    the tensors of its COUNTth checkpoint are about to get their name
@@ -15,33 +15,33 @@ from protos.process import run_process
 from services.telemetry import MetricsLog
 
 
-class Fate:
+class Killer:
     def __init__(self, event: str, count: int) -> None:
         self.event, self.left = event, count
 
-    def meet(self, event: str) -> None:
+    def count(self, event: str) -> None:
         if event == self.event:
             self.left -= 1
             if not self.left:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fated(fate: Fate) -> None:
+def watch_with(killer: Killer) -> None:
     replace, write = Path.replace, MetricsLog.write
 
     def replaced(self, target):
         if Path(target).parent.name == "checkpoint":
-            fate.meet("manifest" if Path(target).name == "manifest.json" else "tensors")
+            killer.count("manifest" if Path(target).name == "manifest.json" else "tensors")
         return replace(self, target)
 
     def written(self, **line):
         write(self, **line)
-        fate.meet("line")
+        killer.count("line")
 
     Path.replace, MetricsLog.write = replaced, written
 
 
 if __name__ == "__main__":
-    fated(Fate(sys.argv[1], int(sys.argv[2])))
+    watch_with(Killer(sys.argv[1], int(sys.argv[2])))
     sys.argv[1:3] = []
     sys.exit(run_process(Arguments, main))

@@ -1,4 +1,4 @@
-"""Stages that are interrupted, and what an uninterrupted one says at the same point."""
+"""This module has settings and data for stages that are interrupted, and compares them with an uninterrupted one."""
 
 import shutil
 import time
@@ -28,7 +28,7 @@ def never() -> bool:
 
 
 def rl_settings(replay: ReplaySettings, policy: Path, **changes) -> RlSettings:
-    """24 updates, due when all of `write_experience` has arrived; the online part is drawn as `sampling` says."""
+    """Returns settings of 24 updates, due when all of `write_experience` has arrived."""
     update = changed(UpdateSettings(critic=CriticSettings(width=16)), **changes.pop("update", {}))
     batch = BatchSettings(
         online={"twin": 8},
@@ -55,7 +55,7 @@ def rl_settings(replay: ReplaySettings, policy: Path, **changes) -> RlSettings:
 def write(
     replay: ReplaySettings, buffer: str, actor: str, count: int, *, backbone_id: str = "", start: int = 0
 ) -> None:
-    """Whole episodes of 10 steps in several cells, some of which succeed."""
+    """Writes whole episodes of 10 steps in several cells, some of which succeed."""
     rng = np.random.default_rng([start, len(actor), sum(actor.encode())])
     with ReplayWriter(replay, SCHEMA, actor=actor, incarnation=f"{buffer}{start}", spool=None) as writer:
         for i in range(start, start + count):
@@ -67,7 +67,7 @@ def write(
 
 
 def write_demonstrations(replay: ReplaySettings, backbone_id: str = "") -> None:
-    """Without a backbone's id they have no readouts, and the learner computes them."""
+    """Writes demonstrations; without a backbone's id they have no readouts, and the learner computes them."""
     for actor in actors(replay):
         write(replay, "demo", actor, 8 // replay.shards, backbone_id=backbone_id)
 
@@ -78,13 +78,13 @@ def write_experience(replay: ReplaySettings, backbone_id: str) -> None:
 
 
 def actors(replay: ReplaySettings) -> list[str]:
-    """One per shard."""
+    """Returns names of actors, one per shard."""
     names = [f"actor{i}" for i in range(20)]
     return [next(name for name in names if shard_of(name, replay.shards) == shard) for shard in range(replay.shards)]
 
 
 class Kept:
-    """Every checkpoint that a stage of this process writes, as a killed process would leave it."""
+    """Keeps every checkpoint that a stage of this process writes, as a killed process would leave it."""
 
     def __init__(self, monkeypatch, folder: Path) -> None:
         self.folder, self.count = folder, 0
@@ -104,13 +104,13 @@ class Kept:
 
 
 def lines(out: Path) -> list[dict[str, float]]:
-    """What a stage says of every step of training, in order."""
+    """Returns a stage's metrics of every step of training, in order."""
     told = [line for line in read_metrics(out / "metrics.jsonl") if any(key.endswith(("td", "bc")) for key in line)]
     return [{key: value for key, value in line.items() if key not in ("t", "stage")} for line in told]
 
 
 def assert_goes_on(whole: Path, resumed: Path, steps: int) -> None:
-    """The last `steps` lines, and all tensors in the end, are the uninterrupted stage's to the last bit."""
+    """Asserts that the last `steps` lines and all tensors are the uninterrupted stage's to the last bit."""
     assert len(lines(resumed)) >= steps
     assert lines(resumed)[-steps:] == lines(whole)[-steps:]
     for folder in ("policy", "checkpoint"):

@@ -1,4 +1,4 @@
-"""Small batches and episodes with recognisable contents."""
+"""This module makes small batches and episodes with recognisable contents."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -57,25 +57,25 @@ def make_batch(n=32, seed=0, dim=SMALL.octo.dim):
 
 
 def replay_batch(**arrays):
-    """A batch as the replay reader gives it, of these arrays alone."""
+    """Returns a batch as the replay reader gives it, of these arrays alone."""
     return Batch(**{field.name: arrays.get(field.name) for field in fields(Batch)})
 
 
-def make_picture_batch(n=32, seed=0, window=1):
-    """A batch that has pictures and language as well as readouts."""
+def make_image_batch(n=32, seed=0, window=1):
+    """Returns a batch that has images and language as well as readouts."""
     generator = torch.Generator().manual_seed(seed + 1000)
     px = SMALL.octo.side_px
     names = ("side", "wrist", "next_side", "next_wrist")
     shape = (n, window, px, px, 3)
-    pictures = {k: torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for k in names}
+    images = {k: torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for k in names}
     pad = torch.zeros(n, window, dtype=torch.bool)
     pad[::3, :-1] = True
-    return make_batch(n, seed) | pictures | {"pad": pad, "language": torch.randn(1, 1, 768, generator=generator)}
+    return make_batch(n, seed) | images | {"pad": pad, "language": torch.randn(1, 1, 768, generator=generator)}
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What fine-tuning reads of an episode."""
+    """This class has the fields of an episode that fine-tuning reads."""
 
     observation: Observation
     action: np.ndarray
@@ -84,7 +84,7 @@ class Demo:
 
 
 def make_demo(rng, steps=10):
-    """An episode whose action can be read off the brightness of the side picture."""
+    """Returns an episode whose action can be read off the brightness of the side image."""
     level = rng.uniform(0, 1, steps + 1)
     side = np.broadcast_to((255 * level).astype(np.uint8)[:, None, None, None], (steps + 1, 16, 16, 3))
     proprio = np.zeros((steps + 1, 25), np.float32)
@@ -96,7 +96,7 @@ def make_demo(rng, steps=10):
 
 
 def make_segment(rng, name, *, source=Source.TWIN, outcome=Outcome.SUCCESS, backbone_id="", version=-1, region="A"):
-    """A whole episode of 10 steps in one segment; readouts of 16 numbers when it has a backbone."""
+    """Returns a whole episode of 10 steps in one segment; readouts of 16 numbers when it has a backbone."""
     demo = make_demo(rng)
     reward = np.zeros(10, np.float32)
     reward[-1] = outcome is Outcome.SUCCESS
@@ -121,7 +121,7 @@ def make_segment(rng, name, *, source=Source.TWIN, outcome=Outcome.SUCCESS, back
 
 
 def recorded(demo, name):
-    """The episode of `make_demo` as datasets hold it: a person's success on the arm."""
+    """Returns the episode of `make_demo` as datasets hold it: a person's success on the arm."""
     return Episode(
         name=name,
         instruction=demo.instruction,

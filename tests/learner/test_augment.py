@@ -1,4 +1,4 @@
-"""Augmentation against plain loops; the same row looks the same wherever it is computed."""
+"""Augmentation is compared with plain loops; a row is augmented alike wherever it is computed."""
 
 import numpy as np
 import pytest
@@ -12,19 +12,19 @@ from protos.errors import InputError
 EVERYTHING = Augmentation(crop_pad=3, gain_jitter=0.2, shift_jitter=9.0, wrist_dropout=0.4)
 
 
-def pictures(n=6, window=2, px=8, seed=0):
+def images(n=6, window=2, px=8, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, window, px, px, 3), generator=generator, dtype=torch.uint8)
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 4), st.integers(0, 10_000))
-def test_a_crop_is_a_crop_of_the_padded_picture(n, window, pad, seed):
-    given_pictures = pictures(n, window, seed=seed).float()
+def test_a_crop_is_a_crop_of_the_padded_image(n, window, pad, seed):
+    given = images(n, window, seed=seed).float()
     where = torch.rand(n, 2, generator=torch.Generator().manual_seed(seed))
-    found = random_crop(given_pictures, where, pad).numpy()
+    found = random_crop(given, where, pad).numpy()
     width = ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0))
-    padded = np.pad(given_pictures.numpy(), width, mode="edge")
+    padded = np.pad(given.numpy(), width, mode="edge")
     for i in range(n):
         y, x = np.floor(where[i].numpy() * (2 * pad + 1)).astype(int)
         assert np.array_equal(found[i], padded[i, :, y : y + 8, x : x + 8])
@@ -40,19 +40,19 @@ def test_every_place_is_chosen_equally_often():
 
 def test_jitter_is_a_gain_and_an_offset_per_channel():
     normal = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(1))
-    found = jitter(pictures().float(), normal, 0.2, 9.0)
+    found = jitter(images().float(), normal, 0.2, 9.0)
     gain, shift = (1 + 0.2 * normal[:, 0]).numpy(), (9.0 * normal[:, 1]).numpy()
-    wanted = pictures().numpy() * gain[:, None, None, None] + shift[:, None, None, None]
+    wanted = images().numpy() * gain[:, None, None, None] + shift[:, None, None, None]
     assert np.allclose(found, wanted.clip(0, 255), atol=1e-3)
 
 
 def test_rows_are_augmented_alike_alone_and_in_a_batch():
     columns = draw(6, EVERYTHING, torch.Generator().manual_seed(2), "next_")
     for camera in ("next_side", "next_wrist"):
-        whole = augment(pictures(), camera, columns, EVERYTHING)
+        whole = augment(images(), camera, columns, EVERYTHING)
         for i in range(6):
             row = {name: column[i : i + 1] for name, column in columns.items()}
-            assert torch.equal(augment(pictures()[i : i + 1], camera, row, EVERYTHING), whole[i : i + 1])
+            assert torch.equal(augment(images()[i : i + 1], camera, row, EVERYTHING), whole[i : i + 1])
 
 
 def test_only_the_wrist_camera_is_ever_lost():
@@ -61,14 +61,14 @@ def test_only_the_wrist_camera_is_ever_lost():
     assert float(lost.float().mean()) == pytest.approx(0.4, abs=0.04)
     dark = Augmentation(wrist_dropout=0.4)
     some = {name: column[:6] for name, column in columns.items()}
-    assert torch.equal(augment(pictures(), "side", some, dark), pictures().float())
-    found = augment(pictures(), "wrist", some, dark)
+    assert torch.equal(augment(images(), "side", some, dark), images().float())
+    found = augment(images(), "wrist", some, dark)
     assert (found.flatten(1).amax(1) == 0).tolist() == lost[:6].tolist()
 
 
 def test_nothing_is_drawn_or_done_by_default():
     assert not draw(4, Augmentation(), torch.Generator())
-    assert torch.equal(augment(pictures(), "wrist", {}, Augmentation()), pictures().float())
+    assert torch.equal(augment(images(), "wrist", {}, Augmentation()), images().float())
 
 
 def test_numbers_are_blurred_and_lost_by_row():

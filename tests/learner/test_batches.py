@@ -1,11 +1,11 @@
-"""Random numbers as columns: one update, whoever draws it, in however many parts it is computed."""
+"""The random numbers of an update are columns, so that its result does not depend on how many parts compute it."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
-from samples import SMALL, changed, make_batch, make_picture_batch, make_policy
+from samples import SMALL, changed, make_batch, make_image_batch, make_policy
 
 from learner.augment import torch_stream
 from learner.rl import WARMUP, ActorSettings, CalQlSettings, CriticSettings, Phase, RlAgent, UpdateSettings, complete
@@ -14,7 +14,7 @@ from learner.rl.terms import batch_losses
 from protos.errors import InputError
 
 PHASES = {"warm-up": WARMUP, "offline": Phase(offline=True), "online": Phase(progress=0.3)}
-PICTURES = UpdateSettings(
+IMAGES = UpdateSettings(
     critic=CriticSettings(width=32, encoder="conv"),
     actor=ActorSettings(backbone="full"),
     calql=CalQlSettings(actions=3),
@@ -35,16 +35,16 @@ def test_noise_is_what_the_phase_needs():
 
 
 def test_noise_depends_on_seed_and_number_alone():
-    one, same, other = (draw_noise(5, SMALL, PICTURES, Phase(), torch_stream(3, "noise", k)) for k in (7, 7, 8))
+    one, same, other = (draw_noise(5, SMALL, IMAGES, Phase(), torch_stream(3, "noise", k)) for k in (7, 7, 8))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES.keys())
-@pytest.mark.parametrize("settings", [READOUTS, PICTURES], ids=["readouts", "pictures"])
+@pytest.mark.parametrize("settings", [READOUTS, IMAGES], ids=["readouts", "images"])
 def test_the_losses_of_a_batch_are_the_means_of_its_parts(settings, phase):
     agent = RlAgent(make_policy(), settings, seed=0)
-    batch = make_picture_batch(24)
+    batch = make_image_batch(24)
     batch["imitate"][:12] = 0.0  # the halves differ in how many rows may be imitated
     batch = complete(batch, SMALL, settings, phase, torch_stream(0, "noise", 0))
     whole, *parts = (
@@ -59,12 +59,12 @@ def test_the_losses_of_a_batch_are_the_means_of_its_parts(settings, phase):
     assert torch.allclose(whole.td_error, torch.cat([part.td_error for part in parts]), atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [READOUTS, PICTURES], ids=["readouts", "pictures"])
+@pytest.mark.parametrize("settings", [READOUTS, IMAGES], ids=["readouts", "images"])
 def test_accumulated_gradients_are_those_of_the_whole_batch(settings):
     gradients, errors = [], []
     for parts in (1, 4):
         agent = RlAgent(make_policy(), changed(settings, compute={"accumulate": parts}), seed=0)
-        batch = complete(make_picture_batch(24), SMALL, settings, Phase(), torch_stream(0, "noise", 0))
+        batch = complete(make_image_batch(24), SMALL, settings, Phase(), torch_stream(0, "noise", 0))
         errors.append(agent.gradients(batch, Phase()).td_error)
         gradients.append([p.grad for m in (agent.policy, agent.critic) for p in m.parameters() if p.grad is not None])
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(*gradients, strict=True))
@@ -77,7 +77,7 @@ def test_parts_must_be_equal():
 
 
 def test_an_agent_repeats_itself_from_its_counter():
-    """Nothing but networks, optimizers and the counter decides what the next update does."""
+    """The next update depends on networks, optimizers and the counter alone."""
     agents = [RlAgent(make_policy(), READOUTS, seed=4) for _ in range(2)]
     for k in range(3):
         agents[0].update(make_batch(seed=k), Phase())

@@ -1,4 +1,4 @@
-"""What a stage goes on from, and what it refuses."""
+"""A stage goes on from its checkpoint, and refuses others."""
 
 import json
 from dataclasses import replace
@@ -77,9 +77,17 @@ def test_damage_is_noticed(tmp_path):
         checkpoint.load(tmp_path, "rl")
 
 
-def test_folders_of_an_older_format_are_refused_with_the_reason(tmp_path):
-    save(tmp_path, {"generator": torch.zeros(1)}, {"state": {"updates": 3}, "numpy_rng": None})
-    with pytest.raises(InputError, match=r"written in format 1, this version reads format 2.*start the stage again"):
+@pytest.mark.parametrize(
+    ("manifest", "match"),
+    [
+        ({"state": {"updates": 3}, "numpy_rng": None}, "written in format 1, .*go on with TwinRL 0.1, or start"),
+        ({"format": 2, "kind": "rl"}, "written in format 2, this version reads format 3: go on with TwinRL 0.1, or"),
+        ({"format": 99}, "written in format 99, .*go on with a later TwinRL"),
+    ],
+)
+def test_folders_of_another_format_are_refused_with_the_version_that_reads_them(tmp_path, manifest, match):
+    save(tmp_path, {"generator": torch.zeros(1)}, manifest)
+    with pytest.raises(InputError, match=match):
         checkpoint.load(tmp_path, "rl")
 
 

@@ -1,4 +1,4 @@
-"""Rows, windows and chunks against loops over the episodes."""
+"""Rows, windows and chunks are compared with loops over the episodes."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_windows_and_chunks_stay_inside_their_episode(lengths, window, horizon, 
             assert np.array_equal(batch["action"][row, h], action[min(t + h, last)][[0, 1, 2, 6]])
 
 
-def test_pictures_are_not_copied():
+def test_images_are_not_copied():
     episodes = demos(4, 5)
     data = Demonstrations.of(episodes, POLICY, TrainSettings())
     assert all(data.side[i] is episode.observation.side for i, episode in enumerate(episodes))

@@ -1,4 +1,4 @@
-"""Readouts that the learner computes again are those that the actor had: with windows too."""
+"""Readouts that the learner computes again equal the actor's, with windows too."""
 
 from dataclasses import dataclass, replace
 
@@ -21,14 +21,14 @@ STEPS = 70
 
 @dataclass
 class Recorded:
-    """What embedding reads of a replay's episode."""
+    """This class has the fields of an episode that embedding reads."""
 
     instruction: str
     observation: Observation
 
 
 class World:
-    """One slot, one episode of noise."""
+    """This environment has one slot and one episode of noise."""
 
     n = 1
 

@@ -1,4 +1,4 @@
-"""Hindsight labels of episodes made by hand."""
+"""Hindsight labels are right for episodes made by hand."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ START = Configuration(region="A", poses={"cube": (*CUBE, 0.0), "target": (*TARGE
 
 
 def episode(rows):
-    """proprio and action from rows of (tool x, y, z, opening, gripper command)."""
+    """Returns proprio and action from rows of (tool x, y, z, opening, gripper command)."""
     rows = np.asarray(rows, np.float32)
     proprio, action = np.zeros((len(rows), 25), np.float32), np.zeros((len(rows), 7), np.float32)
     proprio[:, :3], proprio[:, 18], action[:, 6] = rows[:, :3], rows[:, 3], rows[:, 4]

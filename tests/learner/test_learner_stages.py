@@ -1,4 +1,4 @@
-"""Stages against a real Valkey and a real weights process."""
+"""The stages run with a real Valkey and a real weights process."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def server(tmp_path_factory):
 
 
 class Feeder:
-    """A twin actor without a twin: writes episodes as far as the learner allows."""
+    """Writes episodes as far as the learner allows, like a twin actor without a twin."""
 
     def __init__(self, replay, backbone_id):
         self._writer = ReplayWriter(replay, SCHEMA, actor="feeder", spool=None)
@@ -79,7 +79,7 @@ def start(settings, out, *flags):
 
 
 def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
-    """One stage in two processes: plain torch until SIGTERM, RLlib from the checkpoint to the end."""
+    """One stage runs in two processes: plain torch until SIGTERM, RLlib from the checkpoint to the end."""
     policy = make_policy(3)
     save_policy(tmp_path / "start", policy)
     replay = ReplaySettings(urls=(server,), prefix="rl")
@@ -145,7 +145,7 @@ def test_rl_publishes_stops_cleanly_and_goes_on(server, weights, tmp_path):
 
 
 def test_a_killed_learner_finds_its_data_and_its_version(server, weights, tmp_path):
-    """SIGKILL between two checkpoints; nobody writes any more, so the second process lives on what the replay has."""
+    """The process is killed between two checkpoints; the second one has only what the replay has."""
     policy = make_policy(3)
     save_policy(tmp_path / "start", policy)
     replay = ReplaySettings(urls=(server,), prefix="killed")

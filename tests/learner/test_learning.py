@@ -1,4 +1,4 @@
-"""Learning shows: a policy imitates an expert in scenes that it has not seen, and RL prefers the action that pays.
+"""A policy learns: it imitates an expert on episodes that it has not seen, and RL turns to the action that pays.
 
 Seeds are fixed and the limits are several times what is reached, so that neither luck nor rounding decides.
 """
@@ -32,7 +32,7 @@ LEAN = PolicySettings(
 
 @pytest.fixture(scope="module")
 def shown():
-    """Successful episodes of the scripted expert, from cells of both regions."""
+    """Collects successful episodes of the scripted expert in both regions."""
     twin = VectorTwin(
         synthetic_scene(0.03), TASK, n=8, domain=DOMAINS["twin"], seed=0, schema=Schema(side_px=PX, wrist_px=PX)
     )
@@ -59,7 +59,7 @@ def test_fine_tuning_imitates_the_expert_on_episodes_that_it_has_not_seen(shown)
 
 
 def bandit(paying, rows=64, seed=0):
-    """One state, actions all over their range, all to be imitated, and a reward that grows to the side of `paying`."""
+    """Returns one state, actions all over their range to imitate, and a reward that grows to the side of `paying`."""
     action = 2 * torch.rand(rows, 7, generator=torch.Generator().manual_seed(seed)) - 1
     reward = 0.5 * (1 + paying * action[:, 0])
     state = {"embedding": torch.zeros(rows, SMALL.octo.dim), "proprio": torch.zeros(rows, 25)}
@@ -77,7 +77,7 @@ def bandit(paying, rows=64, seed=0):
 
 
 def acted(policy, samples=1000):
-    """The policy's actions on the first axis in the bandit's state, (samples,)."""
+    """Returns the policy's actions on the first axis in the bandit's state, (samples,)."""
     state = bandit(1, samples)
     noise = torch.randn(samples, policy.settings.action_dim, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

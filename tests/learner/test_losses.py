@@ -1,4 +1,4 @@
-"""Losses against float64 numpy written from the equations."""
+"""Losses are compared with float64 numpy written from the equations."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def tensor(array):
 
 
 def numpy_head(head, features, noisy, sigma):
-    """f(x, σ | s) in float64, from the paper's definition and the head's weights."""
+    """Computes f(x, σ | s) in float64, from the paper's definition and the head's weights."""
     linear = [(m.weight.detach().double().numpy(), m.bias.detach().double().numpy()) for m in head.net[::3]]
     s = sigma[:, None]
     angle = 0.25 * np.log(s) * np.exp(np.linspace(0, np.log(100), 8))
@@ -36,7 +36,7 @@ def numpy_head(head, features, noisy, sigma):
 
 
 def drawn(rows, seed=0):
-    """A batch for the cloning loss: features, actions, levels, noise."""
+    """Returns a batch for the cloning loss: features, actions, levels, noise."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(rows, SMALL.feature_dim)).astype(np.float32)
     action = rng.uniform(-1, 1, (rows, 4)).astype(np.float32)
@@ -68,7 +68,7 @@ def test_consistency_bc(sigma_weighted, filtered):
 
 
 def test_the_levels_drawn_leave_out_the_smallest():
-    """There the head is the identity: nothing but the noise itself would be the loss."""
+    """The head is the identity at the lowest level: the loss would be the noise itself."""
     head, (features, action, _, noise) = make_policy().head, drawn(8)
     level = torch.full((8,), 39)
     lowest = losses.consistency_bc(head, tensor(features), tensor(action), level=level, noise=tensor(noise)).detach()
@@ -146,7 +146,7 @@ def test_cal_ql_does_not_push_below_the_return_that_was_seen(raise_uniform, push
 
 @pytest.mark.parametrize("terminated", [True, False])
 def test_targets_of_several_steps_stop_at_an_end_but_not_at_a_timeout(terminated):
-    """With the replay's sums, against the definition: rewards of up to 3 steps, then the value, if any is left."""
+    """The replay's sums are compared with the definition: rewards of up to 3 steps, then the value, if any is left."""
     reward, value = RNG.normal(size=6).astype(np.float32), RNG.normal(size=(2, 7))
     steps = n_step(reward, terminated=terminated, gamma=0.9, n=3)
     next_q = value[:, np.arange(6) + steps.ahead]
@@ -177,7 +177,7 @@ def test_schedules(progress):
 @settings(deadline=None)
 @given(st.integers(0, 300))
 def test_warm_up_and_cosine_as_released(step):
-    """optax.warmup_cosine_decay_schedule with one step more at the start, so that no update is lost at a rate of 0."""
+    """It is optax.warmup_cosine_decay_schedule with one step more at the start, which loses no update at a rate of 0."""
     found = warmup_cosine(step, warmup=100, decay=150, floor=0.03)
     if step < 100:
         assert found == pytest.approx((step + 1) / 100)

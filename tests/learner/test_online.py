@@ -1,4 +1,4 @@
-"""Pacing of the online loop, against a replay written by hand that checks what it is asked."""
+"""The online loop is paced by a replay written by hand that checks what it is asked."""
 
 from dataclasses import dataclass, field
 
@@ -35,15 +35,15 @@ LOOP = {
 
 @dataclass
 class Replay:
-    """Lets 5 transitions arrive whenever somebody looks, up to the allowance."""
+    """Lets 5 transitions arrive at every look, up to the allowance."""
 
     total: int = 1000
-    """Already there before the stage begins."""
+    """Transitions before the stage begins."""
     arrive: bool = True
     allowances: list = field(default_factory=list)
     sampled: list = field(default_factory=list)
     told: list = field(default_factory=list)
-    """What the loop said about priorities and cells."""
+    """Calls of the loop about priorities and cells."""
 
     def counts(self):
         return {"demo": 100, "twin": self.total}

@@ -37,20 +37,20 @@ def urls(tmp_path_factory):
 
 @pytest.fixture
 def replay(urls, request):
-    """A replay of its own for each test, on one server."""
+    """Returns a replay of its own for each test, on one server."""
     return ReplaySettings(urls=urls[:1], prefix=request.node.name.translate(str.maketrans("[] ", "___")))
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Folder and backbone of the policy to begin with."""
+    """Returns folder and backbone of the policy to begin with."""
     policy = make_policy(3)
     save_policy(tmp_path / "start", policy)
     return tmp_path / "start", policy.sha256("backbone")
 
 
 def run_whole(settings, out, backbone_id):
-    """The stage without an interruption; experience begins to arrive once it runs."""
+    """Runs the stage without an interruption; experience begins to arrive once it runs."""
     arrived = []
 
     def watch(line):
@@ -68,7 +68,7 @@ VARIANTS = {
     "priority": ({"sampling": {"twin": "priority", "demo": "priority"}}, (0, 2)),
     "cells": ({"sampling": {"twin": "cells"}}, (1, 3)),
     "full rings": ({"capacity": {"demo": 60, "twin": 130}, "sampling": {"twin": "priority", "demo": "cells"}}, (0, 2)),
-    "pictures": ({"update": {"critic": {"encoder": "conv"}}}, (2,)),
+    "images": ({"update": {"critic": {"encoder": "conv"}}}, (2,)),
 }
 """Settings, and the checkpoints to go on from: 0 is that of the stage's beginning, before the warm-up."""
 

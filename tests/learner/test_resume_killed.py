@@ -1,4 +1,4 @@
-"""Learners killed with SIGKILL at several points, in processes of their own, against one that nobody disturbed.
+"""Learners killed with SIGKILL at several points end like one that was not killed.
 
 The undisturbed one runs in this process.
 """
@@ -60,7 +60,7 @@ def killed(event: str, count: int, stage: str, settings: Path, out: Path) -> Non
 
 
 def begun(settings, out: Path) -> Path:
-    """A stage that has just noted what had been received before it."""
+    """Waits until a stage has noted what had been received before it."""
     told = []
     run_rl(settings, out, resume=False, stop=lambda: bool(told), watch=told.append)
     return out

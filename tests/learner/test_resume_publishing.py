@@ -26,7 +26,7 @@ def replay(tmp_path):
 
 @pytest.fixture
 def arrived(weights, monkeypatch):
-    """Every version that is published, as it arrives at a subscriber; the stage waits for it."""
+    """Keeps every version that is published, as it arrives at a subscriber; the stage waits for it."""
     versions, publish = [], WeightPublisher.publish
     with closing(WeightSubscriber(weights, name="test")) as subscriber:
 

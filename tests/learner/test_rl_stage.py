@@ -1,4 +1,4 @@
-"""An RL stage in this process: with pictures and a backbone that trains, with shards that are late, with a mismatch."""
+"""An RL stage runs in this process: with images and a backbone that trains, late shards, a mismatch."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ from services.telemetry import read_metrics
 from services.weights import WeightSubscriber
 
 TIMEOUT_S = 60.0
-PICTURES = UpdateSettings(
+IMAGES = UpdateSettings(
     critic=CriticSettings(width=16, encoder="conv"), actor=ActorSettings(backbone="full", lr_backbone=1e-3)
 )
 
@@ -43,7 +43,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def make_settings(server, tmp_path):
-    """Settings of a stage whose transitions are all there already, as soon as its allowance is asked for."""
+    """Returns settings of a stage whose transitions are all there when its allowance is asked for."""
 
     def make(prefix, **changes):
         replay = ReplaySettings(urls=(server,), prefix=prefix)
@@ -78,7 +78,7 @@ def make_settings(server, tmp_path):
 
 
 def run_with_twin(settings, out):
-    """The stage, and a writer that brings its 60 transitions."""
+    """Runs the stage, and a writer that brings its 60 transitions."""
 
     def write():
         rng = np.random.default_rng(1)
@@ -98,8 +98,8 @@ def run_with_twin(settings, out):
         writer.join()
 
 
-def test_a_backbone_that_trains_sees_pictures_and_is_published_every_time(make_settings, weights, tmp_path):
-    settings = make_settings("pictures", update=PICTURES, weights=weights)
+def test_a_backbone_that_trains_sees_images_and_is_published_every_time(make_settings, weights, tmp_path):
+    settings = make_settings("images", update=IMAGES, weights=weights)
     subscriber = WeightSubscriber(weights, name="test")
     run_with_twin(settings, tmp_path / "out")
     first, final = make_policy(3), load_policy(tmp_path / "out" / "policy")
@@ -122,7 +122,7 @@ def test_prefetched_batches_give_the_same_run(make_settings, tmp_path, monkeypat
     """A thread that fetches images does not change the run."""
     runs = []
     for prefetch in (True, False):
-        settings = make_settings(f"prefetch-{prefetch}", update=PICTURES)
+        settings = make_settings(f"prefetch-{prefetch}", update=IMAGES)
         settings = replace(
             settings, loop=replace(settings.loop, warmup_updates=12, env_steps=1, utd=1.0, start_after=1)
         )

@@ -1,8 +1,8 @@
-"""The update inside RLlib in this process: the plain one to the last digit, its traps closed."""
+"""The update inside RLlib in this process equals the plain one to the last digit."""
 
 import pytest
 import torch
-from samples import make_batch, make_picture_batch, make_policy
+from samples import make_batch, make_image_batch, make_policy
 
 from learner.optimization import ComputeSettings
 from learner.rl import WARMUP, ActorSettings, CriticSettings, Phase, RlAgent, UpdateSettings
@@ -53,11 +53,11 @@ def test_it_is_the_plain_update(updater):
     assert updater.tensors()["counters"].tolist() == [7, 1]
 
 
-def test_pictures_and_language_come_through():
+def test_images_and_language_come_through():
     settings = UpdateSettings(critic=CriticSettings(width=32, encoder="conv"), actor=ActorSettings(backbone="last"))
     plain, updater = make_plain(settings), RllibUpdater(make_policy(), settings, seed=5)
     for i, phase in enumerate((WARMUP, Phase())):
-        batch = make_picture_batch(8, seed=i)
+        batch = make_image_batch(8, seed=i)
         one, other = plain.update(batch, phase), updater.update(batch, phase)
         assert one.metrics == pytest.approx(other.metrics)
     assert_same(plain.tensors(), updater.tensors())
@@ -65,7 +65,7 @@ def test_pictures_and_language_come_through():
 
 
 def test_going_back_restores_weights_and_optimizers(updater):
-    """RLlib's own state would keep the newer weights beside the older optimizers."""
+    """The state holds both; RLlib's own would keep the newer weights beside the older optimizers."""
     updater.update(make_batch(seed=1), Phase())
     before = updater.tensors()
     first = updater.update(make_batch(seed=2), Phase()).metrics

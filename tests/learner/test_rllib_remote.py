@@ -1,4 +1,4 @@
-"""Two RLlib learners in processes of their own: the same parameters as one, and no silence when one dies.
+"""Two RLlib learners in processes of their own give the parameters of one; the death of one is told.
 
 Starting them takes seconds, so all tests share them, and the last one kills.
 """
@@ -29,7 +29,7 @@ def updater():
 
 @pytest.fixture
 def plain(updater):
-    """One agent here, in the state of the two over there."""
+    """Returns an agent of this process in the state of the two others."""
     made = RlAgent(make_policy(), SETTINGS, seed=5)
     made.load_tensors(updater.tensors())
     return made

@@ -1,4 +1,4 @@
-"""Fine-tuning in memory."""
+"""Fine-tuning in memory learns, repeats itself and refuses what it cannot use."""
 
 import copy
 import functools
@@ -43,7 +43,7 @@ def gradients(module):
     return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 
-def test_a_policy_learns_to_read_its_action_off_the_picture():
+def test_a_policy_learns_to_read_its_action_off_the_image():
     policy, seen = make_policy(), []
     train_sft(policy, demos(), SETTINGS, lambda step, metrics: seen.append((step, metrics["bc"])))
     assert [step for step, _ in seen] == list(range(1, 151))
@@ -109,7 +109,7 @@ def test_episodes_without_labels_do_not_reach_the_auxiliary_head():
 
 @pytest.mark.parametrize("kind", ["consistency", "diffusion"])
 def test_accumulated_gradients_are_those_of_the_whole_batch(kind):
-    """Also where the parts differ in how many actions and labels count."""
+    """The parts differ in how many actions and labels count."""
     short = [make_demo(np.random.default_rng(5), steps=2) for _ in range(3)]
     episodes = demos(2) + [Demo(e.observation, e.action, Configuration(region="")) for e in short]
     found = []

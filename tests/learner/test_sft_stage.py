@@ -1,4 +1,4 @@
-"""The supervised stage against a real Valkey."""
+"""The supervised stage runs with a real Valkey."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demos(server):
-    """Prefix "demos": A and B in the twin, A on the arm, one failure."""
+    """Writes under the prefix "demos": A and B in the twin, A on the arm, one failure."""
     rng = np.random.default_rng(0)
     with ReplayWriter(ReplaySettings(urls=(server,), prefix="demos"), SCHEMA, actor="demo", spool=None) as writer:
         for i in range(4):
@@ -85,8 +85,8 @@ def test_sft_stopped_and_resumed_equals_sft_in_one_go(demos, tmp_path):
     ]
 
 
-def test_names_of_another_format_are_refused():
-    with pytest.raises(CorruptData, match=r"in format 1, this program reads format 2: go on with the version"):
+def test_names_that_are_none_are_refused():
+    with pytest.raises(CorruptData, match="not the names of episodes"):
         EpisodeNames.parse({"format": 1, "shards": [], "mirrors": {}})
 
 
@@ -111,7 +111,7 @@ def test_a_shard_that_is_away_is_waited_for_and_then_done_without(demos):
 
 @pytest.fixture
 def folder(tmp_path):
-    """An RLDS dataset of three episodes."""
+    """Writes an RLDS dataset of three episodes."""
     rng = np.random.default_rng(3)
     writer = RldsWriter(tmp_path / "rlds", SCHEMA, action_scale=ActionScale(metres=0.03, radians=0.0))
     for i in range(3):

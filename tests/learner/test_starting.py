@@ -1,4 +1,4 @@
-"""What fine-tuning starts from: backbone, head, language, and what an action of 1 means."""
+"""Fine-tuning starts from the backbone, head, language and action scale that the settings name."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def never():
 
 
 def write(folder, scale, count, seed):
-    """An RLDS dataset of `count` episodes."""
+    """Writes an RLDS dataset of `count` episodes."""
     rng = np.random.default_rng(seed)
     writer = RldsWriter(folder, SCHEMA, action_scale=scale)
     for i in range(count):
@@ -45,13 +45,13 @@ def write(folder, scale, count, seed):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two datasets whose actions mean different things."""
+    """Writes two datasets whose actions mean different things."""
     return write(tmp_path / "first", FIRST, 2, 0), write(tmp_path / "second", SECOND, 3, 1)
 
 
 @pytest.fixture
 def imported(tmp_path):
-    """A policy folder as an import without a tokenizer leaves it."""
+    """Writes a policy folder as an import without a tokenizer leaves it."""
     torch.manual_seed(0)
     save_policy(tmp_path / "imported", Policy(IMPORTED))
     return tmp_path / "imported"

@@ -1,4 +1,4 @@
-"""Numbers on their way out: real event files of TensorBoard, real offline runs of W&B, trackers that fail."""
+"""Metrics reach real event files of TensorBoard and real offline runs of W&B; trackers may fail."""
 
 import json
 import logging
@@ -72,7 +72,7 @@ def test_wandb_writes_an_offline_run(settings, tmp_path, monkeypatch):
 
 
 def history(path):
-    """The rows of an offline run's file, which is a log of LevelDB's kind behind a header of 7 bytes."""
+    """Reads the rows of an offline run's file, which is a log of LevelDB's kind behind a header of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, parts, rows = path.read_bytes(), 7, b"", []

@@ -1,4 +1,4 @@
-"""Values that others released, and settings that contradict themselves."""
+"""Released values are as published; settings that contradict themselves are refused."""
 
 import dataclasses
 from pathlib import Path
@@ -43,7 +43,7 @@ def flat(tree, prefix=""):
 
 
 def changes(settings, start):
-    """The fields in which settings differ from others, by their path."""
+    """Returns the fields in which settings differ from others, by their path."""
     before = flat(to_json(start))
     return {path: value for path, value in flat(to_json(settings)).items() if value != before[path]}
 

@@ -1,4 +1,4 @@
-"""The RL update: whose gradient goes where, the NaN guard, and RLlib doing the very same."""
+"""The RL update sends each gradient to its own network and survives NaN."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_target_follows_by_tau():
 
 
 def test_the_actor_climbs_the_critic():
-    """With cloning switched off the head's Q rises."""
+    """The head's Q rises with cloning switched off."""
     agent = make_agent(
         UpdateSettings(
             critic=CriticSettings(width=32, lr=1e-9),

@@ -1,4 +1,4 @@
-"""An RL stage of a policy that looks back: windows of pictures and proprioception, sixteen language tokens."""
+"""An RL stage runs with windows of two observations and sixteen language tokens."""
 
 import threading
 from dataclasses import replace
@@ -62,7 +62,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Folder of a policy as the large presets are, but small; its manifest knows the action scale."""
+    """Writes a policy like the large presets, but small; its manifest has the action scale."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("policy")
     save_policy(folder, Policy(with_octo(OCTO)), action_scale={"metres": 0.03, "radians": 0.1})
@@ -70,7 +70,7 @@ def start(tmp_path_factory):
 
 
 def settings_of(server, start, prefix, **changes):
-    """Demonstrations without readouts are in the replay already."""
+    """Returns settings of a stage; demonstrations without readouts are in the replay already."""
     replay = ReplaySettings(urls=(server,), prefix=prefix)
     write_episodes(replay, SCHEMA, NoPolicy(), "demo", episodes=2, seed=1)
     loop = LoopSettings(
@@ -108,7 +108,7 @@ class Seeing:
 
 
 def run_with_actor(settings, out):
-    """The stage, and an actor that acts with windows as soon as the stage has begun."""
+    """Runs the stage, and an actor that acts with windows as soon as the stage has begun."""
     policy = Seeing(StoredPolicy(settings.policy, TEXT, explore=0.1, seed=0))
 
     def act_and_write():
@@ -159,14 +159,14 @@ def test_batches_hold_windows_and_the_readouts_of_windows(server, start):
     write_episodes(settings.replay, SCHEMA, StoredPolicy(start, TEXT, explore=0.0, seed=0), "twin", episodes=2)
     policy = load_policy(start)
     reader = transition_reader(policy, settings)
-    pictures = transition_reader(policy, replace(settings, update=UPDATES["full"]))
+    images = transition_reader(policy, replace(settings, update=UPDATES["full"]))
     try:
-        for one in (reader, pictures):
+        for one in (reader, images):
             while one.poll():
                 pass
         for buffer in ("demo", "twin"):
             rng = [np.random.default_rng(3) for _ in range(2)]
-            batch, seen = (one.sample(r, {buffer: 24}) for one, r in zip((reader, pictures), rng, strict=True))
+            batch, seen = (one.sample(r, {buffer: 24}) for one, r in zip((reader, images), rng, strict=True))
             np.testing.assert_array_equal(batch.rows, seen.rows)
             assert batch.proprio.shape == batch.next_proprio.shape == (24, 2, 25)
             assert seen.side.shape == (24, 2, 32, 32, 3) and seen.wrist.shape == (24, 2, 16, 16, 3)
@@ -176,7 +176,7 @@ def test_batches_hold_windows_and_the_readouts_of_windows(server, start):
             np.testing.assert_allclose(batch.next_embedding, readouts(policy, seen, "next_"), atol=1e-4)
     finally:
         reader.close()
-        pictures.close()
+        images.close()
 
 
 @torch.inference_mode()

@@ -1,10 +1,10 @@
-"""Updates that look at pictures: a backbone that trains, critics with eyes; half precision, compilation."""
+"""Updates on images train a backbone and critics with encoders, in half precision and compiled too."""
 
 import functools
 
 import pytest
 import torch
-from samples import SMALL, changed, make_batch, make_picture_batch, make_policy
+from samples import SMALL, changed, make_batch, make_image_batch, make_policy
 
 from learner.augment import Augmentation, torch_stream
 from learner.rl import WARMUP, ActorSettings, CriticSettings, Phase, RlAgent, UpdateSettings, complete, terms
@@ -37,7 +37,7 @@ def trained(module):
 
 def test_a_whole_backbone_learns_from_the_actor_alone():
     agent = make_agent(actor={"backbone": "full"})
-    found = losses_of(agent, make_picture_batch())
+    found = losses_of(agent, make_image_batch())
     found.critic.backward(retain_graph=True)
     assert not trained(agent.policy)
     assert trained(agent.critic)
@@ -54,7 +54,7 @@ def test_only_the_last_blocks_train():
     octo = OctoSettings(side_px=16, wrist_px=16, dim=16, layers=3, heads=2, mlp_dim=16)
     policy = Policy(PolicySettings(octo=octo, head=HeadSettings(width=32)))
     agent = make_agent(policy, actor={"backbone": "last", "trained_blocks": 2})
-    losses_of(agent, make_picture_batch()).actor.backward()
+    losses_of(agent, make_image_batch()).actor.backward()
     names = {name for name in trained(policy) if name.startswith("octo")}
     assert {name.split(".")[3] for name in names if ".blocks." in name} == {"1", "2"}
     assert all(name.startswith("octo.transformer") for name in names)
@@ -69,8 +69,8 @@ def test_the_backbone_has_a_learning_rate_of_its_own():
 
 
 def test_readouts_computed_in_the_update_are_those_of_the_cache():
-    """Without augmentation, a backbone that trains sees what a frozen one would have cached."""
-    batch = make_picture_batch()
+    """A backbone that trains sees, without augmentation, what a frozen one would have cached."""
+    batch = make_image_batch()
     agent, frozen = make_agent(actor={"backbone": "full"}, augment=NO_AUGMENTATION), make_agent()
     with torch.no_grad():
         for prefix in ("", "next_"):
@@ -85,7 +85,7 @@ def test_padded_windows_are_masked():
     octo = OctoSettings(side_px=16, wrist_px=16, dim=16, layers=1, heads=2, mlp_dim=16, window=2, max_horizon=2)
     policy = Policy(PolicySettings(octo=octo, head=HeadSettings(width=32)))
     agent = make_agent(policy, actor={"backbone": "full"}, augment=NO_AUGMENTATION)
-    batch = make_picture_batch(window=2)
+    batch = make_image_batch(window=2)
     before = losses_of(agent, batch).scalars["bc"]
     hidden = batch["side"].clone()
     hidden[batch["pad"]] = 0
@@ -103,7 +103,7 @@ def test_an_encoder_of_the_window_s_proprioception_trains_with_the_head(encoder)
     octo = OctoSettings(side_px=16, wrist_px=16, dim=16, layers=1, heads=2, mlp_dim=16, window=2, max_horizon=2)
     policy = Policy(PolicySettings(octo=octo, head=HeadSettings(width=32), proprio_encoder="mlp"))
     agent = make_agent(policy, critic={"encoder": encoder})
-    batch = make_picture_batch(window=2)
+    batch = make_image_batch(window=2)
     batch |= {name: torch.randn(32, 2, 25) for name in ("proprio", "next_proprio")}
     agent.fit_normalization(batch)
     found = losses_of(agent, batch)
@@ -119,7 +119,7 @@ def test_critics_with_eyes_learn_what_the_readout_does_not_show():
     """The reward is the brightness of the side camera; readouts and proprioception say nothing of it."""
     agent = make_agent(critic={"encoder": "conv", "conv": CONV, "lr": 3e-3}, augment=NO_AUGMENTATION)
     assert isinstance(agent.critic, ImageCritic)
-    batch = make_picture_batch(64)
+    batch = make_image_batch(64)
     light = torch.rand(64, generator=torch.Generator().manual_seed(1))
     batch["side"] = (batch["side"] * 0.2 + 200 * light[:, None, None, None, None]).to(torch.uint8)
     batch |= {"reward": light, "discount": torch.zeros(64), "mc_return": light}
@@ -132,10 +132,10 @@ def test_critics_with_eyes_learn_what_the_readout_does_not_show():
     assert (slow - fast).abs().max() < 0.1
 
 
-def test_pictures_of_the_wrong_cameras_are_refused():
+def test_images_of_the_wrong_cameras_are_refused():
     agent = make_agent(actor={"backbone": "full"})
-    batch = make_picture_batch()
-    with pytest.raises(InputError, match="pictures of shape"):
+    batch = make_image_batch()
+    with pytest.raises(InputError, match="images of shape"):
         agent.update(batch | {"side": batch["side"][:, :, :8]}, Phase())
 
 
@@ -145,7 +145,7 @@ def test_half_precision_loses_no_gradient():
         make_agent(actor={"backbone": "full"}),
         make_agent(actor={"backbone": "full"}, compute={"precision": "bf16"}),
     )
-    one, other = losses_of(full, make_picture_batch()), losses_of(half, make_picture_batch())
+    one, other = losses_of(full, make_image_batch()), losses_of(half, make_image_batch())
     assert float(other.total.detach()) == pytest.approx(float(one.total.detach()), rel=0.05, abs=0.02)
     for found in (one, other):
         found.total.backward()
@@ -155,7 +155,7 @@ def test_half_precision_loses_no_gradient():
 
 
 def test_compiled_losses_are_the_same(monkeypatch):
-    """The graph is captured whole, once per kind of update; what a compiler makes of it is torch's affair."""
+    """The graph is captured whole, once per kind of update; compiling it is torch's part."""
     graphs = []
 
     def count(graph, _):
