@@ -177,7 +177,7 @@ def test_schedules(progress):
 @settings(deadline=None)
 @given(st.integers(0, 300))
 def test_warm_up_and_cosine_as_released(step):
-    """It is optax.warmup_cosine_decay_schedule with one step more at the start, which loses no update at a rate of 0."""
+    """It is optax.warmup_cosine_decay_schedule with one step more at the start: no update is lost at a rate of 0."""
     found = warmup_cosine(step, warmup=100, decay=150, floor=0.03)
     if step < 100:
         assert found == pytest.approx((step + 1) / 100)
