@@ -120,7 +120,7 @@ def synthetic_run(folder):
     row = {"what": "success by cell, Spearman", "value": "0.81", "verdict": "good", "note": "40 cells"}
     told = {"second": "arm", "policy": "after twin RL", "rows": [row]}
     (folder / "fidelity.json").write_text(json.dumps(told))
-    scan = {"pictures": 24, "registered": 24, "reprojection_px": 0.61, "held_out_psnr_db": 31.2}
+    scan = {"photos": 24, "registered": 24, "reprojection_px": 0.61, "held_out_psnr_db": 31.2}
     (folder / "scene").mkdir()
     (folder / "scene" / "report.json").write_text(
         json.dumps(scan | {"scale_spread_percent": None, "seconds": {"sfm": 12.5}, "held_out": ["a", "b"]})

@@ -98,9 +98,10 @@ NO_BREAK = "\u00a0"
 PACKAGES = ("twinrl", "torch", "ray", "mujoco", "numpy", "numba", "pycolmap", "ur-rtde")
 SCAN_LABELS = {
     "source": "capture",
-    "pictures": "pictures given",
-    "registered": "pictures registered",
-    "dropped": "frames dropped as blurred or repeated",
+    "photos": "photos given",
+    "pictures": "photos given",  # in reports of 0.1
+    "registered": "photos registered",
+    "dropped": "photos dropped as blurred or repeated",
     "points": "sparse points",
     "reprojection_px": "reprojection error, mean [px]",
     "scale_provenance": "scale from",
