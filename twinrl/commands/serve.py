@@ -14,7 +14,7 @@ SERVICES = {
     "replay": "an embedded Valkey: transitions of all actors, a ring per buffer, on disk",
     "weights": "the newest weights of the policy, to everyone who acts",
     "guide": "initial configurations, drawn from where the twin says the policy fails",
-    "metrics": "how the others are, to Prometheus",
+    "metrics": "a page with the state of a run and its cluster, and samples for Prometheus",
 }
 
 
