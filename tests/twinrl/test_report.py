@@ -177,7 +177,7 @@ def test_every_part_is_there_and_nothing_is_missing(page):
     assert page.tags.count("img") == 4
     # maps, real curves, SFT + twin RL + real RL metrics, ages
     assert page.tags.count("svg") == 5 + 2 + (1 + 3 + 2) + 2
-    for words in ("scripted operator", "Twin, side camera", "pictures registered", "16,000 steps", "twin_rl.env_steps"):
+    for words in ("scripted operator", "Twin, side camera", "photos registered", "16,000 steps", "twin_rl.env_steps"):
         assert words in page.text, words
 
 
