@@ -116,6 +116,13 @@ def agent_tensors(content: Checkpoint) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in content.tensors.items() if not name.startswith(f"{_OWNER}.")}
 
 
+def with_critics(tensors: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns `tensors` with the critics and target critics of another agent."""
+    prefixes = ("critic.", "target.")
+    critics = {name: tensor for name, tensor in other.items() if name.startswith(prefixes)}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)} | critics
+
+
 def stored_scale(folder: Path) -> ActionScale | None:
     """Returns what an action of 1 means to the policy in a folder; None where that is not known."""
     found = checkpoint.load_manifest(folder).get(_SCALE)

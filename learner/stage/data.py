@@ -94,34 +94,6 @@ def selected_episodes(
     return [episode for _, episode in found], EpisodeNames(episodes=names) if names else None
 
 
-def _retry(attempt: Callable[[], T], timeout_s: float, stop: Stop, *, doing: str = "starting") -> T | None:
-    """Calls `attempt` until it does not raise Unreachable; None when told to stop first.
-
-    Raises its Unreachable when there is no answer within `timeout_s`.
-    """
-    deadline, status, told = time.monotonic() + timeout_s, StatusFile(), ""
-    while not stop():
-        try:
-            return attempt()
-        except Unreachable as error:
-            if time.monotonic() > deadline:
-                raise Unreachable(f"{error}; given up after {timeout_s:g} s") from error
-            status.write(doing=doing, waiting_for=f"replay: {error}")
-            if str(error) != told:
-                told = str(error)
-                log.warning("%s; waiting for it up to %g s", told, timeout_s)
-        time.sleep(_POLL_S)
-    return None
-
-
-def wait_for_totals(replay: ReplaySettings, timeout_s: float, stop: Stop) -> Mapping[Buffer, int]:
-    """Counts the transitions ever committed to each buffer, over all shards; one that is away is waited for.
-
-    Empty when told to stop first. Raises Unreachable when a shard does not answer within `timeout_s`.
-    """
-    return _retry(lambda: totals(replay), timeout_s, stop) or {}
-
-
 def _select(replay: ReplaySettings, settings: SftSettings, selection: Selection, stop: Stop) -> list[Episode]:
     """Returns the episodes that a selection names, oldest first; the newest ones where they are too many bytes."""
 
@@ -134,94 +106,6 @@ def _select(replay: ReplaySettings, settings: SftSettings, selection: Selection,
 
     with closing(read_episodes(replay, settings.schema, (selection.buffer,), where=fits, name="sft")) as episodes:
         return newest(takewhile(lambda _: not stop(), episodes), _EPISODE_BYTES)[: selection.limit]
-
-
-def wait_until_caught_up(reader: ReplayReader, stop: Stop) -> None:
-    """Waits until a reader that was started has everything that is in the replay already."""
-    while not reader.caught_up() and not stop():
-        time.sleep(_POLL_S)
-
-
-def transition_reader(policy: Policy, settings: RlSettings, resume: Position | None = None) -> ReplayReader:
-    """Makes a reader of all buffers of the batch, with the readouts or images that updates need.
-
-    Readouts of another backbone are computed again. `resume` is the position of an earlier reader of the stage.
-    """
-    batch = settings.batch
-    reading = ReaderSettings(
-        capacity={buffer: batch.capacity[buffer] for buffer in batch.buffers},
-        gamma=batch.gamma,
-        n_step=batch.n_step,
-        sampling=batch.strategies(),
-        fields=batch_fields(settings.update),
-        window=policy.settings.octo.window if _needs_windows(policy, settings) else 1,
-        image_memory_bytes=batch.image_memory_bytes,
-        backbone_id=policy.sha256("backbone"),
-    )
-    return ReplayReader(
-        settings.replay,
-        settings.schema,
-        reading,
-        embed=lambda episode: embed_episode(policy, episode),
-        name=settings.stage,
-        resume=resume,
-    )
-
-
-def restore_position(reader: ReplayReader, settings: ResumeSettings, stop: Stop) -> None:
-    """Lets a reader read what it had at the checkpoint, and nothing newer; waits for shards that do not answer.
-
-    Raises Unreachable when one stays away.
-    """
-    status = StatusFile()
-
-    def waiting(text: str) -> None:
-        status.write(doing=_GOING_ON, waiting_for=text)
-
-    status.write(doing=_GOING_ON)
-    reader.restore(RestoreSettings(timeout_s=settings.timeout_s, partial=settings.partial, stop=stop, waiting=waiting))
-
-
-def batch_fields(settings: UpdateSettings) -> tuple[Field, ...]:
-    """Returns what batches hold of an observation, beside its numbers."""
-    readouts: tuple[Field, ...] = ("embedding",) if settings.needs_readouts else ()
-    images: tuple[Field, ...] = ("side", "wrist") if settings.needs_images else ()
-    return readouts + images
-
-
-def instruction(settings: RlSettings, stop: Stop) -> str:
-    """Returns the instruction of the first demonstration, for which it waits.
-
-    Raises Unreachable when none comes within `replay_timeout_s`.
-    """
-    buffers = tuple(settings.batch.demo)
-
-    def read() -> str:
-        found = read_episodes(settings.replay, settings.schema, buffers, name=f"{settings.stage}-instruction")
-        with closing(found):
-            for episode in found:
-                return episode.instruction
-        raise Unreachable(
-            f"no demonstration in {', '.join(buffers)} within replay_timeout_s={settings.replay_timeout_s:g} that says "
-            "what the policy is told; write demonstrations, or set `instruction`"
-        )
-
-    return _retry(read, settings.replay_timeout_s, stop) or ""
-
-
-def check_cameras(policy: Policy, schema: Schema) -> None:
-    """Raises InputError when the schema's images are not what the policy takes."""
-    octo = policy.settings.octo
-    if (octo.side_px, octo.wrist_px) != (schema.side_px, schema.wrist_px):
-        raise InputError(
-            f"the policy takes images of {octo.side_px} and {octo.wrist_px} pixels, the schema says "
-            f"{schema.side_px} and {schema.wrist_px}"
-        )
-
-
-def _needs_windows(policy: Policy, settings: RlSettings) -> bool:
-    """Tells whether updates need windows; readouts and the plain encoder of proprioception do not."""
-    return settings.update.needs_images or policy.settings.proprio_encoder == "mlp"
 
 
 def episodes_named(
@@ -284,6 +168,109 @@ def _in_order(names: EpisodeNames, found: Mapping[Name, Sequence[Episode]]) -> l
     return episodes
 
 
+def transition_reader(policy: Policy, settings: RlSettings, resume: Position | None = None) -> ReplayReader:
+    """Makes a reader of all buffers of the batch, with the readouts or images that updates need.
+
+    Readouts of another backbone are computed again. `resume` is the position of an earlier reader of the stage.
+    """
+    batch = settings.batch
+    reading = ReaderSettings(
+        capacity={buffer: batch.capacity[buffer] for buffer in batch.buffers},
+        gamma=batch.gamma,
+        n_step=batch.n_step,
+        sampling=batch.strategies(),
+        fields=batch_fields(settings.update),
+        window=policy.settings.octo.window if _needs_windows(policy, settings) else 1,
+        image_memory_bytes=batch.image_memory_bytes,
+        backbone_id=policy.sha256("backbone"),
+    )
+    return ReplayReader(
+        settings.replay,
+        settings.schema,
+        reading,
+        embed=lambda episode: embed_episode(policy, episode),
+        name=settings.stage,
+        resume=resume,
+    )
+
+
+def batch_fields(settings: UpdateSettings) -> tuple[Field, ...]:
+    """Returns what batches hold of an observation, beside its numbers."""
+    readouts: tuple[Field, ...] = ("embedding",) if settings.needs_readouts else ()
+    images: tuple[Field, ...] = ("side", "wrist") if settings.needs_images else ()
+    return readouts + images
+
+
+def _needs_windows(policy: Policy, settings: RlSettings) -> bool:
+    """Tells whether updates need windows; readouts and the plain encoder of proprioception do not."""
+    return settings.update.needs_images or policy.settings.proprio_encoder == "mlp"
+
+
+def restore_position(reader: ReplayReader, settings: ResumeSettings, stop: Stop) -> None:
+    """Lets a reader read what it had at the checkpoint, and nothing newer; waits for shards that do not answer.
+
+    Raises Unreachable when one stays away.
+    """
+    status = StatusFile()
+
+    def waiting(text: str) -> None:
+        status.write(doing=_GOING_ON, waiting_for=text)
+
+    status.write(doing=_GOING_ON)
+    reader.restore(RestoreSettings(timeout_s=settings.timeout_s, partial=settings.partial, stop=stop, waiting=waiting))
+
+
+def wait_until_caught_up(reader: ReplayReader, stop: Stop) -> None:
+    """Waits until a reader that was started has everything that is in the replay already."""
+    while not reader.caught_up() and not stop():
+        time.sleep(_POLL_S)
+
+
+@torch.inference_mode()
+def embed_episode(policy: Policy, episode: Episode) -> F32:
+    """Computes readouts (T + 1, D) of an episode's observations, each in the window that an actor saw it in."""
+    device, window = policy.device, policy.settings.octo.window
+    language = torch.from_numpy(encode_instruction(episode.instruction, policy.settings))[None].to(device)
+    side, wrist = (torch.from_numpy(camera) for camera in (episode.observation.side, episode.observation.wrist))
+    steps = torch.arange(len(side))[:, None] - torch.arange(window - 1, -1, -1)  # (T + 1, window), negative: padding
+    readouts = []
+    for rows in steps.split(_EMBED_ROWS):
+        seen = rows.clamp_min(0)
+        mask = (rows >= 0).to(device) if bool((rows < 0).any()) else None
+        readouts.append(policy.embed(side[seen].to(device), wrist[seen].to(device), language, mask).cpu())
+    return torch.cat(readouts).numpy()
+
+
+def check_cameras(policy: Policy, schema: Schema) -> None:
+    """Raises InputError when the schema's images are not what the policy takes."""
+    octo = policy.settings.octo
+    if (octo.side_px, octo.wrist_px) != (schema.side_px, schema.wrist_px):
+        raise InputError(
+            f"the policy takes images of {octo.side_px} and {octo.wrist_px} pixels, the schema says "
+            f"{schema.side_px} and {schema.wrist_px}"
+        )
+
+
+def instruction(settings: RlSettings, stop: Stop) -> str:
+    """Returns the instruction of the first demonstration, for which it waits.
+
+    Raises Unreachable when none comes within `replay_timeout_s`.
+    """
+    buffers = tuple(settings.batch.demo)
+
+    def read() -> str:
+        found = read_episodes(settings.replay, settings.schema, buffers, name=f"{settings.stage}-instruction")
+        with closing(found):
+            for episode in found:
+                return episode.instruction
+        raise Unreachable(
+            f"no demonstration in {', '.join(buffers)} within replay_timeout_s={settings.replay_timeout_s:g} that says "
+            "what the policy is told; write demonstrations, or set `instruction`"
+        )
+
+    return _retry(read, settings.replay_timeout_s, stop) or ""
+
+
 def seed_demonstrations(settings: RlSettings, stop: Stop) -> int:
     """Copies the newest `seed_twin_episodes` successes of the buffer "twin" to "demo"; returns how many.
 
@@ -305,16 +292,29 @@ def seed_demonstrations(settings: RlSettings, stop: Stop) -> int:
     return len(chosen)
 
 
-@torch.inference_mode()
-def embed_episode(policy: Policy, episode: Episode) -> F32:
-    """Computes readouts (T + 1, D) of an episode's observations, each in the window that an actor saw it in."""
-    device, window = policy.device, policy.settings.octo.window
-    language = torch.from_numpy(encode_instruction(episode.instruction, policy.settings))[None].to(device)
-    side, wrist = (torch.from_numpy(camera) for camera in (episode.observation.side, episode.observation.wrist))
-    steps = torch.arange(len(side))[:, None] - torch.arange(window - 1, -1, -1)  # (T + 1, window), negative: padding
-    readouts = []
-    for rows in steps.split(_EMBED_ROWS):
-        seen = rows.clamp_min(0)
-        mask = (rows >= 0).to(device) if bool((rows < 0).any()) else None
-        readouts.append(policy.embed(side[seen].to(device), wrist[seen].to(device), language, mask).cpu())
-    return torch.cat(readouts).numpy()
+def wait_for_totals(replay: ReplaySettings, timeout_s: float, stop: Stop) -> Mapping[Buffer, int]:
+    """Counts the transitions ever committed to each buffer, over all shards; one that is away is waited for.
+
+    Empty when told to stop first. Raises Unreachable when a shard does not answer within `timeout_s`.
+    """
+    return _retry(lambda: totals(replay), timeout_s, stop) or {}
+
+
+def _retry(attempt: Callable[[], T], timeout_s: float, stop: Stop, *, doing: str = "starting") -> T | None:
+    """Calls `attempt` until it does not raise Unreachable; None when told to stop first.
+
+    Raises its Unreachable when there is no answer within `timeout_s`.
+    """
+    deadline, status, told = time.monotonic() + timeout_s, StatusFile(), ""
+    while not stop():
+        try:
+            return attempt()
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                raise Unreachable(f"{error}; given up after {timeout_s:g} s") from error
+            status.write(doing=doing, waiting_for=f"replay: {error}")
+            if str(error) != told:
+                told = str(error)
+                log.warning("%s; waiting for it up to %g s", told, timeout_s)
+        time.sleep(_POLL_S)
+    return None

@@ -9,7 +9,6 @@ from the seed and the counters, and the reader reads up to where it had been.
 
 import logging
 import os
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from learner.stage.checkpoint import (
     agent_tensors,
     position_in,
     position_tensors,
+    with_critics,
 )
 from learner.stage.data import (
     Stop,
@@ -73,7 +73,7 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop, watch: 
         if going_on is not None:
             updater.load_tensors(agent_tensors(going_on))
         elif settings.critics is not None:
-            updater.load_tensors(_with_critics(updater.tensors(), checkpoint.load(settings.critics, "rl").tensors))
+            updater.load_tensors(with_critics(updater.tensors(), checkpoint.load(settings.critics, "rl").tensors))
             progress.normalized = True
         position = None if going_on is None else position_in(going_on)
         with closing(transition_reader(policy, settings, position)) as reader:
@@ -179,10 +179,3 @@ def _await_last_version(publication: Publication) -> None:
         publication.flush(_LAST_VERSION_TIMEOUT_S)
     except Unreachable as error:
         log.warning("the last weights did not leave: %s", error)
-
-
-def _with_critics(tensors: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns `tensors` with the critics and target critics of another agent."""
-    prefixes = ("critic.", "target.")
-    critics = {name: tensor for name, tensor in other.items() if name.startswith(prefixes)}
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)} | critics

@@ -10,7 +10,6 @@ from samples import make_batch, make_policy
 from learner.rl import CriticSettings, Phase, RlAgent, UpdateSettings
 from learner.stage import checkpoint
 from learner.stage.checkpoint import Checkpoint
-from learner.stage.rl import _with_critics
 from policy.checkpoint import save
 from protos.errors import CorruptData, InputError
 
@@ -121,7 +120,7 @@ def test_critics_of_an_earlier_stage_go_on_without_its_optimizers():
     earlier, fresh = make_updater(), make_updater(seed=6)
     earlier.update(make_batch(), Phase())
     start = fresh.tensors()
-    fresh.load_tensors(_with_critics(start, earlier.tensors()))
+    fresh.load_tensors(checkpoint.with_critics(start, earlier.tensors()))
     found = fresh.tensors()
     for name, tensor in found.items():
         wanted = earlier.tensors() if name.startswith(("critic.", "target.")) else start
