@@ -23,6 +23,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -55,6 +56,8 @@ _MAGIC, _VERSION = b"TWRL", 2
 _COVERED = struct.Struct("<4sIIIII")
 _PREFIX = struct.Struct("<4sIIIIII")
 PREFIX_BYTES = _PREFIX.size
+_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
+_SOURCES = frozenset(source.value for source in Source)
 _NAME = re.compile(r"[\w./:-]{1,100}")
 
 Bytes = bytes | memoryview
@@ -284,9 +287,8 @@ def _segment(header: SegmentHeader, numbers: memoryview, side: U8, wrist: U8) ->
     sizes = [rows * PROPRIO_DIM * 4, steps * ACTION_DIM * 4, steps * 4, steps, rows * dim * 4]
     if len(numbers) != sum(sizes):
         raise CorruptData(f"segment of {header.episode}: {len(numbers)} bytes of numbers, {sum(sizes)} promised")
-    ends = np.cumsum(sizes)
     proprio, action, reward, human, embedding = (
-        numbers[end - size : end] for size, end in zip(sizes, ends, strict=True)
+        numbers[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)
     )
     seen = np.frombuffer(proprio, "<f4").reshape(rows, PROPRIO_DIM)
     return Segment(
@@ -323,11 +325,7 @@ def _parse_header(data: bytes) -> SegmentHeader:
         header = SegmentHeader.FromString(data)
     except DecodeError as error:
         raise CorruptData(f"a segment header that does not parse: {error}") from error
-    known = (
-        header.codec in CODECS
-        and header.outcome in {outcome.value for outcome in Outcome}
-        and header.source in {source.value for source in Source}
-    )
+    known = header.codec in CODECS and header.outcome in _OUTCOMES and header.source in _SOURCES
     if not (known and 1 <= header.steps <= SEGMENT_STEPS and header.embedding_dim <= MAX_EMBEDDING_DIM):
         raise CorruptData(f"segment of {header.episode}: steps, codec, outcome or source out of range")
     return header

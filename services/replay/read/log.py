@@ -330,8 +330,10 @@ class Tail:
     ) -> StoredSegment | None:
         """Decodes what was fetched of a slot; None, with the reason counted, where it is not the segment meant."""
         try:
-            another = not data or read_prefix(data).head != meant.head
-            segment = None if another else self._decode(meant.slot, data)
+            prefix = read_prefix(data) if data else None
+            segment = None
+            if prefix is not None and prefix.head == meant.head:
+                segment = self._decode(meant.slot, prefix, data)
             if segment is None or not is_meant(segment):
                 self.counts["overwritten"] += 1
                 return None
@@ -342,8 +344,7 @@ class Tail:
             return None
         return segment
 
-    def _decode(self, slot: int, data: bytes) -> StoredSegment:
-        prefix = read_prefix(data)
+    def _decode(self, slot: int, prefix: Prefix, data: bytes) -> StoredSegment:
         header, numbers = decode_head(data, self._schema)
         images = memoryview(data)[prefix.head :] if self._demand.always else None
         if images is not None:

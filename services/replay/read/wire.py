@@ -55,7 +55,7 @@ class SlotReader:
     """
 
     def __init__(self, settings: ReplaySettings, shard: int, keys: Keys) -> None:
-        self._settings, self._shard, self._slots = settings, shard, keys.slots
+        self._settings, self._shard, self._slots = settings, shard, keys.slots.encode()
         self._connection: Any = None  # of redis-py
         self._answers: Answers | None = None
         self._deadline = 0.0
@@ -86,7 +86,8 @@ class SlotReader:
             drained = outstanding < WINDOW_BYTES // 2 and sent - i < WINDOW_REQUESTS // 2
             if sent == i or (drained and sent < len(requests)):
                 count, size = _window(requests, sent, sent - i, outstanding)
-                self._send(requests[sent : sent + count])
+                commands = b"".join([self._command(each) for each in requests[sent : sent + count]])
+                self._connection.send_packed_command([commands], check_health=False)
                 sent, outstanding = sent + count, outstanding + size
             self._deadline = time.monotonic() + self._settings.command_timeout_s
             ok = answers.bulk(request.out, request.stop - request.start)
@@ -96,9 +97,10 @@ class SlotReader:
                 done(i, ok)
         return results
 
-    def _send(self, requests: Sequence[Request]) -> None:
-        commands = [("GETRANGE", f"{self._slots}{each.slot}", each.start, each.stop - 1) for each in requests]
-        self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+    def _command(self, request: Request) -> bytes:
+        """Returns GETRANGE as it is sent; redis-py takes several times as long to say so."""
+        parts = [b"GETRANGE", b"%s%d" % (self._slots, request.slot), b"%d" % request.start, b"%d" % (request.stop - 1)]
+        return b"*4\r\n" + b"".join([b"$%d\r\n%s\r\n" % (len(part), part) for part in parts])
 
     def _connected(self) -> "Answers":
         if self._connection is not None and _readable(_socket_of(self._connection)):
