@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from protos.schema import F32, F64, Bools, Configuration
 from protos.space import Box, ConfigurationSpace
 from twin.randomize import Domain
 from twin.robots import ROBOTIQ_2F85
-from twin.splats import Splats
+
+if TYPE_CHECKING:
+    from twin.splats import Splats
 
 TOOL = "tool"
 """Name of the tool's start pose in a configuration."""
@@ -94,7 +97,7 @@ class Task(ABC):
     """Exactness with which the tool must be led where it matters most; exploration noise is not larger."""
     success_steps: int = 2
     """Control steps in a row that `succeeded` must hold."""
-    splats: Mapping[str, Splats] = field(default_factory=dict)
+    splats: Mapping[str, "Splats"] = field(default_factory=dict)
     """Bodies that are drawn as scanned, name -> splats in the body's frame; all others are drawn from their geoms."""
     symmetries: Mapping[str, int] = field(default_factory=dict)
     """Turns about its own z axis, itself included, after which a body looks the same: a square block has 4."""
