@@ -1,4 +1,4 @@
-"""What a batch holds, against the definition of each number written out step by step."""
+"""Tests what a batch holds, against the definition of each number written out step by step."""
 
 from collections.abc import Iterator
 

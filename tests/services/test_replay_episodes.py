@@ -1,4 +1,4 @@
-"""How a reader puts episodes together, and what it does about the ones that are not as they should be."""
+"""Tests how a reader assembles episodes, and what it does about incomplete ones and missing readouts."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Frames on demand: of a segment whose pictures nobody wants, only the head crosses the wire."""
+"""Tests that images are fetched on demand: of a segment whose images are not wanted, only the head is read."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -259,7 +259,7 @@ def test_what_waits_is_counted_as_far_as_it_is_here(settings, client, rng, deman
     assert assembler.waiting_bytes == head + (frames if demand.always else 0)
 
 
-def test_pictures_read_from_the_server_are_those_of_the_episode(settings, client, rng):
+def test_images_read_from_the_server_are_those_of_the_episode(settings, client, rng):
     segment = make_segment(rng, steps=16)
     send(settings, [segment], codec="raw")
     decoded = decode_segment(client.get(slot(settings, 1)), SCHEMA)[1].observation.side

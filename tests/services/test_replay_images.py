@@ -1,4 +1,4 @@
-"""Images of rows, from memory and from servers: the right ones, or none."""
+"""Tests images of rows, from memory and from servers: each row gets its own."""
 
 import itertools
 import threading

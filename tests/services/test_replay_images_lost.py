@@ -1,4 +1,4 @@
-"""Images that have left the server, do not decode, or cannot be reached: told, never taken for others."""
+"""Tests images that have left the server, do not decode, or cannot be reached: reported, never mixed up."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""A reader that comes back holds the same rows, draws the same batches, and goes on with what came later."""
+"""Tests that a restored reader holds the same rows, draws the same batches, and goes on with what came later."""
 
 import threading
 from collections.abc import Iterator
@@ -146,7 +146,7 @@ def test_how_long_an_episode_without_an_end_is_waited_for_goes_on_too(settings, 
     assert reader.stats()["cut_short"] == 1
 
 
-def test_pictures_come_back_from_memory_and_from_the_server(settings, rng):
+def test_images_come_back_from_memory_and_from_the_server(settings, rng):
     send(settings, interleaved(rng, 12))
     row_bytes = 2 * 3 * 16 * 16
     for memory in (0, 60 * row_bytes, 1 << 20):

@@ -1,4 +1,4 @@
-"""A reader that comes back to servers that have lost, got or given away something meanwhile."""
+"""Tests a restored reader on servers that have lost, received or given away something meanwhile."""
 
 import logging
 import os

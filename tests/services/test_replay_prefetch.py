@@ -1,4 +1,4 @@
-"""Batches drawn ahead of time: in order, not too many, and left alone while they may be used."""
+"""Tests that batches are prefetched in order, not too many, and left alone while they may be used."""
 
 import threading
 

@@ -124,7 +124,7 @@ def test_a_killed_shard_delays_nobody_and_what_it_missed_arrives_once(settings, 
     assert sorted(names_in(settings)) == sorted(load.names)
 
 
-def test_pictures_that_are_not_in_memory_come_from_the_shards_that_answer(settings, pair, rng):
+def test_images_that_are_not_in_memory_come_from_the_shards_that_answer(settings, pair, rng):
     for shard in (0, 1):
         segments = [make_segment(rng, episode=f"{shard}/{i}") for i in range(5)]
         send(settings, segments, actor=actor_on(shard))

@@ -1,4 +1,4 @@
-"""How often each transition is drawn, against the probabilities written out; and the structures that draw fast."""
+"""Tests how often each transition is drawn, against the probabilities written out, and sum tree and queues."""
 
 from collections import deque
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Batches with pictures: windows, marks for what is missing, from memory and from the server, against the episodes."""
+"""Tests batches with images against the episodes: windows, padding marks, from memory and from the server."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +23,7 @@ from services.replay.read.prefetch import Prefetcher
 from services.replay.read.sampling import Cells, Priority
 
 names = count()
-PICTURES = ("side", "wrist")
+IMAGES = ("side", "wrist")
 ROW_BYTES = 2 * 16 * 16 * 3
 
 
@@ -48,7 +48,7 @@ def rng() -> np.random.Generator:
 
 
 def check(batch, episodes: list[Segment], *, window: int, n: int, oldest_row: int = 0) -> None:
-    """Every row's pictures, as built step by step from its episode; `oldest_row` counts from the first one written."""
+    """Every row's images, as built step by step from its episode; `oldest_row` counts from the first one written."""
     where = {each.action[t, 0].item(): (each, t) for each in episodes for t in range(each.steps)}
     first_row = dict(zip([id(e) for e in episodes], np.cumsum([0, *(e.steps + 1 for e in episodes)]), strict=False))
     for i in range(len(batch)):
@@ -58,7 +58,7 @@ def check(batch, episodes: list[Segment], *, window: int, n: int, oldest_row: in
         ahead = min(n, episode.steps - t)
         later = [t + ahead - back for back in reversed(range(window))]
         assert batch.pad[i].tolist() == [t - back < first for back in reversed(range(window))]
-        for camera in PICTURES:
+        for camera in IMAGES:
             if getattr(batch, camera) is not None:
                 frames = getattr(episode.observation, camera)
                 np.testing.assert_array_equal(getattr(batch, camera)[i], frames[shown])
@@ -68,8 +68,8 @@ def check(batch, episodes: list[Segment], *, window: int, n: int, oldest_row: in
         np.testing.assert_array_equal(batch.next_proprio[i], proprio[later if window > 1 else t + ahead])
 
 
-def pictures_of(settings: ReplaySettings, **options) -> ReplayReader:
-    return read_all(reader_of(settings, **({"fields": PICTURES, "window": 2} | options)))
+def image_reader(settings: ReplaySettings, **options) -> ReplayReader:
+    return read_all(reader_of(settings, **({"fields": IMAGES, "window": 2} | options)))
 
 
 @given(
@@ -82,7 +82,7 @@ def pictures_of(settings: ReplaySettings, **options) -> ReplayReader:
     codec=st.sampled_from(["zstd", "raw"]),
 )
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_pictures_of_drawn_rows_are_those_that_were_written(
+def test_image_reader_drawn_rows_are_those_that_were_written(
     url, seed, lengths, pieces, window, n, rows_in_memory, codec
 ):
     rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def test_pictures_of_drawn_rows_are_those_that_were_written(
     episodes = [make_segment(rng, steps=steps, episode=f"e{i}") for i, steps in enumerate(lengths)]
     send(settings, [part for each in episodes for part in cut(each, iter(lambda: pieces, None))], codec=codec)
     memory = rows_in_memory * ROW_BYTES
-    reader = pictures_of(settings, n_step=n, window=window, image_memory_bytes=memory)
+    reader = image_reader(settings, n_step=n, window=window, image_memory_bytes=memory)
     check(reader.sample(rng, {"twin": 150}), episodes, window=window, n=n)
     reader.close()
 
@@ -99,7 +99,7 @@ def test_pictures_of_drawn_rows_are_those_that_were_written(
 def test_a_window_ends_where_the_ring_does(settings, rng, rows_in_memory):
     episodes = [make_segment(rng, steps=7, episode=f"e{i}") for i in range(12)]
     send(settings, episodes)
-    reader = pictures_of(settings, capacity={"twin": 50}, image_memory_bytes=rows_in_memory * ROW_BYTES)
+    reader = image_reader(settings, capacity={"twin": 50}, image_memory_bytes=rows_in_memory * ROW_BYTES)
     batch = reader.sample(rng, {"twin": 500})
     check(batch, episodes, window=2, n=3, oldest_row=12 * 8 - 50)
     assert len(np.unique(batch.action[:, 0])) == reader.counts()["twin"]
@@ -109,7 +109,7 @@ def test_a_window_ends_where_the_ring_does(settings, rng, rows_in_memory):
 def test_an_episode_longer_than_the_ring_keeps_its_end(settings, rng):
     episode = make_segment(rng, steps=100)
     send(settings, cut(episode))
-    reader = pictures_of(settings, capacity={"twin": 30}, image_memory_bytes=1 << 20)
+    reader = image_reader(settings, capacity={"twin": 30}, image_memory_bytes=1 << 20)
     batch = reader.sample(rng, {"twin": 300})
     check(batch, [episode], window=2, n=3, oldest_row=101 - 30)
     assert reader.counts() == {"twin": 29}
@@ -123,13 +123,13 @@ def test_only_the_fields_asked_for_are_there(settings, rng):
     def never(episode):
         raise AssertionError("no readout is needed")
 
-    reader = pictures_of(settings, fields=("wrist",), embed=never, backbone_id="ours")
+    reader = image_reader(settings, fields=("wrist",), embed=never, backbone_id="ours")
     batch = reader.sample(rng, {"twin": 10})
     assert reader.counts() == {"twin": 8}
     assert batch.embedding is batch.next_embedding is batch.side is batch.next_side is None
     assert batch.wrist.shape == batch.next_wrist.shape == (10, 2, 16, 16, 3)
     reader.close()
-    both = pictures_of(settings, fields=("embedding", *PICTURES), window=1).sample(rng, {"twin": 10})
+    both = image_reader(settings, fields=("embedding", *IMAGES), window=1).sample(rng, {"twin": 10})
     assert both.side.shape == (10, 1, 16, 16, 3)
     assert both.embedding.shape == (10, 3)
     plain = read_all(reader_of(settings)).sample(rng, {"twin": 10})
@@ -141,7 +141,7 @@ def test_only_the_fields_asked_for_are_there(settings, rng):
 def test_rows_that_left_the_server_are_drawn_again_and_then_no_more(settings, rng, strategy):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(40)]
     with reader_of(
-        settings, fields=PICTURES, window=2, image_memory_bytes=0, sampling={"twin": strategy}, capacity={"twin": 1000}
+        settings, fields=IMAGES, window=2, image_memory_bytes=0, sampling={"twin": strategy}, capacity={"twin": 1000}
     ) as reader:
         send(settings, segments[:20], incarnation="one")
         wait_until(lambda: reader.counts()["twin"] == 80)
@@ -161,10 +161,10 @@ def test_rows_that_left_the_server_are_drawn_again_and_then_no_more(settings, rn
         assert 0 < reader.counts()["twin"] < 80
 
 
-def test_pictures_in_memory_outlive_the_buffer_and_others_are_reported(settings, rng):
+def test_images_in_memory_outlive_the_buffer_and_others_are_reported(settings, rng):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(5)]
     send(settings, segments)
-    mirrored, direct = (pictures_of(settings, image_memory_bytes=size) for size in (1 << 20, 0))
+    mirrored, direct = (image_reader(settings, image_memory_bytes=size) for size in (1 << 20, 0))
     assert delete_buffer(settings, "twin") == 5
     read_all(mirrored)
     check(mirrored.sample(rng, {"twin": 100}), segments, window=2, n=3)
@@ -174,11 +174,11 @@ def test_pictures_in_memory_outlive_the_buffer_and_others_are_reported(settings,
         reader.close()
 
 
-@pytest.mark.parametrize("fields", [("embedding",), ("embedding", *PICTURES)])
+@pytest.mark.parametrize("fields", [("embedding",), ("embedding", *IMAGES)])
 def test_a_batch_is_filled_again(settings, rng, fields):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(5)]
     send(settings, segments)
-    reader = pictures_of(settings, fields=fields, image_memory_bytes=1 << 20)
+    reader = image_reader(settings, fields=fields, image_memory_bytes=1 << 20)
     first = reader.sample(rng, {"twin": 50})
     action = first.action.copy()
     again = reader.sample(rng, {"twin": 50}, out=first)
@@ -192,7 +192,7 @@ def test_a_batch_is_filled_again(settings, rng, fields):
 
 def test_batches_drawn_ahead_are_right_while_others_are_written(settings, rng):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(120)]
-    with reader_of(settings, fields=PICTURES, window=2, capacity={"twin": 200}, image_memory_bytes=1 << 20) as reader:
+    with reader_of(settings, fields=IMAGES, window=2, capacity={"twin": 200}, image_memory_bytes=1 << 20) as reader:
         send(settings, segments[:20], incarnation="one")
         wait_until(lambda: reader.counts()["twin"] == 80)
         ahead = Prefetcher(lambda old: reader.sample(rng, {"twin": 100}, out=old))
@@ -201,16 +201,16 @@ def test_batches_drawn_ahead_are_right_while_others_are_written(settings, rng):
                 writer.add(segment, ("twin",))
                 batch = ahead.next(20.0)
                 kept = batch.side[:, 0].copy(), batch.action.copy()
-                check_pictures(kept, segments)
+                check_images(kept, segments)
         ahead.close()
 
 
-def check_pictures(kept: tuple[np.ndarray, np.ndarray], segments: list[Segment]) -> None:
-    """Each picture is the one before its action, or the episode's first."""
+def check_images(kept: tuple[np.ndarray, np.ndarray], segments: list[Segment]) -> None:
+    """Each image is the one before its action, or the episode's first."""
     where = {each.action[t, 0].item(): (each, t) for each in segments for t in range(each.steps)}
-    for picture, action in zip(*kept, strict=True):
+    for image, action in zip(*kept, strict=True):
         segment, t = where[action[0].item()]
-        assert any(np.array_equal(picture, segment.observation.side[k]) for k in {max(t - 1, 0), t})
+        assert any(np.array_equal(image, segment.observation.side[k]) for k in {max(t - 1, 0), t})
 
 
 def test_tags(settings, rng):
@@ -276,7 +276,7 @@ def test_mistakes_are_named(settings):
 
 def test_the_memory_plan_is_logged_once(settings, caplog):
     caplog.set_level("INFO")
-    fields = ("embedding", *PICTURES)
+    fields = ("embedding", *IMAGES)
     with reader_of(settings, fields=fields, capacity={"twin": 20_000}, image_memory_bytes=10_000 * ROW_BYTES):
         pass
     (line,) = [record.getMessage() for record in caplog.records if "replay memory" in record.getMessage()]

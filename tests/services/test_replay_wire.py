@@ -1,4 +1,4 @@
-"""Reading slots without redis-py: real servers, servers that misbehave, and arbitrary bytes."""
+"""Tests reading slots in place: real servers, servers that misbehave, and arbitrary bytes."""
 
 import socket
 import ssl
