@@ -26,7 +26,7 @@ class Curves:
     """A folder and a stage."""
 
     folder: tyro.conf.Positional[Path]
-    picture: tyro.conf.Positional[Path]
+    image: tyro.conf.Positional[Path]
     start: str = "sft-1500"
     """Folder of the policies that RL started from."""
     variant: str = "demo"
@@ -70,7 +70,7 @@ def main() -> None:
         draw_task(axes, curves, task)
     panels[0].set_ylabel("success [%]")
     panels[-1].legend(frameon=False, loc="lower right")
-    figure.savefig(curves.picture)
+    figure.savefig(curves.image)
 
 
 if __name__ == "__main__":

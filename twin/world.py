@@ -1,6 +1,6 @@
 """This module moves one arm over its table in small slices of time: the physics behind a simulated controller.
 
-It shares model, pictures and tasks with the vector twin but knows no actions and no control steps. Latency and gain
+It shares model, images and tasks with the vector twin but knows no actions and no control steps. Latency and gain
 of a domain belong to whoever drives it; everything else of the domain is here.
 """
 

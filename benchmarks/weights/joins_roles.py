@@ -25,7 +25,7 @@ POLL_S = 0.002
 
 
 def segment_of(actor: str, number: int) -> Segment:
-    """A whole episode of 16 steps with pictures of 64 pixels."""
+    """A whole episode of 16 steps with images of 64 pixels."""
     rng, rows = np.random.default_rng(number), SEGMENT_STEPS + 1
     return Segment(
         task="pick_and_place",

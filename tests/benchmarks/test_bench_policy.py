@@ -41,7 +41,7 @@ def one_thread():
         yield
 
 
-def pictures(octo, n):
+def images(octo, n):
     shape = (n, octo.window)
     side, wrist = (torch.zeros(*shape, px, px, 3, dtype=torch.uint8) for px in (octo.side_px, octo.wrist_px))
     return side, wrist, torch.zeros(n, octo.language_tokens, octo.language_dim)
@@ -56,7 +56,7 @@ def rows(text):
 def test_a_pass_is_as_much_arithmetic_as_torch_counts(octo):
     network = Octo(octo).eval()
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        network(*pictures(octo, 3))
+        network(*images(octo, 3))
     assert octo_flops(octo, 3) == counter.get_total_flops()
 
 
@@ -64,7 +64,7 @@ def test_a_pass_is_as_much_arithmetic_as_torch_counts(octo):
 def test_the_sequence_is_as_long_as_the_network_makes_it(octo):
     network, lengths = Octo(octo).eval(), []
     network.transformer.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
-    network(*pictures(octo, 1))
+    network(*images(octo, 1))
     assert lengths == [tokens(octo)]
 
 

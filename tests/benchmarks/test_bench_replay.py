@@ -1,4 +1,4 @@
-"""The replay benchmark: it runs, it compares the right pictures, and it says what did not run."""
+"""The replay benchmark: it runs, it compares the right images, and it says what did not run."""
 
 import ast
 import os

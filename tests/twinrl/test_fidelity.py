@@ -94,8 +94,8 @@ def test_episodes_are_counted_by_cell_and_those_outside_left_out():
 
 
 def test_the_same_pictures_are_infinitely_near():
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
-    found = image_distance(pictures, pictures)
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    found = image_distance(images, images)
     assert (found.psnr_db, found.worst_psnr_db, found.ssim) == (math.inf, math.inf, pytest.approx(1.0))
 
 

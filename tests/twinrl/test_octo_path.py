@@ -45,7 +45,7 @@ def fine_tune(imported, out, *flags):
 
 @pytest.mark.parametrize("recipe", ["conrft", "twinrl"])
 def test_from_a_released_checkpoint_to_a_policy_that_acts(recipe, imported, server, tmp_path, capsys):
-    """ConRFT leaves Octo as it is, TwinRL trains all of it; the critics see pictures."""
+    """ConRFT leaves Octo as it is, TwinRL trains all of it; the critics see images."""
     tuned, trained = tmp_path / "sft", tmp_path / "rl"
     assert fine_tune(imported, tuned, "--language", "stand-in", "--recipe", recipe) == 0
     assert "kept: backbone of 2 × 64, window 2" in capsys.readouterr().out

@@ -37,7 +37,7 @@ POSES = {"cube": (-0.55, 0.1, 0.018, 0.0), "target": (-0.4, 0.0, 0.001, 0.0)}
 
 def make_segment(rng, name):
     """A successful episode of 10 steps."""
-    pictures = rng.integers(0, 256, (11, 16, 16, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (11, 16, 16, 3), dtype=np.uint8)
     proprio = np.zeros((11, 25), np.float32)
     proprio[:, :3] = (-0.5, 0.0, 0.1)
     reward = np.zeros(10, np.float32)
@@ -53,7 +53,7 @@ def make_segment(rng, name):
         source=Source.TWIN,
         policy_versions=(-1, -1),
         backbone_id="",
-        observation=Observation(side=pictures, wrist=pictures, proprio=proprio),
+        observation=Observation(side=images, wrist=images, proprio=proprio),
         action=rng.uniform(-1, 1, (10, 7)).astype(np.float32),
         reward=reward,
         human=np.zeros(10, bool),
