@@ -1,4 +1,4 @@
-"""Episodes whose images tell which they are, put into slots without writers and readers."""
+"""This module puts episodes with recognisable images into slots, without writers and readers."""
 
 import contextlib
 import itertools
@@ -117,7 +117,7 @@ class Sink:
         return rows
 
     def take(self, *windows: np.ndarray) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-        """What is there and the images, for each array of rows (n, W)."""
+        """Takes the images of each array of rows (n, W); returns which are there, and the images."""
         places = [self.store.locate(rows) for rows in windows]
         return self.take_places(*places)
 

@@ -11,7 +11,7 @@ from services.replay import Batch, Position, ReplayReader, ReplaySettings
 
 
 def stored(position: Position) -> Position:
-    """As it comes back from a file."""
+    """Returns the position as it comes back from a file."""
     manifest = json.loads(json.dumps(position.manifest()))
     return Position.parse(manifest, {name: array.copy() for name, array in position.arrays.items()})
 

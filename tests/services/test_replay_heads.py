@@ -14,14 +14,14 @@ from protos.episode import Segment
 from protos.images import decode_images
 from protos.schema import Outcome
 from services.replay import EmbeddedServer, Keys, ReplaySettings, connect
-from services.replay.read.log import Assembler, ImageDemand, StoredEpisode, StoredSegment, Tail
+from services.replay.read.log import Assembler, ImageDemand, StoredSegment, Tail
 
 names = count()
 HEADS = ImageDemand(always=False)
 EVERYTHING = ImageDemand(always=True)
 RECOMPUTED = ImageDemand(always=False, recompute=True, backbone_id="new")
 TALK_BYTES = 1500
-"""Of an index entry and the commands around it, generously."""
+"""Bytes of an index entry and the commands around it, generously."""
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +77,6 @@ def segments_of(tail: Tail) -> list[StoredSegment]:
     """Reads what the next entries bring."""
     found = [tail.accept(arrival) for arrival in tail.fetch()]
     return [segment for segment in found if segment is not None]
-
-
-def completed(tail: Tail) -> list[StoredSegment]:
-    """Reads what the next entries bring, each an episode, with the images that it needs."""
-    return [tail.complete(StoredEpisode("twin", 0, [each])).segments[0] for each in segments_of(tail)]
 
 
 def sent(client: redis.Redis, reading: Callable[[], object]) -> int:
@@ -194,7 +189,7 @@ def follow(client: redis.Redis, settings: ReplaySettings, blob: bytes) -> None:
 def test_a_slot_that_is_read_twice_gives_the_whole_segment(settings, rng):
     segment = make_segment(rng, backbone_id="old")
     send(settings, [segment], codec="raw")
-    (stored,) = completed(tail_of(settings, RECOMPUTED))
+    (stored,) = segments_of(tail_of(settings, RECOMPUTED))
     side, wrist = decode_images(stored.images, "raw", (), 5, SCHEMA)
     np.testing.assert_array_equal(side, segment.observation.side)
     np.testing.assert_array_equal(wrist, segment.observation.wrist)
@@ -211,9 +206,10 @@ def test_a_slot_that_changes_between_two_looks(settings, client, rng, what):
         "damaged": lambda: client.setrange(key, client.strlen(key) - 4, b"\xff\x00\xff"),
     }[what]
     tail = tail_of(settings, RECOMPUTED, happen)
-    first, second = completed(tail)
-    assert (first.images is None, second.images is None) == (True, False)
-    assert tail.counts["corrupt"] == (what == "damaged")
+    (stored,) = segments_of(tail)
+    assert (stored.slot, stored.images is None) == (2, False)
+    assert tail.counts["overwritten" if what != "damaged" else "corrupt"] == 1
+    assert tail.counts["segments"] == 1
 
 
 def test_damage_is_noticed_in_the_part_that_is_read(settings, client, rng):

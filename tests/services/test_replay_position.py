@@ -47,7 +47,7 @@ def rng() -> np.random.Generator:
 @pytest.mark.parametrize("capacity", [2000, 150])
 @pytest.mark.parametrize("strategy", [Uniform(), Cells(), Priority()], ids=["uniform", "cells", "priority"])
 def test_rows_and_draws_are_the_same_now_and_after_more(settings, rng, strategy, capacity):
-    """With a ring that has room, and with one that has turned several times."""
+    """The ring has room, or has turned several times."""
     options = {"sampling": {"twin": strategy}, "capacity": {"twin": capacity}}
     first, second, third = (interleaved(rng, 12) for _ in range(3))
     reader = reader_of(settings, **options)
@@ -82,7 +82,7 @@ def test_rows_of_shards_come_back_in_the_order_in_which_they_came(pair, rng):
 
 
 def test_a_position_taken_at_any_moment_holds_together(pair):
-    """What the counters say has arrived, and what has not arrived is read later: nothing is lost or doubled."""
+    """The counters say how much has arrived, and the rest is read later: nothing is lost or doubled."""
     stop, found, written = threading.Event(), [], []
     room = {"twin": 100_000}
 

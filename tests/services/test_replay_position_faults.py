@@ -57,7 +57,7 @@ def warnings(caplog) -> list[str]:
 
 
 def contents(reader: ReplayReader) -> dict[int, bytes]:
-    """Of every row drawn its action, by its number."""
+    """Returns the action of every row drawn, by its number."""
     batch = draws(reader, 3000)
     return {row: action.tobytes() for row, action in zip(batch.rows.tolist(), batch.action, strict=True)}
 
@@ -201,7 +201,7 @@ class TestAShardThatIsAway:
 
     @pytest.fixture
     def reader(self, pair, rng) -> ReplayReader:
-        """Of four transitions on each shard."""
+        """A reader of four transitions on each shard."""
         for shard in (0, 1):
             actor = next(name for name in (f"twin/{i}" for i in count()) if shard_of(name, 2) == shard)
             send(pair, [make_segment(rng, episode=actor)], actor=actor)

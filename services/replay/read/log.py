@@ -4,7 +4,8 @@
                     └─ slots: the head of each segment, and its images where they are wanted
 
 A segment is decoded as far as its numbers. Its images are fetched, still encoded, only if something wants them: with
-the whole slot where they always are wanted, else when the episode is whole and its readouts are to be computed.
+the whole slot where they always are wanted, after the head where readouts are to be computed, or when the episode turns
+out to need them.
 
 An index entry counts only if the bytes in its slot carry the entry's own name. Slots are not reused while the server
 lives, but a server that lost its last second in a crash gives the same slot number to another segment; and a segment
@@ -26,6 +27,7 @@ from protos.codec import (
     PREFIX_BYTES,
     Prefix,
     decode_head,
+    read_header,
     read_prefix,
 )
 from protos.episode import Episode, Segment
@@ -131,10 +133,16 @@ class ImageDemand:
     backbone_id: str = ""
     """Empty: any backbone's readouts will do, if an episode's are all of the same."""
 
-    def of(self, episode: Episode) -> bool:
+    def of_segment(self, header: SegmentHeader) -> bool:
+        """Tells whether the images of a segment are wanted, by its head."""
+        return self.always or (self.recompute and not self._known(bool(header.embedding_dim), header.backbone_id))
+
+    def of_episode(self, episode: Episode) -> bool:
         """Tells whether the images of an episode are wanted; one whose segments differ needs them of all."""
-        known = episode.embedding is not None and self.backbone_id in ("", episode.backbone_id)
-        return self.always or (self.recompute and not known)
+        return self.always or (self.recompute and not self._known(episode.embedding is not None, episode.backbone_id))
+
+    def _known(self, embedded: bool, backbone_id: str) -> bool:
+        return embedded and self.backbone_id in ("", backbone_id)
 
 
 @dataclass(kw_only=True)
@@ -201,6 +209,8 @@ class Arrival(NamedTuple):
     entry: Entry | None
     """The parsed entry; None where it makes no sense."""
     data: bytes
+    images: Sequence[bytes] = ()
+    """The images that its head called for, and the blob's checksums after them."""
 
 
 class _Span(NamedTuple):
@@ -241,11 +251,16 @@ class Tail:
         )
         found = [(position, self._parse(position, fields)) for position, fields in (answer[0][1] if answer else [])]
         fetched = iter(self._fetch([entry for _, entry in found if entry is not None]))
-        return [Arrival(position, entry, b"" if entry is None else next(fetched)) for position, entry in found]
+        arrivals = [Arrival(position, entry, b"" if entry is None else next(fetched)) for position, entry in found]
+        spans = [self._image_spans(arrival) for arrival in arrivals]
+        images = iter(self._read([span for each in spans for span in each]))
+        return [
+            arrival._replace(images=[next(images) for _ in each]) for arrival, each in zip(arrivals, spans, strict=True)
+        ]
 
     def accept(self, arrival: Arrival) -> StoredSegment | None:
         """Moves the cursor behind an entry; returns its segment, if that is good and new."""
-        segment = None if arrival.entry is None else self._new(arrival.entry, arrival.data)
+        segment = None if arrival.entry is None else self._new(arrival.entry, arrival)
         self.cursor.entry = arrival.position.decode()
         if arrival.entry is not None:
             self.cursor.slot, self.cursor.transitions = arrival.entry.slot, arrival.entry.transitions
@@ -269,27 +284,20 @@ class Tail:
         ]
 
     def complete(self, episode: StoredEpisode) -> StoredEpisode:
-        """Returns the episode with the images that it needs, as far as the server still has them.
-
-        The checksums are read again after the images, as the slot may hold another segment by now.
-        """
-        if episode.has_images or not self._demand.of(episode.numbers):
+        """Returns the episode with the images that it turned out to need, as far as the server still has them."""
+        if episode.has_images or not self._demand.of_episode(episode.numbers):
             return episode
-        spans = []
-        for segment in episode.segments:
-            prefix = segment.prefix
-            spans.append(_Span(segment.slot, prefix.head, prefix.total, prefix.frames))
-            spans.append(_Span(segment.slot, CHECKSUMS.start, CHECKSUMS.stop, 0))
-        found = iter(self._read(spans))
-        segments = [self._with_images(segment, next(found), next(found)) for segment in episode.segments]
+        spans = [_image_spans(segment.slot, segment.prefix) for segment in episode.segments]
+        found = iter(self._read([span for each in spans for span in each]))
+        segments = [self._completed(segment, next(found), next(found)) for segment in episode.segments]
         return StoredEpisode(episode.buffer, episode.shard, segments)
 
-    def _new(self, entry: Entry, data: bytes) -> StoredSegment | None:
+    def _new(self, entry: Entry, arrival: Arrival) -> StoredSegment | None:
         cursor = self.cursor
         if cursor.slot and entry.slot > cursor.slot + 1:
             self.counts["missed"] += entry.slot - cursor.slot - 1
         known = entry.seq <= cursor.last.get(entry.writer, -1)
-        segment = None if known and not cursor.lost else self._checked(entry, data, entry.names)
+        segment = None if known and not cursor.lost else self._checked(entry, arrival.data, entry.names, arrival.images)
         if known and (segment is None or segment.prefix.checksums not in cursor.lost):
             self.counts["repeated"] += 1
             return None
@@ -325,8 +333,22 @@ class Tail:
                 size = 0
         return found + pipeline.execute()
 
+    def _image_spans(self, arrival: Arrival) -> list[_Span]:
+        """Names the images of a segment, if its head calls for them. They are read before the cursor moves."""
+        if arrival.entry is None or self._demand.always or not self._demand.recompute:
+            return []
+        try:
+            wanted = self._demand.of_segment(read_header(arrival.data))
+            return _image_spans(arrival.entry.slot, read_prefix(arrival.data)) if wanted else []
+        except (CorruptData, SchemaMismatch):
+            return []
+
     def _checked(
-        self, meant: Entry | SegmentRef, data: bytes, is_meant: Callable[[StoredSegment], bool]
+        self,
+        meant: Entry | SegmentRef,
+        data: bytes,
+        is_meant: Callable[[StoredSegment], bool],
+        images: Sequence[bytes] = (),
     ) -> StoredSegment | None:
         """Decodes what was fetched of a slot; None, with the reason counted, where it is not the segment meant."""
         try:
@@ -334,6 +356,8 @@ class Tail:
             segment = None
             if prefix is not None and prefix.head == meant.head:
                 segment = self._decode(meant.slot, prefix, data)
+            if segment is not None and images:
+                segment = _with_images(segment, *images)
             if segment is None or not is_meant(segment):
                 self.counts["overwritten"] += 1
                 return None
@@ -351,20 +375,33 @@ class Tail:
             prefix.check_frames(images)
         return StoredSegment(slot=slot, prefix=prefix, header=header, numbers=numbers, images=images)
 
-    def _with_images(self, segment: StoredSegment, images: bytes, checksums: bytes) -> StoredSegment:
-        """Adds images to a segment, unless they are another's or damaged."""
-        if int.from_bytes(checksums, "little") != segment.prefix.checksums:
-            return segment
+    def _completed(self, segment: StoredSegment, images: bytes, checksums: bytes) -> StoredSegment:
         try:
-            segment.prefix.check_frames(images)
+            return _with_images(segment, images, checksums) or segment
         except CorruptData as error:
             self._drop("corrupt", f"images of segment {segment.header.seq} of {segment.header.actor}: {error}")
             return segment
-        return replace(segment, images=memoryview(images))
 
     def _drop(self, why: str, text: str) -> None:
         self.counts[why] += 1
         log.warning("%s: dropped %s", self._keys.index, text)
+
+
+def _image_spans(slot: int, prefix: Prefix) -> list[_Span]:
+    """Names a segment's images, and after them the checksums, as the slot may hold another segment by then."""
+    size = CHECKSUMS.stop - CHECKSUMS.start
+    return [
+        _Span(slot, prefix.head, prefix.total, prefix.frames),
+        _Span(slot, CHECKSUMS.start, CHECKSUMS.stop, size),
+    ]
+
+
+def _with_images(segment: StoredSegment, images: bytes, checksums: bytes) -> StoredSegment | None:
+    """Adds images to a segment; None where they are another's. Raises CorruptData where they are damaged."""
+    if int.from_bytes(checksums, "little") != segment.prefix.checksums:
+        return None
+    segment.prefix.check_frames(images)
+    return replace(segment, images=memoryview(images))
 
 
 def _is_at(ref: SegmentRef, segment: StoredSegment) -> bool:
