@@ -85,12 +85,10 @@ class Episode:
         """Joins consecutive segments; the observation that two of them share is kept once."""
         first, last = segments[0], segments[-1]
         seen = [segment.observation.rows(slice(0, segment.steps)) for segment in segments[:-1]] + [last.observation]
-        embeddings = [
-            segment.embedding[: len(rows)]
-            for segment, rows in zip(segments, seen, strict=True)
-            if segment.embedding is not None and segment.backbone_id == first.backbone_id
-        ]
-        embedded = len(embeddings) == len(segments)
+        readouts = [segment.embedding for segment in segments if segment.backbone_id == first.backbone_id]
+        embeddings = [readout for readout in readouts if readout is not None]
+        same = len(embeddings) == len(segments) and len({readout.shape[1] for readout in embeddings}) == 1
+        embedding = np.concatenate([e[: len(rows)] for e, rows in zip(embeddings, seen, strict=True)]) if same else None
         acted = [segment.policy_versions[0] for segment in segments if segment.policy_versions[0] >= 0]
         return cls(
             name=first.episode,
@@ -109,8 +107,8 @@ class Episode:
             outcome=last.outcome,
             source=first.source,
             versions=(min(acted, default=-1), max(segment.policy_versions[1] for segment in segments)),
-            backbone_id=first.backbone_id if embedded else "",
-            embedding=np.concatenate(embeddings) if embedded else None,
+            backbone_id=first.backbone_id if same else "",
+            embedding=embedding,
         )
 
     def segments(self, *, name: str | None = None) -> Iterator[Segment]:
