@@ -59,7 +59,7 @@ def reverb(*, own_process: bool, chunk: int) -> Contender:
 
 
 AHEAD = {"prefetch": 3, "threads": 2}
-"""Batches drawn ahead by two threads, as the peers' are by two workers."""
+"""Options of a reader that prefetches by two threads, as the peers do by two workers."""
 BASE = "TwinRL, JPEG, mirror"
 OURS: Mapping[str, Contender] = {
     BASE: ours("jpeg", mirror=True, **AHEAD),
