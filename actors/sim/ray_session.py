@@ -1,6 +1,7 @@
 """This module joins or starts Ray, and describes the environment of its workers."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -13,11 +14,15 @@ from actors.sim.settings import TwinWorld
 from protos.errors import Unreachable
 from protos.settings import to_json
 
+log = logging.getLogger(__name__)
+
 OBJECT_STORE_BYTES = 256 << 20
 THIN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Environment of workers that each have a fraction of a core."""
-SLOW_START = ("RAY_gcs_server_port_wait_time_s", "180")
+SLOW_START = ("RAY_gcs_server_port_wait_time_s", "60")
 """Deadline of Ray's own start; its 30 s pass on a machine that is busy with something else."""
+ATTEMPTS = 2
+"""Times that a Ray of our own is started: now and then its first process never comes up, without a word."""
 
 
 def start_ray(address: str) -> None:
@@ -43,11 +48,21 @@ def start_ray(address: str) -> None:
             "runtime_env": {"env_vars": {"PYTHONPATH": path} | THIN},
         }
     started = time.monotonic()
-    try:
-        ray.init(address=address, **options)
-    except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
-        waited, what = time.monotonic() - started, (str(error).splitlines() or [""])[0]
-        raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {what}") from error
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(address=address, **options)
+            return
+        except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
+            ray.shutdown()
+            if address == "local" and attempt < ATTEMPTS:
+                log.warning("Ray did not start (%s); trying once more", _first_line(error))
+                continue
+            waited = time.monotonic() - started
+            raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def warm_environment(world: TwinWorld) -> dict[str, Any]:

@@ -178,25 +178,24 @@ def running_fleet(plan: FleetPlan) -> Iterator[tuple[Fleet, ReplaySettings]]:
         policy = Policy(replace(tiny, octo=replace(tiny.octo, side_px=plan.px, wrist_px=plan.px)))
         policy.freeze_backbone()
         with EmbeddedServer(folder / "valkey") as server, WeightsServer(folder / "weights") as weights:
-            publisher = WeightPublisher(weights.address, wire_dtype="f32")
-            with closing(publisher):
+            with closing(WeightPublisher(weights.address, wire_dtype="f32")) as publisher:
                 publisher.publish(policy.parts(), settings={"policy": to_json(policy.settings)})
                 publisher.wait(60.0)
-                replay = ReplaySettings(urls=(server.url,))
-                settings = FleetSettings(
-                    world=TwinWorld(scene=folder / "scene", schema=Schema(side_px=plan.px, wrist_px=plan.px)),
-                    replay=replay,
-                    weights=weights.address,
-                    run_dir=folder,
-                    actors=plan.actors,
-                    twins_per_actor=plan.twins,
-                    groups=plan.groups,
-                    warm_start=plan.warm,
-                    stall_s=180.0,
-                    call_timeout_s=120.0,
-                )
-                with Fleet(settings) as fleet:
-                    yield fleet, replay
+            replay = ReplaySettings(urls=(server.url,))
+            settings = FleetSettings(
+                world=TwinWorld(scene=folder / "scene", schema=Schema(side_px=plan.px, wrist_px=plan.px)),
+                replay=replay,
+                weights=weights.address,
+                run_dir=folder,
+                actors=plan.actors,
+                twins_per_actor=plan.twins,
+                groups=plan.groups,
+                warm_start=plan.warm,
+                stall_s=180.0,
+                call_timeout_s=120.0,
+            )
+            with Fleet(settings) as fleet:  # Ray forks: the publisher and its gRPC threads have ended by now
+                yield fleet, replay
 
 
 def measure(plan: FleetPlan) -> Outcome:
