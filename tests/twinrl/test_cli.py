@@ -80,6 +80,12 @@ def test_certificates_are_made_and_the_summary_names_every_file(tmp_path, capsys
         assert path.name in said
 
 
+def test_benchmarks_of_an_installed_wheel_are_named_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "CHECKOUT", tmp_path)
+    with pytest.raises(InputError, match="clone the repository and run `twinrl bench replay` there"):
+        bench.main(["replay"])
+
+
 def test_a_measurement_is_printed_and_written(tmp_path, monkeypatch, capsys):
     from dataclasses import dataclass
 
