@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -20,6 +21,7 @@ from protos.errors import TwinRLError
 
 A = TypeVar("A")
 PREFIX = "twinrl: "
+SIGNAL_POLL_S = 0.25
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -59,9 +61,27 @@ def run_process(
         return Exit.INTERRUPTED
 
 
-def stop_on_signal() -> threading.Event:
+class StopEvent(threading.Event):
+    """An event that a signal handler sets while the main thread waits for it.
+
+    Python runs a handler between two instructions of the main thread: a signal that arrives in the instant before a
+    wait begins is handled when that wait ends. Hence no single wait is long.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Returns True once the event is set, False after `timeout` seconds without that."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left_s = SIGNAL_POLL_S if deadline is None else min(deadline - time.monotonic(), SIGNAL_POLL_S)
+            if left_s <= 0:
+                return False
+            super().wait(left_s)
+        return True
+
+
+def stop_on_signal() -> StopEvent:
     """Returns an event that SIGINT and SIGTERM set from now on. Call it in the main thread."""
-    stop = threading.Event()
+    stop = StopEvent()
     on_signal(stop.set)
     return stop
 
@@ -85,9 +105,9 @@ def on_signal(action: Callable[[], None]) -> None:
 
 
 @contextmanager
-def interruptible(notice: str) -> Iterator[threading.Event]:
+def interruptible(notice: str) -> Iterator[StopEvent]:
     """Yields an event that the first SIGINT or SIGTERM sets, with `notice` on stderr; a second one acts as before."""
-    stop = threading.Event()
+    stop = StopEvent()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:

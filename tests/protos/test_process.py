@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from protos.process import Exit, problem_in
+from protos.process import Exit, problem_in, stop_on_signal
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
@@ -39,7 +40,9 @@ def main(arguments):
         return 0
     interrupt_on_signal()
     print("ready", flush=True)
-    import time; time.sleep(60)
+    import time
+    while True:
+        time.sleep(0.05)  # a signal in the instant before a long sleep would be handled after it
 
 sys.exit(run_process(Arguments, main))
 """
@@ -79,6 +82,31 @@ def test_signals_end_a_process(how, code, number):
     assert child.stdout.readline() == "ready\n"
     child.send_signal(number)
     assert child.wait(60) == code
+
+
+@pytest.fixture
+def stop():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield stop_on_signal()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_no_wait_for_a_signal_is_long(stop, monkeypatch):
+    """The handler of a signal that arrives just before a wait begins runs when that wait ends."""
+    slices = []
+
+    def wait(event, timeout):
+        slices.append(timeout)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    assert stop.wait(60)
+    assert len(slices) == 1 and slices[0] <= 1
+
+
+def test_a_wait_ends_with_its_timeout(stop):
+    assert not stop.wait(0.01)
 
 
 @pytest.mark.parametrize(
