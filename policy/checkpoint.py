@@ -20,6 +20,7 @@ from policy.model import PARTS, Policy
 from policy.settings import PolicySettings
 from protos.errors import CorruptData, InputError
 from protos.files import write_durably
+from protos.pointers import refuse_pointers
 from protos.settings import from_json, to_json
 
 MANIFEST = "manifest.json"
@@ -96,6 +97,7 @@ def _settings(manifest: Mapping[str, Any], path: Path) -> PolicySettings:
 
 def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], bytes]:
     """Returns the record in the manifest's file and, where they are wanted, the bytes of the tensors' file."""
+    refuse_pointers(path, "*.*")
     try:
         record = json.loads((path / MANIFEST).read_text())
         _ = record["manifest"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from protos.errors import InputError
+from protos.pointers import refuse_pointer
 
 T = TypeVar("T")
 FORMAT = 2
@@ -54,6 +55,7 @@ def load_settings(kind: type[T], path: Path, *, written: bool = False) -> T:
     With `written` it must be of `save_settings`, as in the folder of a run. Raises InputError for a file of another
     format, and names the version of TwinRL that reads it.
     """
+    refuse_pointer(path)
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError as error:

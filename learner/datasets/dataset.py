@@ -17,6 +17,7 @@ import numpy as np
 
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError, SchemaMismatch
+from protos.pointers import refuse_pointer
 from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Schema
 
 Format = Literal["lerobot", "rlds"]
@@ -131,6 +132,7 @@ def check_episode(episode: Episode, schema: Schema) -> None:
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file of a dataset. Raises InputError when it is missing, CorruptData when it is not JSON."""
+    refuse_pointer(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CorruptData(f"{path}: {path.stat().st_size} bytes of JSON; at most {MAX_JSON_BYTES} are read")

@@ -10,6 +10,7 @@ from pathlib import Path
 from learner.datasets.dataset import ActionScale, Dataset, Format, ImageFormat, Writer
 from learner.datasets.settings import DataSettings
 from protos.errors import InputError
+from protos.pointers import refuse_pointer
 from protos.schema import Schema
 from protos.settings import load_settings
 
@@ -28,6 +29,7 @@ def open_dataset(
     `DataSettings`. `action_scale` and `instruction` replace what is stored. Raises InputError when nothing is
     recognised, CorruptData when the description of the data is damaged.
     """
+    refuse_pointer(path)
     settings = load_settings(DataSettings, path) if path.suffix == ".json" else DataSettings(path=path)
     settings = replace(
         settings,
@@ -96,6 +98,7 @@ def _opened(settings: DataSettings, schema: Schema) -> Dataset:
 
     if released_files(path):
         return ReleasedDataset(path, schema, mapping=settings.released, action_scale=scale, instruction=instruction)
+    refuse_pointer(path)
     raise InputError(f"{path}: {_found(path)}; looked for {_LOOKED_FOR}")
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from protos.errors import SceneError
+from protos.pointers import refuse_pointer
 from protos.schema import F32, F64, Bools
 from twin.camera import Camera
 
@@ -102,6 +103,8 @@ def read_masks(folder: Path, capture: CaptureCameras, longest_px: int) -> dict[s
         if path is None:
             continue
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if mask is None:
+            refuse_pointer(path)
         if mask is None or max(mask.shape) > LARGEST_PX:
             raise SceneError(f"{path}: cannot be read as an image of at most {LARGEST_PX} x {LARGEST_PX} px")
         height, width = mask.shape

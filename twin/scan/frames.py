@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from protos.errors import SceneError
+from protos.pointers import refuse_pointer
 from protos.schema import F32, U8, Bools
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -82,6 +83,7 @@ class Frames:
 def collect(source: Path, folder: Path, settings: FrameSettings) -> Frames:
     """Writes the chosen photos of `source` (a folder or a video file) into `folder`. Raises `SceneError`."""
     if not source.exists():
+        refuse_pointer(source)
         raise SceneError(f"{source}: no such file or folder; give a folder of photos or a video file")
     folder.mkdir(parents=True, exist_ok=True)
     masks = _masks_of(source, settings.masks)
@@ -134,6 +136,7 @@ def _photos(source: Path) -> tuple[Iterator[tuple[str, U8]], int]:
 def _read(path: Path) -> U8:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)  # turned upright by its EXIF orientation
     if image is None:
+        refuse_pointer(path)
         raise SceneError(f"{path} cannot be read as an image; remove it or export it again as JPEG or PNG")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -149,6 +152,7 @@ def _video(source: Path, most: int) -> tuple[Iterator[tuple[str, U8]], int]:
     """Yields the sharpest frame of each of `most` windows by name; returns the number of the others, too."""
     capture = cv2.VideoCapture(str(source))
     if not capture.isOpened():
+        refuse_pointer(source)
         raise SceneError(
             f"{source} cannot be read as a video ({', '.join(VIDEO_SUFFIXES)}) and is no folder of photos; "
             "export it as MP4 (H.264), or its frames as JPEG"
@@ -247,6 +251,7 @@ def _write_masks(
     for name, path in found.items():
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if mask is None:
+            refuse_pointer(path)
             raise SceneError(f"{path} cannot be read as an image; remove it or export it again as PNG")
         if mask.shape != size:
             raise SceneError(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
+from protos.pointers import refuse_pointer
 from twin.splats.cloud import Splats
 
 LARGEST = 1e6
@@ -17,7 +18,8 @@ Floats = NDArray[np.floating]
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a whole file of at most `MAX_BYTES`. Raises `SceneError`."""
+    """Reads a whole file of at most `MAX_BYTES`. Raises `SceneError`, and InputError for a pointer."""
+    refuse_pointer(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SceneError(f"{path}: {path.stat().st_size} bytes; splat files of at most {MAX_BYTES} bytes are read")

@@ -15,6 +15,7 @@ from policy.checkpoint import policy_settings
 from policy.model import described
 from policy.settings import PolicySettings, preset
 from protos.errors import InputError
+from protos.pointers import refuse_pointer
 from protos.process import Exit
 from protos.schema import Schema
 from services.monitor import Addresses
@@ -109,6 +110,7 @@ def _settings(command: Sft) -> SftSettings:
         initial = None
     elif command.policy:
         if not Path(command.policy).is_dir():
+            refuse_pointer(Path(command.policy))
             raise InputError(f"--policy {command.policy}: choose one of {', '.join(training.PRESETS)}, or a folder")
         initial = own["initial_policy"] = Path(command.policy).resolve()
     own["schema"] = training.schema_of(own.get("policy", flags.policy), initial, flags.schema)

@@ -28,6 +28,7 @@ from learner.datasets.dataset import ActionScale, ImageFormat
 from learner.datasets.lerobot.stats import NAMES as STATISTICS
 from protos.errors import CorruptData
 from protos.files import write_durably
+from protos.pointers import refuse_pointer
 from protos.schema import ACTION_DIM, CONTROL_HZ, PROPRIO_DIM, Schema
 
 VERSION = "v3.0"
@@ -216,6 +217,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads a parquet file. Raises CorruptData for one that is missing, damaged or lacks a column."""
+    refuse_pointer(path)
     try:
         with pq.ParquetFile(path) as file:
             missing = set(columns or ()) - set(file.schema_arrow.names)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from learner.datasets.images import MAX_PIXELS, resize
 from protos.errors import CorruptData, InputError
+from protos.pointers import refuse_pointer
 from protos.schema import U8
 
 ENCODERS = {
@@ -59,6 +60,7 @@ def decode(path: Path, times: NDArray[np.float64], fps: float, px: int) -> U8:
     ffmpeg gets this one open file, as MP4: given a name, it would also open files that a playlist in it names. Raises
     CorruptData for a file that does not decode, or has no frame near one of the times.
     """
+    refuse_pointer(path)
     reach = TOLERANCE / fps
     out = np.empty((len(times), px, px, 3), np.uint8)
     done = 0

@@ -35,6 +35,7 @@ from learner.datasets.released.pickles import read_plain
 from learner.datasets.settings import ReleasedMapping
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
+from protos.pointers import refuse_pointer
 from protos.schema import F32, F64, PROPRIO_DIM, U8, Configuration, Observation, Outcome, Schema
 
 _INSTRUCTIONS = {
@@ -165,6 +166,7 @@ class ReleasedDataset:
 
 
 def _opened(file: Path) -> IO[bytes]:
+    refuse_pointer(file)
     return cast(IO[bytes], gzip.open(file)) if file.suffix == ".gz" else file.open("rb")
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from learner.datasets.rlds.example_pb2 import Example, Feature
 from protos.errors import CorruptData
+from protos.pointers import refuse_pointer
 from protos.schema import F32
 
 I64 = NDArray[np.int64]
@@ -58,6 +59,7 @@ def framed(payload: bytes) -> bytes:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Yields the records of a file, one in memory at a time. Raises CorruptData with file and offset at a bad one."""
+    refuse_pointer(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         while file.tell() < size:

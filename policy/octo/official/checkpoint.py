@@ -39,6 +39,7 @@ from policy.octo.official.names import (
 )
 from policy.octo.settings import OctoSettings
 from protos.errors import CorruptData, InputError
+from protos.pointers import refuse_pointer
 
 CONFIG = "config.json"
 STATISTICS = "dataset_statistics.json"
@@ -60,6 +61,7 @@ _HEAD_NAMES = {"pred_horizon": "action_horizon"}
 
 def read_msgpack(path: Path) -> dict[str, Any]:
     """Reads a file of nested maps, with numpy arrays at the leaves."""
+    refuse_pointer(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _unpacked(data, path)
@@ -151,6 +153,7 @@ class OfficialCheckpoint:
 
 def read_checkpoint(folder: Path, step: int | None = None) -> OfficialCheckpoint:
     """Reads the newest step, or the one named."""
+    refuse_pointer(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     config, statistics = _json(folder / CONFIG), _json(folder / STATISTICS)
@@ -208,6 +211,7 @@ def _numbered(params: Params, prefix: str) -> int:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    refuse_pointer(path)
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError as error:
