@@ -7,6 +7,7 @@
     ├── CorruptData                    bytes that do not decode: a segment, a weight chunk, a checkpoint
     ├── Unreachable (also OSError)     a service did not answer before its named deadline
     └── ArmStopped                     the arm stopped and waits for its operator; nothing resumes by itself
+        └── ArmHeld                    it stands and is well: a person says "go on", then it does
 
 The command line prints the message of a `TwinRLError` as one line and exits with 2; anything else is a bug and
 shows its traceback.
@@ -39,3 +40,7 @@ class Unreachable(TwinRLError, OSError):
 
 class ArmStopped(TwinRLError):
     """The arm is stopped (protective stop, lost link, operator hold). Only the operator resumes it."""
+
+
+class ArmHeld(ArmStopped):
+    """The arm stands and is well, and moves again once a person has said so. The message is the reason of the hold."""

@@ -5,8 +5,9 @@
          ▼                                                                                ▼
       watchdog ── no fresh action for 150 ms ─► hold (servoStop)                   hold, ArmStopped
 
-The arm moves only in `move_to`, `servo` and `rest`; each needs `armed=True`, which an operator grants. After any stop
-nothing moves until somebody starts again. Time is the robot's own clock.
+The arm moves only in `move_to`, `servo` and `rest`. Each needs `armed=True`, which an operator grants, and an arm that
+is not `held`: before its first motion, after every hold that nobody planned and after a standstill a person says "go
+on", and the caller passes it on by `release`. Time is the robot's own clock.
 """
 
 import logging
@@ -19,7 +20,7 @@ import numpy as np
 
 from actors.real.link import ArmState, Link
 from actors.real.safety import Limits
-from protos.errors import ArmStopped, InputError
+from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
 from protos.schema import F64
 
@@ -44,6 +45,8 @@ class ArmSettings:
     gain: float = 300.0
     hold_after_s: float = 0.15
     """Time without a fresh action after which the arm is held where it is."""
+    standstill_s: float = 1.0
+    """Time without a motion after which a person is asked before the next one."""
     controller_watchdog_hz: float = 1.0
     """The controller ends its script by itself when it hears less than this; 0 leaves that out."""
     move_speed_m_s: float = 0.25
@@ -57,6 +60,7 @@ class ArmSettings:
             "lookahead_s": (0.03, 0.2),  # ur_rtde's own limits, as for the gain
             "gain": (100.0, 2000.0),
             "hold_after_s": (0.02, 1.0),
+            "standstill_s": (0.2, 10.0),
             "move_speed_m_s": (0.01, 1.0),
             "connect_timeout_s": (0.1, 60.0),
         }
@@ -77,6 +81,7 @@ class UrArm(Closing):
         self._is_servoing = self._is_moving = False
         self._due_s = -math.inf
         self._last_action = time.monotonic()
+        self._held = "the first motion"
         self._closing = threading.Event()
         if settings.controller_watchdog_hz > 0:
             self._link.execute("watchdog", lambda: self._link.control.setWatchdog(settings.controller_watchdog_hz))
@@ -119,14 +124,31 @@ class UrArm(Closing):
         with self._link.lock:
             return self._commanded.copy()
 
+    @property
+    def held(self) -> str:
+        """The reason why a person must say "go on" before anything moves again; empty while the arm is free."""
+        with self._link.lock:
+            still_s = time.monotonic() - self._last_action
+            if not self._held and still_s > self.settings.standstill_s:
+                self._held = f"the arm has stood still for {still_s:.1f} s"
+            return self._held
+
+    def release(self) -> None:
+        """Frees the arm: a person has just said "go on". Raises ArmStopped while the cause of the hold stands."""
+        self.wait_until_fit()
+        with self._link.lock:
+            self._commanded = self._link.state().pose
+            self._held, self._last_action = "", time.monotonic()
+
     # --- moving
 
     def servo(self, target: F64, period_s: float) -> F64:
         """Moves the commanded TCP pose to `target` (6,) within one control period; returns the pose really commanded.
 
-        Blocks until the period is over on the robot's clock. Raises ArmStopped, after holding, on any trouble.
+        Blocks until the period is over on the robot's clock. Raises ArmStopped, after holding, on any trouble, and
+        ArmHeld while a person has to be asked.
         """
-        self._require_armed()
+        self._require_consent()
         self._check(state := self._link.state())
         begin = self.anchor()
         self._last_action = time.monotonic()
@@ -150,8 +172,11 @@ class UrArm(Closing):
             self.servo(self.anchor(), min(0.1, max(end_s - self.time_s, 0.02)))
 
     def move_to(self, pose: F64) -> None:
-        """Moves in a straight line to a TCP pose inside the work box, at the speed of the settings; blocks."""
-        self._require_armed()
+        """Moves in a straight line to a TCP pose inside the work box, at the speed of the settings; blocks.
+
+        Raises as `servo` does.
+        """
+        self._require_consent()
         if (outside := self.limits.outside(pose[:3])) > 0:
             raise InputError(f"pose {np.round(pose[:3], 3).tolist()} is {outside * 100:.1f} cm outside the work box")
         self._check(self._link.state())
@@ -165,7 +190,7 @@ class UrArm(Closing):
             if time.monotonic() > deadline:
                 raise self._stopped(f"the arm did not arrive within {settings.move_timeout_s:g} s: look for obstacles")
             time.sleep(0.002)
-        self._is_moving, self._commanded = False, pose.copy()
+        self._is_moving, self._commanded, self._last_action = False, pose.copy(), time.monotonic()
 
     def hold(self, why: str) -> None:
         """Stops whatever motion is under way; the next command starts from where the arm stands."""
@@ -193,9 +218,11 @@ class UrArm(Closing):
 
     # --- inside
 
-    def _require_armed(self) -> None:
+    def _require_consent(self) -> None:
         if not self.armed:
             raise InputError('the arm is not armed: clear the workspace, then start with "--arm" (setting armed: true)')
+        if why := self.held:
+            raise ArmHeld(why)
 
     def _clip(self, target: F64, begin: F64, state: ArmState, period_s: float) -> F64:
         try:
@@ -206,6 +233,8 @@ class UrArm(Closing):
     def _stream(self, pose: F64, slice_s: float) -> None:
         control, settings = self._link.control, self.settings
         with self._link.lock:
+            if self._held:
+                raise ArmHeld(self._held)
             self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), pose
             command = lambda: control.servoL(pose.tolist(), 0, 0, slice_s, settings.lookahead_s, settings.gain)  # noqa: E731
             self._link.stream("servoL", command)
@@ -218,6 +247,7 @@ class UrArm(Closing):
     def _stopped(self, why: str) -> ArmStopped:
         """Holds the arm; returns the error to raise."""
         self.try_to_hold(why)
+        self._held = why
         return ArmStopped(why)
 
     def _has_arrived(self, pose: F64) -> bool:
@@ -239,7 +269,8 @@ class UrArm(Closing):
             silent_s = time.monotonic() - self._last_action
             if self._is_servoing and silent_s > self.settings.hold_after_s:
                 self.holds += 1
-                log.warning("no fresh action for %.0f ms: arm held", silent_s * 1e3)
-                self.hold("no fresh action")
+                self._held = f"no fresh action for {silent_s * 1e3:.0f} ms"
+                log.warning("%s: arm held", self._held)
+                self.hold(self._held)
             elif not self._is_servoing and self.settings.controller_watchdog_hz > 0:
                 self._link.execute("watchdog", self._link.control.kickWatchdog)

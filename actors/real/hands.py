@@ -32,6 +32,10 @@ class Hands(Protocol):
         """Returns once a person has freed the tool and wants to go on; the arm has stopped itself for `reason`."""
         ...
 
+    def go_on(self, reason: str) -> None:
+        """Returns once a person wants the arm to move on; it stands for `reason`."""
+        ...
+
 
 class LabHands:
     """Places and judges through the stand-in's lab protocol."""
@@ -48,6 +52,10 @@ class LabHands:
     def free(self, reason: str) -> None:
         """Logs the reason: holding where it stands is enough to free the stand-in's tool."""
         log.warning("scripted operator: the arm stopped itself (%s); freed, going on", reason)
+
+    def go_on(self, reason: str) -> None:
+        """Logs the reason: the stand-in hurts nobody."""
+        log.info("scripted operator: go on (%s)", reason)
 
 
 class ConsoleHands:
@@ -76,6 +84,11 @@ class ConsoleHands:
         self._say(f"THE ARM STOPPED ITSELF: {reason}.\nFree the tool, leave the arm's reach, press Enter to go on.")
         if not self._answers.readline():
             raise ArmStopped(f"{reason}; the terminal is closed, nobody can free the tool")
+
+    def go_on(self, reason: str) -> None:
+        self._say(f"The arm waits: {reason}.\nLeave the arm's reach, press Enter and it moves.")
+        if not self._answers.readline():
+            raise ArmStopped(f"{reason}; the terminal is closed, nobody can say that the arm may move")
 
     def _say(self, text: str) -> None:
         self._screen.write(text + "\n")

@@ -21,7 +21,7 @@ from actors.real.hands import ConsoleHands, Hands, LabHands
 from actors.real.link import check_ready
 from actors.real.safety import Limits
 from actors.real.settings import ConsoleLab, RealSettings
-from protos.errors import ArmStopped, InputError
+from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
 from protos.schema import (
     ACTION_DIM,
@@ -165,7 +165,7 @@ class RealEnvironment:
         for attempt in range(1, RESET_ATTEMPTS + 1):
             if self._stop:
                 self._hands.free(self._stop)
-                self._arm.wait_until_fit()
+                self._arm.release()
                 self._stop = ""
             try:
                 self._bring(configuration)
@@ -179,13 +179,21 @@ class RealEnvironment:
         self._steps = self._solved_for = 0
 
     def _bring(self, configuration: Configuration) -> None:
+        self._ask()
         x, y, z, yaw = self.task.pose(configuration, TOOL)
         self._gripper.command(is_open=True)
         self._arm.rest(OPENING_S)
         self._arm.move_to(self._lifted())
         self._arm.move_to(np.concatenate([[x, y, z], _tool_down(yaw)]))
         self._hands.place(configuration)
+        self._arm.release()
         self._arm.rest(SETTLE_S)
+
+    def _ask(self) -> None:
+        """Asks the person at the table before the arm moves again, where that is due."""
+        if reason := self._arm.held:
+            self._hands.go_on(reason)
+            self._arm.release()
 
     def observe(self) -> Observation:
         """Returns one row: images, pose, velocity, wrench and opening of this moment."""
@@ -203,9 +211,8 @@ class RealEnvironment:
         if np.shape(action) != (1, ACTION_DIM) or not np.isfinite(action).all():
             raise InputError(f"action {np.asarray(action).tolist()}: needs 7 finite numbers for one slot")
         wanted = np.clip(action[0].astype(float), -1, 1)
-        self._move_gripper(wanted[GRIPPER_ACTION])
         try:
-            moved = self._move_tool(wanted)
+            moved = self._moved(wanted)
         except ArmStopped as stop:
             self._note(stop)
             return _failed_step(wanted)
@@ -220,6 +227,16 @@ class RealEnvironment:
             truncated=(self._steps >= self.task.max_steps) & ~success,
             success=success.copy(),
         )
+
+    def _moved(self, wanted: F64) -> F64:
+        """Moves gripper and tool; a hold in mid-motion is answered in place and the motion goes on."""
+        while True:
+            self._ask()
+            self._move_gripper(wanted[GRIPPER_ACTION])
+            try:
+                return self._move_tool(wanted)
+            except ArmHeld as hold:
+                log.info("held in mid-episode: %s", hold)
 
     def _note(self, stop: ArmStopped) -> None:
         """Notes that a limit stopped the arm: the episode has failed. A stop of the controller is raised on."""

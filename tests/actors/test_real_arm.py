@@ -15,7 +15,7 @@ from actors.real import arm as driver
 from actors.real.arm import ArmSettings, UrArm
 from actors.real.link import Link
 from actors.real.safety import Limits, LimitSettings
-from protos.errors import ArmStopped, InputError, Unreachable
+from protos.errors import ArmHeld, ArmStopped, InputError, Unreachable
 from protos.space import Box
 
 pytest.importorskip("rtde_control")
@@ -47,9 +47,12 @@ def clock():
         yield stopped
 
 
-def open_arm(host, *, armed=True, limits=None, **settings):
+def open_arm(host, *, armed=True, released=True, limits=None, **settings):
     settings = {"hold_after_s": 1.0, "controller_watchdog_hz": 0.1, "connect_timeout_s": 3.0} | settings
-    return UrArm(ArmSettings(host=host, **settings), Limits(BOX, limits or LimitSettings()), armed=armed)
+    arm = UrArm(ArmSettings(host=host, **settings), Limits(BOX, limits or LimitSettings()), armed=armed)
+    if released:
+        arm.release()
+    return arm
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +62,15 @@ def robot():
 
 
 @pytest.fixture(scope="module")
-def arm(robot):
+def connected(robot):
     with open_arm(robot.host) as arm:
         yield arm
+
+
+@pytest.fixture
+def arm(connected):
+    connected.release()
+    return connected
 
 
 def where(arm):
@@ -134,10 +143,34 @@ def test_the_watchdog_holds_when_no_fresh_action_comes(clock):
         anchor, held = arm.anchor(), where(arm)
         np.testing.assert_allclose(anchor, held, atol=1e-6, err_msg="it goes on from where it was held")
         assert held[0] < goal[0] - 0.005, "held on the way, not at the end of it"
+        with pytest.raises(ArmHeld, match="no fresh action for 160 ms"):
+            arm.servo(goal, PERIOD_S)
+        arm.release()
         arm.rest(0.5)  # longer than the targets before the hold were on their way
         np.testing.assert_allclose(where(arm), held, atol=1e-3)
         arm.servo(by(arm.anchor(), 0, 0.01), PERIOD_S)
         assert arm.holds == 1
+
+
+def test_a_person_says_go_on_before_the_first_motion_and_after_a_standstill(clock):
+    with ideal_robot(pace=SLOW) as robot, open_arm(robot.host, released=False) as arm:
+        for reason in ("the first motion", "the arm has stood still for 1.1 s"):
+            before = where(arm)
+            for move in (
+                lambda at: arm.servo(by(at, 0.01), PERIOD_S),
+                lambda at: arm.move_to(by(at, 0.01)),
+                lambda at: arm.rest(0.1),
+            ):
+                with pytest.raises(ArmHeld, match=reason):
+                    move(before)
+            np.testing.assert_array_equal(where(arm), before)
+            assert arm.held == reason
+            arm.release()
+            assert arm.held == ""
+            arm.servo(arm.anchor(), PERIOD_S)
+            arm.hold("planned")
+            assert arm.held == ""
+            clock.now_s += 1.1
 
 
 def test_resting_keeps_the_place_for_a_time_of_the_robot(arm):
@@ -196,7 +229,7 @@ def test_a_protective_stop_ends_everything():
                 forbidden()
         robot.pendant("unlock protective stop")
         time.sleep(0.2)
-        with pytest.raises(ArmStopped, match="control script does not run"):
+        with pytest.raises(ArmHeld, match="protective stop"):
             arm.servo(by(stopped_at, 0.01), PERIOD_S)
         np.testing.assert_allclose(arm._link.state().pose, stopped_at, atol=1e-6, err_msg="nothing moves by itself")
         with pytest.raises(ArmStopped, match="PROTECTIVE_STOP"):
@@ -225,6 +258,7 @@ def test_a_limit_that_trips_while_moving_ends_the_move():
     with ideal_robot(fast=False, pace=SLOW) as robot:
         settings = ArmSettings(host=robot.host, move_speed_m_s=0.05, controller_watchdog_hz=0.1, hold_after_s=1.0)
         with UrArm(settings, Pressing(BOX, LimitSettings()), armed=True) as arm:
+            arm.release()
             goal = by(arm.anchor(), 0.1)
             with pytest.raises(ArmStopped, match="force at the TCP"):
                 arm.move_to(goal)
