@@ -16,9 +16,11 @@ import numpy as np
 
 from policy.settings import PolicySettings
 from protos.errors import InputError
+from protos.pointers import refuse_pointers
 from protos.schema import F32
 
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+_TRIED_WORDS = 32
 _POOLED_TOKENS = 64
 """Longest sentence that a single token is the mean of."""
 
@@ -48,9 +50,54 @@ def check_language(settings: PolicySettings) -> None:
             f"language_folder={folder!r}: no such folder on this machine; give a local T5-base folder (every machine "
             "that acts or learns needs it) or leave it empty"
         )
-    if folder and not any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES):
+    if folder:
+        _check_files(Path(folder), f"language_folder={folder!r}")
+
+
+def load_tokenizer(folder: Path, vocabulary: int, where: str) -> Any:
+    """Returns the tokenizer of a local folder once it has cut a sentence into tokens that the encoder knows.
+
+    `vocabulary` is the number of tokens that the encoder has. Raises InputError, which `where` begins, for a folder
+    whose tokenizer cannot be read or used; nothing is downloaded.
+    """
+    _check_files(folder, where)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        if len(tokenizer) > vocabulary:
+            raise InputError(f"{where}: {len(tokenizer)} words, the language encoder has {vocabulary}")
+        if tokenizer.pad_token is None:
+            raise InputError(
+                f"{where}: its tokenizer knows no padding token, which tokenizer.json alone does not name; put "
+                "tokenizer_config.json beside it: hf download google-t5/t5-base --include 'tokenizer*' 'spiece.model' "
+                "--local-dir DIR"
+            )
+        _try_words(tokenizer, vocabulary, where)
+    except InputError:
+        raise
+    except Exception as error:  # its Rust library raises bare Exceptions; whoever gave the folder hears of them
+        raise InputError(f"{where}: no tokenizer that can be read: {_first_line(error)}") from error
+    return tokenizer
+
+
+def _check_files(folder: Path, where: str) -> None:
+    refuse_pointers(folder)
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         # transformers would make up an empty one
-        raise InputError(f"language_folder={folder!r}: no tokenizer in it, neither {' nor '.join(_TOKENIZER_FILES)}")
+        raise InputError(f"{where}: no tokenizer in it, neither {' nor '.join(_TOKENIZER_FILES)}")
+
+
+def _try_words(tokenizer: Any, vocabulary: int, where: str) -> None:
+    """Raises InputError when words of its own are cut into tokens that are the same, or beyond the encoder."""
+    special = set(tokenizer.all_special_tokens)
+    words = [word.strip("▁") for word in tokenizer.get_vocab() if word not in special]
+    words = [word for word in words if word.isalnum()][:_TRIED_WORDS]
+    found = [tokenizer(word, truncation=True, padding="max_length", max_length=8)["input_ids"] for word in words]
+    if len(set(map(tuple, found))) < min(2, len(words)) or not words:
+        raise InputError(f"{where}: its tokenizer cuts every word into the same tokens; it is not whole")
+    if any(not 0 <= token < vocabulary for tokens in found for token in tokens):
+        raise InputError(f"{where}: its tokenizer gives tokens beyond the {vocabulary} of the language encoder")
 
 
 def _stand_in(word: str, width: int) -> F32:
@@ -75,27 +122,32 @@ def _t5(text: str, count: int, width: int, folder: str) -> F32:
     with torch.inference_mode():
         hidden = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     tokens: F32 = hidden.last_hidden_state[0].numpy()
+    if not np.isfinite(tokens).all():
+        raise InputError(f"language_folder={folder!r}: this T5 gives numbers that are not finite for {text!r}")
     return tokens.mean(0, keepdims=True) if count == 1 else tokens
 
 
 @lru_cache(maxsize=1)
 def _load_t5(folder: str) -> tuple[Any, Any]:
+    where = f"language_folder={folder!r}"
     try:
-        from transformers import AutoTokenizer, T5EncoderModel
+        from transformers import T5EncoderModel
         from transformers.utils import logging
     except ImportError as error:
-        raise InputError(f"language_folder={folder!r}: needs transformers: pip install 'transformers>=5'") from error
+        raise InputError(f"{where}: needs transformers: pip install 'transformers>=5'") from error
     logging.disable_progress_bar()  # it would write over a stage's own
+    _check_files(Path(folder), where)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"language_folder={folder!r}: no tokenizer that can be read: {_first_line(error)}") from error
-    try:
-        encoder = T5EncoderModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"language_folder={folder!r}: not a T5 folder: {_first_line(error)}") from error
-    return tokenizer, encoder.eval().requires_grad_(False)
+        encoder, about = T5EncoderModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # safetensors raises an Exception of its own; whoever gave the folder hears of it
+        raise InputError(f"{where}: not a T5 folder: {_first_line(error)}") from error
+    if missing := sorted({*about["missing_keys"], *(str(each) for each in about["mismatched_keys"])}):
+        # transformers would fill them with random numbers
+        raise InputError(f"{where}: its weights lack {len(missing)} tensors of a T5 encoder, first {missing[0]!r}")
+    return load_tokenizer(Path(folder), encoder.config.vocab_size, where), encoder.eval().requires_grad_(False)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return str(error).strip().partition("\n")[0] or type(error).__name__

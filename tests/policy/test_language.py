@@ -102,3 +102,18 @@ def test_unusable_t5_folders_are_named(t5, tmp_path):
     (tmp_path / "half" / "model.safetensors").unlink()
     with pytest.raises(InputError, match="not a T5 folder"):
         encode_instruction(TEXT, with_t5(tmp_path / "half", 16))
+
+
+def test_a_t5_folder_that_lacks_weights_is_not_filled_up_with_random_ones(t5, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(t5, tmp_path / "half")
+    file = tmp_path / "half" / "model.safetensors"
+    tensors = load_file(file)
+    some = {name: tensor for name, tensor in tensors.items() if "block.1" not in name}
+    save_file(some, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"its weights lack \d+ tensors of a T5 encoder, first 'encoder\.block\.1"):
+        encode_instruction(TEXT, with_t5(tmp_path / "half", 16))
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(InputError, match="not a T5 folder"):
+        encode_instruction(TEXT, with_t5(tmp_path / "half", 6))

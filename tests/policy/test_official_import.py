@@ -107,9 +107,66 @@ def test_a_tokenizer_with_more_words_than_the_encoder_is_refused(official, tmp_p
     tokenizer = save_tokenizer(tmp_path / "tokenizer", words=WORDS + 1)
     with pytest.raises(InputError, match=rf"{WORDS + 1} words, the language encoder has {WORDS}"):
         main([str(official), "--out", str(tmp_path / "policy"), "--tokenizer", str(tokenizer)])
-    with pytest.raises(InputError, match=r"has none of tokenizer\.json, spiece\.model"):
+    with pytest.raises(InputError, match=r"none: no tokenizer in it, neither tokenizer\.json nor spiece"):
         main([str(official), "--out", str(tmp_path / "policy"), "--tokenizer", str(tmp_path / "none")])
     assert not (tmp_path / "policy").exists()
+
+
+def test_a_tokenizer_that_cannot_cut_a_sentence_is_refused_before_anything_is_written(official, tmp_path):
+    given = [str(official), "--out", str(tmp_path / "policy"), "--tokenizer", str(tmp_path / "tokenizer")]
+    file = save_tokenizer(tmp_path / "tokenizer") / "tokenizer.json"
+    whole = file.read_text()
+    for damaged, line in (("{", "no tokenizer that can be read"), (json.dumps({"model": 3}), "that can be read")):
+        file.write_text(damaged)
+        with pytest.raises(InputError, match=rf"^--tokenizer \S+: .*{line}"):
+            main(given)
+    dumb = json.loads(whole)
+    dumb["normalizer"] = {"type": "Replace", "pattern": {"Regex": ".+"}, "content": "x"}
+    file.write_text(json.dumps(dumb))
+    with pytest.raises(InputError, match="cuts every word into the same tokens"):
+        main(given)
+    file.write_text(whole)
+    (tmp_path / "tokenizer" / "tokenizer_config.json").unlink()
+    with pytest.raises(InputError, match=r"no padding token.* put tokenizer_config\.json beside it: hf download"):
+        main(given)
+    file.write_text("version https://git-lfs.github.com/spec/v1\nsize 12\n")
+    with pytest.raises(InputError, match=r"tokenizer\.json: a Git LFS pointer"):
+        main(given)
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda leaf: np.full_like(leaf, np.nan), "readout of a trial image is not finite"),
+        (np.zeros_like, "readout is the same for every image"),
+    ],
+)
+def test_a_checkpoint_is_tried_before_it_is_written(change, line, tmp_path):
+    params = official_params(*modules())
+    changed = {path: change(leaf) if "obs_primary_projection" in path else leaf for path, leaf in params.items()}
+    if "same" in line:
+        changed |= {path: change(leaf) for path, leaf in params.items() if "obs_wrist_projection" in path}
+    folder = small_checkpoint(tmp_path / "official", params=changed, statistics=STATISTICS)
+    with pytest.raises(CorruptData, match=line):
+        main([str(folder), "--out", str(tmp_path / "policy")])
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize(
+    ("std", "line"),
+    [
+        ([1.0, float("nan"), 1.0, 1.0, 1.0], "finite numbers expected"),
+        ([1.0, "2", 1.0, 1.0, 1.0], "finite numbers expected"),
+        ([1.0, -1.0, 1.0, 1.0, 1.0], "from 0 up"),
+        ([0.0] * 5, "not all 0"),
+    ],
+)
+def test_statistics_that_no_data_have_are_refused(std, line, tmp_path):
+    statistics = {"kitchen": {"action": {"mean": [0.0] * 5, "std": std}}}
+    folder = small_checkpoint(tmp_path / "official", statistics=statistics)
+    with pytest.raises(CorruptData, match=line):
+        main([str(folder), "--out", str(tmp_path / "policy")])
 
 
 def test_other_image_sizes_interpolate_the_positions(official, tmp_path):

@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 import tyro
 from torch import nn
 
 from policy import checkpoint
+from policy.language import encode_instruction
 from policy.model import Policy
 from policy.octo.official import (
     LANGUAGE,
@@ -18,9 +20,11 @@ from policy.octo.official import (
     imported_policy,
     read_checkpoint,
     save_language,
+    try_policy,
 )
 from protos.errors import InputError
 
+_SENTENCE = "Put the cube on the disc."
 _NAMED = 4
 """Number of datasets that the summary names."""
 
@@ -62,12 +66,22 @@ def run(command: ImportOcto) -> list[str]:
     source = read_checkpoint(command.checkpoint, command.step)
     policy = imported_policy(source, side_px=command.side_px, wrist_px=command.wrist_px, dataset=command.dataset)
     encoder = build_t5(source.params)
+    octo = policy.settings.octo
+    try_policy(policy.eval(), torch.zeros(octo.language_tokens, octo.language_dim))
     if command.tokenizer is not None:
         save_language(encoder, command.tokenizer, command.out / LANGUAGE)
+        try_policy(policy, _language(policy, command.out / LANGUAGE))
     origin = {"folder": source.folder.name, "step": source.step, "statistics": source.statistics}
     checkpoint.save_policy(command.out, policy, octo=origin)
+    checkpoint.load_policy(command.out)
 
     return [*_summary(source, policy, encoder), *_missing(policy, command.tokenizer), f"wrote {command.out}"]
+
+
+def _language(policy: Policy, folder: Path) -> torch.Tensor:
+    """Returns the tokens of a sentence by the language folder as it is on disk."""
+    settings = replace(policy.settings, language_folder=str(folder))
+    return torch.from_numpy(encode_instruction(_SENTENCE, settings))
 
 
 def _summary(source: OfficialCheckpoint, policy: Policy, encoder: nn.Module) -> list[str]:
@@ -82,6 +96,7 @@ def _summary(source: OfficialCheckpoint, policy: Policy, encoder: nn.Module) -> 
         f"{sizes[0]:,} numbers in the backbone, {sizes[1]:,} in the {policy.settings.action_head} head, "
         f"{sizes[2]:,} in T5",
         f"action statistics of {len(names)} dataset(s): {shown}",
+        "tried: actions of two images are finite and differ in their readout",
     ]
 
 

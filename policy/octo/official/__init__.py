@@ -8,7 +8,7 @@ It needs msgpack alone, no JAX.
 """
 
 from policy.octo.official.checkpoint import OfficialCheckpoint, read_checkpoint
-from policy.octo.official.policy import LANGUAGE, build_t5, datasets, imported_policy, save_language
+from policy.octo.official.policy import LANGUAGE, build_t5, datasets, imported_policy, save_language, try_policy
 
 __all__ = [
     "LANGUAGE",
@@ -18,4 +18,5 @@ __all__ = [
     "imported_policy",
     "read_checkpoint",
     "save_language",
+    "try_policy",
 ]

@@ -12,6 +12,7 @@ one no language folder is written: beside the encoder's config alone, transforme
 which gives every sentence the same tokens.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from policy.language import load_tokenizer
 from policy.model import Policy
 from policy.normalize import action_units
 from policy.octo.official.checkpoint import OfficialCheckpoint, check_all_used, head_state, octo_state, t5_layers
@@ -29,11 +31,12 @@ from policy.octo.official.names import T5, Params, t5_rules, to_state
 from policy.octo.settings import OctoSettings
 from policy.settings import ActionUnits, ContinuousSettings, DiffusionSettings, PolicySettings
 from protos.errors import CorruptData, InputError
-from protos.schema import ACTION_DIM
+from protos.schema import ACTION_DIM, PROPRIO_DIM
 
+_ROUNDING = 1e-5
+"""Share of a readout that two equal images may differ by, from the rows of a batch."""
 LANGUAGE = "language"
 """Folder of the language encoder inside a policy's folder."""
-_TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 
 
 def imported_policy(
@@ -173,21 +176,30 @@ def save_t5(model: Any, folder: Path) -> None:
 
 def save_language(encoder: Any, tokenizer_folder: Path, target: Path) -> None:
     """Writes the language encoder (transformers' T5EncoderModel) with a tokenizer whose words it knows."""
-    from transformers import AutoTokenizer
-
-    if not any((tokenizer_folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise InputError(f"--tokenizer {tokenizer_folder}: has none of {', '.join(_TOKENIZER_FILES)}")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--tokenizer {tokenizer_folder}: no tokenizer that can be read: {error}") from error
-    vocabulary = encoder.config.vocab_size
-    if len(tokenizer) > vocabulary:
-        raise InputError(
-            f"--tokenizer {tokenizer_folder}: {len(tokenizer)} words, the language encoder has {vocabulary}"
-        )
+    tokenizer = load_tokenizer(tokenizer_folder, encoder.config.vocab_size, f"--tokenizer {tokenizer_folder}")
     save_t5(encoder, target)
     tokenizer.save_pretrained(str(target))
+
+
+@torch.inference_mode()
+def try_policy(policy: Policy, tokens: Tensor) -> None:
+    """Predicts two actions, of two noises seen by both cameras and of tokens (language tokens, language_dim).
+
+    Raises CorruptData when a number of them is not finite, or when the images make no difference to the readout.
+    """
+    octo, noise = policy.settings.octo, torch.Generator().manual_seed(0)
+    side, wrist = (
+        torch.randint(0, 256, (2, octo.window, px, px, 3), dtype=torch.uint8, generator=noise)
+        for px in (octo.side_px, octo.wrist_px)
+    )
+    readout = policy.embed(side, wrist, tokens[None])
+    features = policy.features(readout, torch.zeros(2, octo.window, PROPRIO_DIM))
+    action = policy.to_wire(policy.sample(features, noise))
+    for name, numbers in (("readout", readout), ("action", action)):
+        if not torch.isfinite(numbers).all():
+            raise CorruptData(f"the checkpoint's {name} of a trial image is not finite; its parameters are damaged")
+    if (readout[0] - readout[1]).abs().max() <= _ROUNDING * readout.abs().max():
+        raise CorruptData("the checkpoint's readout is the same for every image; its parameters are damaged")
 
 
 def _resized(state: dict[str, Tensor], old: OctoSettings, new: OctoSettings) -> dict[str, Tensor]:
@@ -204,3 +216,7 @@ def _check_numbers(action: Mapping[str, Any], name: str, count: int, dataset: st
     values = action.get(name)
     if not isinstance(values, Sequence) or len(values) != count:
         raise CorruptData(f"statistics of {dataset!r}: action.{name}={values!r}, {count} numbers expected")
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        raise CorruptData(f"statistics of {dataset!r}: action.{name}={values!r}, finite numbers expected")
+    if name == "std" and (min(values) < 0 or max(values) <= 0):
+        raise CorruptData(f"statistics of {dataset!r}: action.std={values!r}, from 0 up and not all 0 expected")
