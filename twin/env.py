@@ -36,9 +36,10 @@ from twin.rotations import (
     TOOL_DOWN,
     about_z,
     matrix_from_vector,
+    turn_between,
     upright,
-    vector_from_matrix,
     within_angle,
+    within_yaw,
 )
 from twin.scene import Scene, synthetic_scene
 from twin.tasks import TOOL, Task, TaskState
@@ -199,16 +200,16 @@ class VectorTwin:
         self._physics.command(self._joints, self._opening)
 
     def _turned(self, rotation: F64, action: F64) -> F64:
-        """Turns base_from_tcp (n, 3, 3) by actions (n, 7) about the base frame's axes, within the task's tilt."""
+        """Turns base_from_tcp (n, 3, 3) by actions (n, 7) about the base frame's axes, within tilt and yaw limit."""
         vector = np.zeros((self.n, 6))
         vector[:, self._turns] = action[:, self._turns] * self.task.action_scale[1] * self.domain.gain
-        return upright(matrix_from_vector(vector[:, 3:]) @ rotation, self.task.tilt_rad)
+        return within_yaw(upright(matrix_from_vector(vector[:, 3:]) @ rotation, self.task.tilt_rad), rotation)
 
     def _leashed(self, rotation: F64) -> F64:
         """Limits a rotation to at most `LEASH_RAD` from the measured one."""
         measured = self._physics.tool_rotation
         measured = np.where(np.isfinite(measured), measured, self._rotation)
-        ahead = vector_from_matrix(rotation @ np.swapaxes(measured, -1, -2))
+        ahead = turn_between(measured, rotation)
         return upright(matrix_from_vector(within_angle(ahead, LEASH_RAD)) @ measured, self.task.tilt_rad)
 
 

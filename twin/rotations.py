@@ -1,8 +1,7 @@
 """This module converts rotations: matrices (3, 3), quaternions (w, x, y, z), rotation vectors [rad]; (..., k) each.
 
-A rotation by nearly pi has two rotation vectors, v and -v(2 pi/|v| - 1), and a tool that points down sits exactly
-there: a measured pose would jump between the two. `continuous` picks the one nearer to a reference, so that the six
-numbers of a pose change smoothly; its angle may then exceed pi, which every consumer of rotation vectors accepts.
+The rotation vector of a tool that leaves this process is `protos.proprioception.tool_vector`, which does not jump at
+pi. Rotations are composed, limited and interpolated as rotations here, never as vectors.
 """
 
 import numpy as np
@@ -12,8 +11,9 @@ from protos.schema import F64
 
 TOOL_DOWN: F64 = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """base_from_tcp of a gripper that points down and opens along y."""
-TOOL_DOWN_VECTOR: F64 = np.array([1.0, -1.0, 0.0]) * np.pi / np.sqrt(2)
-"""`TOOL_DOWN` as a rotation vector; the reference of `continuous` for every measured tool pose."""
+YAW_LIMIT_RAD = 0.75 * np.pi
+"""A tool is turned at most this far from `TOOL_DOWN` about the vertical: all over the work box the last joint of an arm
+stays within its range, and no rotation vector comes near pi from `TOOL_DOWN`, where it would jump."""
 
 
 def matrix_from_quaternion(quaternion: ArrayLike) -> F64:
@@ -74,17 +74,6 @@ def vector_from_matrix(matrix: ArrayLike) -> F64:
     return q[..., 1:] * np.where(sine > 1e-9, angle / np.maximum(sine, 1e-9), 2.0)
 
 
-def continuous(vector: ArrayLike, reference: ArrayLike) -> F64:
-    """Returns the same rotations (..., 3), each as the rotation vector nearer to `reference`."""
-    v = np.asarray(vector, float)
-    angle = np.linalg.norm(v, axis=-1, keepdims=True)
-    other = v * (1 - 2 * np.pi / np.maximum(angle, 1e-9))
-    far = np.linalg.norm(v - reference, axis=-1, keepdims=True) > np.linalg.norm(
-        other - reference, axis=-1, keepdims=True
-    )
-    return np.where(far & (angle > 1e-9), other, v)
-
-
 def within_angle(vector: ArrayLike, limit_rad: float) -> F64:
     """Shortens rotation vectors (..., 3) to an angle of at most `limit_rad`."""
     v = np.asarray(vector, float)
@@ -112,3 +101,24 @@ def yaw_of(matrix: ArrayLike) -> F64:
     """Returns the heading of the x axis [rad]."""
     m = np.asarray(matrix, float)
     return np.arctan2(m[..., 1, 0], m[..., 0, 0])
+
+
+def turn_between(start: ArrayLike, end: ArrayLike) -> F64:
+    """Returns the rotation vectors (..., 3) [rad] that turn `start` (..., 3, 3) into `end`, applied on the left."""
+    return vector_from_matrix(np.asarray(end, float) @ np.swapaxes(np.asarray(start, float), -1, -2))
+
+
+def heading(base_from_tcp: ArrayLike) -> F64:
+    """Returns the tool's turn (...) about the vertical from `TOOL_DOWN` [rad], in -pi to pi."""
+    return yaw_of(upright(base_from_tcp, 0.0) @ TOOL_DOWN.T)
+
+
+def within_yaw(base_from_tcp: ArrayLike, before: ArrayLike) -> F64:
+    """Turns tools (..., 3, 3) back about the vertical until their heading is within `YAW_LIMIT_RAD`.
+
+    `before` is where the tool comes from by less than half a turn: past pi the heading is counted on from there.
+    """
+    start = heading(before)
+    on = heading(base_from_tcp) - start
+    yaw = start + (on + np.pi) % (2 * np.pi) - np.pi
+    return about_z(np.clip(yaw, -YAW_LIMIT_RAD, YAW_LIMIT_RAD) - yaw) @ np.asarray(base_from_tcp, float)

@@ -73,7 +73,7 @@ class ArmWorld:
 
     @property
     def tcp_pose(self) -> F64:
-        """Position [m] and rotation vector [rad] (6,), base frame; the vector is `rotations.continuous`."""
+        """Position [m] and rotation vector [rad] (6,), base frame; the vector is `tool_vector`."""
         return tool_poses(self._physics)[0]
 
     @property

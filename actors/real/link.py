@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from protos.errors import ArmStopped, InputError, Unreachable
+from protos.proprioception import tool_vector
 from protos.schema import F64
-from twin.rotations import TOOL_DOWN_VECTOR, continuous
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -185,8 +185,8 @@ class Link:
 
 
 def _smooth(pose: F64) -> F64:
-    """Returns a pose with the rotation vector that does not jump while the tool points down; see `twin.rotations`."""
-    return np.concatenate([pose[:3], continuous(pose[3:], TOOL_DOWN_VECTOR)])
+    """Returns a pose with the rotation vector that does not jump while the tool points down."""
+    return np.concatenate([pose[:3], tool_vector(pose[3:])])
 
 
 def check_ready(host: str, timeout_s: float) -> None:

@@ -23,25 +23,20 @@ from actors.real.safety import Limits
 from actors.real.settings import ConsoleLab, RealSettings
 from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
+from protos.proprioception import proprioception, tool_vector
 from protos.schema import (
     ACTION_DIM,
     CONTROL_HZ,
     F32,
     F64,
-    GRIPPER,
     GRIPPER_ACTION,
-    PROPRIO_DIM,
-    TCP_POSE,
-    TCP_VELOCITY,
-    UNDER_WAY,
-    WRENCH,
     Configuration,
     Observation,
     Step,
 )
 from twin import tasks
 from twin.randomize import Disturbance
-from twin.rotations import TOOL_DOWN, about_z, continuous, matrix_from_vector, upright, vector_from_matrix
+from twin.rotations import TOOL_DOWN, about_z, matrix_from_vector, turn_between, upright, vector_from_matrix
 from twin.tasks import TOOL, Task
 
 log = logging.getLogger(__name__)
@@ -199,11 +194,15 @@ class RealEnvironment:
         """Returns one row: images, pose, velocity, wrench and opening of this moment."""
         state = self._arm.observe()
         side, wrist = self._cameras.read()
-        proprio = np.empty((1, PROPRIO_DIM), np.float32)
-        proprio[0, TCP_POSE], proprio[0, TCP_VELOCITY], proprio[0, WRENCH] = state.pose, state.velocity, state.wrench
-        proprio[0, GRIPPER] = self._gripper.opening()
-        behind = matrix_from_vector(state.pose[3:]).T
-        proprio[0, UNDER_WAY] = *self.commanded - state.pose[:3], *vector_from_matrix(self.commanded_rotation @ behind)
+        turn = turn_between(matrix_from_vector(state.pose[3:]), self.commanded_rotation)
+        proprio = proprioception(
+            position=state.pose[None, :3],
+            rotation=state.pose[None, 3:],
+            velocity=state.velocity,
+            wrench=state.wrench,
+            opening=self._gripper.opening(),
+            under_way=np.concatenate([self.commanded - state.pose[:3], turn]),
+        )
         return Observation(side=side[None], wrist=wrist[None], proprio=proprio)
 
     def step(self, action: F32) -> Step:
@@ -280,13 +279,12 @@ class RealEnvironment:
         goal[:3] += self._disturbance.applied(wanted[None, :3])[0] * metres
         if radians > 0:
             turned = matrix_from_vector(wanted[3:6] * radians) @ matrix_from_vector(begin[3:])
-            goal[3:] = continuous(vector_from_matrix(upright(turned, self.task.tilt_rad)), begin[3:])
+            goal[3:] = tool_vector(vector_from_matrix(upright(turned, self.task.tilt_rad)))
         reached = self._arm.servo(goal, 1 / CONTROL_HZ)
         moved = np.zeros(ACTION_DIM)
         moved[:3] = (reached - begin)[:3] / metres
         if radians > 0:
-            turn = matrix_from_vector(reached[3:]) @ matrix_from_vector(begin[3:]).T
-            moved[3:6] = vector_from_matrix(turn) / radians
+            moved[3:6] = turn_between(matrix_from_vector(begin[3:]), matrix_from_vector(reached[3:])) / radians
         moved[GRIPPER_ACTION] = wanted[GRIPPER_ACTION]
         return np.clip(moved, -1, 1)
 
@@ -300,4 +298,4 @@ def _failed_step(wanted: F64) -> Step:
 
 def _tool_down(yaw: float) -> F64:
     """Returns the rotation vector of a tool that points down, turned by `yaw`."""
-    return continuous(vector_from_matrix(about_z(yaw) @ TOOL_DOWN), vector_from_matrix(TOOL_DOWN))
+    return tool_vector(vector_from_matrix(about_z(yaw) @ TOOL_DOWN))

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from protos.proprioception import tool_vector
 from protos.schema import F64
 from twin.kinematics import Kinematics
 from twin.robots import Robot
-from twin.rotations import TOOL_DOWN_VECTOR, continuous, matrix_from_vector, vector_from_matrix
+from twin.rotations import matrix_from_vector, vector_from_matrix
 
 EXACT_M = 1e-3
 ATTEMPTS = ((3, 1e-5), (20, 1e-4), (60, 1e-3))
@@ -28,7 +29,7 @@ class ControllerKinematics:
     def pose_of(self, joints: F64) -> F64:
         """Returns the TCP pose (6,) of joint angles (6,)."""
         position, rotation = self._arm.forward(joints[None])
-        return np.concatenate([position[0], continuous(vector_from_matrix(rotation[0]), TOOL_DOWN_VECTOR)])
+        return np.concatenate([position[0], tool_vector(vector_from_matrix(rotation[0]))])
 
     def velocity_of(self, joints: F64, rates: F64) -> F64:
         """Returns the TCP velocity (6,) [m/s, rad/s] of joint angles and velocities."""

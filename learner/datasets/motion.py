@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import InputError
-from protos.schema import F32, F64, PROPRIO_DIM
+from protos.proprioception import proprioception
+from protos.schema import F32, F64
 
 RotationForm = Literal["euler", "rotation_vector", "quaternion_xyzw"]
 ROTATION_COLUMNS: dict[RotationForm, int] = {"euler": 3, "rotation_vector": 3, "quaternion_xyzw": 4}
@@ -48,11 +49,11 @@ def proprio(position: NDArray[np.floating], rotation: F64, opening: NDArray[np.f
 
     Velocities are differences to the row before at `hz`, zero in the first row. Forces and motion under way are zero.
     """
-    out = np.zeros((len(position), PROPRIO_DIM), np.float32)
-    out[:, 0:3], out[:, 3:6], out[:, 18] = position, rotation_vectors(rotation), opening.clip(0.0, 1.0)
-    out[1:, 6:9] = hz * np.diff(position, axis=0)
-    out[1:, 9:12] = hz * turns(rotation[:-1], rotation[1:])
-    return out
+    velocity = np.zeros((len(position), 6))
+    velocity[1:, :3] = hz * np.diff(position, axis=0)
+    velocity[1:, 3:] = hz * turns(rotation[:-1], rotation[1:])
+    vectors = rotation_vectors(rotation)
+    return proprioception(position=position, rotation=vectors, velocity=velocity, opening=opening.clip(0.0, 1.0))
 
 
 def between(value: NDArray[np.floating], ends: tuple[float, float]) -> NDArray[np.floating]:

@@ -17,6 +17,7 @@ from learner.datasets.images import encode_png
 from learner.datasets.lerobot import LeRobotDataset, stored_schema
 from learner.datasets.lerobot.layout import IMAGE
 from protos.errors import InputError
+from protos.proprioception import tool_vector
 from protos.schema import Configuration, Outcome, Schema, Source
 
 SCHEMA = Schema(side_px=64, wrist_px=32)
@@ -135,7 +136,7 @@ def test_episodes_are_cut_out_and_mapped(folder, rows):
     proprio = second.observation.proprio
     np.testing.assert_array_equal(proprio[-1], proprio[-2])
     np.testing.assert_allclose(proprio[:12, :3], rows["position"][index], atol=1e-6)
-    np.testing.assert_allclose(proprio[:12, 3:6], rows["rotation"][index].as_rotvec(), atol=1e-5)
+    np.testing.assert_allclose(proprio[:12, 3:6], tool_vector(rows["rotation"][index].as_rotvec()), atol=1e-5)
     np.testing.assert_allclose(proprio[:12, 18], rows["opening"][index], atol=1e-6)
     velocity = FPS * np.diff(rows["position"][index], axis=0)
     np.testing.assert_allclose(proprio[1:12, 6:9], velocity, atol=1e-4)

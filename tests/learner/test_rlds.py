@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from learner.datasets import ActionScale, RldsMapping, open_dataset
 from learner.datasets.rlds import RldsDataset
 from protos.errors import CorruptData, InputError
+from protos.proprioception import tool_vector
 from protos.schema import Outcome, Schema, Source
 
 DATA = Path(os.environ.get("TWINRL_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -35,7 +36,9 @@ def test_a_foreign_episode_in_our_units(tmp_path):
     assert (found.action[:, 6] == 2 * action[:, 6] - 1).all()
     proprio = found.observation.proprio
     np.testing.assert_allclose(proprio[:5, :3], state[:, :3], rtol=1e-6)
-    np.testing.assert_allclose(proprio[:5, 3:6], Rotation.from_euler("xyz", state[:, 3:6]).as_rotvec(), atol=1e-5)
+    np.testing.assert_allclose(
+        proprio[:5, 3:6], tool_vector(Rotation.from_euler("xyz", state[:, 3:6]).as_rotvec()), atol=1e-5
+    )
     np.testing.assert_allclose(proprio[1:5, 6:9], 5.0 * np.diff(state[:, :3], axis=0), rtol=1e-4, atol=1e-5)
     assert (proprio[5] == proprio[4]).all()
     assert found.observation.side.shape == (6, 32, 32, 3) and found.observation.wrist.any()
@@ -117,7 +120,7 @@ def test_columns_from_several_features_and_images_that_are_plain_numbers(tmp_pat
     assert found.action.tolist() == [[1, 0, 0, 0, 0, 0, -1], [0, -1, 0, 0, 0, 0, 1]]
     assert found.observation.proprio[:, 18].tolist() == [1, 0, 0]
     np.testing.assert_allclose(
-        found.observation.proprio[:2, 3:6], Rotation.from_quat(pose[:, 3:]).as_rotvec(), atol=1e-5
+        found.observation.proprio[:2, 3:6], tool_vector(Rotation.from_quat(pose[:, 3:]).as_rotvec()), atol=1e-5
     )
     assert found.observation.side.shape == (3, 32, 32, 3) and found.observation.side.std() > 0
 

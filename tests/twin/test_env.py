@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from protos.errors import InputError
+from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.schema import GRIPPER, TCP_POSITION, UNDER_WAY, Configuration
 from twin.randomize import DEMONSTRATION_DISTURBANCE, DOMAINS, Domain
-from twin.rotations import TOOL_DOWN_VECTOR
 from twin.tasks.pick_and_place import CUBE
 
 PROMPT = Domain(latency_steps=(0,))

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from protos.schema import UNDER_WAY, Schema
+from twin import tasks
 from twin.env import LEASH_RAD, VectorTwin
 from twin.kinematics import Kinematics
 from twin.randomize import DOMAINS, Domain
-from twin.rotations import TOOL_DOWN, about_z, vector_from_matrix
+from twin.rotations import TOOL_DOWN, YAW_LIMIT_RAD, about_z, heading, vector_from_matrix
 from twin.tasks import PARKED_Z_M
 from twin.tasks.pick_and_place import TARGET, PickAndPlace
 from twin.world import ArmWorld
@@ -140,3 +141,21 @@ def test_marks_vanish_in_the_arms_world_too(scene):
     world.set_joint_targets(Kinematics(world.robot).start_joints((-0.54, 0.0, 0.05))[0])
     world.advance(1.0)
     assert world.object_pose(TARGET)[2] == PARKED_Z_M
+
+
+@pytest.mark.parametrize("name", ["insert_hexagon_block", "insert_triple_column_block", "erase_whiteboard"])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_forty_equal_turns_keep_the_tool_upright(name, side, scene):
+    task = tasks.get(name)
+    twin = VectorTwin(scene, task, n=1, domain=PROMPT, seed=0, schema=PX)
+    twin.reset(0, task.space.sample(np.random.default_rng(0), region="A"))
+    before, seen = twin.observe().proprio[0, 3:6], []
+    for _ in range(40):
+        twin.step(act(rotate=(0, 0, side)))
+        state = twin.state()
+        assert state.tool_rotation[0, 2, 2] < -0.99 and state.commanded_rotation[0, 2, 2] < -0.999
+        seen.append(twin.observe().proprio[0, 3:6])
+    assert heading(state.commanded_rotation[0]) == pytest.approx(side * YAW_LIMIT_RAD, abs=1e-6)
+    assert heading(state.tool_rotation[0]) == pytest.approx(side * YAW_LIMIT_RAD, abs=0.02)
+    assert np.abs(np.diff([before, *seen], axis=0)).max() < 0.3, "no jump of the rotation vector"
+    twin.close()

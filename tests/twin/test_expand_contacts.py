@@ -8,10 +8,10 @@ import pytest
 from expansion_samples import OLD, configuration, demonstration, episode
 
 from protos.errors import InputError
+from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.schema import GRIPPER_ACTION
 from twin.expand import Demonstration, contacts
 from twin.expand.path import ToolPath
-from twin.rotations import TOOL_DOWN_VECTOR
 
 RADIUS_M = 0.06
 

@@ -4,18 +4,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from protos.proprioception import TOOL_DOWN_VECTOR
 from twin.rotations import (
     TOOL_DOWN,
-    TOOL_DOWN_VECTOR,
+    YAW_LIMIT_RAD,
     about_z,
-    continuous,
+    heading,
     matrix_from_quaternion,
     matrix_from_vector,
     multiply,
     quaternion_from_matrix,
+    turn_between,
     upright,
     vector_from_matrix,
     within_angle,
+    within_yaw,
     yaw_of,
 )
 
@@ -45,22 +48,6 @@ def test_rotation_vectors_round_trip(v):
     np.testing.assert_allclose(matrix_from_vector(back), matrix, atol=1e-7)
 
 
-@given(vectors, vectors)
-def test_continuous_keeps_the_rotation_and_never_moves_away(v, reference):
-    chosen = continuous(v, reference)
-    np.testing.assert_allclose(matrix_from_vector(chosen), matrix_from_vector(v), atol=1e-7)
-    assert np.linalg.norm(chosen - reference) <= np.linalg.norm(v - reference) + 1e-9
-
-
-def test_the_tool_pose_does_not_jump_at_pi():
-    tilts = np.linspace(-0.1, 0.1, 41)
-    matrices = matrix_from_vector(np.stack([tilts, 0.5 * tilts, 0 * tilts], 1)) @ TOOL_DOWN
-    plain = vector_from_matrix(matrices)
-    smooth = continuous(plain, TOOL_DOWN_VECTOR)
-    assert np.abs(np.diff(plain, axis=0)).max() > 3
-    assert np.abs(np.diff(smooth, axis=0)).max() < 0.02
-
-
 def test_tool_down_points_down_and_matches_its_vector():
     np.testing.assert_allclose(TOOL_DOWN[:, 2], [0, 0, -1])
     np.testing.assert_allclose(matrix_from_vector(TOOL_DOWN_VECTOR), TOOL_DOWN, atol=1e-12)
@@ -88,3 +75,22 @@ def test_a_vector_within_an_angle_keeps_its_direction(vector, limit):
     short = within_angle(vector, limit)
     assert np.linalg.norm(short) == pytest.approx(min(np.linalg.norm(vector), limit))
     np.testing.assert_allclose(np.cross(short, vector), 0, atol=1e-9)
+
+
+@given(vectors, vectors)
+def test_the_turn_between_two_rotations_leads_from_one_to_the_other(a, b):
+    start, end = matrix_from_vector(a), matrix_from_vector(b)
+    turn = turn_between(start, end)
+    assert np.linalg.norm(turn) <= np.pi + 1e-9
+    np.testing.assert_allclose(matrix_from_vector(turn) @ start, end, atol=1e-7)
+
+
+@given(st.floats(-YAW_LIMIT_RAD, YAW_LIMIT_RAD), st.floats(-3.0, 3.0), st.floats(-0.2, 0.2))
+def test_the_yaw_limit_stops_a_turn_and_never_sends_it_round(start, turn, lean):
+    before = about_z(start) @ TOOL_DOWN
+    wanted = about_z(turn) @ matrix_from_vector([lean, 0, 0]) @ before
+    limited = within_yaw(wanted, before)
+    assert heading(limited) == pytest.approx(np.clip(start + turn, -YAW_LIMIT_RAD, YAW_LIMIT_RAD), abs=1e-9)
+    assert limited[2, 2] == pytest.approx(wanted[2, 2]), "the lean stays"
+    if abs(start + turn) <= YAW_LIMIT_RAD:
+        np.testing.assert_allclose(limited, wanted, atol=1e-9)

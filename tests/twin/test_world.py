@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from protos.errors import InputError
+from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.schema import Schema
 from twin.kinematics import Kinematics
 from twin.randomize import DOMAINS
-from twin.rotations import TOOL_DOWN_VECTOR, matrix_from_vector, vector_from_matrix
+from twin.rotations import matrix_from_vector, vector_from_matrix
 from twin.world import ArmWorld
 
 

@@ -9,10 +9,10 @@ from expansion_samples import demonstration
 from learner.datasets import ActionScale, make_writer, open_dataset
 from protos.episode import Episode
 from protos.errors import InputError, TwinRLError
+from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.schema import GRIPPER_ACTION, Observation, Outcome, Schema, Source
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, totals
-from twin.rotations import TOOL_DOWN_VECTOR
 from twin.scene import synthetic_scene
 from twinrl.commands import expand
 from twinrl.run.settings import RunSettings

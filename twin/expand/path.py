@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos.schema import F64, Bools
-from twin.rotations import matrix_from_vector, vector_from_matrix
+from twin.rotations import matrix_from_vector, turn_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,12 @@ def joined(parts: list[ToolPath]) -> ToolPath:
 
 def slerp(a: F64, b: F64, share: F64) -> F64:
     """Returns rotations (k, 3, 3) at the shares (k,) of the shortest way from `a` (0) to `b` (1), both (3, 3)."""
-    way = vector_from_matrix(b @ a.T)
-    return matrix_from_vector(np.asarray(share)[:, None] * way) @ a
+    return matrix_from_vector(np.asarray(share)[:, None] * turn_between(a, b)) @ a
 
 
 def angle_between(a: F64, b: F64) -> F64:
     """Returns the angles (...,) between rotations (..., 3, 3) [rad]."""
-    return np.linalg.norm(vector_from_matrix(np.asarray(a) @ np.swapaxes(b, -1, -2)), axis=-1)
+    return np.linalg.norm(turn_between(b, a), axis=-1)
 
 
 def steps_between(path: ToolPath, action_scale: tuple[float, float]) -> F64:
@@ -61,7 +60,7 @@ def steps_between(path: ToolPath, action_scale: tuple[float, float]) -> F64:
     travel = np.abs(np.diff(path.positions, axis=0)).max(axis=1) / metres
     if radians == 0:
         return travel
-    turn = vector_from_matrix(path.rotations[1:] @ np.swapaxes(path.rotations[:-1], -1, -2))
+    turn = turn_between(path.rotations[:-1], path.rotations[1:])
     return np.maximum(travel, np.abs(turn).max(axis=1) / radians)
 
 

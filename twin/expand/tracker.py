@@ -14,7 +14,7 @@ import numpy as np
 from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION
 from twin.expand.expander import Plan
 from twin.expand.path import angle_between
-from twin.rotations import vector_from_matrix
+from twin.rotations import turn_between
 from twin.tasks import Task, TaskState
 
 ARRIVED_M, ARRIVED_RAD = 0.006, 0.06
@@ -38,7 +38,7 @@ class Tracker:
         action = np.zeros(ACTION_DIM, np.float32)
         action[:3] = np.clip((path.positions[target] - state.commanded[slot]) / self._metres, -1, 1)
         if self._radians > 0:
-            missing = vector_from_matrix(path.rotations[target] @ state.commanded_rotation[slot].T)
+            missing = turn_between(state.commanded_rotation[slot], path.rotations[target])
             action[3:6] = np.clip(missing / self._radians, -1, 1)
         action[GRIPPER_ACTION] = CLOSE if path.closed[target] else OPEN
         return action

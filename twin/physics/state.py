@@ -12,9 +12,10 @@ vector twin looks at every body after each step and shows NaN in the propriocept
 
 import numpy as np
 
-from protos.schema import F32, F64, PROPRIO_DIM, Bools
+from protos.proprioception import proprioception, tool_vector
+from protos.schema import F32, F64, Bools
 from twin.physics.interface import Physics
-from twin.rotations import TOOL_DOWN_VECTOR, continuous, vector_from_matrix
+from twin.rotations import turn_between, vector_from_matrix
 from twin.tasks import PARKED_Z_M, TaskState
 
 REACH_M = 10.0
@@ -46,19 +47,20 @@ def proprio_of(physics: Physics, position: F64, rotation: F64) -> F32:
 
     The arm is told to go to `position` (n, 3) and `rotation` (n, 3, 3).
     """
-    proprio = np.empty((physics.n, PROPRIO_DIM), np.float32)
-    proprio[:, 0:6] = tool_poses(physics)
-    proprio[:, 6:12] = physics.tool_velocity
-    proprio[:, 12:18] = physics.wrench
-    proprio[:, 18] = physics.opening
-    proprio[:, 19:22] = position - physics.tool_position
-    proprio[:, 22:25] = vector_from_matrix(rotation @ np.swapaxes(physics.tool_rotation, -1, -2))
-    return proprio
+    turn = turn_between(physics.tool_rotation, rotation)
+    return proprioception(
+        position=physics.tool_position,
+        rotation=vector_from_matrix(physics.tool_rotation),
+        velocity=physics.tool_velocity,
+        wrench=physics.wrench,
+        opening=physics.opening,
+        under_way=np.concatenate([position - physics.tool_position, turn], axis=1),
+    )
 
 
 def tool_poses(physics: Physics) -> F64:
-    """Returns measured TCP positions and rotation vectors (n, 6), these continuous about a tool that points down."""
-    vectors = continuous(vector_from_matrix(physics.tool_rotation), TOOL_DOWN_VECTOR)
+    """Returns measured TCP positions [m] and rotations (n, 6), these as `tool_vector`."""
+    vectors = tool_vector(vector_from_matrix(physics.tool_rotation))
     return np.concatenate([physics.tool_position, vectors], axis=1)
 
 

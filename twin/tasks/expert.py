@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos.schema import ACTION_DIM, F32, F64, GRIPPER_ACTION, Bools
-from twin.rotations import TOOL_DOWN, yaw_of
+from twin.rotations import TOOL_DOWN, YAW_LIMIT_RAD, yaw_of
 from twin.tasks.base import Hold, TaskState
 
 OPEN, CLOSE = 1.0, -1.0
@@ -78,7 +78,8 @@ def act(state: TaskState, grasp: Reach, carry: Aim, done: Bools, action_scale: t
     action = np.zeros((len(commanded), ACTION_DIM), np.float32)
     action[:, :3] = np.clip((goal - commanded) / metres, -1, 1)
     if radians > 0:
-        action[:, 5] = np.clip(wrapped(goal_yaw - yaw, 2 * np.pi) / radians, -1, 1)
+        within = np.clip(wrapped(goal_yaw, 2 * np.pi), -YAW_LIMIT_RAD, YAW_LIMIT_RAD)  # and never the way through pi
+        action[:, 5] = np.clip((within - yaw) / radians, -1, 1)
     action[:, GRIPPER_ACTION] = grip
     return action
 

@@ -36,7 +36,8 @@ from learner.datasets.settings import ReleasedMapping
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.pointers import refuse_pointer
-from protos.schema import F32, F64, PROPRIO_DIM, U8, Configuration, Observation, Outcome, Schema
+from protos.proprioception import proprioception
+from protos.schema import F32, F64, GRIPPER, TCP_VELOCITY, U8, WRENCH, Configuration, Observation, Outcome, Schema
 
 _INSTRUCTIONS = {
     "pick_banana": "Pick banana",
@@ -283,14 +284,17 @@ def _proprio(state: F64) -> F32:
     """Returns proprioception (n, 25) of states (n, 19) in the authors' order; motion under way is zero."""
     if state.shape[1] != 19:
         raise CorruptData(f"states of {state.shape[1]} numbers; 19 are wanted")
-    out = np.zeros((len(state), PROPRIO_DIM), np.float32)
-    out[:, :19] = state
-    if (state[:, 7:] == 0).all() and np.allclose(np.linalg.norm(state[:, 3:7], axis=1), 1.0, atol=1e-3):
-        out[:, 3:6] = motion.rotation_vectors(motion.quaternions(state[:, 3:7], "quaternion_xyzw"))
-        out[:, 6] = 0.0
-    else:
-        out[:, 3:6] = motion.rotation_vectors(motion.quaternions(state[:, 3:6], "euler"))
-    return out
+    is_pose = bool((state[:, 7:] == 0).all() and np.allclose(np.linalg.norm(state[:, 3:7], axis=1), 1.0, atol=1e-3))
+    turned = (
+        motion.quaternions(state[:, 3:7], "quaternion_xyzw") if is_pose else motion.quaternions(state[:, 3:6], "euler")
+    )
+    return proprioception(
+        position=state[:, :3],
+        rotation=motion.rotation_vectors(turned),
+        velocity=0.0 if is_pose else state[:, TCP_VELOCITY],
+        wrench=state[:, WRENCH],
+        opening=state[:, GRIPPER],
+    )
 
 
 def _bgr(frames: Sequence[Any], name: str, px: int) -> U8:
