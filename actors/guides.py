@@ -8,11 +8,12 @@ ReportedGuide   another guide whose results are written down
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from actors.interfaces import EpisodeResult, Guide
+from protos.files import JsonLines, write_durably
 from protos.schema import Configuration, Outcome
 from protos.space import ConfigurationSpace
 
@@ -61,7 +62,7 @@ class ReportedGuide:
     def __init__(
         self,
         guide: Guide,
-        lines: TextIO,
+        lines: JsonLines,
         describe: Callable[[EpisodeResult], dict[str, Any]],
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -73,8 +74,7 @@ class ReportedGuide:
 
     def report(self, result: EpisodeResult) -> None:
         """Writes a line and passes the result on."""
-        self._lines.write(json.dumps(self._describe(result)) + "\n")
-        self._lines.flush()
+        self._lines.write(self._describe(result))
         self._guide.report(result)
 
 
@@ -97,5 +97,4 @@ def result_line(result: EpisodeResult, manipulated: str) -> dict[str, Any]:
 
 def write_lines(path: Path, results: Iterable[EpisodeResult], manipulated: str) -> None:
     """Writes results as JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(result_line(result, manipulated)) + "\n" for result in results))
+    write_durably(path, (json.dumps(result_line(result, manipulated)).encode() + b"\n" for result in results))

@@ -8,7 +8,6 @@ There is one `Quarantine` per loop; an actor's stats report its counts. The flee
 all actors in one file.
 """
 
-import json
 import logging
 import time
 from collections import Counter, deque
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protos.files import JsonLines
 from protos.schema import Configuration
 
 log = logging.getLogger(__name__)
@@ -128,8 +128,7 @@ class FaultLog:
     """Appends faults to one file of JSON lines; a fault that is reported twice is kept once."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._lines = JsonLines(path)
         self._known: set[tuple[str, float, int]] = set()
         self._failed: Counter[str] = Counter()
 
@@ -153,8 +152,7 @@ class FaultLog:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._lines.close()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        self._lines.write(entry)

@@ -9,8 +9,8 @@
     └── ArmStopped                     the arm stopped and waits for its operator; nothing resumes by itself
         └── ArmHeld                    it stands and is well: a person says "go on", then it does
 
-The command line prints the message of a `TwinRLError` as one line and exits with 2; anything else is a bug and
-shows its traceback.
+Every process prints the message of a `TwinRLError`, and what an OSError means, as one line and exits with 2; anything
+else is a bug and shows its traceback.
 """
 
 

@@ -1,18 +1,31 @@
-"""This module writes files that are whole after a crash, sets damaged ones aside, and reads JSON while it is written.
+"""This module writes files that are whole after a crash, sets damaged ones aside, and reads those that persons name.
 
-A missing file reads as empty. A JSON-lines file has one object per line; a last line without its end is still being
-written, or was torn by a crash, and is left out.
+    write_durably, JsonLines           an OSError names the file; what was there before stays readable
+    read_text, read_json               a file that a person named: every mistake in it is an InputError
+    read_object, read_lines, last_line our own files, while they are written: a missing one reads as empty
+
+A JSON-lines file has one object per line. A last line without its end is still being written, or was torn by a crash:
+readers leave it out, the next writer cuts it off and says so.
 """
 
+import codecs
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from protos.errors import InputError
+from protos.pointers import refuse_pointer
+from protos.problems import doing, problem_of
+from protos.process import Closing
+
 log = logging.getLogger(__name__)
 
+MAX_TEXT_BYTES = 16 << 20
+"""Largest text file that is read when a person names it."""
 LAST_LINE_BYTES = 8_192
 LOG_TAIL_LINES = 12
 LOG_TAIL_BYTES = 16_384
@@ -22,16 +35,92 @@ def write_durably(path: Path, pieces: Iterable[bytes]) -> None:
     """Replaces a file at once by the joined pieces: after a crash the old content or the new is there, never a mix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with doing(f"writing {path.name}", path):
+            with temporary.open("wb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError:
+        with suppress(OSError):  # a full disk needs the room
+            temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+class JsonLines(Closing):
+    """Appends objects to a JSON-lines file, each whole or not at all."""
+
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
+        """Makes the folder. A torn last line is cut off with a warning; `anew` begins with an empty file."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("wb" if anew else "ab", buffering=0)
+        self._cut_torn_line()
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Appends one line, visible at once."""
+        line = json.dumps(content).encode() + b"\n"
+        with doing(f"adding a line to {self.path.name}", self.path):
+            end = os.fstat(self._file.fileno()).st_size
+            while line:
+                try:
+                    line = line[self._file.write(line) :]
+                except OSError:
+                    os.truncate(self._file.fileno(), end)
+                    raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _cut_torn_line(self) -> None:
+        if not self.path.is_file():  # a device
+            return
+        torn = _tail(self.path, MAX_TEXT_BYTES).rpartition(b"\n")[2]
+        if torn:
+            log.warning("%s ended in a torn line of %d bytes, cut off", self.path, len(torn))
+            os.truncate(self._file.fileno(), self.path.stat().st_size - len(torn))
+
+
+def read_text(path: Path, *, what: str = "file", most: int = MAX_TEXT_BYTES) -> str:
+    """Reads a text that a person named, in UTF-8 with or without a mark. Raises InputError with the path."""
+    if not path.is_fifo():  # what is read of a pipe is gone from it
+        refuse_pointer(path)
+    try:
+        with doing(f"reading the {what}", path), path.open("rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such {what}") from error
+    except OSError as error:
+        raise InputError(problem_of(error)) from error
+    if len(data) > most:
+        raise InputError(f"{path}: more than {most} bytes; a {what} is smaller")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{path}: written in UTF-16; save the {what} as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not text in UTF-8 (byte {error.start} is 0x{data[error.start]:02x}); save the {what} as UTF-8"
+        ) from error
+
+
+def read_json(path: Path, *, what: str = "file") -> Any:
+    """Reads JSON that a person named. Raises InputError with the path."""
+    text = read_text(path, what=what)
+    if not text.strip():
+        raise InputError(f"{path}: the {what} is empty")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise InputError(f"{path}: not JSON that can be read ({error})") from error
 
 
 def set_aside(path: Path, reason: str) -> None:
@@ -45,7 +134,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Reads the JSON object in a file; returns an empty one when the file is missing or holds something else."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -89,6 +178,6 @@ def _tail(path: Path, size: int) -> bytes:
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

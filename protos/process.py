@@ -2,25 +2,38 @@
 
     command line ─tyro─► arguments ─► main(arguments) ─► exit code
                                          │ TwinRLError ─► one line on stderr: "twinrl: <what is wrong and what to do>"
-                                         │ Ctrl-C ─────► exit code 130
+                                         │ OSError ─────► the same, of what the system refused (`protos.problems`)
+                                         │ Ctrl-C ──────► exit code 130
+                                         └ anything else is a bug and shows its traceback
 
-A supervisor recognises the line and passes it on, whichever child wrote it (`problem_in`).
+A supervisor recognises the line and passes it on, whichever child wrote it (`problem_in`); it gives each child a pipe
+for it, since a log on a full disk cannot hold it. The traceback behind a line goes to a child's log, and to whoever
+runs `python -X dev`.
 """
 
 import logging
+import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import Self, TypeVar
 
 from protos.errors import TwinRLError
+from protos.problems import doing, problem_of
+
+log = logging.getLogger(__name__)
 
 A = TypeVar("A")
 PREFIX = "twinrl: "
+PROBLEM_PIPE = "TWINRL_PROBLEM_PIPE"
+"""Environment variable with descriptor and inode of the pipe to the supervisor, as "7:4711"."""
+MAX_PROBLEM_BYTES = 4_096
+"""A pipe takes so much in one piece."""
 SIGNAL_POLL_S = 0.25
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -51,14 +64,51 @@ def run_process(
     import tyro  # not before it is needed: `twinrl --help` and the guardian start at once
 
     logging.basicConfig(level=level, format=LOG_FORMAT)
-    try:
+
+    def parse_and_run() -> int:
         parsed = tyro.cli(kind, args=arguments, prog=prog, config=(tyro.conf.UseAppendAction,))
         return int(main(parsed) or Exit.DONE)
-    except TwinRLError as error:
-        tell_problem(str(error))
-        return Exit.PROBLEM
+
+    return exit_code_of(parse_and_run)
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """Runs a command to its exit code; tells the problem that ended it in one line."""
+    try:
+        code = command()
+        with doing("writing the output"):
+            sys.stdout.flush()
+        return code
+    except (TwinRLError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():  # `twinrl status | head` has what it wanted
+            _drop_output()
+            return Exit.DONE
+        return _told(error)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+
+
+def _told(error: TwinRLError | OSError) -> Exit:
+    if sys.flags.dev_mode or (PROBLEM_PIPE in os.environ and not isinstance(error, TwinRLError)):
+        log.error("ended by %s", type(error).__name__, exc_info=error)
+    tell_problem(problem_of(error) if isinstance(error, OSError) else str(error))
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    return Exit.PROBLEM
+
+
+def _reader_is_gone() -> bool:
+    """Tells whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _drop_output() -> None:
+    """Lets Python's own flush at exit succeed; it would print a traceback and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class StopEvent(threading.Event):
@@ -127,9 +177,50 @@ def interruptible(notice: str) -> Iterator[StopEvent]:
 
 
 def tell_problem(text: str) -> None:
-    """Writes one line to stderr, in the form that `problem_in` finds."""
-    sys.stderr.write(f"{PREFIX}{' '.join(text.splitlines())}\n")
-    sys.stderr.flush()
+    """Writes one line to stderr, in the form that `problem_in` finds, and to the supervisor if there is one."""
+    line = f"{PREFIX}{' '.join(text.splitlines())}\n"
+    with suppress(OSError, ValueError):
+        descriptor, inode = map(int, os.environ.get(PROBLEM_PIPE, "").split(":"))
+        if os.fstat(descriptor).st_ino == inode:  # else it was closed on the way from the supervisor to here
+            os.write(descriptor, line.encode(errors="replace")[:MAX_PROBLEM_BYTES])
+    with suppress(OSError):  # on a full disk
+        sys.stderr.write(line)
+        sys.stderr.flush()
+
+
+class ProblemPipe:
+    """The way of a child's problem to its supervisor, which no full disk blocks.
+
+    Start the child in `writing()`, with `environment` and the descriptor `writer`; `read` once when it has ended.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self.environment = {PROBLEM_PIPE: f"{self.writer}:{os.fstat(self.writer).st_ino}"}
+        self.told = ""
+        """The problem that was read."""
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Leaves the writing end to the child alone."""
+        try:
+            yield
+        except BaseException:
+            os.close(self._reader)
+            self._reader = -1
+            raise
+        finally:
+            os.close(self.writer)
+
+    def read(self) -> None:
+        """Reads what the child told, and closes the pipe."""
+        if self._reader < 0:
+            return
+        with suppress(BlockingIOError):
+            self.told = problem_in(os.read(self._reader, MAX_PROBLEM_BYTES).decode(errors="replace")) or ""
+        os.close(self._reader)
+        self._reader = -1
 
 
 def problem_in(log: str) -> str | None:

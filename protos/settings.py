@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from protos.errors import InputError
-from protos.pointers import refuse_pointer
+from protos.files import read_json, write_durably
 
 T = TypeVar("T")
 FORMAT = 2
@@ -44,8 +44,7 @@ def to_json(settings: Any) -> dict[str, Any]:
 
 def save_settings(settings: Any, path: Path) -> Path:
     """Writes a settings file; returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"format": FORMAT, **to_json(settings)}, indent=2) + "\n")
+    write_durably(path, [json.dumps({"format": FORMAT, **to_json(settings)}, indent=2).encode() + b"\n"])
     return path
 
 
@@ -55,13 +54,7 @@ def load_settings(kind: type[T], path: Path, *, written: bool = False) -> T:
     With `written` it must be of `save_settings`, as in the folder of a run. Raises InputError for a file of another
     format, and names the version of TwinRL that reads it.
     """
-    refuse_pointer(path)
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such settings file") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from error
+    data = read_json(path, what="settings file")
     if isinstance(data, dict):
         found = data.pop("format", 1 if written else FORMAT)
         if found != FORMAT:

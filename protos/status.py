@@ -8,14 +8,20 @@ The file is replaced in one step, so a reader never sees half of it.
 """
 
 import json
+import logging
 import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from protos.problems import problem_of
+
+log = logging.getLogger(__name__)
+
 STATUS_VARIABLE = "TWINRL_STATUS_FILE"
 """Environment variable with the status file of a process, set by the supervisor that starts it."""
 WRITE_INTERVAL_S = 0.5
+AFTER_FAILURE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +60,12 @@ class StatusFile:
         self._next, self._doing = now + WRITE_INTERVAL_S, doing
         entry = {"t": time.time(), "pid": os.getpid(), "doing": doing, "waiting_for": waiting_for, "rates": rates}
         partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        partial.write_text(json.dumps(entry))
-        partial.replace(self.path)
+        try:
+            partial.write_text(json.dumps(entry))
+            partial.replace(self.path)
+        except OSError as error:  # a display of the work does not end it
+            log.warning("no status is shown: %s", problem_of(error))
+            self._next = now + AFTER_FAILURE_S
 
 
 def read_status(path: Path) -> Status | None:

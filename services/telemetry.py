@@ -4,10 +4,7 @@ MetricsLog.write ──► metrics.jsonl ──► read_metrics (report, status,
 collect() ──► start_metrics_server ──► GET /metrics (Prometheus)
 """
 
-import json
-import logging
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,11 +16,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from protos.errors import InputError
-from protos.files import read_lines
+from protos.files import JsonLines, read_lines
 from protos.process import Closing
 from services.net import is_loopback, parse_address
-
-log = logging.getLogger(__name__)
 
 
 class MetricsLog(Closing):
@@ -35,20 +30,15 @@ class MetricsLog(Closing):
 
     def __init__(self, path: Path, *, stage: str) -> None:
         self._stage = stage
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._lines = JsonLines(Path(path))
 
     def write(self, *, step: int, total: int, **scalars: float) -> None:
         """Writes and flushes one line. `total` is the step count at which this stage ends."""
         values = {name: _finite(value) for name, value in scalars.items()}
-        line = {"t": time.time(), "stage": self._stage, "step": int(step), "total": int(total), **values}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        self._lines.write({"t": time.time(), "stage": self._stage, "step": int(step), "total": int(total), **values})
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -64,16 +54,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _finite(value: float) -> float | None:
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    keep = data.rfind(b"\n") + 1
-    if keep < len(data):
-        log.warning("%s ended in a torn line of %d bytes, cut off", path, len(data) - keep)
-        os.truncate(path, keep)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from protos.errors import InputError, TwinRLError
-from protos.process import Exit, tell_problem
+from protos.errors import InputError
+from protos.process import exit_code_of
 
 COMMANDS = {
     "demo": "run the whole method: scan, demonstrations, SFT, twin RL, guided RL on the stand-in arm, report",
@@ -42,13 +42,7 @@ SCENE_COMMANDS = ("points", "scan", "align", "cut", "view")
 
 def main() -> None:
     """Entry point of the `twinrl` script."""
-    try:
-        sys.exit(_run(sys.argv[1:]))
-    except TwinRLError as error:
-        tell_problem(str(error))
-        sys.exit(Exit.PROBLEM)
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
+    sys.exit(exit_code_of(lambda: _run(sys.argv[1:])))
 
 
 def choose(arguments: Sequence[str], choices: Mapping[str, str], *, prog: str, about: str) -> str | None:

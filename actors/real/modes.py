@@ -9,13 +9,11 @@ The arm is connected last: the controller's watchdog ends its script when it hea
 policy can hold Python's lock for longer.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -30,6 +28,7 @@ from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sinks import ArmSink, EpisodeFilter, NoSink, succeeded
 from protos.episode import Segment
 from protos.errors import InputError
+from protos.files import JsonLines, read_json
 from protos.schema import Configuration, Source
 from protos.settings import from_json
 from protos.space import ConfigurationSpace
@@ -76,7 +75,7 @@ def evaluate(settings: RealSettings) -> None:
         policy = stack.enter_context(closing(_policy(settings, task, explore=0.0)))
         recorder = EpisodeRecorder(_tags(settings, task, "evaluation"))
         robot = stack.enter_context(Robot(settings))
-        lines = stack.enter_context(_lines(plan.out, "w"))
+        lines = stack.enter_context(JsonLines(plan.out, anew=True))
         describe = lambda result: result_line(result, task.space.manipulated) | {"operator": "none"}  # noqa: E731
         guide = ReportedGuide(ListGuide(starts), lines, describe)
         loop = EpisodeLoop(robot.environment, policy, guide, recorder, NoSink())
@@ -97,7 +96,7 @@ def train(settings: RealSettings) -> None:
         client = stack.enter_context(closing(GuideClient(settings.guide, credentials=settings.credentials)))
         recorder = EpisodeRecorder(_tags(settings, task, writer.incarnation))
         robot = stack.enter_context(Robot(settings))
-        lines = stack.enter_context(_lines(plan.out, "a"))
+        lines = stack.enter_context(JsonLines(plan.out))
         began_s = robot.arm.time_s
         status = StatusFile()
 
@@ -187,17 +186,14 @@ def _tags(settings: RealSettings, task: Task, incarnation: str) -> EpisodeTags:
 
 def _starts(plan: EvaluatePlan, space: ConfigurationSpace, seed: int) -> list[Configuration]:
     if plan.configurations is not None:
-        entries = json.loads(plan.configurations.read_text())
+        entries = read_json(plan.configurations, what="list of configurations")
         name = plan.configurations.name
+        if not isinstance(entries, list):
+            raise InputError(f"{plan.configurations}: a JSON list of configurations is expected")
         return [from_json(Configuration, entry, f"{name}[{i}]") for i, entry in enumerate(entries)]
     rng = np.random.default_rng(seed)
     regions = plan.regions or tuple(space.regions)
     return [one for region in regions for one in space.spread(rng, region=region, rollouts=plan.rollouts)]
-
-
-def _lines(path: Path, mode: Literal["a", "w"]) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open(mode)
 
 
 def _required(plan: T | None, name: str) -> T:

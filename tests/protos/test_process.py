@@ -120,3 +120,79 @@ def test_a_wait_ends_with_its_timeout(stop):
 )
 def test_a_problem_is_the_last_line(log, told):
     assert problem_in(log) == told
+
+
+OURS = """
+import os, resource, signal, socket, sys
+from dataclasses import dataclass
+from pathlib import Path
+from protos.files import write_durably
+from protos.process import run_process
+
+@dataclass
+class Arguments: pass
+
+def main(_):
+    {}
+
+sys.exit(run_process(Arguments, main))
+"""
+
+
+def ended(code, *words, **options):
+    """Runs code as a process of ours; exit code, standard error."""
+    command = [sys.executable, *words, "-c", OURS.format(code)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, **options)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("open('/dev/full', 'w').write('x' * 100_000)", "no space left on device"),
+        ("open('missing/file')", "missing/file: no such file or directory; check the path"),
+        ("open('.')", ".: is a directory; this is a folder"),
+        ("os.mkdir('a' * 300)", "file name too long; choose a shorter name"),
+        ("open('/etc/passwd/x')", "/etc/passwd/x: not a directory; a part of this path is a file"),
+        ("[os.dup(0) for _ in range(100_000)]", "too many open files; raise the limit"),
+        ("a = socket.create_server(('', 0)); socket.create_server(a.getsockname())", "another program listens there"),
+        ("socket.socket(socket.AF_UNIX).bind('x' * 200)", "AF_UNIX path too long"),
+        ("write_durably(Path('/dev/full/x'), [b''])", "/dev/full: file exists; something else of this name is there"),
+        (
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9)); "
+            "write_durably(Path('out.json'), [b'x' * 99])",
+            "out.json: file too large, while writing out.json; a limit on the size of files",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(tmp_path, code, said):
+    returned, stderr = ended(code, cwd=tmp_path)
+    assert returned == Exit.PROBLEM
+    assert len(stderr.splitlines()) == 1 and said in stderr, stderr
+
+
+def test_a_bug_shows_its_traceback_and_a_developer_sees_all():
+    assert "Traceback" in ended("dict()['a']")[1]
+    returned, stderr = ended("open('missing')", "-X", "dev")
+    assert returned == Exit.PROBLEM and "Traceback" in stderr and problem_in(stderr).startswith("missing: no such file")
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_reader_of_the_output_may_leave(size):
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", OURS.format(f"sys.stdin.read(); print('x' * {size})")]
+    with subprocess.Popen(command, env=environment(), text=True, **pipes) as child:
+        child.stdout.close()
+        child.stdin.close()
+        assert (child.stderr.read(), child.wait(60)) == ("", Exit.DONE)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_output_that_finds_no_room_is_one_line(size):
+    command = [sys.executable, "-c", OURS.format(f"print('x' * {size})")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        told = subprocess.run(command, env=environment(), stdout=full, stderr=full, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (Exit.PROBLEM, 1), done.stderr
+    assert "no space left on device" in done.stderr
+    assert told.returncode == Exit.PROBLEM

@@ -28,6 +28,20 @@ print("pid", os.getpid(), flush=True)
 while True:
     server.accept()[0].close()
 """
+TELLS = """
+import sys
+from dataclasses import dataclass
+from protos.errors import InputError
+from protos.process import run_process
+
+@dataclass
+class Arguments: pass
+
+def main(_):
+    {}
+
+sys.exit(run_process(Arguments, main))
+"""
 
 
 def python(name, code, *arguments, **settings):
@@ -63,6 +77,28 @@ def test_what_a_person_can_mend_is_said_in_the_childs_own_line(supervisor):
     supervisor.start(python("scan", "import sys; sys.stderr.write('twinrl: photos is empty\\n'); sys.exit(2)"))
     with pytest.raises(TwinRLError, match=r"^photos is empty$"):
         supervisor.wait("scan", timeout_s=20)
+
+
+def test_a_log_on_a_full_disk_hides_no_problem(supervisor):
+    supervisor.log_path("scan").symlink_to("/dev/full")
+    supervisor.start(python("scan", TELLS.format("raise InputError('photos is empty')")))
+    with pytest.raises(TwinRLError, match=r"^photos is empty$"):
+        supervisor.wait("scan", timeout_s=20)
+
+
+def test_what_the_system_refused_a_child_is_its_line_and_its_log_has_the_traceback(supervisor):
+    supervisor.start(python("scan", TELLS.format("open('/missing')")))
+    with pytest.raises(TwinRLError, match=r"^/missing: no such file or directory; check the path[^\n]*$"):
+        supervisor.wait("scan", timeout_s=20)
+    assert "Traceback" in supervisor.log_path("scan").read_text()
+
+
+def test_a_service_whose_log_cannot_be_opened_any_more_is_told(supervisor, tmp_path):
+    supervisor.start(python("weights", "import time; time.sleep(1)", service=True))
+    supervisor.log_path("weights").unlink()
+    supervisor.log_path("weights").mkdir()
+    with pytest.raises(TwinRLError, match=r"^weights cannot start again: .*weights\.log: is a directory"):
+        eventually(supervisor.check, "the service failed")
 
 
 def test_a_name_may_be_used_again_after_its_process_ended(supervisor):

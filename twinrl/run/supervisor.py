@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from protos.errors import TwinRLError, Unreachable
-from protos.files import log_tail
-from protos.process import Closing, Exit, problem_in
+from protos.files import log_tail, write_durably
+from protos.problems import problem_of
+from protos.process import Closing, Exit, ProblemPipe, problem_in
 from protos.status import STATUS_VARIABLE
 from twinrl.run.guardian import GRACE_S, signal_group
 
@@ -61,9 +62,12 @@ def python_module(module: str, *arguments: str) -> list[str]:
 class _Entry:
     child: Child
     popen: subprocess.Popen[bytes]
+    problems: ProblemPipe
     started_unix_s: float
     state: str = "running"  # running, restarting, finished, failed, stopped
     exits: list[float] = field(default_factory=list)
+    refused: str = ""
+    """The reason for which the system did not let the child start again."""
 
     def row(self) -> dict[str, object]:
         return {
@@ -103,7 +107,9 @@ class Supervisor(Closing):
         with self._lock:
             old = self._entries.get(child.name)
             assert old is None or old.state not in ("running", "restarting"), f"{child.name} runs already"
-            self._entries[child.name] = _Entry(child=child, popen=self._spawn(child), started_unix_s=time.time())
+            popen, problems = self._spawn(child)
+            entry = _Entry(child=child, popen=popen, problems=problems, started_unix_s=time.time())
+            self._entries[child.name] = entry
             self._save()
             return self._entries[child.name].popen.pid
 
@@ -200,21 +206,24 @@ class Supervisor(Closing):
             entry.popen.wait(max(deadline - time.monotonic(), 0.0))
         signal_group(entry.popen.pid, signal.SIGKILL)
         entry.popen.wait()
+        entry.problems.read()
         self._tell_guardian("-", entry.popen.pid)
 
-    def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
+    def _spawn(self, child: Child) -> tuple[subprocess.Popen[bytes], ProblemPipe]:
         status = {STATUS_VARIABLE: str(self.logs.absolute() / f"{child.name}.status.json"), "PYTHONUNBUFFERED": "1"}
-        with self.log_path(child.name).open("ab") as output:
+        problems = ProblemPipe()
+        with problems.writing(), self.log_path(child.name).open("ab") as output:
             popen = subprocess.Popen(
                 list(child.command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | status | dict(child.environment),
+                env=os.environ | status | problems.environment | dict(child.environment),
+                pass_fds=(problems.writer,),
                 start_new_session=True,
             )
         self._tell_guardian("+", popen.pid)
-        return popen
+        return popen, problems
 
     def _tell_guardian(self, sign: str, pgid: int) -> None:
         assert self._guardian.stdin is not None
@@ -230,14 +239,22 @@ class Supervisor(Closing):
                     if entry.state == "running" and entry.popen.poll() is not None:
                         self._ended(entry)
                     elif entry.state == "restarting" and time.monotonic() >= entry.exits[-1] + RESTART_DELAY_S:
-                        entry.popen, entry.started_unix_s = self._spawn(entry.child), time.time()
-                        entry.state = "running"
-                        self._save()
+                        self._start_again(entry)
+
+    def _start_again(self, entry: _Entry) -> None:
+        try:
+            entry.popen, entry.problems = self._spawn(entry.child)
+        except OSError as error:  # no process or no log for it: the next check tells
+            entry.refused, entry.state = f"{entry.child.name} cannot start again: {problem_of(error)}", "failed"
+            return
+        entry.started_unix_s, entry.state = time.time(), "running"
+        self._save()
 
     def _ended(self, entry: _Entry) -> None:
         """Decides what the end of a child means, and ends what it may have started itself."""
         signal_group(entry.popen.pid, signal.SIGKILL)
         self._tell_guardian("-", entry.popen.pid)
+        entry.problems.read()
         now, code = time.monotonic(), entry.popen.returncode
         if entry.child.service:
             entry.exits.append(now)
@@ -250,9 +267,9 @@ class Supervisor(Closing):
 
     def _failure(self, entry: _Entry) -> str:
         path, code = self.log_path(entry.child.name), entry.popen.returncode
-        told = problem_in(log_tail(path, 1))
-        if code == Exit.PROBLEM and told is not None:
-            return told
+        told = entry.problems.told or problem_in(log_tail(path, 1))
+        if entry.refused or (code == Exit.PROBLEM and told is not None):
+            return entry.refused or str(told)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if entry.child.service:
             how += f" {len(entry.exits)} times"
@@ -261,6 +278,10 @@ class Supervisor(Closing):
     def _save(self) -> None:
         with self._lock:
             rows = [entry.row() for entry in self._entries.values()]
-            partial = self.run_dir / "processes.json.part"
-            partial.write_text(json.dumps({"run_pid": os.getpid(), "processes": rows}, indent=1))
-            partial.replace(self.run_dir / "processes.json")
+            try:
+                write_durably(
+                    self.run_dir / "processes.json",
+                    [json.dumps({"run_pid": os.getpid(), "processes": rows}, indent=1).encode()],
+                )
+            except OSError as error:  # only `twinrl status` reads it
+                log.warning("%s", problem_of(error))
