@@ -20,6 +20,7 @@ its first one stands in, marked in `pad`, as in the batches that the learner dra
     pad                   [ 1   0]   [ 0   0]   [ 0   0]
 
 A policy that is not ready (its weights are too stale) holds all slots before the next episode of any of them begins.
+`held` is told of that, and of a guide or a sink that kept the loop waiting, so that an arm asks before it moves on.
 
 A slot whose observation is not finite loses its episode and starts anew elsewhere; one that breaks again and again
 stays out, named with its start and the reason (`actors.quarantine`), and the others go on. Without any slot left the
@@ -30,6 +31,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -44,6 +46,8 @@ from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Configuration,
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 HOLD_POLL_S = 0.2
+SLOW_S = 1.0
+"""Time for which a guide or a sink may keep the loop waiting without a word about it."""
 MOST_REFUSED = 100
 """Starts in a row that the guide may propose although they broke a world before."""
 
@@ -87,10 +91,12 @@ class EpisodeLoop:
         sink: Sink,
         operator: Operator | None = None,
         quarantine: Quarantine | None = None,
+        held: Callable[[str], None] = lambda why: None,
     ) -> None:
         self.environment, self.policy, self.guide = environment, policy, guide
         self.recorder, self.sink, self.operator = recorder, sink, operator
         self.quarantine = quarantine if quarantine is not None else Quarantine()
+        self._held = held
         self.starts: dict[int, Configuration] = {}
         """The start of each slot's present episode."""
         self.stats = LoopStats()
@@ -174,7 +180,7 @@ class EpisodeLoop:
         for slot in np.flatnonzero(ended):
             segment, result = self.recorder.finish(int(slot), observation, decision)
             self._send(segment)
-            self.guide.report(result)
+            self._service("guide", partial(self.guide.report, result))
             self.quarantine.finished(int(slot))
             self.stats.episodes += 1
             self.stats.successes += result.outcome is Outcome.SUCCESS
@@ -210,7 +216,7 @@ class EpisodeLoop:
     def _next_start(self) -> Configuration | None:
         """Returns the guide's next start that is not known to break a world."""
         for _ in range(MOST_REFUSED):
-            configuration = self.guide.next()
+            configuration = self._service("guide", self.guide.next)
             if configuration is None or self.quarantine.admits(configuration):
                 return configuration
         log.warning("the guide proposed %d starts in a row that broke a world before", MOST_REFUSED)
@@ -222,6 +228,7 @@ class EpisodeLoop:
         while reason := self.policy.ready():
             if not self.stats.waits_for:
                 log.warning("held before the next episode: %s", reason)
+                self._held(reason)
             self.stats.waits_for = reason
             if self._stop():
                 raise _StoppedWhileHeld
@@ -232,7 +239,15 @@ class EpisodeLoop:
 
     def _send(self, segment: Segment | None) -> None:
         if segment is not None:
-            self.sink.add(segment)
+            self._service("replay", partial(self.sink.add, segment))
+
+    def _service(self, name: str, call: Callable[[], T]) -> T:
+        """Calls a service; one that was slow has held the loop."""
+        started = time.monotonic()
+        result = call()
+        if (waited_s := time.monotonic() - started) > SLOW_S:
+            self._held(f"{name}: an answer took {waited_s:.0f} s")
+        return result
 
     def _timed(self, what: str, call: Callable[[], T]) -> T:
         started = time.perf_counter()

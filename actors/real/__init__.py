@@ -15,7 +15,6 @@ The door exports the settings; `modes` and `robot`, which load ur_rtde and polic
 """
 
 from actors.real.arm import ArmSettings
-from actors.real.cameras import UsbCameraSettings
 from actors.real.gripper import GripperSettings
 from actors.real.safety import LimitSettings
 from actors.real.settings import (
@@ -26,6 +25,7 @@ from actors.real.settings import (
     SimulatedLab,
     TrainPlan,
 )
+from actors.real.table.cameras import UsbCameraSettings
 
 __all__ = [
     "ArmSettings",

@@ -19,15 +19,15 @@ from uuid import uuid4
 import numpy as np
 
 from actors.guides import ListGuide, RandomGuide, ReportedGuide, result_line
-from actors.interfaces import EpisodeResult
-from actors.loop import EpisodeLoop, LoopStats
+from actors.interfaces import EpisodeResult, Guide, Operator, Policy, Sink
+from actors.loop import SLOW_S, EpisodeLoop, LoopStats
 from actors.policies import NoPolicy, StoredPolicy, WeightsPolicy
 from actors.real.robot import Robot
 from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sinks import ArmSink, EpisodeFilter, NoSink, succeeded
 from protos.episode import Segment
-from protos.errors import InputError
+from protos.errors import ArmStopped, InputError
 from protos.files import JsonLines, read_json
 from protos.schema import Configuration, Source
 from protos.settings import from_json
@@ -61,7 +61,7 @@ def demonstrate(settings: RealSettings) -> None:
         guide = RandomGuide(task.space, settings.seed, region=plan.region, enough=enough)
         recorder = EpisodeRecorder(_tags(settings, task, writer.incarnation))
         robot = stack.enter_context(Robot(settings, disturbance=plan.disturbance))
-        loop = EpisodeLoop(robot.environment, NoPolicy(), guide, recorder, sink, robot.operator(always=True))
+        loop = _loop(robot, NoPolicy(), guide, recorder, sink, robot.operator(always=True))
         _run(loop, robot, lambda: f"{sink.episodes} of {plan.episodes} demonstrations")
         _flush(writer)
 
@@ -78,7 +78,7 @@ def evaluate(settings: RealSettings) -> None:
         lines = stack.enter_context(JsonLines(plan.out, anew=True))
         describe = lambda result: result_line(result, task.space.manipulated) | {"operator": "none"}  # noqa: E731
         guide = ReportedGuide(ListGuide(starts), lines, describe)
-        loop = EpisodeLoop(robot.environment, policy, guide, recorder, NoSink())
+        loop = _loop(robot, policy, guide, recorder, NoSink())
         _run(loop, robot, lambda: f"{loop.stats.episodes} of {len(starts)} episodes")
 
 
@@ -104,18 +104,35 @@ def train(settings: RealSettings) -> None:
             line = result_line(result, task.space.manipulated) | {"operator": settings.operator}
             return line | {"t": time.time(), "robot_s": robot.arm.time_s - began_s, "total_steps": loop.stats.steps}
 
-        def waiting() -> bool:
-            status.write(doing="between two episodes", waiting_for="learner: allowance of the real buffer")
-            return False
-
         def enough() -> bool:
+            began = time.monotonic()
+
+            def waiting() -> bool:
+                if (why := writer.waiting_for()) and time.monotonic() - began > SLOW_S:
+                    robot.environment.hold(f"it waits for {why}")
+                    status.write(doing="between two episodes", waiting_for=why)
+                return False
+
             writer.wait_for_allowance("real", waiting)
             return loop.stats.steps >= plan.env_steps
 
         guide = ReportedGuide(client, lines, describe, enough)
-        loop = EpisodeLoop(robot.environment, policy, guide, recorder, ArmSink(writer), robot.operator(always=False))
-        _run(loop, robot, lambda: f"step {loop.stats.steps} of {plan.env_steps}")
+        loop = _loop(robot, policy, guide, recorder, ArmSink(writer), robot.operator(always=False))
+        _run(loop, robot, lambda: f"episode {loop.stats.episodes + 1}, step {loop.stats.steps}")
         _flush(writer)
+
+
+def _loop(
+    robot: Robot,
+    policy: Policy,
+    guide: Guide,
+    recorder: EpisodeRecorder,
+    sink: Sink,
+    operator: Operator | None = None,
+) -> EpisodeLoop:
+    """Returns the loop of an arm that holds while somebody is away."""
+    environment = robot.environment
+    return EpisodeLoop(environment, policy, guide, recorder, sink, operator, held=environment.hold)
 
 
 def _run(loop: EpisodeLoop, robot: Robot, doing: Callable[[], str]) -> None:
@@ -129,6 +146,9 @@ def _run(loop: EpisodeLoop, robot: Robot, doing: Callable[[], str]) -> None:
 
     try:
         loop.run(never)
+    except ArmStopped as stop:
+        status.write(doing=f"stopped: {stop}")
+        raise
     finally:
         robot.arm.try_to_hold("the loop has ended")
         log.info("%s; %s", _summary(loop.stats), robot.summary())

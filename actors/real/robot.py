@@ -1,13 +1,17 @@
 """This module is one arm at its table: everything that belongs to it, and the episode loop's environment made of it.
 
+held?   a person says "go on" ─► gripper activated (the first time) ─► arm released
 reset   gripper open ─► lift ─► tool to its start ─► objects placed ─► settle
 step    action × scale ─► limits ─► servo for one control period ─► executed action, success?
 observe images, TCP pose, velocity, wrench, gripper, motion under way
 """
 
 import logging
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,12 +19,13 @@ from actors.human import ObjectPoses, ScriptedOperator
 from actors.interfaces import Operator
 from actors.lab import LabClient
 from actors.real.arm import UrArm
-from actors.real.cameras import Cameras, LabCameras, UsbCameras
 from actors.real.gripper import RobotiqGripper
-from actors.real.hands import ConsoleHands, Hands, LabHands
 from actors.real.link import check_ready
 from actors.real.safety import Limits
 from actors.real.settings import ConsoleLab, RealSettings
+from actors.real.table.cameras import Cameras, LabCameras, UsbCameras, look
+from actors.real.table.hands import ConsoleHands, Hands, LabHands
+from actors.real.table.terminal import Terminal
 from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
 from protos.proprioception import proprioception, tool_vector
@@ -32,6 +37,7 @@ from protos.schema import (
     GRIPPER_ACTION,
     Configuration,
     Observation,
+    Outcome,
     Step,
 )
 from twin import tasks
@@ -40,7 +46,7 @@ from twin.rotations import TOOL_DOWN, about_z, matrix_from_vector, turn_between,
 from twin.tasks import TOOL, Task
 
 log = logging.getLogger(__name__)
-
+T = TypeVar("T")
 
 LIFT_BELOW_TOP_M = 0.03
 """Resets cross the table this far below the top of the work box."""
@@ -70,8 +76,10 @@ class Robot(Closing):
             raise
 
     def _refuse(self) -> None:
-        """Shows the arm and raises InputError."""
+        """Shows the arm, has the cameras' images confirmed, and raises InputError."""
         self._connect_arm()
+        if isinstance(self.settings.lab, ConsoleLab):
+            _confirm_cameras(self.settings, self.settings.lab)
         raise InputError('the arm is not armed: clear the workspace, then start with "--arm" (or armed: true)')
 
     def _connect(self, disturbance: float) -> None:
@@ -82,7 +90,6 @@ class Robot(Closing):
         gripper = RobotiqGripper(settings.arm.host, settings.gripper)
         self._open.callback(gripper.close)
         self._connect_arm()
-        gripper.activate()
         self.environment = RealEnvironment(
             self.arm, gripper, cameras, hands, self.task, disturbance=disturbance, seed=settings.seed
         )
@@ -97,7 +104,7 @@ class Robot(Closing):
     def _lab(self) -> tuple[Cameras, Hands, ObjectPoses | None]:
         settings, lab = self.settings, self.settings.lab
         if isinstance(lab, ConsoleLab):
-            return UsbCameras(lab.side, lab.wrist, settings.schema), ConsoleHands(), None
+            return UsbCameras(lab.side, lab.wrist, settings.schema, lab.references), ConsoleHands(Terminal()), None
         client = LabClient(settings.arm.host, lab.port, timeout_s=lab.timeout_s)
         self._open.callback(client.close)
         return LabCameras(client, settings.schema), LabHands(client), client
@@ -147,21 +154,23 @@ class RealEnvironment:
         self._is_disturbed = disturbance > 0
         self._disturbance = Disturbance(1, disturbance, np.random.default_rng(seed))
         self._steps = self._solved_for = 0
-        self._stop = ""
-        """The reason why the arm stopped itself in this episode; empty when it did not."""
+        self._is_gripper_active = False
+        self._waits_for, self._waits_since = "", 0.0
         self.stops = 0
         """Number of times that a limit stopped the arm."""
+
+    def hold(self, why: str) -> None:
+        """Holds the arm: somebody it works with is away. A person is asked before it moves again."""
+        if not self._waits_for:
+            self._arm.hold(why)
+            self._waits_for, self._waits_since = why, time.monotonic()
 
     def reset(self, slot: int, configuration: Configuration) -> None:
         """Brings tool and objects to their starts. The arm moves: people stand clear until objects are asked for.
 
-        After an episode in which the arm stopped itself, the operator frees the tool and says when to go on.
+        A person is asked first where the arm is held, be it that a limit stopped it in the episode before.
         """
         for attempt in range(1, RESET_ATTEMPTS + 1):
-            if self._stop:
-                self._hands.free(self._stop)
-                self._arm.release()
-                self._stop = ""
             try:
                 self._bring(configuration)
             except ArmStopped as stop:
@@ -174,21 +183,38 @@ class RealEnvironment:
         self._steps = self._solved_for = 0
 
     def _bring(self, configuration: Configuration) -> None:
-        self._ask()
         x, y, z, yaw = self.task.pose(configuration, TOOL)
-        self._gripper.command(is_open=True)
-        self._arm.rest(OPENING_S)
-        self._arm.move_to(self._lifted())
-        self._arm.move_to(np.concatenate([[x, y, z], _tool_down(yaw)]))
+        self._with_consent(lambda: self._gripper.command(is_open=True))
+        self._with_consent(lambda: self._arm.rest(OPENING_S))
+        self._with_consent(lambda: self._arm.move_to(self._lifted()))
+        self._with_consent(lambda: self._arm.move_to(np.concatenate([[x, y, z], _tool_down(yaw)])))
         self._hands.place(configuration)
         self._arm.release()
-        self._arm.rest(SETTLE_S)
+        self._with_consent(lambda: self._arm.rest(SETTLE_S))
 
-    def _ask(self) -> None:
-        """Asks the person at the table before the arm moves again, where that is due."""
-        if reason := self._arm.held:
-            self._hands.go_on(reason)
-            self._arm.release()
+    def _with_consent(self, motion: Callable[[], T]) -> T:
+        """Runs a motion that needs no fresh decision; one that is held on its way begins anew once a person says so."""
+        while True:
+            self._ask()
+            try:
+                return motion()
+            except ArmHeld as hold:
+                log.info("held: %s", hold)
+
+    def _ask(self) -> bool:
+        """Asks the person at the table before anything moves again, where that is due; returns True if it was."""
+        why = self._arm.held
+        if self._waits_for:
+            why = f"{self._waits_for}; it was held for {time.monotonic() - self._waits_since:.0f} s"
+        if not why:
+            return False
+        self._hands.go_on(why if self._is_gripper_active else f"{why}; the gripper opens and closes once")
+        if not self._is_gripper_active:
+            self._gripper.activate()
+            self._is_gripper_active = True
+        self._arm.release()
+        self._waits_for = ""
+        return True
 
     def observe(self) -> Observation:
         """Returns one row: images, pose, velocity, wrench and opening of this moment."""
@@ -211,29 +237,36 @@ class RealEnvironment:
             raise InputError(f"action {np.asarray(action).tolist()}: needs 7 finite numbers for one slot")
         wanted = np.clip(action[0].astype(float), -1, 1)
         try:
-            moved = self._moved(wanted)
+            wanted, moved = self._moved(wanted)
         except ArmStopped as stop:
             self._note(stop)
             return _failed_step(wanted)
         self._steps += 1
-        self._solved_for = self._solved_for + 1 if self._hands.judge() else 0
+        verdict = self._hands.judge()
+        self._solved_for = self._solved_for + 1 if verdict is Outcome.SUCCESS else 0
         success = np.array([self._solved_for >= self.task.success_steps])
+        failure = np.array([verdict is Outcome.FAILURE])
         executed = (wanted if self._is_disturbed else moved)[None].astype(np.float32)
         return Step(
             executed=executed,
             reward=success.astype(np.float32),
-            terminated=success,
-            truncated=(self._steps >= self.task.max_steps) & ~success,
+            terminated=success | failure,
+            truncated=(self._steps >= self.task.max_steps) & ~success & ~failure,
             success=success.copy(),
         )
 
-    def _moved(self, wanted: F64) -> F64:
-        """Moves gripper and tool; a hold in mid-motion is answered in place and the motion goes on."""
+    def _moved(self, wanted: F64) -> tuple[F64, F64]:
+        """Moves gripper and tool; returns the action (7,) wanted and the one that the limits left.
+
+        Where a person had to be asked, the action is out of date: the arm stands still for this step.
+        """
         while True:
-            self._ask()
-            self._move_gripper(wanted[GRIPPER_ACTION])
+            if self._ask():
+                wanted = np.zeros(ACTION_DIM)
+                wanted[GRIPPER_ACTION] = 1.0 if self._gripper.is_commanded_open else -1.0
             try:
-                return self._move_tool(wanted)
+                self._move_gripper(wanted[GRIPPER_ACTION])
+                return wanted, self._move_tool(wanted)
             except ArmHeld as hold:
                 log.info("held in mid-episode: %s", hold)
 
@@ -241,7 +274,6 @@ class RealEnvironment:
         """Notes that a limit stopped the arm: the episode has failed. A stop of the controller is raised on."""
         if not self._arm.can_be_commanded():
             raise stop
-        self._stop = str(stop)
         self.stops += 1
         log.warning("the arm stopped itself: %s", stop)
 
@@ -287,6 +319,18 @@ class RealEnvironment:
             moved[3:6] = turn_between(matrix_from_vector(begin[3:]), matrix_from_vector(reached[3:])) / radians
         moved[GRIPPER_ACTION] = wanted[GRIPPER_ACTION]
         return np.clip(moved, -1, 1)
+
+
+def _confirm_cameras(settings: RealSettings, lab: ConsoleLab) -> None:
+    """Writes what each camera shows, and keeps it as its reference once a person says that it is right."""
+    views, terminal, now = look(lab.side, lab.wrist, settings.schema), Terminal(), lab.references / "now"
+    views.save(now)
+    for name, camera in (("side", lab.side), ("wrist", lab.wrist)):
+        terminal.say(f"{name} camera {camera.device} shows {now / name}.png")
+    question = "Look at both images. Is each of its own camera, sharp, the right way up? Type yes or no, then Enter."
+    if terminal.ask(question, "yes", "no") == "no":
+        raise InputError("the cameras are not confirmed: mend the devices in the settings, start again without --arm")
+    views.save(lab.references)
 
 
 def _failed_step(wanted: F64) -> Step:

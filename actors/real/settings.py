@@ -1,5 +1,6 @@
 """This module holds the settings of the robot's computer, read from one JSON file."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -7,9 +8,9 @@ from typing import Literal
 from actors.human import TakeoverSettings
 from actors.lab import LAB_PORT
 from actors.real.arm import ArmSettings
-from actors.real.cameras import UsbCameraSettings
 from actors.real.gripper import GripperSettings
 from actors.real.safety import LimitSettings
+from actors.real.table.cameras import UsbCameraSettings
 from protos.errors import InputError
 from protos.schema import Schema
 from services.net import Credentials
@@ -32,7 +33,21 @@ class ConsoleLab:
 
     side: UsbCameraSettings
     wrist: UsbCameraSettings
+    references: Path = Path("cameras")
+    """Folder of side.png and wrist.png, by which the cameras are told apart; a start without `--arm` makes them."""
     kind: Literal["console"] = "console"
+
+    def __post_init__(self) -> None:
+        if _device(self.side.device) == _device(self.wrist.device):
+            raise InputError(
+                f"lab side and wrist: {self.side.device!r} and {self.wrist.device!r} are one camera; name another"
+            )
+
+
+def _device(name: str) -> str:
+    """Returns one name for a camera that can be named by its number, its path and links to it."""
+    path = f"/dev/video{int(name)}" if name.isdigit() else name
+    return os.path.realpath(path) if path.startswith("/") else path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,19 +1,24 @@
 """This module reads the cameras of an arm: a side and a wrist image, square, of the schema's size.
 
     LabCameras   the stand-in's cameras
-    UsbCameras     two OpenCV cameras, each read by a thread that keeps the newest image
+    UsbCameras   two OpenCV cameras, each read by a thread that keeps the newest good image
 
-An image that is too old stops the arm: a frozen camera looks like a world in which nothing moves.
+An image that is too old stops the arm: a frozen camera looks like a world in which nothing moves. An image that was
+there before, or that shows nothing, counts as none. The stand-in's images are exempt: they are drawn when asked for,
+without noise in some domains, so a world that stands still repeats itself to the bit.
 """
 
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from actors.lab import LabClient
+from actors.real.table.checks import Freshness, Views
 from protos.errors import ArmStopped, InputError, SchemaMismatch
 from protos.schema import U8, Schema
 
@@ -56,7 +61,8 @@ class UsbCameraSettings:
     crop: tuple[int, int, int] | None = None
     """Left, top and size of the square that is kept; the largest centred square by default."""
     max_age_s: float = 0.2
-    """Age of an image beyond which the arm is stopped."""
+    """Age of an image beyond which the arm is stopped; images that repeat or show nothing do not count. A compression
+    that removes the noise of a still scene (H.264) repeats images and needs more."""
     first_frame_timeout_s: float = 5.0
 
 
@@ -71,24 +77,25 @@ class UsbCamera:
         if not self._capture.isOpened():
             raise InputError(f"camera {settings.device!r} cannot be opened: check the cable and the device number")
         self._newest: tuple[float, Any] | None = None
+        self._fault = ""
+        """What is wrong with the images that arrive now; empty when they are good or none arrives."""
         self._arrived = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep_reading, name=f"camera {settings.device}", daemon=True)
         self._thread.start()
 
     def read(self) -> U8:
-        """Returns the newest image (px, px, 3) RGB. Raises ArmStopped when it is too old."""
+        """Returns the newest good image (px, px, 3) RGB. Raises ArmStopped when it is too old, with the reason."""
         settings = self._settings
         self._arrived.wait(settings.first_frame_timeout_s)
+        fault = self._fault or "no image: check the cable"
         if self._newest is None:
-            raise ArmStopped(
-                f"camera {settings.device}: no image (deadline {settings.first_frame_timeout_s:g} s): check the cable"
-            )
+            raise ArmStopped(f"camera {settings.device}, first {settings.first_frame_timeout_s:g} s: {fault}")
         taken_at, image = self._newest
         if (age_s := time.monotonic() - taken_at) > settings.max_age_s:
             raise ArmStopped(
-                f"camera {settings.device}: the newest image is {age_s:.2f} s old (limit {settings.max_age_s:g} s): "
-                "check the cable"
+                f"camera {settings.device}: the newest image is {age_s:.2f} s old "
+                f"(limit {settings.max_age_s:g} s): {fault}"
             )
         square = self._square(image)
         small = self._cv2.resize(square, (self._px, self._px), interpolation=self._cv2.INTER_AREA)
@@ -100,13 +107,17 @@ class UsbCamera:
         self._capture.release()
 
     def _keep_reading(self) -> None:
+        freshness = Freshness()
         while not self._closing.is_set():
             is_new, image = self._capture.read()
             if not is_new:
+                self._fault = ""
                 self._closing.wait(0.05)
                 continue
-            self._newest = (time.monotonic(), image)
-            self._arrived.set()
+            self._fault = freshness.fault(image)
+            if not self._fault:
+                self._newest = (time.monotonic(), image)
+                self._arrived.set()
 
     def _square(self, image: U8) -> U8:
         height, width = image.shape[:2]
@@ -118,14 +129,26 @@ class UsbCamera:
 
 
 class UsbCameras:
-    """Reads two cameras on this computer."""
+    """Reads two cameras on this computer, and knows them by their references."""
 
-    def __init__(self, side: UsbCameraSettings, wrist: UsbCameraSettings, schema: Schema) -> None:
+    def __init__(self, side: UsbCameraSettings, wrist: UsbCameraSettings, schema: Schema, references: Path) -> None:
+        """Opens both. Raises InputError where there are no references yet; see `look`."""
+        self._views = Views.load(references)
         self._side, self._wrist = UsbCamera(side, schema.side_px), UsbCamera(wrist, schema.wrist_px)
 
     def read(self) -> tuple[U8, U8]:
-        return self._side.read(), self._wrist.read()
+        side, wrist = self._side.read(), self._wrist.read()
+        self._views.check(side, wrist)
+        return side, wrist
 
     def close(self) -> None:
         self._side.close()
         self._wrist.close()
+
+
+def look(side: UsbCameraSettings, wrist: UsbCameraSettings, schema: Schema) -> Views:
+    """Returns what both cameras show now, for a person to confirm and to `save` as references."""
+    with closing(UsbCamera(side, schema.side_px)) as first, closing(UsbCamera(wrist, schema.wrist_px)) as second:
+        views = Views(first.read(), second.read())
+    views.check(views.side, views.wrist)
+    return views

@@ -1,0 +1,93 @@
+"""This module asks for what hands and eyes do at the table: placing objects, judging the task, saying "go on".
+
+LabHands       the stand-in's lab does it at once
+ConsoleHands   an operator at this terminal does
+
+The word that lets the arm move differs from the letters that judge, so that none of them can be taken for another.
+"""
+
+import logging
+from typing import Protocol
+
+from actors.lab import LabClient
+from actors.real.table.terminal import Terminal
+from protos.schema import Configuration, Outcome
+from twin.tasks import TOOL
+
+log = logging.getLogger(__name__)
+
+GO = "go"
+VERDICTS = {"s": Outcome.SUCCESS, "f": Outcome.FAILURE}
+
+
+class Hands(Protocol):
+    """The person at the table."""
+
+    def go_on(self, reason: str) -> None:
+        """Returns once a person has said that the arm may move; it stands still because of `reason`."""
+        ...
+
+    def place(self, configuration: Configuration) -> None:
+        """Returns once the objects stand where the configuration says and a person has said that the arm may move."""
+        ...
+
+    def judge(self) -> Outcome:
+        """Returns SUCCESS if the task is solved now, FAILURE if it was given up, else RUNNING; does not wait."""
+        ...
+
+
+class LabHands:
+    """Places and judges through the stand-in's lab protocol."""
+
+    def __init__(self, lab: LabClient) -> None:
+        self._lab = lab
+
+    def go_on(self, reason: str) -> None:
+        """Logs the reason: the stand-in hurts nobody, and holding where it stands is enough to free its tool."""
+        log.info("scripted operator: go on (%s)", reason)
+
+    def place(self, configuration: Configuration) -> None:
+        self._lab.place(configuration)
+
+    def judge(self) -> Outcome:
+        return Outcome.SUCCESS if self._lab.success() else Outcome.RUNNING
+
+
+class ConsoleHands:
+    """Asks the operator at the terminal, and takes fresh answers only."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._verdict = Outcome.RUNNING
+        self._may_judge = False
+
+    def go_on(self, reason: str) -> None:
+        self._may_judge = False
+        self._terminal.say(f"\nTHE ARM IS HELD: {reason}.")
+        self._terminal.ask(f"Clear the tool and its way, leave the arm's reach, then type {GO} and Enter: the arm moves.", GO)
+        self._terminal.say("The arm moves.")
+
+    def place(self, configuration: Configuration) -> None:
+        self._verdict, self._may_judge = Outcome.RUNNING, False
+        self._terminal.say("\nPlace the objects (base frame):")
+        for name, (x, y, _, yaw) in configuration.poses.items():
+            if name != TOOL:
+                place = f"x = {x * 100:.1f} cm, y = {y * 100:.1f} cm, turned {yaw * 57.3:.0f} degrees"
+                self._terminal.say(f"  {name}: {place}")
+        self._terminal.ask(f"Leave the arm's reach, then type {GO} and Enter: the arm moves.", GO)
+        self._terminal.say("The arm moves.")
+
+    def judge(self) -> Outcome:
+        """Takes what was typed after the first step of the episode, and after the last question."""
+        if not self._may_judge:
+            self._may_judge = True
+            self._terminal.forget()
+            self._terminal.say("s and Enter: the task is solved. f and Enter: it has failed. Ctrl-C: hold and end.")
+        while self._verdict is Outcome.RUNNING and (line := self._terminal.line()) is not None:
+            self._verdict = VERDICTS.get(line, Outcome.RUNNING)
+            known = self._verdict is not Outcome.RUNNING
+            what = (
+                f"{self._verdict.value}; the arm goes to its next start" if known else "ignored; s: solved, f: failed"
+            )
+            self._terminal.say(f'"{line}": {what}.')
+        return self._verdict
