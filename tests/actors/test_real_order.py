@@ -76,6 +76,7 @@ def test_the_status_of_an_evaluation_ends_at_its_last_episode(monkeypatch, tmp_p
     policy = Policy()
     policy.close = lambda: None
     arm = SimpleNamespace(try_to_hold=lambda why: None)
+    world.hold = lambda why: None
     opened = SimpleNamespace(environment=world, arm=arm, summary=lambda: "")
     monkeypatch.setattr(modes, "Robot", lambda settings: nullcontext(opened))
     monkeypatch.setattr(modes, "_policy", lambda *_, **__: policy)

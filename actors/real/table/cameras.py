@@ -104,7 +104,8 @@ class UsbCamera:
     def close(self) -> None:
         self._closing.set()
         self._thread.join(1.0)
-        self._capture.release()
+        if not self._thread.is_alive():  # OpenCV crashes when it is released while it waits for a silent camera
+            self._capture.release()
 
     def _keep_reading(self) -> None:
         freshness = Freshness()

@@ -64,7 +64,7 @@ class ConsoleHands:
     def go_on(self, reason: str) -> None:
         self._may_judge = False
         self._terminal.say(f"\nTHE ARM IS HELD: {reason}.")
-        self._terminal.ask(f"Clear the tool and its way, leave the arm's reach, then type {GO} and Enter: the arm moves.", GO)
+        self._terminal.ask(f"Clear its way, leave its reach, then type {GO} and Enter: the arm moves.", GO)
         self._terminal.say("The arm moves.")
 
     def place(self, configuration: Configuration) -> None:
@@ -85,9 +85,7 @@ class ConsoleHands:
             self._terminal.say("s and Enter: the task is solved. f and Enter: it has failed. Ctrl-C: hold and end.")
         while self._verdict is Outcome.RUNNING and (line := self._terminal.line()) is not None:
             self._verdict = VERDICTS.get(line, Outcome.RUNNING)
-            known = self._verdict is not Outcome.RUNNING
-            what = (
-                f"{self._verdict.value}; the arm goes to its next start" if known else "ignored; s: solved, f: failed"
-            )
+            is_judged = self._verdict is not Outcome.RUNNING
+            what = f"{self._verdict.value}; the arm goes to its next start" if is_judged else "ignored: s or f judges"
             self._terminal.say(f'"{line}": {what}.')
         return self._verdict

@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 from protos.errors import InputError
 
 READING_S = 0.3
-"""Nobody reads a question and answers it faster than this; what comes earlier was meant for something else."""
+"""A question cannot be read and answered faster than this; what comes earlier was meant for something else."""
 
 
 class Terminal:
