@@ -2,16 +2,15 @@
 
     forget what was typed ─► show the question ─► 0.3 s ─► forget again ─► one line: a valid word, or the question again
 
-An Enter that bounces, a word typed twice and an answer to the question before are thus forgotten. The input is read
-from its descriptor, line by line: a buffer of Python's would keep lines that the terminal has already dropped.
+An Enter that bounces, a word typed twice and an answer to the question before are thus forgotten. The terminal is read
+and written by its descriptors: a buffer of Python's would keep lines that the terminal has already dropped.
 """
 
 import os
 import select
-import sys
 import termios
 import time
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from protos.errors import InputError
 
@@ -22,16 +21,15 @@ READING_S = 0.3
 class Terminal:
     """A terminal, or a pipe in its place. Every method raises InputError once it is closed."""
 
-    def __init__(self, answers: TextIO | None = None, screen: TextIO | None = None) -> None:
-        self._input = (answers if answers is not None else sys.stdin).fileno()
-        self._screen = screen if screen is not None else sys.stdout
+    def __init__(self, answers: int = 0, screen: int = 1) -> None:
+        """Takes the descriptors to read and to write; standard input and output by default."""
+        self._input, self._screen = answers, screen
         self._typed = b""
 
     def say(self, text: str) -> None:
         """Shows a line."""
         try:
-            self._screen.write(text + "\n")
-            self._screen.flush()
+            os.write(self._screen, f"{text}\n".encode())
         except OSError as error:
             self._closed(error)
 
