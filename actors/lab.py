@@ -9,6 +9,7 @@
     objects         see where the objects are
     success         see if the task is solved at this moment
     protective_stop press against the arm until it stops (tests)
+    pendant         turn and press what a teach pendant has (tests): "changes" of `actors.simulated_ur.pendant.Pendant`
 
 It reaches cameras and objects only: the arm and its gripper are commanded through the controller's own ports. The
 client is used by `actors.real`, the server is `actors.simulated_ur.ports.LabServer`.
@@ -85,6 +86,11 @@ class LabClient:
     def protective_stop(self) -> None:
         """Presses against the arm until its controller stops it."""
         self._ask({"op": "protective_stop"})
+
+    def pendant(self, **changes: Any) -> dict[str, Any]:
+        """Changes what the teach pendant shows, by name; returns all of it."""
+        reply, _ = self._ask({"op": "pendant", "changes": changes})
+        return dict(reply["pendant"])
 
     def close(self) -> None:
         """Closes the connection."""

@@ -21,11 +21,14 @@ _JIT = {"cache": True, "nogil": True}
 
 
 class Kinematics:
-    """Kinematics belong to one robot; `n` below counts arms, `joints` its joints."""
+    """Kinematics belong to one robot; `n` below counts arms, `joints` its joints.
 
-    def __init__(self, robot: Robot) -> None:
+    `flange_from_tcp` (4, 4) is another tool than the robot's own.
+    """
+
+    def __init__(self, robot: Robot, *, flange_from_tcp: F64 | None = None) -> None:
         mount, *others = (link.parent_from_joint.matrix for link in robot.links)
-        tool = robot.flange.matrix @ robot.flange_from_tcp
+        tool = robot.flange.matrix @ (robot.flange_from_tcp if flange_from_tcp is None else flange_from_tcp)
         self._chain: F64 = np.stack([robot.base_from_mount.matrix @ mount, *others, tool])[:, :3]  # (joints + 1, 3, 4)
         self._limits: F64 = np.array([link.range for link in robot.links])  # (joints, 2)
         self.home: F64 = np.array(robot.home)

@@ -35,6 +35,7 @@ async def _run(settings: StandinSettings) -> None:
         hosted.world,
         fast=settings.fast,
         robot=hosted.robot,
+        pendant=settings.pendant,
         latency_steps=domain.latency_steps,
         gain=domain.gain,
         seed=settings.seed,

@@ -1,26 +1,38 @@
-"""The controller holds what the ports show and command: variables, the program, safety stops, and the arm.
+"""The controller holds what the ports show and command: variables, the program, its pendant, and the arm.
 
     inputs (RTDE) ──► receive ──► Program ──commands──► SimulatedArm ──joint targets──► world, slice by slice
     wall clock ─────► tick ────────────────────────────────┘                              │
     state (RTDE) ◄── variables ◄──────────────────────────────────────────────────────────┘
 
-Its clock runs ahead of the wall clock while it executes servo commands, where that is asked for.
+Its clock runs ahead of the wall clock while it executes servo commands, where that is asked for. As far as the script's
+watchdog is concerned robot time then passes by commands alone, so a computer that stalls ends nothing; in real time the
+watchdog counts the client's silence as a robot does.
 """
 
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from actors.simulated_ur import rtde
-from actors.simulated_ur.commands import Program, ScriptEndedError
+import numpy as np
+
+from actors.simulated_ur import outputs, rtde
+from actors.simulated_ur.commands import Program, ScriptEndedError, ScriptFailedError
 from actors.simulated_ur.kinematics import ControllerKinematics, OutOfReachError
-from actors.simulated_ur.motion import JumpError, SimulatedArm
+from actors.simulated_ur.motion import ProtectiveStopError, SimulatedArm
+from actors.simulated_ur.pendant import ROBOT_MODES, SAFETY_MODES, Pendant, Version
 from actors.simulated_ur.world import World
-from protos.schema import U8, Configuration
+from protos.schema import F64, U8, Configuration
 from twin.robots import UR5E, Robot
 
 log = logging.getLogger(__name__)
+
+STALL_S = 0.02
+"""A longer gap between two ticks is a stall of this computer, not silence of the client."""
+NEW_VARIABLES = frozenset({"payload", "payload_cog", "payload_inertia", "tcp_offset", "ft_raw_wrench"})
+"""Variables that old software does not tell: PolyScope before 5.6 and every CB3, as far as is assumed here."""
+TELLS_NEW_VARIABLES: Version = (5, 6, 0, 0)
 
 
 class Controller:
@@ -32,6 +44,7 @@ class Controller:
         *,
         fast: bool,
         robot: Robot = UR5E,
+        pendant: Pendant | None = None,
         latency_steps: tuple[int, ...] = (0,),
         gain: float = 1.0,
         seed: int = 0,
@@ -40,9 +53,14 @@ class Controller:
         self.world, self._now = world, now
         self.kinematics = kinematics = ControllerKinematics(robot)
         self.variables = rtde.start_values()
+        self.is_fast = fast
         self.arm = arm = SimulatedArm(world, fast=fast, latency_steps=latency_steps, gain=gain, seed=seed, now=now)
-        self.program = Program(arm, kinematics, self.variables)
-        self.safety_text = ""
+        self.program = Program(arm, kinematics, self.variables, self)
+        self._robot, self._force_zero = robot, np.zeros(6)
+        self.popup = ""
+        """Message that the pendant shows; empty when there is none."""
+        self.pendant = Pendant()
+        self.set_pendant(pendant or self.pendant)
         self._measured: Mapping[str, Callable[[], Any]] = {
             "timestamp": lambda: arm.time_s,
             "actual_q": lambda: world.joints,
@@ -50,32 +68,39 @@ class Controller:
             "target_q": lambda: arm.target,
             "actual_TCP_pose": lambda: kinematics.pose_of(world.joints),
             "actual_TCP_speed": lambda: kinematics.velocity_of(world.joints, world.joint_velocities),
-            "actual_TCP_force": lambda: world.wrench,
+            "actual_TCP_force": lambda: world.wrench + self._force_zero,
             "target_TCP_pose": lambda: kinematics.pose_of(arm.target),
         }
-        self._last_input = now()
+        self._silent_s, self._ticked = 0.0, now()
 
     # --- RTDE and the clock
 
     def tick(self) -> None:
         """Lets real time pass; called at a steady rate."""
         self._catch_up()
-        silent_s = self._now() - self._last_input
-        if self.program.running and silent_s > self.program.watchdog_s:
-            self.stop_program(f"watchdog: no command for {silent_s:.2f} s")
+        now = self._now()
+        gap_s, self._ticked = min(now - self._ticked, STALL_S), now
+        if not self.is_fast:
+            self._silent_s += gap_s
+        if self.program.running and self._silent_s > self.program.watchdog_s:
+            self.stop_program(f"watchdog: no command for {self._silent_s:.2f} s")
 
     def receive(self, inputs: Mapping[str, Any]) -> None:
         """Takes input registers from a client."""
         self._catch_up()
-        self._last_input = self._now()
         self.variables.update(inputs)
         if "input_int_register_0" not in inputs:
+            self._switch(inputs)
             return
+        self._silent_s = 0.0
         try:
             self.program.command_arrived()
+        except ScriptFailedError as error:
+            self._show(str(error))
+            self.stop_program(str(error))
         except ScriptEndedError as end:
             self.stop_program(str(end))
-        except (JumpError, OutOfReachError) as error:
+        except (ProtectiveStopError, OutOfReachError) as error:
             self.protective_stop(str(error))
 
     def state(self, names: Collection[str]) -> Mapping[str, Any]:
@@ -89,51 +114,123 @@ class Controller:
         """The robot's clock, in seconds."""
         return self.arm.time_s
 
+    @property
+    def version(self) -> Version:
+        """The version of its software."""
+        return self.pendant.version
+
+    @property
+    def absent(self) -> Collection[str]:
+        """Variables that this version does not tell."""
+        return NEW_VARIABLES if self.pendant.version < TELLS_NEW_VARIABLES else ()
+
+    def _switch(self, inputs: Mapping[str, Any]) -> None:
+        """Takes what a client wrote about the speed slider and the outputs."""
+        share = inputs.get("speed_slider_fraction", -1.0)
+        if inputs.get("speed_slider_mask") and 0 <= share <= 1:
+            self.set_pendant(replace(self.pendant, speed_slider=share))
+        outputs.switch(self.variables, inputs)
+
     def _catch_up(self) -> None:
         self.arm.clock.catch_up()
         if self.arm.trouble:
             self.protective_stop(self.arm.trouble)
         self.program.time_passed()
 
-    # --- the program and safety
+    # --- the program
 
     def start_program(self) -> None:
-        """Starts the uploaded script; refused while a safety stop is active."""
-        if self.is_stopped:
-            log.warning("script refused: %s", self.safety_text)
+        """Starts the uploaded script, in place of one that runs; ignored in local control and while nothing may run."""
+        pendant = self.pendant
+        if not (pendant.is_remote and pendant.may_run):
+            control = "remote" if pendant.is_remote else "local"
+            log.warning("script ignored: %s, %s, %s control", pendant.mode, pendant.safety, control)
             return
-        self._last_input = self._now()
+        if self.program.running:
+            self.stop_program("another script arrived")
+        self._silent_s = 0.0
         self.variables["runtime_state"] = rtde.RUNTIME_PLAYING
-        self.variables["robot_status_bits"] = rtde.STATUS_POWER_ON | rtde.STATUS_PROGRAM_RUNNING
         self.program.start()
+        self._show_status()
+
+    def refuse_script(self) -> None:
+        """Answers a script that is not ur_rtde's: it ends the one that runs, as on the robot; it is not executed."""
+        self._show("this script is not ur_rtde's control script, which alone is simulated")
+        if self.program.running:
+            self.stop_program("another script arrived")
 
     def stop_program(self, why: str) -> None:
-        """Ends the script; the arm stays where it is."""
+        """Ends the script; the arm decelerates and stands."""
         log.info("script stops: %s", why)
         self.program.stop()
         self.variables["runtime_state"] = rtde.RUNTIME_STOPPED
-        self.variables["robot_status_bits"] = rtde.STATUS_POWER_ON
-        self.arm.hold()
-
-    def protective_stop(self, why: str) -> None:
-        """Brakes at once; only `unlock` ends it."""
-        log.warning("protective stop: %s", why)
-        self.safety_text = why
-        self.variables["safety_mode"] = rtde.SAFETY_PROTECTIVE_STOP
-        self.variables["safety_status_bits"] = rtde.SAFETY_BIT_PROTECTIVE_STOP
-        self.stop_program("protective stop")
-        self.arm.brake()
-
-    def unlock(self) -> None:
-        """Releases a protective stop, as an operator does. Nothing moves."""
-        self.variables["safety_mode"] = rtde.SAFETY_NORMAL
-        self.variables["safety_status_bits"] = rtde.SAFETY_BIT_NORMAL
-        self.safety_text = ""
+        self._show_status()
+        self.arm.end_motion()
 
     @property
-    def is_stopped(self) -> bool:
-        """True while a safety stop is active."""
-        return bool(self.variables["safety_mode"] != rtde.SAFETY_NORMAL)
+    def is_running(self) -> bool:
+        """True while the script runs."""
+        return self.program.running
+
+    def _show(self, message: str) -> None:
+        log.error("popup: %s", message)
+        self.popup = message
+
+    def _show_status(self) -> None:
+        power = rtde.STATUS_POWER_ON if self.pendant.is_powered else 0
+        self.variables["robot_status_bits"] = power | (rtde.STATUS_PROGRAM_RUNNING if self.program.running else 0)
+
+    # --- the pendant
+
+    def set_pendant(self, pendant: Pendant) -> None:
+        """Makes the robot as its pendant says. Nothing moves; what may not go on stops."""
+        before, self.pendant = self.pendant, pendant
+        if before.tcp_offset != pendant.tcp_offset:
+            self.kinematics.set_tool(pendant.tcp_offset)
+        if before.force_bias != pendant.force_bias:
+            self._force_zero = np.array(pendant.force_bias)
+        self.arm.speed_fraction = pendant.speed_slider
+        self._show_pendant(pendant)
+        if self.program.running and not (pendant.may_run and pendant.is_remote):
+            self.stop_program(f"{pendant.mode}, {pendant.safety}")
+        if not pendant.may_run:
+            self.arm.brake()
+
+    def _show_pendant(self, pendant: Pendant) -> None:
+        gripper, mass, centre = self._robot.gripper, pendant.payload_kg, pendant.payload_cog_m
+        own_centre = self._robot.flange_from_tcp @ np.append(gripper.com_from_tcp_m, 1.0)
+        safety = SAFETY_MODES[pendant.safety]
+        self.variables |= {
+            "robot_mode": ROBOT_MODES[pendant.mode],
+            "safety_mode": safety,
+            "safety_status": safety,
+            "safety_status_bits": pendant.safety_bits,
+            "speed_scaling": pendant.speed_slider,
+            "target_speed_fraction": pendant.speed_slider,
+            "tcp_offset": self.kinematics.flange_from_tcp,
+            "payload": gripper.mass_kg if mass is None else mass,
+            "payload_cog": own_centre[:3] if centre is None else centre,
+        }
+        self._show_status()
+
+    def set_tool(self, offset: F64) -> None:
+        """Takes another TCP offset (6,)."""
+        x, y, z, rx, ry, rz = offset.tolist()
+        self.set_pendant(replace(self.pendant, tcp_offset=(x, y, z, rx, ry, rz)))
+
+    def set_payload(self, kilograms: float, centre: F64) -> None:
+        """Takes another payload; a centre of three zeros leaves the one before."""
+        x, y, z = centre.tolist() if centre.any() else list(self.variables["payload_cog"])
+        self.set_pendant(replace(self.pendant, payload_kg=kilograms, payload_cog_m=(x, y, z)))
+
+    def zero_force(self) -> None:
+        """Makes the wrench of this moment the new zero."""
+        self._force_zero = -np.array(self.world.wrench)
+
+    def protective_stop(self, why: str) -> None:
+        """Brakes at once; only unlocking it at the dashboard ends it."""
+        log.warning("protective stop: %s", why)
+        self.set_pendant(replace(self.pendant, safety="PROTECTIVE_STOP"))
 
     # --- the gripper and the lab
 

@@ -18,13 +18,32 @@ class OutOfReachError(Exception):
 
 
 class ControllerKinematics:
-    """Computes the poses of one arm with the tool that is set at its pendant."""
+    """Computes the poses of one arm with the tool that is set at its pendant: at first that of the robot's model."""
 
     def __init__(self, robot: Robot) -> None:
-        self._arm = Kinematics(robot)
-        turn = vector_from_matrix(robot.flange_from_tcp[:3, :3])
-        self.flange_from_tcp: F64 = np.concatenate([robot.flange_from_tcp[:3, 3], turn])
+        self._robot = robot
+        self.set_tool(None)
+
+    def set_tool(self, offset: tuple[float, ...] | None) -> None:
+        """Takes the pose of a tool in the flange's frame [m, rotation vector]; None is that of the robot's model."""
+        tool = self._robot.flange_from_tcp.copy()
+        if offset is not None:
+            tool[:3, :3], tool[:3, 3] = matrix_from_vector(np.array(offset[3:])), offset[:3]
+        self._arm = Kinematics(self._robot, flange_from_tcp=tool)
+        self.flange_from_tcp: F64 = np.concatenate([tool[:3, 3], vector_from_matrix(tool[:3, :3])])
         """Pose of the tool (6,)."""
+
+    def with_tool(self, offset: F64) -> "ControllerKinematics":
+        """Returns the kinematics of the same arm with another tool (6,)."""
+        other = ControllerKinematics(self._robot)
+        other.set_tool(tuple(offset))
+        return other
+
+    def flange_pose(self, joints: F64) -> F64:
+        """Returns the flange's pose (6,)."""
+        position, rotation = self._arm.forward(joints[None])
+        turn = rotation[0] @ matrix_from_vector(self.flange_from_tcp[3:]).T
+        return np.concatenate([position[0] - turn @ self.flange_from_tcp[:3], vector_from_matrix(turn)])
 
     def pose_of(self, joints: F64) -> F64:
         """Returns the TCP pose (6,) of joint angles (6,)."""
@@ -58,6 +77,13 @@ class ControllerKinematics:
         """Returns the joint velocities (6,) that move the TCP at `velocity` (6,) [m/s, rad/s]."""
         jacobian = self._arm.tool_velocity(np.tile(joints, (6, 1)), np.eye(6)).T
         return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), velocity)
+
+
+def transformed(a_from_b: F64, b_from_c: F64) -> F64:
+    """Returns the pose a_from_c (6,) of two poses (6,) [m, rotation vector]."""
+    turn = matrix_from_vector(a_from_b[3:])
+    rotation = vector_from_matrix(turn @ matrix_from_vector(b_from_c[3:]))
+    return np.concatenate([a_from_b[:3] + turn @ b_from_c[:3], rotation])
 
 
 class Line:

@@ -2,7 +2,8 @@
 
     servo  the newest target that is at least `delay_s` old, approached by the share `gain` per 100 ms
     move   a trapezoidal profile along joints (moveJ) or along a line (moveL)
-    speed  joint velocities, reached at a given acceleration
+    speed  joint velocities, reached at a given acceleration, until something else is commanded
+    stop   a steady deceleration to the rest
     hold   the last target
 
 `delay_s` and `gain` are how the stand-in differs from the twin: a twin delays whole actions by 0 or 1 control steps and
@@ -16,6 +17,9 @@ Robot time is real time without commands, and runs ahead of the wall clock while
 A grant is robot time that a command asks for: it is simulated at once, as fast as it can be. A driver that paces itself
 on the robot's own clock, as it does with a real arm, then runs as fast as the simulation, while the time that it spends
 thinking still passes on the robot. With `fast=False` grants are ignored: robot time is real time.
+
+The pendant's speed slider stretches every motion but a stop: at 40 % a way takes two and a half times as long, and a
+servo target is approached more slowly.
 """
 
 import time
@@ -42,12 +46,23 @@ JUMP_LIMIT_RAD = 0.5
 LONGEST_MOVE_S = 60.0
 
 
-class JumpError(Exception):
+SCRIPT_END_RAD_S2 = 5.0
+"""Deceleration of the fastest joint when a script ends while the arm moves; an assumption, UR does not publish it."""
+
+
+class ProtectiveStopError(Exception):
+    """The controller stops the arm for the reason given."""
+
+
+class JumpError(ProtectiveStopError):
     """A servo target is too far from the one before."""
 
 
 class Mode(Protocol):
-    """One way of moving. `target(t, dt)` is the joint target `t` seconds after the mode began; `done(t, …)` ends it."""
+    """One way of moving. `target(t, dt)` is the joint target `t` seconds after the mode began; `done(t, …)` ends it.
+
+    Its seconds are longer than the robot's while the speed slider is below 100 %.
+    """
 
     def target(self, t: float, dt: float) -> F64: ...
     def done(self, t: float, joint_speed: float) -> bool: ...
@@ -64,6 +79,22 @@ class Hold:
 
     def done(self, t: float, joint_speed: float) -> bool:
         return joint_speed < SETTLED_RAD_S or t > SETTLE_LIMIT_S
+
+
+class Stop:
+    """Brakes from the velocity of the moment within `seconds`, all joints at once, and stays there."""
+
+    def __init__(self, joints: F64, velocity: F64, seconds: float) -> None:
+        self._joints, self._velocity, self._seconds = joints, velocity, seconds
+
+    def target(self, t: float, dt: float) -> F64:
+        if self._seconds <= 0:
+            return self._joints
+        s = min(t, self._seconds)
+        return self._joints + self._velocity * (s - s * s / (2 * self._seconds))
+
+    def done(self, t: float, joint_speed: float) -> bool:
+        return t >= self._seconds and (joint_speed < SETTLED_RAD_S or t > self._seconds + SETTLE_LIMIT_S)
 
 
 class Servo:
@@ -92,17 +123,19 @@ class Servo:
 
 
 class Speed:
-    """Approaches joint velocities at a bounded acceleration, for a time (0: until something else is commanded)."""
+    """Approaches joint velocities at a bounded acceleration, until something else is commanded."""
 
-    def __init__(self, joints: F64, velocity: F64, acceleration: float, duration_s: float) -> None:
-        self._joints, self._wanted, self._acceleration = joints, velocity, acceleration
-        self._velocity = np.zeros(6)
-        self._duration_s = duration_s
+    def __init__(self, joints: F64) -> None:
+        self._joints, self._velocity, self._wanted = joints, np.zeros(6), np.zeros(6)
+        self._acceleration = 0.0
+
+    def command(self, velocity: F64, acceleration: float) -> None:
+        """Takes the joint velocities to approach from now on [rad/s], and the acceleration [rad/s^2]."""
+        self._wanted, self._acceleration = velocity, acceleration
 
     def target(self, t: float, dt: float) -> F64:
-        wanted = np.zeros(6) if 0 < self._duration_s < t else self._wanted
         change = self._acceleration * dt
-        self._velocity = self._velocity + np.clip(wanted - self._velocity, -change, change)
+        self._velocity = self._velocity + np.clip(self._wanted - self._velocity, -change, change)
         self._joints = self._joints + self._velocity * dt
         return self._joints
 
@@ -185,6 +218,10 @@ class SimulatedArm:
         """Joint target of the moment (6,)."""
         self.trouble = ""
         """The reason why the arm gave up its last move; empty when it did not."""
+        self.velocity: F64 = np.zeros(6)
+        """Velocity of the joint target (6,) [rad/s]."""
+        self.speed_fraction = 1.0
+        """Share of the commanded speed that the pendant's slider allows."""
         self.begin(Hold(self.target))
         self._latency_steps, self._gain = latency_steps, gain
         self._rng = np.random.default_rng(seed)
@@ -193,12 +230,16 @@ class SimulatedArm:
 
     def begin(self, mode: Mode) -> None:
         """Moves in this way from now on."""
-        self._mode, self._mode_began_s = mode, self.time_s
+        self._mode, self._mode_s = mode, 0.0
         self._was_done = False
 
-    def hold(self) -> None:
-        """Stays at the joint target."""
-        self.begin(Hold(self.target))
+    def stop(self, seconds: float) -> None:
+        """Brakes to the rest within a time."""
+        self.begin(Stop(self.target, self.velocity, seconds))
+
+    def end_motion(self) -> None:
+        """Brakes as at the end of a script."""
+        self.stop(float(np.abs(self.velocity).max()) / SCRIPT_END_RAD_S2)
 
     def brake(self) -> None:
         """Stays where the joints are, and forgets its trouble."""
@@ -208,13 +249,20 @@ class SimulatedArm:
     def servo(self, joints: F64, seconds: float) -> None:
         """Follows a servo target for `seconds` of robot time. Raises JumpError."""
         before = self._mode.newest if isinstance(self._mode, Servo) else self.target
-        if np.abs(joints - before).max() > JUMP_LIMIT_RAD:
+        if not np.abs(joints - before).max() <= JUMP_LIMIT_RAD:  # NaN is none either
             raise JumpError("servo target too far from the one before")
         if not isinstance(self._mode, Servo):
             self.begin(Servo(self.target, delay_s=self._delay_s, gain=self._gain))
         assert isinstance(self._mode, Servo)
-        self._mode.add(self.time_s - self._mode_began_s, joints)
+        self._mode.add(self._mode_s, joints)
         self.clock.grant(min(seconds, 1.0))
+
+    def speed(self, velocity: F64, acceleration: float) -> None:
+        """Approaches joint velocities; the next such command goes on from the velocity reached."""
+        if not isinstance(self._mode, Speed):
+            self.begin(Speed(self.target))
+        assert isinstance(self._mode, Speed)
+        self._mode.command(velocity, acceleration)
 
     def run_to_end(self) -> bool:
         """Executes a move or a stop at once where the clock runs ahead; returns True once it is done.
@@ -233,7 +281,7 @@ class SimulatedArm:
         """True once the present mode has come to its end."""
         if not self._was_done:
             speed = float(np.abs(self.world.joint_velocities).max())
-            self._was_done = self._mode.done(self.time_s - self._mode_began_s, speed)
+            self._was_done = self._mode.done(self._mode_s, speed)
         return self._was_done
 
     def command_gripper(self, opening: float) -> None:
@@ -254,11 +302,15 @@ class SimulatedArm:
             self._was_done = self.is_done
 
     def _move(self, slice_s: float) -> None:
+        before = self.target
+        mode_slice_s = slice_s if isinstance(self._mode, Stop) else slice_s * self.speed_fraction
+        self._mode_s += mode_slice_s
         try:
-            self.target = self._mode.target(self.time_s + slice_s - self._mode_began_s, slice_s)
+            self.target = self._mode.target(self._mode_s, mode_slice_s)
         except OutOfReachError as error:
             self.brake()
             self.trouble = str(error)
+        self.velocity = (self.target - before) / slice_s
         while self._gripper_waiting and self._gripper_waiting[0][0] <= self.time_s:
             self.world.set_gripper(self._gripper_waiting.popleft()[1])
         self.world.set_joint_targets(self.target)

@@ -1,23 +1,27 @@
 """This module opens the ports of the simulated controller and answers on them; RTDE is in `rtde`.
 
-    29999         Dashboard    one line in, one line out: what an operator does at the teach pendant
+    29999         Dashboard    what an operator does at the teach pendant (`dashboard`)
     30001 … 30003 ScriptPort   takes URScript: ur_rtde uploads its control script, which starts the program
     30004         RtdeServer   state out, command registers in
     63352         Gripper      the socket of the Robotiq URCap
     30100         LabServer    cameras, hands and eyes of the lab (`actors.lab`); no port of a real controller
 
-Sources: Universal Robots, "Dashboard Server e-Series"; Robotiq 2F-85 instruction manual, registers of section 4; the
-gripper's text protocol is that of the URCap's server.
+Source: Robotiq 2F-85 instruction manual, registers of section 4; the gripper's text protocol is that of the URCap's
+server.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from actors import lab
 from actors.simulated_ur.controller import Controller
+from actors.simulated_ur.dashboard import Dashboard
+from actors.simulated_ur.lines import answer_lines
+from actors.simulated_ur.pendant import Pendant
 from actors.simulated_ur.rtde import RTDE_PORT, RtdeServer
 from protos.errors import CorruptData, InputError
 from protos.schema import Configuration
@@ -29,8 +33,7 @@ DASHBOARD_PORT = 29999
 SCRIPT_PORTS = (30001, 30002, 30003)
 GRIPPER_PORT = 63352
 TICK_S = 0.01
-"""Period of the state stream and of real-time ticks while nothing is commanded; 100 Hz keeps an idle robot cheap."""
-GREETING = "Connected: Universal Robots Dashboard Server"
+"""Longest period of ticks and of the state stream; 100 Hz keeps an idle robot cheap."""
 SCRIPT_LIMIT_BYTES = 1 << 20
 OPEN_AT, CLOSED_AT = 3, 230
 """Positions that a real gripper reports at its ends; the register itself runs from 0 to 255."""
@@ -53,69 +56,43 @@ async def serve(controller: Controller, *, host: str, lab_port: int, objects: Se
     try:
         servers.append(await loop.create_server(streams.connect, host, RTDE_PORT))
         for port in SCRIPT_PORTS:
-            servers.append(await loop.create_server(lambda: ScriptPort(controller.start_program), host, port))
+            servers.append(await loop.create_server(lambda: ScriptPort(controller), host, port))
         for port, handler in handlers.items():
             servers.append(await asyncio.start_server(handler, host, port))
     except OSError as error:
         raise InputError(f"host {host}: cannot listen there ({error}); choose another 127.0.0.N") from error
     log.info("simulated UR5e listens on %s (RTDE %d, lab %d)", host, RTDE_PORT, lab_port)
     try:
-        while True:
-            controller.tick()
-            streams.publish()
-            await asyncio.sleep(TICK_S)
+        await _tick(controller, streams)
     finally:
         for server in servers:
             server.close()
 
 
-class Pendant(Protocol):
-    """The part of the controller that the dashboard commands."""
+async def _tick(controller: Controller, streams: RtdeServer) -> None:
+    """Lets time pass at a steady rate and sends the state, in real time as often as the fastest client asked for."""
+    now = asyncio.get_running_loop().time
+    due_s = now()
+    while True:
+        controller.tick()
+        streams.publish(now())
+        period_s = TICK_S if controller.is_fast else min(TICK_S, streams.period_s)
+        due_s = max(due_s + period_s, now())
+        await asyncio.sleep(due_s - now())
 
-    @property
-    def is_stopped(self) -> bool: ...
-    def unlock(self) -> None: ...
-    def stop_program(self, why: str) -> None: ...
 
+class Interpreter(Protocol):
+    """The part of the controller that runs scripts."""
 
-class Dashboard:
-    """Answers the commands that a driver of the arm uses; anything else is "could not understand", as on the robot."""
-
-    def __init__(self, pendant: Pendant) -> None:
-        self._pendant = pendant
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers one connection, line by line, until the client leaves."""
-        writer.write(f"{GREETING}\n".encode())
-        await _answer_lines(reader, writer, lambda line: f"{self.answer(line.lower())}\n")
-
-    def answer(self, command: str) -> str:
-        """Returns the robot's answer to one command."""
-        stopped = self._pendant.is_stopped
-        if command == "unlock protective stop":
-            self._pendant.unlock()
-        elif command == "stop":
-            self._pendant.stop_program("dashboard")
-        answers = {
-            "polyscopeversion": "URSoftware 5.15.0.0 (Jan 01 2024)",
-            "get serial number": "20235500001",
-            "get robot model": "UR5",
-            "is in remote control": "true",
-            "robotmode": "Robotmode: RUNNING",
-            "safetystatus": f"Safetystatus: {'PROTECTIVE_STOP' if stopped else 'NORMAL'}",
-            "unlock protective stop": "Protective stop releasing",
-            "close safety popup": "closing safety popup",
-            "stop": "Stopped",
-            "quit": "Disconnected",
-        }
-        return answers.get(command, f'could not understand: "{command}"')
+    def start_program(self) -> None: ...
+    def refuse_script(self) -> None: ...
 
 
 class ScriptPort(asyncio.Protocol):
-    """Takes scripts from one connection; `start` is called when the control script has arrived completely."""
+    """Takes scripts from one connection; the control script is started when it has arrived completely."""
 
-    def __init__(self, start: Callable[[], None]) -> None:
-        self._start, self._text = start, b""
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._interpreter, self._text = interpreter, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -125,9 +102,9 @@ class ScriptPort(asyncio.Protocol):
         self._text += data
         if self._text.rstrip().endswith(b"end"):
             if b"def rtde_control" in self._text:
-                self._start()
+                self._interpreter.start_program()
             else:
-                log.warning("a script of %d bytes that is not ur_rtde's is not simulated", len(self._text))
+                self._interpreter.refuse_script()
             self._text = b""
         elif len(self._text) > SCRIPT_LIMIT_BYTES:
             log.warning("script longer than %d bytes: closing the connection", SCRIPT_LIMIT_BYTES)
@@ -157,7 +134,7 @@ class Gripper:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers one connection, line by line, until the client leaves."""
-        await _answer_lines(reader, writer, lambda line: self.answer(line.split()))
+        await answer_lines(reader, writer, lambda line: self.answer(line.split()))
 
     def answer(self, words: list[str]) -> str:
         """Returns the reply to one command; as on a real unit, "ack" comes without a newline."""
@@ -236,20 +213,10 @@ class LabServer:
                 return lab.pack({"success": controller.world.success()})
             case "protective_stop":
                 controller.protective_stop("someone pushed the arm")
+            case "pendant":
+                changes = asdict(controller.pendant) | request.get("changes", {})
+                controller.set_pendant(from_json(Pendant, changes, "pendant"))
+                return lab.pack({"pendant": asdict(controller.pendant)})
             case other:
-                raise InputError(f"op {other!r}: choose images, place, objects, success or protective_stop")
+                raise InputError(f"op {other!r}: choose images, place, objects, success, protective_stop or pendant")
         return lab.pack({})
-
-
-async def _answer_lines(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Callable[[str], str]
-) -> None:
-    """Writes `answer(line)` for every line of ASCII that a client sends, until it leaves."""
-    try:
-        while line := await reader.readline():
-            writer.write(answer(line.decode("ascii", "replace").strip()).encode())
-            await writer.drain()
-    except ConnectionError:
-        log.debug("client went away")
-    finally:
-        writer.close()

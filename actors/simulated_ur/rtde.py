@@ -5,8 +5,9 @@
     V protocol version ► accepted      O output recipe ► recipe id, types      S start, P pause ► accepted
     v controller version               I input recipe  ► recipe id, types      U data package, both ways
 
-State packages leave at the tick of the controller and at once after a command that changed something, so that a client
-who paces itself on the robot's clock need not wait for the next tick.
+In real time state packages leave at the frequency that a client asks for. Where the robot's clock runs ahead they leave
+at every tick and at once after a command that changed something, so that a client who paces itself on that clock need
+not wait for the next tick. An input belongs to the connection that asked for it first, until it closes.
 
 Source: Universal Robots, "Real-Time Data Exchange (RTDE) Guide", protocol version 2, with its tables of robot
 controller inputs and outputs.
@@ -23,14 +24,16 @@ from typing import Any, Protocol
 log = logging.getLogger(__name__)
 
 RTDE_PORT = 30004
-_HEADER = struct.Struct(">HB")
+_HEADER, _FREQUENCY = struct.Struct(">HB"), struct.Struct(">d")
 _VERSION_REQUEST, _CONTROLLER_VERSION = ord("V"), ord("v")
 _OUTPUTS, _INPUTS, _START, _PAUSE, _DATA = ord("O"), ord("I"), ord("S"), ord("P"), ord("U")
 _ACCEPTED = b"\x01"
-CONTROLLER_VERSION = (5, 15, 0, 0)
+FASTEST_HZ = 250.0
+"""An e-Series controller sends up to 500 packages a second, at twice the cost for this computer."""
 UNREAD_LIMIT_BYTES = 256 * 1024
 """A client that leaves more than this unread is disconnected."""
-
+EARLY_SHARE = 0.25
+"""A package may leave this share of its period before its time, so that two rhythms need not meet exactly."""
 
 WIRE_FORMATS = {
     "VECTOR6D": "6d",
@@ -41,40 +44,49 @@ WIRE_FORMATS = {
     "UINT32": "I",
     "INT32": "i",
     "UINT8": "B",
+    "BOOL": "?",
 }
 """RTDE type -> struct format (big-endian on the wire)."""
 
 _NAMES = {
     "VECTOR6D": "target_q target_qd target_qdd target_current target_moment actual_q actual_qd actual_current "
     "joint_control_output actual_TCP_pose actual_TCP_speed actual_TCP_force target_TCP_pose target_TCP_speed "
-    "joint_temperatures actual_joint_voltage ft_raw_wrench payload_inertia external_force_torque",
+    "joint_temperatures actual_joint_voltage ft_raw_wrench payload_inertia external_force_torque tcp_offset",
     "VECTOR3D": "payload_cog actual_tool_accelerometer elbow_position elbow_velocity",
     "VECTOR6INT32": "joint_mode",
     "DOUBLE": "timestamp actual_execution_time speed_scaling target_speed_fraction actual_momentum "
     "actual_main_voltage actual_robot_voltage actual_robot_current standard_analog_input0 standard_analog_input1 "
     "standard_analog_output0 standard_analog_output1 standard_analog_output_0 standard_analog_output_1 payload "
-    "speed_slider_fraction tcp_force_scalar",
+    "speed_slider_fraction tcp_force_scalar joint_position_deviation_ratio collision_detection_ratio "
+    "tool_analog_input0 tool_analog_input1 tool_output_current tool_temperature io_current euromap67_24V_voltage "
+    "euromap67_24V_current",
     "UINT64": "actual_digital_input_bits actual_digital_output_bits",
-    "UINT32": "runtime_state robot_status_bits safety_status_bits speed_slider_mask",
-    "INT32": "robot_mode safety_mode",
+    "UINT32": "runtime_state robot_status_bits safety_status_bits speed_slider_mask analog_io_types "
+    "tool_analog_input_types euromap67_input_bits euromap67_output_bits input_bit_registers0_to_31 "
+    "input_bit_registers32_to_63 output_bit_registers0_to_31 output_bit_registers32_to_63 tool_mode",
+    "INT32": "robot_mode safety_mode safety_status tool_output_voltage time_scale_source",
     "UINT8": "standard_digital_output_mask standard_digital_output configurable_digital_output_mask "
     "configurable_digital_output tool_digital_output_mask tool_digital_output standard_analog_output_mask "
-    "standard_analog_output_type",
+    "standard_analog_output_type tool_output_mode tool_digital_output0_mode tool_digital_output1_mode",
 }
 _TYPES = {name: kind for kind, names in _NAMES.items() for name in names.split()}
-_REGISTER = re.compile(r"(?:in|out)put_(int|double)_register_(\d+)")
+_REGISTER = re.compile(r"(?:in|out)put_(int|double|bit)_register_(\d+)")
+_REGISTERS = {"int": ("INT32", range(48)), "double": ("DOUBLE", range(48)), "bit": ("BOOL", range(64, 128))}
+_INPUT = re.compile(
+    r"input_.*|speed_slider_(mask|fraction)|(standard|configurable|tool)_digital_output(_mask)?"
+    r"|standard_analog_output_(mask|type|0|1)|external_force_torque"
+)
+"""Variables that a client may write."""
 
-ROBOT_MODE_RUNNING = 7
 RUNTIME_STOPPED, RUNTIME_PLAYING = 1, 2
-SAFETY_NORMAL, SAFETY_PROTECTIVE_STOP = 1, 3
 STATUS_POWER_ON, STATUS_PROGRAM_RUNNING = 1, 2
-SAFETY_BIT_NORMAL, SAFETY_BIT_PROTECTIVE_STOP = 1, 4
 
 
 def wire_type(name: str) -> str | None:
     """Returns the RTDE type of a variable, None when a controller does not have it."""
     if (register := _REGISTER.fullmatch(name)) is not None:
-        return {"int": "INT32", "double": "DOUBLE"}[register[1]] if int(register[2]) < 48 else None
+        kind, indices = _REGISTERS[register[1]]
+        return kind if int(register[2]) in indices else None
     return _TYPES.get(name)
 
 
@@ -92,22 +104,15 @@ class Field:
 
 
 def start_values() -> dict[str, Any]:
-    """Returns every variable of a powered robot whose program does not run yet."""
+    """Returns every variable of a robot whose program does not run; what its pendant sets is 0."""
     widths = {name: Field(name, kind).width for name, kind in _TYPES.items()}
     values: dict[str, Any] = {name: 0 if width == 1 else [0] * width for name, width in widths.items()}
     for direction in ("input", "output"):
-        for index in range(48):
-            values[f"{direction}_int_register_{index}"] = 0
-            values[f"{direction}_double_register_{index}"] = 0.0
+        for name, (_, indices) in _REGISTERS.items():
+            values |= {f"{direction}_{name}_register_{index}": 0 for index in indices}
     joint_running, celsius, volts = 253, 28.0, 48.0
     return values | {
-        "robot_mode": ROBOT_MODE_RUNNING,
-        "safety_mode": SAFETY_NORMAL,
         "runtime_state": RUNTIME_STOPPED,
-        "robot_status_bits": STATUS_POWER_ON,
-        "safety_status_bits": SAFETY_BIT_NORMAL,
-        "speed_scaling": 1.0,
-        "target_speed_fraction": 1.0,
         "actual_main_voltage": volts,
         "actual_robot_voltage": volts,
         "joint_mode": [joint_running] * 6,
@@ -118,16 +123,27 @@ def start_values() -> dict[str, Any]:
 class Machine(Protocol):
     """The part of a controller that RTDE clients read and write."""
 
+    is_fast: bool
+
+    @property
+    def version(self) -> tuple[int, int, int, int]: ...
+    @property
+    def absent(self) -> Collection[str]: ...
     def receive(self, inputs: Mapping[str, Any]) -> None: ...
     def state(self, names: Collection[str]) -> Mapping[str, Any]: ...
 
 
 class Recipe:
-    """An ordered list of variables that travels as one data package."""
+    """An ordered list of variables that travels as one data package.
 
-    def __init__(self, names: list[str]) -> None:
-        kinds = [wire_type(name) for name in names]
-        self.reply = ",".join(kind or "NOT_FOUND" for kind in kinds).encode()
+    `absent` are variables that this controller does not have, `taken` those that another client writes.
+    """
+
+    def __init__(self, names: list[str], *, absent: Collection[str] = (), taken: Collection[str] = ()) -> None:
+        kinds = [None if name in absent else wire_type(name) for name in names]
+        told = ["IN_USE" if name in taken else kind or "NOT_FOUND" for name, kind in zip(names, kinds, strict=True)]
+        self.reply = ",".join(told).encode()
+        self.is_whole = not {"IN_USE", "NOT_FOUND"} & set(told)
         self.fields = [Field(name, kind) for name, kind in zip(names, kinds, strict=True) if kind]
         self._struct = struct.Struct(">" + "".join(WIRE_FORMATS[field.kind] for field in self.fields))
 
@@ -160,12 +176,29 @@ class RtdeServer:
     def connect(self) -> "RtdeConnection":
         return RtdeConnection(self)
 
-    def publish(self, *, changes_only: bool = False) -> None:
-        """Sends the state to every started client; with `changes_only`, to those for whom it changed."""
-        started = [one for one in self.connections if one.started]
-        if started:
-            state = self.machine.state(set().union(*(one.outputs for one in started)))
-            for connection in started:
+    @property
+    def period_s(self) -> float:
+        """The shortest period that a started client asked for."""
+        return min((one.period_s for one in self.connections if one.started), default=float("inf"))
+
+    def publish(self, now_s: float) -> None:
+        """Sends the state to every started client whose turn it is at the wall's time."""
+        is_fast = self.machine.is_fast
+        self._send([one for one in self.connections if one.started and (is_fast or one.is_due(now_s))])
+
+    def publish_changes(self) -> None:
+        """Sends the state, where the clock runs ahead, to every started client for whom it changed."""
+        if self.machine.is_fast:
+            self._send([one for one in self.connections if one.started], changes_only=True)
+
+    def taken(self, by_others_than: "RtdeConnection") -> set[str]:
+        """Returns the inputs that other connections write."""
+        return {name for one in self.connections if one is not by_others_than for name in one.inputs}
+
+    def _send(self, connections: "list[RtdeConnection]", *, changes_only: bool = False) -> None:
+        if connections:
+            state = self.machine.state(set().union(*(one.outputs for one in connections)))
+            for connection in connections:
                 connection.send_state(state, changes_only=changes_only)
 
 
@@ -175,9 +208,13 @@ class RtdeConnection(asyncio.Protocol):
     def __init__(self, server: RtdeServer) -> None:
         self._server = server
         self._received = b""
-        self._inputs: list[Recipe] = []
+        self._recipes: list[Recipe] = []
         self._output: Recipe | None = None
         self._sent = b""
+        self.inputs: set[str] = set()
+        """Variables that this client writes."""
+        self.period_s = 1.0 / FASTEST_HZ
+        self._due_s = 0.0
         self.outputs: frozenset[str] = frozenset()
         self.started = False
 
@@ -202,6 +239,13 @@ class RtdeConnection(asyncio.Protocol):
             payload, self._received = self._received[_HEADER.size : size], self._received[size:]
             self._handle(kind, payload)
 
+    def is_due(self, now_s: float) -> bool:
+        """Returns True once per period of this client; one that is behind skips packages."""
+        if now_s < self._due_s - EARLY_SHARE * self.period_s:
+            return False
+        self._due_s = max(self._due_s + self.period_s, now_s)
+        return True
+
     def send_state(self, state: Mapping[str, Any], *, changes_only: bool) -> None:
         assert self._output is not None, "started without an output recipe"
         package = bytes([1]) + self._output.pack(state)
@@ -223,33 +267,51 @@ class RtdeConnection(asyncio.Protocol):
         elif kind == _VERSION_REQUEST:
             self._reply(kind, _ACCEPTED)
         elif kind == _CONTROLLER_VERSION:
-            self._reply(kind, struct.pack(">4I", *CONTROLLER_VERSION))
+            self._reply(kind, struct.pack(">4I", *self._server.machine.version))
         elif kind == _OUTPUTS:
-            self._output = Recipe(_names(payload[8:]))  # 8 bytes of wished frequency: the controller streams at its own
-            self.outputs = frozenset(field.name for field in self._output.fields)
-            self._reply(kind, _ACCEPTED + self._output.reply)
+            self._set_up_outputs(kind, payload)
         elif kind == _INPUTS:
-            self._inputs.append(Recipe(_names(payload)))
-            self._reply(kind, bytes([len(self._inputs)]) + self._inputs[-1].reply)
+            self._set_up_inputs(kind, payload)
         elif kind in (_START, _PAUSE):
             self.started = kind == _START and self._output is not None
             self._reply(kind, _ACCEPTED)
         else:
             log.warning("RTDE frame type %d is not simulated", kind)
 
+    def _set_up_outputs(self, kind: int, payload: bytes) -> None:
+        if len(payload) < _FREQUENCY.size:
+            log.warning("RTDE output setup of %d bytes: closing the connection", len(payload))
+            self._transport.abort()
+            return
+        (hertz,) = _FREQUENCY.unpack_from(payload)
+        self.period_s = 1.0 / (min(hertz, FASTEST_HZ) if hertz >= 1.0 else FASTEST_HZ)
+        self._output = Recipe(_names(payload[_FREQUENCY.size :]), absent=self._server.machine.absent)
+        self.outputs = frozenset(field.name for field in self._output.fields)
+        self._reply(kind, _ACCEPTED + self._output.reply)
+
+    def _set_up_inputs(self, kind: int, payload: bytes) -> None:
+        """Takes a recipe of inputs; one with an input that is unknown or another client's gets the number 0 instead."""
+        names = _names(payload)
+        unknown = [name for name in names if not _INPUT.fullmatch(name)]
+        recipe = Recipe(names, absent=unknown, taken=self._server.taken(by_others_than=self))
+        if recipe.is_whole:
+            self._recipes.append(recipe)
+            self.inputs.update(names)
+        self._reply(kind, bytes([len(self._recipes) if recipe.is_whole else 0]) + recipe.reply)
+
     def _handle_data(self, payload: bytes) -> None:
         number = payload[0] if payload else 0
-        if not 1 <= number <= len(self._inputs):
-            log.warning("RTDE data package for input recipe %d of %d: dropped", number, len(self._inputs))
+        if not 1 <= number <= len(self._recipes):
+            log.warning("RTDE data package for input recipe %d of %d: dropped", number, len(self._recipes))
             return
         try:
-            inputs = self._inputs[number - 1].unpack(payload[1:])
+            inputs = self._recipes[number - 1].unpack(payload[1:])
         except struct.error as error:
             log.warning("RTDE data package of %d bytes: %s: closing the connection", len(payload), error)
             self._transport.abort()
             return
         self._server.machine.receive(inputs)
-        self._server.publish(changes_only=True)
+        self._server.publish_changes()
 
 
 def _names(payload: bytes) -> list[str]:

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from actors.lab import LAB_PORT
+from actors.simulated_ur.pendant import Pendant
 from protos.errors import InputError
 from protos.schema import Schema
 
@@ -23,6 +24,8 @@ class StandinSettings:
     lab_port: int = LAB_PORT
     fast: bool = True
     """Run ahead of the wall clock while commands are executed; False keeps to real time."""
+    pendant: Pendant = field(default_factory=Pendant)
+    """State of the teach pendant at the start."""
 
     def __post_init__(self) -> None:
         try:

@@ -170,7 +170,7 @@ def test_an_unknown_command_stops_the_script_instead_of_pretending(clients):
 
 def test_the_watchdog_of_the_script_ends_it_when_nobody_speaks():
     """The robot's clock is slow, so that a stall of this computer does not count as silence."""
-    with ideal_robot(pace=0.05) as robot:
+    with ideal_robot(fast=False, pace=0.05) as robot:
         control = rtde_control.RTDEControlInterface(robot.host)
         assert control.setWatchdog(100.0)
         until(lambda: not control.isProgramRunning(), "the watchdog ends the script")
@@ -181,6 +181,19 @@ def test_the_watchdog_of_the_script_ends_it_when_nobody_speaks():
             time.sleep(0.1)
         assert control.isProgramRunning()
         control.disconnect()
+
+
+def test_where_the_clock_runs_ahead_the_watchdog_counts_the_time_of_commands_alone():
+    with ideal_robot() as robot:
+        control = rtde_control.RTDEControlInterface(robot.host)
+        receive = rtde_receive.RTDEReceiveInterface(robot.host)
+        assert control.setWatchdog(10.0)
+        pose = fresh(receive)
+        assert control.moveL(shifted(pose, 0.0, 0.05), 0.05, 0.5), "a second of robot time, within one command"
+        time.sleep(0.5)
+        assert control.isProgramRunning()
+        control.disconnect()
+        receive.disconnect()
 
 
 def test_latency_delays_servo_targets_and_the_gripper():

@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.simulated_ur import ports, rtde
-from actors.simulated_ur.ports import Dashboard, ScriptPort
+from actors.simulated_ur.ports import ScriptPort
 from actors.simulated_ur.rtde import Recipe, RtdeServer, start_values
 
 
 class Machine:
-    def __init__(self):
+    version, absent = (5, 15, 0, 0), ()
+
+    def __init__(self, is_fast=True):
+        self.is_fast = is_fast
         self.received, self.values, self.asked = [], start_values(), None
 
     def receive(self, inputs):
@@ -61,8 +64,8 @@ def frames(data):
         data = data[size:]
 
 
-def connect():
-    machine = Machine()
+def connect(is_fast=True):
+    machine = Machine(is_fast)
     server = RtdeServer(machine)
     return machine, server, Wire(server.connect())
 
@@ -76,9 +79,9 @@ def test_handshake_as_ur_rtde_does_it():
     assert wire.ask("I", b"input_int_register_0,input_double_register_0") == [("I", b"\x01INT32,DOUBLE")]
     assert wire.ask("I", b"input_int_register_0") == [("I", b"\x02INT32")]
     assert wire.ask("S") == [("S", b"\x01")]
-    server.publish()
+    server.publish(0.0)
     ((kind, package),) = list(frames(wire.sent[-(3 + 1 + 8 + 48 + 4 + 4) :]))
-    assert kind == "U" and package == struct.pack(">B7diI", 1, 0, *[0] * 6, 7, 1)
+    assert kind == "U" and package == struct.pack(">B7diI", 1, 0, *[0] * 6, 0, 1)
     assert machine.asked == {"timestamp", "actual_q", "robot_mode", "runtime_state"}
 
 
@@ -94,7 +97,48 @@ def test_inputs_reach_the_machine_and_a_change_is_told_at_once():
 
 def test_an_unknown_variable_is_said_to_be_unknown():
     _, _, wire = connect()
-    assert wire.ask("I", b"input_int_register_0,warp_factor") == [("I", b"\x01INT32,NOT_FOUND")]
+    assert wire.ask("I", b"input_int_register_0,warp_factor") == [("I", b"\x00INT32,NOT_FOUND")]
+    assert wire.ask("I", b"input_int_register_0,actual_q") == [("I", b"\x00INT32,NOT_FOUND")], "no client writes it"
+    assert wire.ask("O", struct.pack(">d", 10.0) + b"warp_factor") == [("O", b"\x01NOT_FOUND")]
+
+
+def test_an_input_belongs_to_one_client_until_it_leaves():
+    _, server, first = connect()
+    second = Wire(server.connect())
+    assert first.ask("I", b"input_int_register_0,input_double_register_0") == [("I", b"\x01INT32,DOUBLE")]
+    assert first.ask("I", b"input_int_register_0") == [("I", b"\x02INT32")], "its own again, in another recipe"
+    assert second.ask("I", b"input_int_register_0,input_int_register_1") == [("I", b"\x00IN_USE,INT32")]
+    assert second.ask("I", b"input_int_register_1") == [("I", b"\x01INT32")], "what was refused took nothing"
+    assert first.ask("I", b"input_int_register_1") == [("I", b"\x00IN_USE")]
+    first.protocol.connection_lost(None)
+    assert second.ask("I", b"input_int_register_0") == [("I", b"\x02INT32")]
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(125.0, 125), (10.0, 10), (500.0, 250), (0.0, 250)])
+def test_in_real_time_packages_leave_as_often_as_asked(asked, sent):
+    machine, server, wire = connect(is_fast=False)
+    wire.ask("O", struct.pack(">d", asked) + b"timestamp")
+    wire.ask("S")
+    wire.sent = b""
+    for tick in range(1000):
+        server.publish(tick / 1000)
+    assert len(list(frames(wire.sent))) == pytest.approx(sent, abs=sent / 50 + 1)
+    wire.sent = b""
+    machine.values["timestamp"] = 1.0
+    server.publish_changes()
+    assert wire.sent == b"", "a change waits for its package"
+
+
+def test_variables_that_programs_of_others_ask_for():
+    _, _, wire = connect()
+    names = b"safety_status,joint_position_deviation_ratio,output_bit_register_64,tool_temperature,tcp_offset"
+    assert wire.ask("O", struct.pack(">d", 125.0) + names) == [("O", b"\x01INT32,DOUBLE,BOOL,DOUBLE,VECTOR6D")]
+
+
+def test_an_output_setup_without_a_frequency_closes_the_connection():
+    _, _, wire = connect()
+    wire.ask("O", b"abc")
+    assert wire.is_closed
 
 
 def test_frames_may_arrive_in_pieces():
@@ -120,7 +164,7 @@ def test_a_client_that_reads_nothing_is_disconnected():
     wire.ask("O", struct.pack(">d", 500.0) + b"timestamp")
     wire.ask("S")
     wire.unread = rtde.UNREAD_LIMIT_BYTES + 1
-    server.publish()
+    server.publish(0.0)
     assert wire.is_closed
 
 
@@ -134,47 +178,33 @@ def test_recipes_round_trip(pose, mode, t):
     assert recipe.unpack(recipe.pack(values)) == values
 
 
+class Interpreter:
+    def __init__(self):
+        self.calls = []
+
+    def start_program(self):
+        self.calls.append("start")
+
+    def refuse_script(self):
+        self.calls.append("refuse")
+
+
 def test_the_script_starts_when_it_is_complete():
-    started = []
-    wire = Wire(ScriptPort(lambda: started.append(1)))
+    interpreter = Interpreter()
+    wire = Wire(ScriptPort(interpreter))
     wire.protocol.data_received(b"def rtde_control():\n  sync()\n")
-    assert started == []
+    assert interpreter.calls == []
     wire.protocol.data_received(b"end\n")
-    assert started == [1]
+    assert interpreter.calls == ["start"]
 
 
 def test_another_script_starts_nothing_and_an_endless_one_is_cut_off():
-    started = []
-    wire = Wire(ScriptPort(lambda: started.append(1)))
+    interpreter = Interpreter()
+    wire = Wire(ScriptPort(interpreter))
     wire.protocol.data_received(b"def other():\n  movej([0,0,0,0,0,0])\nend\n")
-    assert started == []
+    assert interpreter.calls == ["refuse"]
     wire.protocol.data_received(b"x" * (1 << 20) + b"x")
     assert wire.is_closed
-
-
-class Pendant:
-    def __init__(self):
-        self.is_stopped, self.calls = False, []
-
-    def unlock(self):
-        self.calls.append("unlock")
-        self.is_stopped = False
-
-    def stop_program(self, why):
-        self.calls.append("stop")
-
-
-def test_dashboard():
-    pendant = Pendant()
-    dashboard = Dashboard(pendant)
-    assert dashboard.answer("robotmode") == "Robotmode: RUNNING"
-    assert dashboard.answer("safetystatus") == "Safetystatus: NORMAL"
-    pendant.is_stopped = True
-    assert dashboard.answer("safetystatus") == "Safetystatus: PROTECTIVE_STOP"
-    assert "releasing" in dashboard.answer("unlock protective stop")
-    assert dashboard.answer("stop") == "Stopped"
-    assert dashboard.answer("open the pod bay doors").startswith("could not understand")
-    assert pendant.calls == ["unlock", "stop"]
 
 
 class Fingers:
