@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protos.schema import F32, SEGMENT_STEPS, Bools, Configuration, Observation, Outcome, Source
+from protos.schema import CONTROL_HZ, F32, SEGMENT_STEPS, Bools, Configuration, Observation, Outcome, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,10 @@ class Episode:
     """Oldest and newest weight version that acted; -1 for demonstrations."""
     backbone_id: str = ""
     embedding: F32 | None = None  # (T + 1, D) readouts of the backbone `backbone_id`
+    hz: float | None = CONTROL_HZ
+    """Steps per second; None where a dataset does not say."""
+    mark: str = ""
+    """Tells apart episodes that others recorded, whose names only say where they lie; empty where `name` does."""
 
     @property
     def steps(self) -> int:

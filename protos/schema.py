@@ -65,12 +65,16 @@ class Source(Enum):
 
 
 class Outcome(Enum):
-    """The state of the episode at the end of a segment. A timeout bootstraps; success and failure do not."""
+    """The state of the episode at the end of a segment. Success and failure do not bootstrap, all others do.
+
+    UNKNOWN is the outcome of an episode that others recorded without saying how it ended; actors never send it.
+    """
 
     RUNNING = "running"
     SUCCESS = "success"
     FAILURE = "failure"
     TIMEOUT = "timeout"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)

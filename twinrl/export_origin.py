@@ -1,6 +1,6 @@
 """This module opens the source of `twinrl export` and `twinrl expand`: a run, a replay or a dataset."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
@@ -9,10 +9,10 @@ from typing import Literal
 
 import tyro
 
-from learner.datasets import ActionScale, open_dataset, stored_schema
+from learner.datasets import ActionScale, Skipped, open_dataset, stored_schema
 from protos.episode import Episode
 from protos.errors import InputError
-from protos.schema import BUFFERS, Buffer, Schema
+from protos.schema import BUFFERS, CONTROL_HZ, Buffer, Schema
 from services.monitor import Addresses
 from services.net import Credentials
 from services.replay import ReplaySettings, find_schema, masked, read_episodes, totals
@@ -57,14 +57,21 @@ class Opened:
     name: str
     schema: Schema
     scale: ActionScale
+    hz: float
+    """Steps per second of the episodes."""
+    skipped: Sequence[Skipped]
+    """Episodes that were passed over so far, each with the reason."""
     episodes: Iterator[Episode]
     total: int
     """Number of `unit`s at most."""
     unit: Literal["steps", "episodes"]
 
 
-def open_origin(origin: Origin, stack: ExitStack) -> Opened:
-    """Opens an origin until `stack` closes. Raises InputError, Unreachable."""
+def open_origin(origin: Origin, stack: ExitStack, *, hz: float | None = None) -> Opened:
+    """Opens an origin until `stack` closes; a dataset is resampled to `hz`, None reads it as it was recorded.
+
+    Raises InputError, Unreachable.
+    """
     if (origin.source is None) == (not origin.replay):
         raise InputError("name one source: a run or dataset folder, as in runs/demo, or --replay")
     if origin.replay:
@@ -81,7 +88,7 @@ def open_origin(origin: Origin, stack: ExitStack) -> Opened:
     if is_run(origin.source):
         schema = run_settings(origin.source).schema
         return _open_replay(origin, stack.enter_context(replay_of(origin.source)), schema, name=str(origin.source))
-    return _open_dataset(origin, origin.source)
+    return _open_dataset(origin, origin.source, hz)
 
 
 def _open_replay(origin: Origin, replay: ReplaySettings, schema: Schema, *, name: str) -> Opened:
@@ -103,27 +110,42 @@ def _open_replay(origin: Origin, replay: ReplaySettings, schema: Schema, *, name
         name=name,
         schema=schema,
         scale=scale,
+        hz=CONTROL_HZ,
+        skipped=(),
         episodes=(_checked(origin, each, scale) for each in chain([first], episodes)),
         total=sum(held[buffer] for buffer in buffers),
         unit="steps",
     )
 
 
-def _open_dataset(origin: Origin, folder: Path) -> Opened:
+def _open_dataset(origin: Origin, folder: Path, hz: float | None) -> Opened:
     if origin.buffer:
         raise InputError(f"--buffer {origin.buffer[0]}: a dataset has no buffers")
     sizes = stored_schema(folder) or PAPER
     schema = Schema(side_px=origin.side_px or sizes.side_px, wrist_px=origin.wrist_px or sizes.wrist_px)
-    dataset = open_dataset(folder, schema)
+    dataset = open_dataset(folder, schema, hz=hz)
+    rate = hz or dataset.hz
+    if rate is None:
+        raise InputError(
+            f"{folder}: the data do not say at which rate they were recorded; give their rate (hz) in a settings file "
+            "(docs/data.md)"
+        )
     stored = dataset.action_scale
     scale = ActionScale(
         metres=stored.metres if origin.metres is None else origin.metres,
         radians=stored.radians if origin.radians is None else origin.radians,
     )
     if scale != stored:
-        dataset = open_dataset(folder, schema, action_scale=scale)
+        dataset = open_dataset(folder, schema, action_scale=scale, hz=hz)
     return Opened(
-        name=str(folder), schema=schema, scale=scale, episodes=iter(dataset), total=len(dataset), unit="episodes"
+        name=str(folder),
+        schema=schema,
+        scale=scale,
+        hz=rate,
+        skipped=dataset.skipped,
+        episodes=iter(dataset),
+        total=len(dataset),
+        unit="episodes",
     )
 
 

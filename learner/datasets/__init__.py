@@ -10,6 +10,8 @@ An `Episode` (protos) is the only form in between. `rlds`, `lerobot` and `releas
 from learner.datasets.dataset import UNKNOWN_SCALE, ActionScale, Dataset, Format, ImageFormat, Writer
 from learner.datasets.export import Choice, ExpectedArrays, Tally, chosen, copy
 from learner.datasets.opening import make_writer, open_dataset, open_datasets, stored_schema
+from learner.datasets.outcomes import outcome_of
+from learner.datasets.reading import Skipped, identity, summary, unique_name
 from learner.datasets.settings import DataSettings, LeRobotMapping, ReleasedMapping, RldsMapping
 
 __all__ = [
@@ -24,12 +26,17 @@ __all__ = [
     "LeRobotMapping",
     "ReleasedMapping",
     "RldsMapping",
+    "Skipped",
     "Tally",
     "Writer",
     "chosen",
     "copy",
+    "identity",
     "make_writer",
     "open_dataset",
     "open_datasets",
+    "outcome_of",
     "stored_schema",
+    "summary",
+    "unique_name",
 ]

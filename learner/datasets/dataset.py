@@ -8,13 +8,15 @@ their motion in metres and radians per step; an `ActionScale` maps it to [−1, 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Set
+import math
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from learner.datasets.reading import Skipped
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.pointers import refuse_pointer
@@ -25,6 +27,7 @@ Format = Literal["lerobot", "rlds"]
 ImageFormat = Literal["video", "png"]
 """Storage of a LeRobotDataset's images."""
 MAX_JSON_BYTES = 64 << 20
+_RATE_TOLERANCE = 1e-3
 _POSITION, _ROTATION = slice(0, 3), slice(3, 6)
 
 
@@ -70,6 +73,12 @@ class ActionScale:
         """Returns motions (T, 6) [m, rad] per step of actions (T, 7)."""
         return np.concatenate([action[:, _POSITION] * self.metres, action[:, _ROTATION] * self.radians], axis=1)
 
+    def at_rate(self, hz: float | None, new_hz: float | None) -> "ActionScale":
+        """Returns the scale by which steps at `new_hz` span what this one spans for steps at `hz`; None: the same."""
+        if hz is None or new_hz is None or same_rate(hz, new_hz):
+            return self
+        return ActionScale(metres=self.metres * hz / new_hz, radians=self.radians * hz / new_hz)
+
     def converted(self, action: F32, to: "ActionScale") -> F32:
         """Converts actions (T, 7) of this scale to another; returns them unchanged when the two are equal."""
         if to == self:
@@ -81,6 +90,11 @@ class ActionScale:
 
 UNKNOWN_SCALE = ActionScale(metres=0.0, radians=0.0)
 """Scale of actions whose file does not say how far they move."""
+
+
+def same_rate(a: float, b: float) -> bool:
+    """Tells whether two rates [1/s] are one."""
+    return math.isclose(a, b, rel_tol=_RATE_TOLERANCE)
 
 
 class Dataset(Protocol):
@@ -95,12 +109,25 @@ class Dataset(Protocol):
 
     @property
     def action_scale(self) -> ActionScale: ...
+    @property
+    def hz(self) -> float | None:
+        """Returns the rate at which the data were recorded, steps per second; None where they do not say."""
+        ...
+
+    @property
+    def skipped(self) -> Sequence[Skipped]:
+        """Returns what the latest iteration passed over."""
+        ...
+
     def __len__(self) -> int:
-        """Returns the number of episodes."""
+        """Returns the number of episodes, those that cannot be read included."""
         ...
 
     def __iter__(self) -> Iterator[Episode]:
-        """Yields the episodes in stored order. Raises CorruptData with file and offset where one does not decode."""
+        """Yields the episodes in stored order, and puts those that do not decode into `skipped`.
+
+        Raises CorruptData, with the first reason, where none does.
+        """
         ...
 
 
@@ -116,9 +143,12 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
-def check_episode(episode: Episode, schema: Schema) -> None:
-    """Raises SchemaMismatch for an episode with images of another size, InputError for one without a step."""
+def check_episode(episode: Episode, schema: Schema, hz: float) -> None:
+    """Raises SchemaMismatch for an episode of another rate or image size, InputError for one without a step."""
     steps = episode.steps
+    if episode.hz != hz:
+        recorded = "an unknown rate" if episode.hz is None else f"{episode.hz:g} Hz"
+        raise SchemaMismatch(f"episode {episode.name!r}: recorded at {recorded}, this dataset holds {hz:g} Hz")
     if not steps:
         raise InputError(f"episode {episode.name!r} has no step")
     for camera, px in (("side", schema.side_px), ("wrist", schema.wrist_px)):

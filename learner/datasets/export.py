@@ -9,13 +9,14 @@ Episodes pass one at a time, so neither side has to fit into memory.
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learner.datasets.dataset import Writer
+from learner.datasets.reading import identity, unique_name
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.schema import Outcome, Source
@@ -74,30 +75,42 @@ class Tally:
 
 
 def chosen(episodes: Iterable[Episode], choice: Choice, tell: Callable[[Episode], None]) -> Iterator[Episode]:
-    """Yields the chosen episodes, each name once: an episode of an arm may lie in several buffers.
+    """Yields the chosen episodes, each once: an episode of an arm may lie in several buffers.
 
     `tell` is called with every episode that is looked at.
     """
     names = set[str]()
     for episode in episodes:
         tell(episode)
-        if choice.fits(episode) and episode.name not in names:
-            names.add(episode.name)
+        if choice.fits(episode) and identity(unique_name(episode)) not in names:
+            names.add(identity(unique_name(episode)))
             yield episode
             if len(names) == choice.limit:
                 return
 
 
 def copy(episodes: Iterable[Episode], writer: Writer, written: Tally) -> int:
-    """Writes and counts episodes; returns how many were skipped because the writer's folder has their names."""
-    skipped = 0
+    """Writes and counts episodes; returns how many were left out because the writer's folder has them already.
+
+    Which episode is which is told by its content, not by the folder it comes from. Raises InputError for one that may
+    be among those that an earlier version wrote, by the name of a folder alone.
+    """
+    there = {identity(name) for name in writer.names}
+    left_out = 0
     for episode in episodes:
-        if episode.name in writer.names:
-            skipped += 1
+        name = unique_name(episode)
+        if identity(name) in there:
+            left_out += 1
             continue
-        writer.add(episode)
+        if episode.name in writer.names:
+            raise InputError(
+                f"an episode {episode.name!r} is there already, written by an earlier version that did not note its "
+                "content, so it cannot be told from this one: export to a new folder"
+            )
+        writer.add(replace(episode, name=name, mark=""))
         written.add(episode)
-    return skipped
+        there.add(identity(name))
+    return left_out
 
 
 class ExpectedArrays:

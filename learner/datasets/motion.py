@@ -44,14 +44,35 @@ def turns(before: F64, after: F64) -> F64:
     return rotation_vectors(_product(after, before * (1.0, -1.0, -1.0, -1.0)))
 
 
-def proprio(position: NDArray[np.floating], rotation: F64, opening: NDArray[np.floating], hz: float) -> F32:
+def composed(turn: NDArray[np.floating]) -> F64:
+    """Returns the orientations (n + 1, 4) that turns (n, 3) [rad], each applied on the left, lead through."""
+    path = np.tile((1.0, 0.0, 0.0, 0.0), (len(turn) + 1, 1))
+    for row, step in enumerate(quaternions(turn, "rotation_vector")):
+        path[row + 1] = _product(step[None], path[row : row + 1])[0]
+    return path
+
+
+def interpolated(rotation: F64, times: F64, at: F64) -> F64:
+    """Returns the orientations (m, 4) at `at` (m,) of those (n, 4) at `times` (n,), along the shortest arcs."""
+    if len(rotation) == 1:
+        return rotation.repeat(len(at), axis=0)
+    before = (np.searchsorted(times, at, side="right") - 1).clip(0, len(times) - 2)
+    share = ((at - times[before]) / (times[before + 1] - times[before])).clip(0.0, 1.0)
+    turned = turns(rotation[before], rotation[before + 1])
+    return _product(_from_vectors(share[:, None] * turned), rotation[before])
+
+
+def proprio(position: NDArray[np.floating], rotation: F64, opening: NDArray[np.floating], times: F64 | None) -> F32:
     """Returns proprioception (n, 25) of positions (n, 3) [m], quaternions (n, 4) and gripper openings (n,) in 0 … 1.
 
-    Velocities are differences to the row before at `hz`, zero in the first row. Forces and motion under way are zero.
+    Velocities are differences to the row before by their `times` [s], zero in the first row and where times are None.
+    Forces and motion under way are zero.
     """
     velocity = np.zeros((len(position), 6))
-    velocity[1:, :3] = hz * np.diff(position, axis=0)
-    velocity[1:, 3:] = hz * turns(rotation[:-1], rotation[1:])
+    if times is not None:
+        period = np.diff(times)[:, None]
+        velocity[1:, :3] = np.diff(position, axis=0) / period
+        velocity[1:, 3:] = turns(rotation[:-1], rotation[1:]) / period
     vectors = rotation_vectors(rotation)
     return proprioception(position=position, rotation=vectors, velocity=velocity, opening=opening.clip(0.0, 1.0))
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from learner.datasets.dataset import ActionScale, Dataset, Format, ImageFormat, Writer
+from learner.datasets.recording import check_rate
 from learner.datasets.settings import DataSettings
 from protos.errors import InputError
 from protos.pointers import refuse_pointer
-from protos.schema import Schema
+from protos.schema import CONTROL_HZ, Schema
 from protos.settings import load_settings
 
 _LOOKED_FOR = (
@@ -21,13 +22,19 @@ _LOOKED_FOR = (
 
 
 def open_dataset(
-    path: Path, schema: Schema, *, action_scale: ActionScale | None = None, instruction: str | None = None
+    path: Path,
+    schema: Schema,
+    *,
+    action_scale: ActionScale | None = None,
+    instruction: str | None = None,
+    hz: float | None = None,
 ) -> Dataset:
     """Opens the dataset in `path`, whose format is told by its files; images are resized to `schema` when read.
 
     `path` is the dataset's folder (of RLDS with or without the version), one released pickle, or a JSON file of
-    `DataSettings`. `action_scale` and `instruction` replace what is stored. Raises InputError when nothing is
-    recognised, CorruptData when the description of the data is damaged.
+    `DataSettings`. `action_scale` and `instruction` replace what is stored; data of another rate than `hz` are
+    resampled to it, None reads them as they were recorded. Raises InputError when nothing is recognised or the rate
+    cannot be had, CorruptData when the description of the data is damaged.
     """
     refuse_pointer(path)
     settings = load_settings(DataSettings, path) if path.suffix == ".json" else DataSettings(path=path)
@@ -37,11 +44,14 @@ def open_dataset(
         action_scale=action_scale or settings.action_scale,
         instruction=settings.instruction if instruction is None else instruction,
     )
-    return _opened(settings, schema)
+    dataset = _opened(settings, schema, hz)
+    if hz is not None:
+        check_rate(str(path), dataset.hz, hz, resample=settings.resample)
+    return dataset
 
 
 def open_datasets(
-    paths: Sequence[Path], schema: Schema, *, action_scale: ActionScale | None = None
+    paths: Sequence[Path], schema: Schema, *, action_scale: ActionScale | None = None, hz: float | None = None
 ) -> tuple[list[Dataset], ActionScale | None]:
     """Opens datasets for joint training and returns the one scale of their actions: `action_scale`, or the first's.
 
@@ -50,22 +60,28 @@ def open_datasets(
     """
     datasets: list[Dataset] = []
     for path in paths:
-        datasets.append(open_dataset(path, schema, action_scale=action_scale))
+        datasets.append(open_dataset(path, schema, action_scale=action_scale, hz=hz))
         action_scale = action_scale or datasets[0].action_scale
     return datasets, action_scale
 
 
 def make_writer(
-    kind: Format, folder: Path, schema: Schema, *, action_scale: ActionScale, images: ImageFormat = "video"
+    kind: Format,
+    folder: Path,
+    schema: Schema,
+    *,
+    action_scale: ActionScale,
+    images: ImageFormat = "video",
+    hz: float = CONTROL_HZ,
 ) -> Writer:
-    """Opens a folder for writing, after repairing what a crash left. Raises InputError for other content."""
+    """Opens a folder for episodes at `hz`, after repairing what a crash left. Raises InputError for other content."""
     if kind == "lerobot":
         from learner.datasets.lerobot import LeRobotWriter
 
-        return LeRobotWriter(folder, schema, action_scale=action_scale, images=images)
+        return LeRobotWriter(folder, schema, action_scale=action_scale, images=images, hz=hz)
     from learner.datasets.rlds import RldsWriter
 
-    return RldsWriter(folder, schema, action_scale=action_scale)
+    return RldsWriter(folder, schema, action_scale=action_scale, hz=hz)
 
 
 def stored_schema(path: Path) -> Schema | None:
@@ -81,23 +97,25 @@ def stored_schema(path: Path) -> Schema | None:
     return None
 
 
-def _opened(settings: DataSettings, schema: Schema) -> Dataset:
+def _opened(settings: DataSettings, schema: Schema, hz: float | None) -> Dataset:
     path, scale, instruction = settings.path, settings.action_scale, settings.instruction
     if (path / "meta" / "info.json").is_file():
         from learner.datasets.lerobot import LeRobotDataset
 
         if instruction is not None:
             raise InputError(f"{path}: LeRobotDatasets hold an instruction for every episode; it is not replaced")
-        return LeRobotDataset(path, schema, action_scale=scale, mapping=settings.lerobot)
+        return LeRobotDataset(path, schema, action_scale=scale, mapping=settings.lerobot, hz=hz)
     folder = _rlds_folder(path)
     if folder is not None:
         from learner.datasets.rlds import RldsDataset
 
-        return RldsDataset(folder, schema, mapping=settings.rlds, action_scale=scale, instruction=instruction)
+        return RldsDataset(folder, schema, mapping=settings.rlds, action_scale=scale, instruction=instruction, hz=hz)
     from learner.datasets.released import ReleasedDataset, released_files
 
     if released_files(path):
-        return ReleasedDataset(path, schema, mapping=settings.released, action_scale=scale, instruction=instruction)
+        return ReleasedDataset(
+            path, schema, mapping=settings.released, action_scale=scale, instruction=instruction, hz=hz
+        )
     refuse_pointer(path)
     raise InputError(f"{path}: {_found(path)}; looked for {_LOOKED_FOR}")
 

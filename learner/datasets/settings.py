@@ -21,9 +21,11 @@ from learner.datasets import motion
 from learner.datasets.dataset import ActionScale
 from learner.datasets.motion import ROTATION_COLUMNS, RotationForm
 from protos.errors import InputError
-from protos.schema import F32, PROPRIO_DIM, Outcome, Source
+from protos.schema import F32, F64, PROPRIO_DIM, Outcome, Source
 
 Numbers = NDArray[np.floating]
+MAX_HZ = 1000.0
+"""Largest rate that is believed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,12 @@ class ForeignMapping:
     """Motion at this percentile becomes an action of 1; more is clipped."""
     scale_episodes: int = 1000
     """The scale is fitted to this many episodes from the start."""
+    hz: float | None = None
+    """Steps per second, where the data do not say it, or wrongly."""
+    outcome: Outcome | None = None
+    """Outcome of an episode where neither success flags nor rewards tell; null: unknown."""
+    success_reward: float | None = None
+    """Reward from which on an episode is a success; null: above 0, where rewards are not shaped."""
     human: bool = True
     """A person chose the actions."""
     source: Source = Source.REAL
@@ -50,13 +58,14 @@ class ForeignMapping:
                 f"scale_episodes={self.scale_episodes}, scale_percentile={self.scale_percentile}: "
                 "scale_episodes ≥ 1, 50 < scale_percentile ≤ 100"
             )
+        check_hz(self.hz)
         for name, (closed, opened) in (("state_gripper", self.state_gripper), ("action_gripper", self.action_gripper)):
             if closed == opened:
                 raise InputError(f"{name}={closed:g}, {opened:g}: closed and open must differ")
 
-    def _proprio(self, position: Numbers, rotation: Numbers, gripper: Numbers, hz: float) -> F32:
+    def _proprio(self, position: Numbers, rotation: Numbers, gripper: Numbers, times: F64 | None) -> F32:
         quaternion = motion.quaternions(rotation, self.state_rotation)
-        return motion.proprio(position, quaternion, motion.between(gripper, self.state_gripper), hz)
+        return motion.proprio(position, quaternion, motion.between(gripper, self.state_gripper), times)
 
     def _motion(self, displacement: Numbers, rotation: Numbers | None, gripper: Numbers) -> tuple[F32, F32]:
         moved = np.zeros((len(displacement), 6), np.float32)
@@ -93,8 +102,6 @@ class LeRobotMapping(ForeignMapping):
     """Displacement at 1, where actions are not in metres."""
     radians: float = 1.0
     """Rotation at 1, where actions are not in radians."""
-    outcome: Outcome = Outcome.SUCCESS
-    """Outcome of an episode without next.success."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,12 +127,12 @@ class LeRobotMapping(ForeignMapping):
                 if not -size <= index < size:
                     raise InputError(f"{path}: {name} has {size} numbers, number {index} is not among them")
 
-    def proprio(self, state: Numbers | None, rows: int, hz: float) -> F32:
-        """Returns proprioception (n, 25) of states (n, S); zeros where there are none."""
+    def proprio(self, state: Numbers | None, rows: int, times: F64 | None) -> F32:
+        """Returns proprioception (n, 25) of states (n, S) at `times` (n,) [s]; zeros where there are none."""
         if state is None:
             return np.zeros((rows, PROPRIO_DIM), np.float32)
         position, rotation = state[:, list(self.state_position)], state[:, list(self.state_rotation_at)]
-        return self._proprio(position, rotation, state[:, self.state_gripper_at], hz)
+        return self._proprio(position, rotation, state[:, self.state_gripper_at], times)
 
     def motion(self, action: Numbers) -> tuple[F32, F32]:
         """Returns motions (n, 6) [m, rad] per step and gripper commands (n,), −1 close to 1 open, of actions (n, A)."""
@@ -156,18 +163,11 @@ class RldsMapping(ForeignMapping):
     last_action: bool = True
     """The last step's action was carried out, as in Bridge and most of Open X-Embodiment; false: the last step only
     holds the final observation, as RLDS has it."""
-    hz: float = 5.0
-    """Control rate, for velocities."""
     split: str = "train"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.hz <= 0:
-            raise InputError(f"hz={self.hz}: hz > 0")
-
-    def proprio(self, state: Numbers) -> F32:
-        """Returns proprioception (n, 25) of states (n, S)."""
-        return self._proprio(*_split(state, self.state_rotation, "state"), self.hz)
+    def proprio(self, state: Numbers, times: F64 | None) -> F32:
+        """Returns proprioception (n, 25) of states (n, S) at `times` (n,) [s]."""
+        return self._proprio(*_split(state, self.state_rotation, "state"), times)
 
     def motion(self, action: Numbers) -> tuple[F32, F32]:
         """Returns motions (n, 6) [m, rad] per step and gripper commands (n,), −1 close to 1 open, of actions (n, A)."""
@@ -181,13 +181,21 @@ class ReleasedMapping:
     hand: str = "left"
     """The arm whose pose, gripper and camera a raw frame's keys name."""
     hz: float = 20.0
-    """Rate of the raw frames."""
+    """Steps per second of the raw frames."""
+    training_hz: float | None = None
+    """Steps per second of training files, which do not say it; null: unknown."""
+    outcome: Outcome | None = Outcome.SUCCESS
+    """Outcome of raw episodes, which do not say it; null: unknown."""
     actions: Literal["by name", "normalised", "metres"] = "by name"
     """Unit of the actions in training files: [−1, 1], or metres and radians. By name: metres in a file with "_delta"
     and without "_normalized" in its name, as the authors' scripts call them."""
     source: Source = Source.TWIN
     limit_bytes: int = 8 << 30
     """Most memory for one file."""
+
+    def __post_init__(self) -> None:
+        check_hz(self.hz)
+        check_hz(self.training_hz)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +208,17 @@ class DataSettings:
     """Replaces the stored one."""
     action_scale: ActionScale | None = None
     """Replaces the stored or fitted one."""
+    resample: bool = True
+    """Data of another rate than the one that is wanted, as control's in `twinrl sft`, are resampled; false: refused."""
     rlds: RldsMapping = field(default_factory=RldsMapping)
     lerobot: LeRobotMapping | None = None
     released: ReleasedMapping = field(default_factory=ReleasedMapping)
+
+
+def check_hz(hz: float | None) -> None:
+    """Raises InputError for a rate that no recording has."""
+    if hz is not None and not 0 < hz <= MAX_HZ:
+        raise InputError(f"hz={hz:g}: above 0, at most {MAX_HZ:g}")
 
 
 def _split(columns: Numbers, form: RotationForm, what: str) -> tuple[Numbers, Numbers, Numbers]:

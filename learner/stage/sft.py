@@ -26,6 +26,7 @@ from policy.model import PARTS, Policy, consistency_settings, on_backbone
 from policy.settings import PolicySettings
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
+from protos.schema import CONTROL_HZ
 from protos.settings import to_json
 from protos.status import StatusFile
 
@@ -42,7 +43,9 @@ def run_sft(settings: SftSettings, out: Path, *, resume: bool, stop: Stop, watch
     going_on = checkpoint.load(saved, "sft") if resume and checkpoint.exists(saved) else None
     policy = starting_policy(settings).to(choose_device(settings.device))
     check_cameras(policy, settings.schema)
-    datasets, scale = open_datasets(settings.data, settings.schema, action_scale=starting_scale(settings))
+    datasets, scale = open_datasets(
+        settings.data, settings.schema, action_scale=starting_scale(settings), hz=CONTROL_HZ
+    )
     resumed = None if going_on is None or not going_on.replay else EpisodeNames.parse(going_on.replay)
     episodes, names = gather(settings, datasets, resumed, stop)
     if stop():

@@ -115,7 +115,7 @@ def test_turns_are_applied_on_the_left(before, after):
 def test_proprioception_of_a_steady_motion():
     t = np.arange(4)[:, None] / 5.0
     rotation = motion.quaternions(t * (0.0, 0.0, 1.0), "rotation_vector")
-    proprio = motion.proprio(t * (0.1, 0.0, -0.2), rotation, np.array([0.0, 0.5, 1.0, 2.0]), hz=5.0)
+    proprio = motion.proprio(t * (0.1, 0.0, -0.2), rotation, np.array([0.0, 0.5, 1.0, 2.0]), times=t[:, 0])
     np.testing.assert_allclose(proprio[1:, 6:12], [[0.1, 0, -0.2, 0, 0, 1.0]] * 3, atol=1e-6)
     assert not proprio[0, 6:12].any() and not proprio[:, 12:18].any()
     assert proprio[:, 18].tolist() == [0.0, 0.5, 1.0, 1.0]

@@ -67,7 +67,6 @@ def test_paths_are_filled_in(tmp_path):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"fps": 0},
         {"data_path": 5},
         {"data_path": None},
         {"features": {"action": {"dtype": "float32", "shape": [], "info": {"writer": "twinrl"}}}},

@@ -133,7 +133,6 @@ class TestDamage:
             ("data_path", "{other}"),
             ("data_path", 3),
             ("video_path", None),
-            ("fps", "ten"),
         ],
     )
     def test_an_info_with_a_wrong_value(self, tmp_path, rng, name, value):
@@ -175,7 +174,7 @@ class TestDamage:
 
 
 def test_the_names_of_numbers_are_one_for_each():
-    features = layout.make_features(SCHEMA, "png", SCALE, "")
+    features = layout.make_features(SCHEMA, "png", SCALE, "", 10)
     assert len(set(features[layout.STATE]["names"])) == len(features[layout.STATE]["info"]["units"]) == 25
     assert len(set(features[layout.ACTION]["names"])) == 7
     assert not {name for name in features if "/" in name}

@@ -26,7 +26,7 @@ from learner.datasets import ActionScale, Choice, Format, ImageFormat, chosen, m
 from protos.episode import Episode, Segment
 from protos.errors import InputError
 from protos.files import write_durably
-from protos.schema import Outcome, Schema, Source
+from protos.schema import CONTROL_HZ, Outcome, Schema, Source
 from services.monitor import Addresses
 from services.replay import ReplaySettings
 from twin import tasks
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     began = time.process_time()
     with ExitStack() as stack:
-        source = open_origin(command.origin, stack)
+        source = open_origin(command.origin, stack, hz=CONTROL_HZ)
         task, latency_steps = twin_of(command.origin.source, command.task, command.domain)
         world = TwinWorld(
             scene=_scene(command),

@@ -91,7 +91,12 @@ def _write(command: Export, source: Opened, stack: ExitStack, written: Tally) ->
         if first is None:
             raise InputError(f"{source.name}: no episode is chosen; looked at {seen}")
         writer = make_writer(
-            command.format, command.out, source.schema, action_scale=source.scale, images=command.images
+            command.format,
+            command.out,
+            source.schema,
+            action_scale=source.scale,
+            images=command.images,
+            hz=source.hz,
         )
         stack.enter_context(closing(writer))
         if command.expected is not None:
@@ -106,9 +111,11 @@ def _summary(command: Export, source: Opened, written: Tally, passed: int) -> st
         lines.append(f"  a person chose {written.human} of the steps")
     if passed:
         lines.append(f"  {passed} more episodes were there already")
+    if source.skipped:
+        lines.append(f"  {sum(each.count for each in source.skipped)} episodes could not be read: {source.skipped[0]}")
     scale, schema = source.scale, source.schema
     lines.append(
-        f"  images {schema.side_px} px and {schema.wrist_px} px; an action of 1 is {scale.metres:g} m, "
-        f"{scale.radians:g} rad per step"
+        f"  images {schema.side_px} px and {schema.wrist_px} px; {source.hz:g} steps per second; an action of 1 is "
+        f"{scale.metres:g} m, {scale.radians:g} rad per step"
     )
     return "\n".join(lines) + "\n"

@@ -29,7 +29,7 @@ from learner.datasets.lerobot.stats import NAMES as STATISTICS
 from protos.errors import CorruptData
 from protos.files import write_durably
 from protos.pointers import refuse_pointer
-from protos.schema import ACTION_DIM, CONTROL_HZ, PROPRIO_DIM, Schema
+from protos.schema import ACTION_DIM, PROPRIO_DIM, Schema
 
 VERSION = "v3.0"
 CHUNK_FILES = 1000
@@ -101,7 +101,9 @@ class Slot:
         return folder / filled
 
 
-def make_features(schema: Schema, images: ImageFormat, scale: ActionScale, codec: str) -> dict[str, dict[str, Any]]:
+def make_features(
+    schema: Schema, images: ImageFormat, scale: ActionScale, codec: str, hz: float
+) -> dict[str, dict[str, Any]]:
     """Returns the `features` of info.json; `codec` as ffmpeg names it. Shapes are lists, scalars have shape [1]."""
     return {
         STATE: _numbers("float32", STATE_NAMES) | {"info": {"units": list(STATE_UNITS), "frame": "base"}},
@@ -115,8 +117,8 @@ def make_features(schema: Schema, images: ImageFormat, scale: ActionScale, codec
                 "gripper": "> 0 opens, < 0 closes",
             }
         },
-        SIDE: _camera(schema.side_px, images, codec),
-        WRIST: _camera(schema.wrist_px, images, codec),
+        SIDE: _camera(schema.side_px, images, codec, hz),
+        WRIST: _camera(schema.wrist_px, images, codec, hz),
         REWARD: _scalar("float32"),
         **{name: _scalar("bool") for name in (DONE, TRUNCATED, SUCCESS, HUMAN)},
         TIMESTAMP: _scalar("float32"),
@@ -124,7 +126,7 @@ def make_features(schema: Schema, images: ImageFormat, scale: ActionScale, codec
     }
 
 
-def make_info(features: Mapping[str, Any], *, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
+def make_info(features: Mapping[str, Any], *, hz: float, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
     """Returns the content of info.json."""
     videos = any(feature["dtype"] == "video" for feature in features.values())
     return {
@@ -136,12 +138,17 @@ def make_info(features: Mapping[str, Any], *, episodes: int, frames: int, tasks:
         "chunks_size": CHUNK_FILES,
         "data_files_size_in_mb": 100,
         "video_files_size_in_mb": 200,
-        "fps": int(CONTROL_HZ),
+        "fps": rate_as_stored(hz),
         "splits": {"train": f"0:{episodes}"},
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH if videos else None,
         "features": dict(features),
     }
+
+
+def rate_as_stored(hz: float) -> float:
+    """Returns frames per second as info.json has them: a whole number where they are one."""
+    return int(hz) if hz == int(hz) else hz
 
 
 def own_scale(info: Mapping[str, Any]) -> ActionScale | None:
@@ -161,7 +168,7 @@ def _scalar(dtype: str) -> dict[str, Any]:
     return {"dtype": dtype, "shape": [1], "names": None}
 
 
-def _camera(px: int, images: ImageFormat, codec: str) -> dict[str, Any]:
+def _camera(px: int, images: ImageFormat, codec: str, hz: float) -> dict[str, Any]:
     shape = {"shape": [px, px, 3], "names": ["height", "width", "channels"]}
     if images == "png":
         return {"dtype": "image"} | shape
@@ -171,7 +178,7 @@ def _camera(px: int, images: ImageFormat, codec: str) -> dict[str, Any]:
         "video.codec": codec,
         "video.pix_fmt": "yuv420p",
         "video.is_depth_map": False,
-        "video.fps": int(CONTROL_HZ),
+        "video.fps": rate_as_stored(hz),
         "video.channels": 3,
         "has_audio": False,
     }

@@ -9,23 +9,27 @@ Episodes are decoded one at a time.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from learner.datasets.dataset import ActionScale, read_json
 from learner.datasets.images import black, decode_image, resize
 from learner.datasets.lerobot import layout, video
 from learner.datasets.lerobot.layout import OURS, Slot
+from learner.datasets.lerobot.rows import numbers, optional, row_times, stamped_rate, stated_rate
+from learner.datasets.outcomes import outcome_of, reward_of
+from learner.datasets.reading import Skipped, content_mark, readable
+from learner.datasets.recording import Recording, Track, resampled_episode
 from learner.datasets.settings import LeRobotMapping
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
-from protos.schema import U8, Configuration, Observation, Outcome, Schema, Source
+from protos.schema import F32, U8, Configuration, Observation, Outcome, Schema, Source
 
 Row = dict[str, Any]
 
@@ -42,16 +46,18 @@ class LeRobotDataset:
         *,
         action_scale: ActionScale | None = None,
         mapping: LeRobotMapping | None = None,
+        hz: float | None = None,
     ) -> None:
         """Opens a folder; `mapping` describes a dataset that is not ours.
 
-        `action_scale` replaces the stored one, or the one that is fitted; actions are then rescaled. Raises InputError
-        for another version of the format and for a dataset that nothing describes, CorruptData for a damaged one.
+        `action_scale` replaces the stored one, or the one that is fitted; actions are then rescaled. Episodes are
+        resampled to `hz`; None reads them as they were recorded. Raises InputError for another version of the format
+        and for a dataset that nothing describes, CorruptData for a damaged one.
         """
-        self.name, self.path, self.schema = path.name, path, schema
+        self.name, self.path, self.schema, self.skipped = path.name, path, schema, list[Skipped]()
         self._info = read_info(path)
         self._features: dict[str, Any] = self._info["features"]
-        self._mapping = mapping or LeRobotMapping()
+        self._mapping, self._wanted_hz = mapping or LeRobotMapping(), hz
         with _consistent(path / layout.INFO):
             self._stored = layout.own_scale(self._info) if mapping is None else None
             if mapping is not None:
@@ -60,24 +66,34 @@ class LeRobotDataset:
             raise InputError(_nothing_describes(path, self._features))
         self._rows = [row for rows in layout.read_episodes(path) for row in rows]
         self._tasks = layout.read_tasks(path / layout.TASKS) if self._rows else {}
-        self._scale = action_scale or self._stored
+        self._wanted_scale = action_scale
         self._table: tuple[Path, pa.Table] | None = None
 
-    @property
+    @cached_property
+    def hz(self) -> float | None:
+        """Returns the rate by the settings, else by info.json, else by the stamps of the first episode with some."""
+        stated = self._mapping.hz or stated_rate(self._info.get("fps"))
+        if stated is not None:
+            return stated
+        found = (stamped_rate(table) for table in self._readable_tables(len(self._rows)))
+        return next((rate for rate in found if rate is not None), None)
+
+    @cached_property
     def action_scale(self) -> ActionScale:
-        """Returns the scale; that of foreign data is fitted at the first call."""
-        if self._scale is None:
-            chosen = self._rows[: self._mapping.scale_episodes]
-            with _consistent(self.path):
-                moved = (self._mapping.motion(_numbers(self._data(row), self._mapping.action))[0] for row in chosen)
-                self._scale = ActionScale.fit(moved, percentile=self._mapping.scale_percentile)
-        return self._scale
+        """Returns the requested scale, the one stored, or one fitted to the first episodes."""
+        if self._wanted_scale is not None:
+            return self._wanted_scale
+        if self._stored is not None:
+            return self._stored.at_rate(self.hz, self._wanted_hz)
+        return ActionScale.fit(self._motions(), percentile=self._mapping.scale_percentile)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Episode]:
-        return map(self.read, range(len(self)))
+        self.skipped.clear()
+        attempts = ((f"{self.path}: episode {index}", partial(self.read, index)) for index in range(len(self)))
+        return readable(self.name, attempts, self.skipped)
 
     def read(self, index: int) -> Episode:
         """Reads one episode. Raises CorruptData."""
@@ -89,7 +105,7 @@ class LeRobotDataset:
     def _ours(self, row: Row, table: pa.Table) -> Episode:
         assert self._stored is not None
         poses = json.loads(row[f"{OURS}/poses"])
-        return Episode(
+        episode = Episode(
             name=row[f"{OURS}/name"],
             instruction=self._instruction(table),
             configuration=Configuration(
@@ -98,41 +114,83 @@ class LeRobotDataset:
                 poses={body: tuple(pose) for body, pose in poses.items()},
             ),
             observation=self._with_final(row, self._observation(row, table, *layout.CAMERAS)),
-            action=self._stored.converted(_numbers(table, layout.ACTION), self.action_scale),
+            action=numbers(table, layout.ACTION),
             reward=table[layout.REWARD].to_numpy(),
             human=np.asarray(table[layout.HUMAN]),
             outcome=Outcome(row[f"{OURS}/outcome"]),
             source=Source(row[f"{OURS}/source"]),
+            hz=self.hz,
         )
+        return resampled_episode(episode, self._wanted_hz, self._stored, self._wanted_scale)
 
     def _mapped(self, row: Row, table: pa.Table) -> Episode:
-        mapping, index = self._mapping, row["episode_index"]
-        moved, gripper = mapping.motion(_numbers(table, mapping.action))
-        outcome = mapping.outcome
-        if layout.SUCCESS in table.column_names:
-            outcome = Outcome.SUCCESS if np.asarray(table[layout.SUCCESS]).any() else Outcome.FAILURE
-        reward = np.zeros(len(table), np.float32)
-        reward[-1] = outcome is Outcome.SUCCESS
-        if layout.REWARD in table.column_names:
-            reward = table[layout.REWARD].to_numpy().astype(np.float32)
+        mapping, steps = self._mapping, len(table)
+        reward, outcome = self._ending(table)
         seen = self._observation(row, table, mapping.side, mapping.wrist)
-        return Episode(
+        instruction = self._instruction(table)
+        content = [numbers(table, each) for each in (mapping.action, mapping.state) if each is not None]
+        index = row["episode_index"]
+        recording = Recording(
             name=f"{self.name}/{index:06d}",
-            instruction=self._instruction(table),
+            mark=content_mark(str(index), instruction, *content, seen.side, seen.wrist),
+            instruction=instruction,
             configuration=Configuration(region=""),
-            observation=seen.rows([*range(len(table)), len(table) - 1]),
-            action=self.action_scale.to_action(moved, gripper),
+            observation=seen.rows([*range(steps), steps - 1]),
+            track=self._recorded(table),
             reward=reward,
-            human=np.full(len(table), mapping.human),
+            human=np.full(steps, mapping.human),
             outcome=outcome,
             source=mapping.source,
+            hz=self.hz,
         )
+        return recording.resampled(self._wanted_hz).episode(self.action_scale)
+
+    def _recorded(self, table: pa.Table) -> Track:
+        moved, gripper = self._mapping.motion(numbers(table, self._mapping.action))
+        return Track(times=row_times(table, self.hz), motion=moved, gripper=gripper)
+
+    def _motions(self) -> Iterator[F32]:
+        """Yields the motions of the first episodes at the rate at which they are read."""
+        for table in self._readable_tables(self._mapping.scale_episodes):
+            with suppress(CorruptData), _consistent(self.path):
+                yield self._recorded(table).resampled(self._wanted_hz, self.hz).motion
+
+    def _ending(self, table: pa.Table) -> tuple[F32, Outcome]:
+        """Returns rewards (T,) and outcome."""
+        success, reward = optional(table, layout.SUCCESS), optional(table, layout.REWARD)
+        end = Outcome.UNKNOWN
+        for name, kind in ((layout.DONE, Outcome.FAILURE), (layout.TRUNCATED, Outcome.TIMEOUT)):
+            flag = optional(table, name)
+            end = kind if flag is not None and flag[-1] else end
+        if end is Outcome.UNKNOWN and reward is not None and self._rewarded:
+            end = Outcome.FAILURE
+        outcome = outcome_of(
+            success=None if success is None else success.astype(bool),
+            reward=reward,
+            end=end,
+            success_reward=self._mapping.success_reward,
+            unsaid=self._mapping.outcome,
+        )
+        return reward_of(outcome, len(table)) if reward is None else reward.astype(np.float32), outcome
+
+    @cached_property
+    def _rewarded(self) -> bool:
+        """Tells whether any episode has a reward; where none has, a reward of 0 says nothing."""
+        found = (optional(table, layout.REWARD) for table in self._readable_tables(len(self._rows)))
+        return any(reward is not None and bool((reward > 0).any()) for reward in found)
+
+    def _readable_tables(self, count: int) -> Iterator[pa.Table]:
+        """Yields the rows of those of the first `count` episodes that can be read."""
+        for row in self._rows[:count]:
+            with suppress(CorruptData), _consistent(self.path):
+                yield self._data(row)
 
     def _observation(self, row: Row, table: pa.Table, side: str | None, wrist: str | None) -> Observation:
         """Returns as many observations as the table has rows."""
-        state = None if self._mapping.state is None else _numbers(table, self._mapping.state)
+        times = row_times(table, self.hz)[:-1]
+        state = None if self._mapping.state is None else numbers(table, self._mapping.state)
         if self._stored is None:
-            state = self._mapping.proprio(state, len(table), self._info["fps"])
+            state = self._mapping.proprio(state, len(table), None if self.hz is None else times)
         assert state is not None
         return Observation(
             side=self._images(row, table, side, self.schema.side_px),
@@ -153,7 +211,7 @@ class LeRobotDataset:
         return Observation(
             side=np.concatenate([seen.side, side]),
             wrist=np.concatenate([seen.wrist, wrist]),
-            proprio=np.concatenate([seen.proprio, _numbers(final, layout.STATE)]),
+            proprio=np.concatenate([seen.proprio, numbers(final, layout.STATE)]),
         )
 
     def _images(self, row: Row, table: pa.Table, key: str | None, px: int) -> U8:
@@ -164,9 +222,14 @@ class LeRobotDataset:
             for image, cell in zip(out, table[key], strict=True):
                 image[...] = resize(decode_image(cell.as_py()["bytes"]), px)
             return out
-        path = _slot(row, f"videos/{key}").path(self.path, self._info["video_path"], key)
-        times = row[f"videos/{key}/from_timestamp"] + table[layout.TIMESTAMP].to_numpy().astype(np.float64)
-        return video.decode(path, times, self._info["fps"], px)
+        slot = _slot(row, f"videos/{key}")
+        times = row[f"videos/{key}/from_timestamp"] + row_times(table, self.hz)[:-1]
+        path = slot.path(self.path, self._info["video_path"], key)
+        return video.decode(path, times, self.hz, px, rows=self._rows_in(f"videos/{key}", slot))
+
+    def _rows_in(self, what: str, slot: Slot) -> int:
+        """Returns the number of rows whose images lie in one video."""
+        return sum(row["length"] for row in self._rows if _slot(row, what) == slot)
 
     def _data(self, row: Row) -> pa.Table:
         """Returns the rows of an episode. Raises CorruptData when some are missing."""
@@ -175,8 +238,10 @@ class LeRobotDataset:
             self._table = path, layout.read_table(path)
         table = self._table[1]
         found = table.filter(pc.equal(table[layout.EPISODE], row["episode_index"]))
-        if not 0 < row["length"] == len(found):
+        if row["length"] != len(found):
             raise CorruptData(f"{path}: {len(found)} rows of episode {row['episode_index']}, expected {row['length']}")
+        if not len(found):
+            raise CorruptData("it has no rows")
         return found
 
     def _instruction(self, table: pa.Table) -> str:
@@ -239,11 +304,3 @@ def _are_features(found: object) -> bool:
 
 def _slot(row: Row, what: str) -> Slot:
     return Slot(row[f"{what}/chunk_index"], row[f"{what}/file_index"])
-
-
-def _numbers(table: pa.Table, name: str) -> NDArray[np.float32]:
-    """Returns a column of lists as (rows, numbers). Raises CorruptData for lists of several lengths and for NaN."""
-    flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    if len(flat) % len(table) or not np.isfinite(flat).all():
-        raise CorruptData(f"{name}: {len(flat)} numbers in {len(table)} rows, or some that are not finite")
-    return flat.reshape(len(table), -1)

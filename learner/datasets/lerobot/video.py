@@ -5,17 +5,18 @@ Every second frame is a key frame, as lerobot writes them: training reads frames
 """
 
 import io
+from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from learner.datasets.images import MAX_PIXELS, resize
 from protos.errors import CorruptData, InputError
 from protos.pointers import refuse_pointer
-from protos.schema import U8
+from protos.schema import F64, U8
 
 ENCODERS = {
     "libx264": ("h264", {"crf": "10", "g": "2", "preset": "medium"}),
@@ -23,7 +24,10 @@ ENCODERS = {
 }
 """Codec and options by encoder; the first that this build of PyAV has is taken."""
 TOLERANCE = 0.5
-"""Largest distance of a frame from the requested time, as a fraction of its duration."""
+"""Largest distance of a frame from the requested time, as a fraction of a period."""
+_ROUNDING_S = 1e-3
+_ONE_RATE = 1.2
+"""Rates that differ by less are one."""
 
 
 @cache
@@ -40,12 +44,12 @@ def codec() -> str:
     return ENCODERS[encoder()][0]
 
 
-def encode(frames: U8, fps: int) -> bytes:
+def encode(frames: U8, fps: float) -> bytes:
     """Encodes (n, px, px, 3) RGB frames as an MP4 file; frame i is shown at i / fps [s]."""
     _, options = ENCODERS[encoder()]
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(encoder(), rate=fps, options=dict(options))
+        stream = container.add_stream(encoder(), rate=Fraction(fps).limit_denominator(1001), options=dict(options))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for pixels in frames:
@@ -54,29 +58,50 @@ def encode(frames: U8, fps: int) -> bytes:
     return file.getvalue()
 
 
-def decode(path: Path, times: NDArray[np.float64], fps: float, px: int) -> U8:
-    """Decodes the frames (n, px, px, 3) of a video at `times` [s], which increase.
+def decode(path: Path, times: F64, fps: float | None, px: int, *, rows: int | None = None) -> U8:
+    """Decodes the frames (n, px, px, 3) of a video that are nearest to `times` [s], which increase.
 
-    ffmpeg gets this one open file, as MP4: given a name, it would also open files that a playlist in it names. Raises
-    CorruptData for a file that does not decode, or has no frame near one of the times.
+    `fps` is the rate of the rows that want them; a frame is near within half a period of the video's or of theirs.
+    `rows` is the number of all rows whose frames the file holds: as many frames at another rate are one per row, and
+    their times mean nothing. ffmpeg gets this one open file, as MP4: given a name, it would also open files that a
+    playlist in it names. Raises CorruptData for a file that does not decode, or has no frame near one of the times.
     """
     refuse_pointer(path)
-    reach = TOLERANCE / fps
-    out = np.empty((len(times), px, px, 3), np.uint8)
-    done = 0
     try:
         with path.open("rb") as file, av.open(file, format="mp4") as container:
             stream = container.streams.video[0]
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            rate = float(stream.average_rate or fps or 1.0)
+            if fps is not None and stream.frames == rows and not 1 / _ONE_RATE < rate / fps < _ONE_RATE:
+                raise CorruptData(f"{path}: a frame per row, but at {rate:g} per second; the rows come at {fps:g} Hz")
+            reach = TOLERANCE * max(1 / rate, 1 / (fps or rate)) + _ROUNDING_S
             container.seek(max(0, int((times[0] - reach) / stream.time_base)), stream=stream, backward=True)
-            for frame in container.decode(stream):
-                while done < len(times) and frame.time > times[done] - reach:
-                    if frame.time >= times[done] + reach:
-                        raise CorruptData(f"{path}: no frame at {times[done]:.3f} s, the next is at {frame.time:.3f} s")
-                    out[done] = resize(frame.to_ndarray(format="rgb24"), px)
-                    done += 1
-                if done == len(times):
-                    return out
+            return _nearest_frames(container.decode(stream), times, reach, px, path)
     except (av.FFmpegError, OSError, IndexError) as error:
         raise CorruptData(f"{path}: a video that does not decode ({error})") from error
-    raise CorruptData(f"{path}: ends before {times[done]:.3f} s")
+
+
+def _nearest_frames(frames: Iterator[av.VideoFrame], times: F64, reach: float, px: int, path: Path) -> U8:
+    """Returns the frames nearest to `times`, of frames in order of time."""
+    out = np.empty((len(times), px, px, 3), np.uint8)
+    done, before = 0, None
+    for frame in frames:
+        while done < len(times) and frame.time >= times[done]:
+            earlier = before is not None and times[done] - before.time <= frame.time - times[done]
+            out[done] = _near(before if earlier else frame, times[done], reach, px, path)
+            done += 1
+        if done == len(times):
+            return out
+        before = frame
+    for at in range(done, len(times)):
+        if before is None or times[at] > before.time + reach:
+            last = "no frame" if before is None else f"its last frame is at {before.time:.3f} s"
+            raise CorruptData(f"{path}: ends before {times[at]:.3f} s, {last}")
+        out[at] = _near(before, times[at], reach, px, path)
+    return out
+
+
+def _near(frame: av.VideoFrame, at: float, reach: float, px: int, path: Path) -> U8:
+    if abs(frame.time - at) > reach:
+        raise CorruptData(f"{path}: no frame at {at:.3f} s, the nearest is at {frame.time:.3f} s")
+    return resize(frame.to_ndarray(format="rgb24"), px)

@@ -31,8 +31,6 @@ from protos.schema import CONTROL_HZ, U8, Outcome, Schema
 
 log = logging.getLogger(__name__)
 
-FPS = int(CONTROL_HZ)
-
 
 @dataclass(kw_only=True)
 class Written:
@@ -65,11 +63,12 @@ class LeRobotWriter:
         *,
         action_scale: ActionScale,
         images: ImageFormat = "video",
+        hz: float = CONTROL_HZ,
     ) -> None:
         """Opens the folder. Raises InputError for other content in it, SchemaMismatch for other features."""
-        self.folder, self.schema = folder, schema
+        self.folder, self.schema, self._hz = folder, schema, hz
         codec = video.codec() if images == "video" else ""
-        self._features = layout.make_features(schema, images, action_scale, codec)
+        self._features = layout.make_features(schema, images, action_scale, codec, hz)
         self._images = images
         self._written = self._open()
         self._write_summary()
@@ -84,7 +83,7 @@ class LeRobotWriter:
 
     def add(self, episode: Episode) -> None:
         """Writes one episode; it is on disk when this returns. Raises SchemaMismatch for images of another size."""
-        check_episode(episode, self.schema)
+        check_episode(episode, self.schema, self._hz)
         written = self._written
         task = written.tasks.setdefault(episode.instruction, len(written.tasks))
         columns = self._columns(episode, task)
@@ -111,7 +110,13 @@ class LeRobotWriter:
             if self.folder.exists() and any(self.folder.iterdir()):
                 raise InputError(f"{self.folder} is not empty and not a LeRobotDataset; name a new folder")
             return Written()
-        if read_info(self.folder)["features"] != self._features:
+        info = read_info(self.folder)
+        if info.get("fps") != layout.rate_as_stored(self._hz):
+            raise SchemaMismatch(
+                f"{self.folder} holds a LeRobotDataset of {info.get('fps')} frames per second, these episodes are of "
+                f"{self._hz:g}; name a new folder"
+            )
+        if info["features"] != self._features:
             raise SchemaMismatch(
                 f"{self.folder} holds a LeRobotDataset with other features (image size, video or png, action scale, "
                 f"or another writer); name a new folder"
@@ -128,10 +133,10 @@ class LeRobotWriter:
             layout.ACTION: episode.action,
             layout.REWARD: episode.reward,
             layout.DONE: last,
-            layout.TRUNCATED: last & (episode.outcome in (Outcome.TIMEOUT, Outcome.RUNNING)),
+            layout.TRUNCATED: last & (episode.outcome in (Outcome.TIMEOUT, Outcome.RUNNING, Outcome.UNKNOWN)),
             layout.SUCCESS: last & (episode.outcome is Outcome.SUCCESS),
             layout.HUMAN: episode.human,
-            layout.TIMESTAMP: (number / FPS).astype(np.float32),
+            layout.TIMESTAMP: (number / self._hz).astype(np.float32),
             layout.FRAME: number,
             layout.EPISODE: np.full(steps, written.episodes, np.int64),
             layout.INDEX: number + written.frames,
@@ -148,7 +153,7 @@ class LeRobotWriter:
             if self._images == "png":
                 columns[key] = [_png(frame) for frame in frames[:-1]]
             else:
-                write_durably(slot.path(self.folder, layout.VIDEO_PATH, key), [video.encode(frames[:-1], FPS)])
+                write_durably(slot.path(self.folder, layout.VIDEO_PATH, key), [video.encode(frames[:-1], self._hz)])
         images = {key: {"dtype": "image", "shape": []} for key in layout.CAMERAS}
         kinds = layout.data_schema({layout.STATE: self._features[layout.STATE]} | images)
         layout.write_table(slot.path(self.folder, layout.FINAL_PATH), final, kinds)
@@ -169,7 +174,7 @@ class LeRobotWriter:
         }
         if self._images == "video":
             for key in layout.CAMERAS:
-                span = {"from_timestamp": 0.0, "to_timestamp": steps / FPS}
+                span = {"from_timestamp": 0.0, "to_timestamp": steps / self._hz}
                 row |= _prefixed(f"videos/{key}", vars(place) | span)
         for key, each in as_lists(stats).items():
             row |= _prefixed(f"stats/{key}", each)
@@ -184,6 +189,7 @@ class LeRobotWriter:
             self._write_json(layout.STATS, as_lists(written.stats))
         info = layout.make_info(
             self._features,
+            hz=self._hz,
             episodes=written.episodes,
             frames=written.frames,
             tasks=written.tasks_on_disk,

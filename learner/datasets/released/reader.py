@@ -20,17 +20,21 @@ motion.
 
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, NoReturn, cast
 
 import numpy as np
 
 from learner.datasets import motion
 from learner.datasets.dataset import UNKNOWN_SCALE, ActionScale, read_json
 from learner.datasets.images import black, resize_all
+from learner.datasets.outcomes import outcome_of, reward_of
+from learner.datasets.reading import Skipped, content_mark, readable
+from learner.datasets.recording import Recording, Track, check_known, uniform
 from learner.datasets.released.pickles import read_plain
 from learner.datasets.settings import ReleasedMapping
 from protos.episode import Episode
@@ -56,8 +60,8 @@ _GRIPPER_END = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Track:
-    """A track is one episode before its actions have a scale."""
+class Take:
+    """A take is one episode as its file has it."""
 
     observation: Observation  # T + 1 rows
     motion: F32  # (T, 6) [m, rad] per step; per unknown unit when not `in_metres`
@@ -65,6 +69,11 @@ class Track:
     in_metres: bool
     reward: F32  # (T,)
     outcome: Outcome
+    hz: float | None
+
+    @property
+    def track(self) -> Track:
+        return Track(times=uniform(len(self.motion), self.hz), motion=self.motion, gripper=self.gripper)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +92,7 @@ class Extremes:
 class _Survey:
     episodes: int
     scale: ActionScale
+    hz: float | None
 
 
 class ReleasedDataset:
@@ -98,9 +108,12 @@ class ReleasedDataset:
         mapping: ReleasedMapping | None = None,
         action_scale: ActionScale | None = None,
         instruction: str | None = None,
+        hz: float | None = None,
     ) -> None:
-        self.name = path.name
-        self._files, self._schema, self._wanted_scale = released_files(path), schema, action_scale
+        """Opens a file or folder; episodes are resampled to `hz`, None reads them as they were recorded."""
+        self.name, self.skipped = path.name, list[Skipped]()
+        self._files, self._schema = released_files(path), schema
+        self._wanted_scale, self._wanted_hz = action_scale, hz
         self.mapping = mapping or ReleasedMapping()
         self._instructions = {file: _instruction(file) if instruction is None else instruction for file in self._files}
 
@@ -113,57 +126,95 @@ class ReleasedDataset:
         """Returns the requested scale, or the largest motion; the first call reads all files."""
         return self._wanted_scale or self._survey.scale
 
+    @property
+    def hz(self) -> float | None:
+        """Returns the rate of all files, None where it is not known or not one; the first call reads all files."""
+        return self._survey.hz
+
     def __iter__(self) -> Iterator[Episode]:
-        stored = self._survey.scale
-        for file in self._files:
-            for index, track in enumerate(self._tracks(file, self._schema)):
-                action = (stored if track.in_metres else ActionScale(metres=1.0, radians=1.0)).to_action(
-                    track.motion, track.gripper
-                )
-                yield Episode(
-                    name=f"{file.name}/{index}",
-                    instruction=self._instructions[file],
-                    configuration=Configuration(region=""),
-                    observation=track.observation,
-                    action=stored.converted(action, self.action_scale),
-                    reward=track.reward,
-                    human=np.zeros(len(action), bool),
-                    outcome=track.outcome,
-                    source=self.mapping.source,
-                )
+        self.skipped.clear()
+        found = ((each.place, partial(self._episode, each)) for each in self._attempts(self._schema))
+        return readable(self.name, found, self.skipped)
+
+    def _episode(self, attempt: "_Attempt") -> Episode:
+        take, stored = attempt.read(), self._survey.scale
+        if self._wanted_hz is not None and not take.in_metres and take.hz != self._wanted_hz:
+            check_known(UNKNOWN_SCALE, self.name, take.hz, self._wanted_hz)
+        scale, seen = stored if take.in_metres else ActionScale(metres=1.0, radians=1.0), take.observation
+        recording = Recording(
+            name=f"{attempt.file.name}/{attempt.index}",
+            mark=content_mark(str(attempt.index), take.motion, take.gripper, take.reward, seen.side, seen.wrist),
+            instruction=self._instructions[attempt.file],
+            configuration=Configuration(region=""),
+            observation=seen,
+            track=take.track,
+            reward=take.reward,
+            human=np.zeros(len(take.motion), bool),
+            outcome=take.outcome,
+            source=self.mapping.source,
+            hz=take.hz,
+        )
+        episode = recording.resampled(self._wanted_hz).episode(scale)
+        return replace(episode, action=stored.converted(episode.action, self.action_scale))
 
     @cached_property
     def _survey(self) -> _Survey:
-        """Reads all files for the number of episodes and their scale."""
-        small = Schema(side_px=16, wrist_px=16)
-        tracks = [(track.in_metres, track.motion) for file in self._files for track in self._tracks(file, small)]
-        known = {in_metres for in_metres, _ in tracks}
+        """Reads all files for the number of episodes, their scale and their rate."""
+        count, takes = 0, list[Take]()
+        for each in self._attempts(Schema(side_px=16, wrist_px=16)):
+            count += 1
+            with suppress(CorruptData):
+                take = each.read()
+                takes.append(replace(take, observation=take.observation.rows([])))
+        known = {take.in_metres for take in takes}
         if len(known) == 2:
             raise InputError(
                 f"{self.name}: some files tell metres, others only actions in [-1, 1]; "
                 "open them one by one, or put <file>_action_stats.json beside them"
             )
-        scale = UNKNOWN_SCALE
+        scale, rates = UNKNOWN_SCALE, {take.hz for take in takes}
         if known == {True}:
-            scale = ActionScale.fit((motion for _, motion in tracks), percentile=100.0)
-        return _Survey(episodes=len(tracks), scale=scale)
+            moved = (take.track.resampled(self._wanted_hz, take.hz).motion for take in takes)
+            scale = ActionScale.fit(moved, percentile=100.0)
+        return _Survey(episodes=count, scale=scale, hz=rates.pop() if len(rates) == 1 else None)
 
-    def _tracks(self, file: Path, schema: Schema) -> Iterator[Track]:
-        try:
-            with _opened(file) as source:
-                data = read_plain(source, self.mapping.limit_bytes)
-            if isinstance(data, dict):
-                yield raw_track(data, self.mapping.hand, self.mapping.hz, schema)
-            else:
-                metres = self._in_metres(file)
-                yield from training_tracks(data, stored_extremes(file), in_metres=metres, schema=schema)
-        except (CorruptData, gzip.BadGzipFile, zlib.error) as error:
-            raise CorruptData(f"{file}: {error}") from error
+    def _attempts(self, schema: Schema) -> Iterator["_Attempt"]:
+        for file in self._files:
+            try:
+                yield from self._of_file(file, schema)
+            except (CorruptData, gzip.BadGzipFile, zlib.error) as error:
+                yield _Attempt(file=file, index=0, place=str(file), read=partial(_fail, CorruptData(str(error))))
+
+    def _of_file(self, file: Path, schema: Schema) -> Iterator["_Attempt"]:
+        """Yields the episodes of a file. Raises CorruptData where not even their number can be told."""
+        with _opened(file) as source:
+            data = read_plain(source, self.mapping.limit_bytes)
+        if isinstance(data, dict):
+            yield _Attempt(file=file, index=0, place=str(file), read=partial(raw_take, data, self.mapping, schema))
+            return
+        extremes, in_metres = stored_extremes(file), self._in_metres(file)
+        for index, rows in enumerate(split_transitions(data)):
+            read = partial(training_take, rows, extremes, in_metres=in_metres, mapping=self.mapping, schema=schema)
+            yield _Attempt(file=file, index=index, place=f"{file}: episode {index}", read=read)
 
     def _in_metres(self, file: Path) -> bool:
         if self.mapping.actions == "by name":
             return "_delta" in file.name and "_normalized" not in file.name
         return self.mapping.actions == "metres"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """One episode that may be readable."""
+
+    file: Path
+    index: int
+    place: str
+    read: Callable[[], Take]
+
+
+def _fail(error: CorruptData) -> NoReturn:
+    raise error
 
 
 def _opened(file: Path) -> IO[bytes]:
@@ -186,21 +237,20 @@ def _instruction(file: Path) -> str:
     raise InputError(f"{file} holds no instruction, and its path names no task of the paper; give one")
 
 
-def raw_track(data: Any, hand: str, hz: float, schema: Schema) -> Track:
+def raw_take(data: Any, mapping: ReleasedMapping, schema: Schema) -> Take:
     """Returns the episode of a raw file. Raises CorruptData."""
-    frames = data.get("data") if isinstance(data, dict) else None
+    hand, frames = mapping.hand, data.get("data") if isinstance(data, dict) else None
     if not isinstance(frames, list) or not 2 <= len(frames) <= MAX_STEPS:
         raise CorruptData(f'no list of two or more frames under "data", or one of more than {MAX_STEPS}')
     pose = np.stack([_numbers(frame, f"{hand}_pose", 6) for frame in frames])
     gripper = np.concatenate([_numbers(frame, f"{hand}_gripper", 1) for frame in frames])
     rotation = motion.quaternions(pose[:, 3:], "euler")
     moved = np.concatenate([np.diff(pose[:, :3], axis=0), motion.turns(rotation[:-1], rotation[1:])], axis=1)
-    steps = len(moved)
-    reward = np.zeros(steps, np.float32)
-    reward[-1] = 1.0
+    outcome = outcome_of(unsaid=mapping.outcome)
     width = max(float(np.ptp(gripper)), _GRIPPER_END)
-    proprio = motion.proprio(pose[:, :3], rotation, 1.0 - (gripper.max() - gripper) / width, hz)
-    return Track(
+    times = uniform(len(moved), mapping.hz)
+    proprio = motion.proprio(pose[:, :3], rotation, 1.0 - (gripper.max() - gripper) / width, times)
+    return Take(
         observation=Observation(
             side=_bgr(frames, "front_image", schema.side_px),
             wrist=_bgr(frames, f"{hand}_image", schema.wrist_px),
@@ -209,8 +259,9 @@ def raw_track(data: Any, hand: str, hz: float, schema: Schema) -> Track:
         motion=moved.astype(np.float32),
         gripper=gripper_commands(gripper)[:-1],
         in_metres=True,
-        reward=reward,
-        outcome=Outcome.SUCCESS,
+        reward=reward_of(outcome, len(moved)),
+        outcome=outcome,
+        hz=mapping.hz,
     )
 
 
@@ -227,14 +278,14 @@ def gripper_commands(opening: F64) -> F32:
     return commands
 
 
-def training_tracks(data: Any, extremes: Extremes | None, *, in_metres: bool, schema: Schema) -> Iterator[Track]:
-    """Yields the episodes of a training file; `in_metres` when its actions are not normalised. Raises CorruptData."""
+def split_transitions(data: Any) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """Yields the transitions of each episode of a training file. Raises CorruptData."""
     if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
         raise CorruptData("no list of transitions")
     start = 0
     for row, transition in enumerate(data):
         if row == len(data) - 1 or _numbers(transition, "dones", 1)[0]:
-            yield _training_track(data[start : row + 1], extremes, in_metres, schema)
+            yield data[start : row + 1]
             start = row + 1
         elif row - start == MAX_STEPS:
             raise CorruptData(f"an episode of more than {MAX_STEPS} transitions")
@@ -257,7 +308,16 @@ def stored_extremes(path: Path) -> Extremes | None:
     return Extremes(low=low, high=high)
 
 
-def _training_track(rows: Sequence[Mapping[str, Any]], extremes: Extremes | None, known: bool, schema: Schema) -> Track:
+def training_take(
+    rows: Sequence[Mapping[str, Any]],
+    extremes: Extremes | None,
+    *,
+    in_metres: bool,
+    mapping: ReleasedMapping,
+    schema: Schema,
+) -> Take:
+    """Returns the episode of these transitions; `in_metres` when actions are not normalised. Raises CorruptData."""
+    known = in_metres
     seen = [_entry(row, "observations", dict) for row in rows] + [_entry(rows[-1], "next_observations", dict)]
     action = np.stack([_numbers(row, "actions", 7) for row in rows])
     if extremes is not None and not known:
@@ -265,8 +325,8 @@ def _training_track(rows: Sequence[Mapping[str, Any]], extremes: Extremes | None
     turn = motion.rotation_vectors(motion.quaternions(action[:, 3:6], "euler")) if known else action[:, 3:6]
     reward = np.array([_numbers(row, "rewards", 1)[0] > 0 for row in rows], np.float32)
     done = bool(_numbers(rows[-1], "dones", 1)[0])
-    outcome = Outcome.SUCCESS if reward.any() else Outcome.FAILURE if done else Outcome.RUNNING
-    return Track(
+    outcome = outcome_of(reward=reward, end=Outcome.FAILURE if done else Outcome.RUNNING)
+    return Take(
         observation=Observation(
             side=resize_all([_image(each, "side_policy_256") for each in seen], schema.side_px),
             wrist=resize_all([_image(each, "wrist_1") for each in seen], schema.wrist_px),
@@ -277,6 +337,7 @@ def _training_track(rows: Sequence[Mapping[str, Any]], extremes: Extremes | None
         in_metres=known,
         reward=reward,
         outcome=outcome,
+        hz=mapping.training_hz,
     )
 
 

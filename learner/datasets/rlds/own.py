@@ -8,7 +8,7 @@
 
 Action, reward and flags of the last step have no meaning in RLDS; they are 0. `discount` is 0 where the
 episode ended in success or failure, and 1 elsewhere. `twinrl.json` beside features.json marks the layout and holds the
-action scale.
+action scale, the image sizes and the rate.
 """
 
 import json
@@ -23,9 +23,10 @@ from learner.datasets.images import decode_image, encode_png, resize_all
 from learner.datasets.rlds.description import FeatureSpec, blobs
 from learner.datasets.rlds.example_pb2 import Feature
 from learner.datasets.rlds.records import I64, Features
+from learner.datasets.settings import MAX_HZ
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
-from protos.schema import ACTION_DIM, F32, PROPRIO_DIM, Configuration, Observation, Outcome, Schema, Source
+from protos.schema import ACTION_DIM, CONTROL_HZ, F32, PROPRIO_DIM, Configuration, Observation, Outcome, Schema, Source
 from protos.settings import from_json, to_json
 
 T = TypeVar("T")
@@ -123,6 +124,15 @@ def from_features(example: Features, schema: Schema) -> Episode:
 def stored_scale(folder: Path) -> ActionScale | None:
     """Reads the action scale of TwinRL's own data; returns None for foreign data. Raises CorruptData."""
     return _marked(folder, ActionScale, "action_scale", "no action scale")
+
+
+def stored_rate(folder: Path) -> float:
+    """Reads the rate of TwinRL's own data; control's in a folder of before it was written. Raises CorruptData."""
+    path = folder / MARK
+    hz = read_json(path).get("hz", CONTROL_HZ)
+    if not isinstance(hz, int | float) or not 0 < hz <= MAX_HZ:
+        raise CorruptData(f"{path}: hz {hz!r} is no rate")
+    return float(hz)
 
 
 def stored_schema(folder: Path) -> Schema | None:

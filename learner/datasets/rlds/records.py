@@ -10,7 +10,7 @@ by accident. Nothing is allocated before the length has passed its check and fit
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -57,13 +57,27 @@ def framed(payload: bytes) -> bytes:
     return length + _CHECK.pack(masked_crc(length)) + payload + _CHECK.pack(masked_crc(payload))
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """Yields the records of a file, one in memory at a time. Raises CorruptData with file and offset at a bad one."""
+class DamagedPayload(CorruptData):
+    """A payload fails its checksum; the record after it can be read."""
+
+
+def read_records(path: Path, damaged: Callable[[DamagedPayload], None] | None = None) -> Iterator[Record]:
+    """Yields the records of a file, one in memory at a time. Raises CorruptData with file and offset at a bad one.
+
+    With `damaged`, that is told of a record whose payload alone is bad, and the next one follows.
+    """
     refuse_pointer(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         while file.tell() < size:
-            yield _record(file, path, size)
+            try:
+                record = _record(file, path, size)
+            except DamagedPayload as error:
+                if damaged is None:
+                    raise
+                damaged(error)
+            else:
+                yield record
 
 
 def masked_crc(data: bytes) -> int:
@@ -125,5 +139,5 @@ def _record(file: BinaryIO, path: Path, size: int) -> Record:
         raise bad(f"{length} bytes are promised, the file ends after {max(0, size - offset - _HEADER.size)}")
     payload = file.read(length)
     if _CHECK.pack(masked_crc(payload)) != file.read(_CHECK.size):
-        raise bad("its payload fails the checksum")
+        raise DamagedPayload(f"{path}: record at byte {offset}: its payload fails the checksum")
     return Record(offset=offset, payload=payload)

@@ -18,7 +18,7 @@ from learner.datasets.rlds.records import decode_example, encode_example, framed
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.files import write_durably
-from protos.schema import Schema
+from protos.schema import CONTROL_HZ, Schema
 from protos.settings import to_json
 
 log = logging.getLogger(__name__)
@@ -38,17 +38,18 @@ class RldsWriter:
         schema: Schema,
         *,
         action_scale: ActionScale,
+        hz: float = CONTROL_HZ,
         shard_bytes: int = 256 << 20,
     ) -> None:
         """Opens the folder. Raises InputError for other content in it, SchemaMismatch for another schema or scale."""
-        self._folder, self._schema, self._shard_bytes = folder, schema, shard_bytes
-        self._lengths, self.names = _opened(folder, schema, action_scale)
+        self._folder, self._schema, self._hz, self._shard_bytes = folder, schema, hz, shard_bytes
+        self._lengths, self.names = _opened(folder, schema, action_scale, hz)
         self._file = self._shard(len(self._lengths) - 1).open("ab") if self._lengths else None
         self._save()
 
     def add(self, episode: Episode) -> None:
         """Appends an episode; it is on disk when this returns. Raises SchemaMismatch for images of another size."""
-        check_episode(episode, self._schema)
+        check_episode(episode, self._schema, self._hz)
         record = framed(encode_example(to_features(episode)))
         if self._file is None or self._file.tell() + len(record) > self._shard_bytes:
             self._next_shard()
@@ -90,15 +91,16 @@ class RldsWriter:
         write_durably(self._folder / INFO, [json.dumps(info, indent=2).encode()])
 
 
-def _opened(folder: Path, schema: Schema, scale: ActionScale) -> tuple[list[int], set[str]]:
+def _opened(folder: Path, schema: Schema, scale: ActionScale, hz: float) -> tuple[list[int], set[str]]:
     """Returns the records per shard and the episodes' names, after repair; writes the files of a new folder."""
-    mark = {"action_scale": to_json(scale), "schema": to_json(schema)}
+    mark = {"action_scale": to_json(scale), "schema": to_json(schema), "hz": hz}
     if not (folder / MARK).is_file():
         if folder.exists() and any(child.suffix != ".tmp" for child in folder.iterdir()):
             raise InputError(f"{folder}: not empty, and not a dataset of TwinRL; give a new folder")
         write_durably(folder / MARK, [json.dumps(mark, indent=2).encode()])
-    if read_json(folder / MARK) != mark:
-        raise SchemaMismatch(f"{folder}: written with another schema or action scale ({MARK}), wanted {mark}")
+    held = read_json(folder / MARK)
+    if not isinstance(held, dict) or {"hz": CONTROL_HZ} | held != mark:
+        raise SchemaMismatch(f"{folder}: written with another schema or action scale, or rate ({MARK}), wanted {mark}")
     write_durably(folder / "features.json", [json.dumps(features_json(schema), indent=2).encode()])
     if not (folder / INFO).is_file():
         return [], set()
