@@ -3,6 +3,7 @@
     write_durably, JsonLines           an OSError names the file; what was there before stays readable
     read_text, read_json               a file that a person named: every mistake in it is an InputError
     read_object, read_lines, last_line our own files, while they are written: a missing one reads as empty
+    short_folder                       a temporary folder for sockets, whose paths are limited
 
 A JSON-lines file has one object per line. A last line without its end is still being written, or was torn by a crash:
 readers leave it out, the next writer cuts it off and says so.
@@ -12,6 +13,7 @@ import codecs
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,12 @@ log = logging.getLogger(__name__)
 
 MAX_TEXT_BYTES = 16 << 20
 """Largest text file that is read when a person names it."""
+MAX_SOCKET_PATH = 107
+"""`sun_path` of unix(7), without its closing zero."""
+RAY_SOCKET_BYTES = 66
+"""Longest path that Ray adds to its folder for a socket: /session_<date>_<time>_<micros>_<pid>/sockets/plasma_store."""
+_UNIQUE_BYTES = 8
+"""Bytes that `mkdtemp` adds to a prefix."""
 LAST_LINE_BYTES = 8_192
 LOG_TAIL_LINES = 12
 LOG_TAIL_BYTES = 16_384
@@ -85,6 +93,22 @@ class JsonLines(Closing):
         if torn:
             log.warning("%s ended in a torn line of %d bytes, cut off", self.path, len(torn))
             os.truncate(self._file.fileno(), self.path.stat().st_size - len(torn))
+
+
+def short_folder(prefix: str, socket_bytes: int) -> Path:
+    """Makes a temporary folder for sockets whose paths add `socket_bytes` to it, "/" included.
+
+    It lies in TMPDIR, or in /tmp where TMPDIR is too long. Raises InputError where neither can be used.
+    """
+    most = MAX_SOCKET_PATH - socket_bytes - len(prefix) - _UNIQUE_BYTES - 1
+    tried = [tempfile.gettempdir(), "/tmp"]
+    for place in tried:
+        if len(os.fsencode(place)) <= most and os.access(place, os.W_OK | os.X_OK):
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    raise InputError(
+        f"no folder for sockets: a path of one holds {MAX_SOCKET_PATH} bytes, so its folder {most} at most; tried "
+        f"{' and '.join(tried)}: set TMPDIR to a short folder that can be written"
+    )
 
 
 def read_text(path: Path, *, what: str = "file", most: int = MAX_TEXT_BYTES) -> str:

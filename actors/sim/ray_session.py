@@ -3,8 +3,8 @@
 import json
 import logging
 import os
+import secrets
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from actors.sim.fork_server import WORLD_VARIABLE
 from actors.sim.settings import TwinWorld
 from protos.errors import Unreachable
+from protos.files import RAY_SOCKET_BYTES, short_folder
+from protos.problems import problem_of
 from protos.settings import to_json
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ def start_ray(address: str) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address == "local" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in HOME
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault(*SLOW_START)
     import ray
@@ -44,7 +48,7 @@ def start_ray(address: str) -> None:
             "num_cpus": max(2, os.cpu_count() or 2),
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": tempfile.mkdtemp(prefix="twinrl-ray-"),
+            "_temp_dir": str(short_folder("twinrl-ray-", RAY_SOCKET_BYTES)),
             "runtime_env": {"env_vars": {"PYTHONPATH": path} | THIN},
         }
     started = time.monotonic()
@@ -62,7 +66,8 @@ def start_ray(address: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+    text = problem_of(error) if isinstance(error, OSError) else str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def warm_environment(world: TwinWorld) -> dict[str, Any]:

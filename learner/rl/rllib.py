@@ -24,7 +24,6 @@ RLlib's own behaviour, and what is done about it here:
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,6 +56,7 @@ from learner.rl.update import COUNTERS, RlAgent, Updated
 from policy.model import Parts, Policy
 from policy.settings import PolicySettings
 from protos.errors import InputError, TwinRLError
+from protos.files import RAY_SOCKET_BYTES, short_folder
 from protos.settings import from_json, to_json
 
 T = TypeVar("T")
@@ -356,7 +356,7 @@ class LocalRay:
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "180")  # its 30 s pass on a busy machine
-        self._folder = tempfile.mkdtemp(prefix="twinrl-learner-")
+        self._folder = str(short_folder("twinrl-learner-", RAY_SOCKET_BYTES))
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         # torch.distributed talks over loopback: the gradients of one machine's learners are nobody else's business

@@ -4,12 +4,14 @@ import json
 import os
 import resource
 import signal
+import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from protos.errors import InputError
-from protos.files import JsonLines, read_json, read_lines, write_durably
+from protos.files import MAX_SOCKET_PATH, JsonLines, read_json, read_lines, short_folder, write_durably
 
 
 @pytest.fixture
@@ -112,3 +114,31 @@ def test_what_is_no_file_is_refused(tmp_path):
         read_json(tmp_path / "b", what="settings file")
     with pytest.raises(InputError, match=r"more than"):
         read_json(Path("/dev/zero"))
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """Sets TMPDIR."""
+
+    def set_to(folder):
+        monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+
+    return set_to
+
+
+@pytest.mark.parametrize("spare", [0, 1, 5])
+def test_a_socket_of_the_promised_length_can_be_bound(tmp_path, temporary, spare):
+    temporary(tmp_path)
+    room = MAX_SOCKET_PATH - len(str(tmp_path)) - len("/t-") - 8 - spare
+    folder = short_folder("t-", room)
+    assert folder.parent == tmp_path
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(f"{folder}/{'s' * (room - 1)}")
+    assert short_folder("t-", room + spare + 1).parent == Path("/tmp")
+
+
+def test_a_folder_that_nobody_can_give_is_refused_with_the_limit(temporary, tmp_path):
+    temporary(tmp_path)
+    with pytest.raises(InputError, match=r"107 bytes, so its folder 3 at most; .*set TMPDIR"):
+        short_folder("t-", 93)

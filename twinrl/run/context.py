@@ -5,13 +5,13 @@ on disk and a fixed address, so that the supervisor can start it again after a c
 was.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from protos.files import short_folder
 from protos.settings import save_settings
 from services.guide import GuideSettings
 from services.net import free_port
@@ -77,8 +77,7 @@ class Services:
         return self._addresses[name]
 
     def _start_valkey(self) -> str:
-        # a unix socket's path holds at most 107 bytes, a run folder may be longer
-        socket = Path(tempfile.mkdtemp(prefix="twinrl-")) / "replay.sock"
+        socket = short_folder("twinrl-", len("/replay.sock")) / "replay.sock"  # a run's own folder may be too long
         directory = self._folder / "replay"
         command = python_module("services.replay", "--directory", str(directory), "--socket", str(socket))
         self._supervisor.start(Child(name="replay", command=command, service=True))

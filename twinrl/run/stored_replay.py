@@ -1,19 +1,25 @@
 """The replay of a run, whether the run goes on or ended long ago.
 
-A run's embedded server ends with it and leaves its data on disk. For reading they are served once more, by a server
-that loads the log and is told to write none, so that a look at a run changes nothing in it.
+A run's embedded server ends with it and leaves its data on disk. A server can only read what it may also write, so for
+a look at a run a copy is served, from the folder of temporary files: an archive may lie on a disk that is read-only.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from protos.errors import InputError
+from protos.files import short_folder
+from protos.problems import doing
 from protos.settings import load_settings
 from services.monitor import of_run, read_run
-from services.replay import EmbeddedServer, ReplaySettings, ServerConfig, connect, reaching
+from services.replay import EmbeddedServer, ReplaySettings, ServerConfig
+from twinrl.run.room import check_room, size_of
 from twinrl.run.settings import RunSettings
+
+LOG = "appendonlydir"
 
 
 def is_run(folder: Path) -> bool:
@@ -54,12 +60,14 @@ def replay_of(folder: Path) -> Iterator[ReplaySettings]:
 
 @contextmanager
 def _served(directory: Path) -> Iterator[str]:
-    if not (directory / "appendonlydir").is_dir():
+    kept = directory / LOG
+    if not kept.is_dir():
         raise InputError(f"{directory}: no replay was kept there")
-    with tempfile.TemporaryDirectory(prefix="twinrl-") as short:  # a unix socket's path holds at most 107 bytes
-        server = EmbeddedServer(directory, ServerConfig(socket=Path(short) / "replay.sock"))
-        with server:
-            settings = ReplaySettings(urls=(server.url,))
-            with reaching(settings), closing(connect(settings)) as client:
-                client.execute_command("CONFIG", "SET", "appendonly", "no")
-            yield server.url
+    with ExitStack() as stack:
+        socket = short_folder("twinrl-", len("/replay.sock"))
+        stack.callback(shutil.rmtree, socket, ignore_errors=True)
+        copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twinrl-replay-")))
+        check_room(copy, size_of(kept.iterdir()), f"a copy of {kept} (TMPDIR names another place)")
+        with doing(f"copying {kept} to {copy}"):
+            shutil.copytree(kept, copy / LOG)
+        yield stack.enter_context(EmbeddedServer(copy, ServerConfig(socket=socket / "replay.sock"))).url

@@ -11,14 +11,12 @@ from typing import Literal
 from urllib.parse import quote
 
 from protos.errors import InputError
+from protos.files import MAX_SOCKET_PATH
 from protos.schema import BUFFERS
 from services.net import Credentials, free_port, is_loopback, parse_address
 from services.replay.settings import ReplaySettings
 
 Durability = Literal["everysec", "always", "off"]
-
-MAX_SOCKET_PATH = 107
-"""`sun_path` of unix(7), without its closing zero."""
 
 OVERHEAD = 1.15
 """Memory per byte of segments: keys, index entries, the allocator's rounding."""
