@@ -1,6 +1,6 @@
 """This module drives a UR arm by ur_rtde: it observes it, servos it within limits, holds it when anything is wrong.
 
-    servo(target) ─► limits ─► interpolated targets (servoL) ─► controller        every cycle: safety, joints, force
+    servo(target) ─► limits ─► goal ─► streamed targets (servoL) ─► controller    every cycle: safety, joints, force
          │ feeds                                                                          │ trouble
          ▼                                                                                ▼
       watchdog ── no fresh action for 150 ms ─► hold (servoStop)                   hold, ArmStopped
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actors.real.kinematics import ModelName
 from actors.real.link import ArmState, Link
-from actors.real.safety import Limits
+from actors.real.safety import CRAWL_M_S, Limits, angle_between
+from actors.real.stream import StreamLimiter
 from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
 from protos.schema import F64
@@ -27,6 +29,8 @@ from protos.schema import F64
 log = logging.getLogger(__name__)
 
 ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
+TURN_ARM_M = 0.1
+"""A move that mostly turns is as long as the way of a point this far from the TCP."""
 LATE_SHARE = 0.8
 """A step that begins later than this share of its period starts a new rhythm instead of catching up."""
 
@@ -36,6 +40,7 @@ class ArmSettings:
     """Address and driving parameters of one arm."""
 
     host: str = "127.0.0.41"
+    model: ModelName = "ur5e"
     connect_timeout_s: float = 5.0
     stream_hz: float = 50.0
     """Servo targets per second of robot time; 125 to 500 suit a real arm."""
@@ -78,6 +83,7 @@ class UrArm(Closing):
         """Number of times that the watchdog held the arm."""
         self._link = Link.connect(settings.host, settings.connect_timeout_s)
         self._commanded = self._link.state().pose
+        self._limiter = StreamLimiter(limits, settings.model, settings.stream_hz)
         self._is_servoing = self._is_moving = False
         self._due_s = -math.inf
         self._last_action = time.monotonic()
@@ -156,14 +162,17 @@ class UrArm(Closing):
         start_s = state.t
         is_in_rhythm = 0.0 <= start_s - self._due_s < LATE_SHARE * period_s
         self._due_s = (self._due_s if is_in_rhythm else start_s) + period_s
-        travel_s = self.settings.blend * (self._due_s - start_s)
+        arrive_s = start_s + self.settings.blend * (self._due_s - start_s)
+        is_slowed = False
         while (now := self._link.time_s) < self._due_s - 1e-4:
-            slice_s = min(1.0 / self.settings.stream_hz, self._due_s - now)
-            share = min((now + slice_s - start_s) / travel_s, 1.0)
-            self._stream(begin + share * (goal - begin), slice_s)
+            left_s = self._due_s - now
+            slice_s = left_s / math.ceil(left_s * self.settings.stream_hz - 1e-3)
+            self._stream(goal, now, slice_s, arrive_s - now)
+            is_slowed = is_slowed or self._limiter.is_slowed_by_joints
             self._link.wait_until(now + slice_s - 1e-4)
-            self._check(self._link.state())
-        return goal
+            self._check(state := self._link.state())
+            self._check_following(state)
+        return self._give_up_rest() if is_slowed else goal
 
     def rest(self, seconds: float) -> None:
         """Stays where it is for a time of the robot's clock."""
@@ -179,10 +188,21 @@ class UrArm(Closing):
         self._require_consent()
         if (outside := self.limits.outside(pose[:3])) > 0:
             raise InputError(f"pose {np.round(pose[:3], 3).tolist()} is {outside * 100:.1f} cm outside the work box")
-        self._check(self._link.state())
+        self._check(state := self._link.state())
         self.hold("before a move")
+        if self.limits.outside(state.pose[:3]) > ARRIVED_M:
+            inside = np.clip(state.pose[:3], self.limits.low + 2 * ARRIVED_M, self.limits.high - 2 * ARRIVED_M)
+            self._move_line(np.concatenate([inside, state.pose[3:]]), CRAWL_M_S)
+        self._move_line(pose, self.settings.move_speed_m_s)
+        self._commanded = pose.copy()
+
+    def _move_line(self, pose: F64, speed: float) -> None:
         control, settings = self._link.control, self.settings
-        speed, acceleration = settings.move_speed_m_s, settings.move_acceleration_m_s2
+        start = self._link.state().pose
+        if (turn := angle_between(start, pose)) > 0:
+            length = max(float(np.linalg.norm(pose[:3] - start[:3])), TURN_ARM_M * turn)
+            speed = min(speed, self.limits.settings.speed_m_s, self.limits.settings.speed_rad_s * length / turn)
+        acceleration = settings.move_acceleration_m_s2
         self._is_moving = True
         self._link.execute("moveL", lambda: control.moveL(pose.tolist(), speed, acceleration, True))
         deadline = time.monotonic() + settings.move_timeout_s
@@ -190,7 +210,7 @@ class UrArm(Closing):
             if time.monotonic() > deadline:
                 raise self._stopped(f"the arm did not arrive within {settings.move_timeout_s:g} s: look for obstacles")
             time.sleep(0.002)
-        self._is_moving, self._commanded, self._last_action = False, pose.copy(), time.monotonic()
+        self._is_moving, self._last_action = False, time.monotonic()
 
     def hold(self, why: str) -> None:
         """Stops whatever motion is under way; the next command starts from where the arm stands."""
@@ -201,6 +221,7 @@ class UrArm(Closing):
                 log.debug("hold: %s", why)
                 self._link.execute("stop", stop)
             self._commanded = self._link.state().pose
+            self._limiter.forget()
 
     def try_to_hold(self, why: str) -> None:
         """Holds as far as the controller still listens; one that does not has stopped by itself."""
@@ -230,18 +251,35 @@ class UrArm(Closing):
         except ArmStopped as error:
             raise self._stopped(str(error)) from error
 
-    def _stream(self, pose: F64, slice_s: float) -> None:
+    def _stream(self, goal: F64, now_s: float, slice_s: float, left_s: float) -> None:
+        """Streams the next target on the way to a goal."""
         control, settings = self._link.control, self.settings
         with self._link.lock:
             if self._held:
                 raise ArmHeld(self._held)
-            self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), pose
+            if self._limiter.pose is None:
+                state = self._link.state()
+                self._limiter.start(self._commanded, joints=state.joints, measured=state.pose)
+            pose = self._limiter.next(goal, now_s=now_s, slice_s=slice_s, left_s=left_s)
+            self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), goal
             command = lambda: control.servoL(pose.tolist(), 0, 0, slice_s, settings.lookahead_s, settings.gain)  # noqa: E731
             self._link.stream("servoL", command)
 
+    def _give_up_rest(self) -> F64:
+        """Goes on from the target streamed last, where joints could not follow all the way to the goal."""
+        with self._link.lock:
+            if (streamed := self._limiter.pose) is not None:
+                self._commanded = streamed
+            return self._commanded.copy()
+
     def _check(self, state: ArmState) -> None:
-        why = self._link.trouble() or self.limits.check_measured(state.pose[:3], state.joints, state.wrench[:3])
-        if why:
+        if why := self._link.trouble() or self.limits.check_measured(**vars(state)):
+            raise self._stopped(why)
+
+    def _check_following(self, state: ArmState) -> None:
+        with self._link.lock:
+            streamed = self._limiter.pose
+        if streamed is not None and (why := self.limits.check_following(streamed, state.pose)):
             raise self._stopped(why)
 
     def _stopped(self, why: str) -> ArmStopped:
@@ -252,9 +290,9 @@ class UrArm(Closing):
 
     def _has_arrived(self, pose: F64) -> bool:
         self._check(state := self._link.state())
-        off = np.abs(state.pose - pose)
+        off = float(np.abs(state.pose[:3] - pose[:3]).max())
         is_still = float(np.abs(state.velocity[:3]).max()) < ARRIVED_M
-        return bool(off[:3].max() < ARRIVED_M and off[3:].max() < ARRIVED_RAD and is_still)
+        return off < ARRIVED_M and angle_between(state.pose, pose) < ARRIVED_RAD and is_still
 
     def _watch(self) -> None:
         """Runs the watchdog; the body of its thread."""

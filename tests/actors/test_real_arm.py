@@ -249,7 +249,7 @@ class Pressing(Limits):
 
     looks = 12
 
-    def check_measured(self, position, joints, force):
+    def check_measured(self, **state):
         self.looks -= 1
         return "force at the TCP" if self.looks < 0 else ""
 

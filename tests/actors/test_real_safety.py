@@ -1,17 +1,28 @@
 """No command gets past the limits."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from actors.real.safety import Limits, LimitSettings
+from actors.real.safety import Limits, LimitSettings, angle_between
 from protos.errors import ArmStopped, InputError
+from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.space import Box
+from twin.rotations import TOOL_DOWN, YAW_LIMIT_RAD, about_z, heading, matrix_from_vector, vector_from_matrix
 
 BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 PERIOD_S = 0.1
+
+
+def state(**changes):
+    """Returns the state of an arm that is well."""
+    rest = {"t": 1.0, "joints": np.zeros(6), "velocity": np.zeros(6), "wrench": np.zeros(6)}
+    rest["pose"] = np.array([-0.5, 0.0, 0.1, *TOOL_DOWN_VECTOR])
+    return rest | {name: np.array(value, float) for name, value in changes.items()}
 
 
 def make(**settings):
@@ -28,13 +39,19 @@ def near(limits, reach):
 turn = arrays(float, 3, elements=st.floats(-4, 4))
 
 
+def shifted(pose, way, turned):
+    """Returns a pose moved by `way` and turned by `turned`, applied on the left, base frame."""
+    rotation = matrix_from_vector(turned) @ matrix_from_vector(pose[3:])
+    return np.concatenate([pose[:3] + way, vector_from_matrix(rotation)])
+
+
 @st.composite
 def situations(draw):
-    limits = make(jump_m=10.0)
+    limits = make(jump_m=0.5)
     measured = np.concatenate([draw(near(limits, limits.settings.ceiling_m * 0.999)), draw(turn)])
-    commanded = np.concatenate([draw(near(limits, 0.2)), draw(turn)])
-    target = commanded + draw(arrays(float, 6, elements=st.floats(-0.5, 0.5)))
-    return limits, target, commanded, measured
+    step = arrays(float, 3, elements=st.floats(-0.2, 0.2))
+    commanded = shifted(measured, draw(step), draw(turn))
+    return limits, shifted(commanded, draw(step), draw(turn)), commanded, measured
 
 
 @given(situations())
@@ -43,7 +60,7 @@ def test_the_result_is_inside_box_and_ceiling(situation):
     result = limits.clip(target, commanded=commanded, measured=measured, period_s=PERIOD_S)
     assert limits.outside(result[:3]) <= 1e-12
     assert np.abs(result - measured)[:3].max() <= limits.settings.ceiling_m + 1e-9
-    assert np.abs(result - measured)[3:].max() <= limits.settings.ceiling_rad + 1e-9
+    assert angle_between(result, measured) <= limits.settings.ceiling_rad + 1e-6
 
 
 @given(situations())
@@ -51,27 +68,41 @@ def test_clipping_twice_changes_nothing(situation):
     limits, target, commanded, measured = situation
     once = limits.clip(target, commanded=commanded, measured=measured, period_s=PERIOD_S)
     twice = limits.clip(once, commanded=once, measured=measured, period_s=PERIOD_S)
-    np.testing.assert_allclose(once, twice, atol=1e-12)
+    np.testing.assert_allclose(once[:3], twice[:3], atol=1e-12)
+    assert angle_between(once, twice) < 1e-6 or limits.clipped["yaw"]
 
 
 @given(position=near(make(), 0.0), turned=turn, change=arrays(float, 6, elements=st.floats(-0.5, 0.5)))
 def test_the_speed_limit_holds_wherever_nothing_else_pulls_back(position, turned, change):
-    limits, commanded = make(jump_m=10.0), np.concatenate([position, turned])
-    target = commanded + change
+    limits, commanded = make(jump_m=0.5), np.concatenate([position, turned])
+    target = shifted(commanded, change[:3], change[3:])
     result = limits.clip(target, commanded=commanded, measured=commanded, period_s=PERIOD_S)
     assert np.linalg.norm(result[:3] - commanded[:3]) <= limits.settings.speed_m_s * PERIOD_S + 1e-9
-    assert np.linalg.norm(result[3:] - commanded[3:]) <= limits.settings.speed_rad_s * PERIOD_S + 1e-9
+    if not limits.clipped["yaw"]:
+        assert angle_between(result, commanded) <= limits.settings.speed_rad_s * PERIOD_S + 1e-6
 
 
-@given(delta=arrays(float, 3, elements=st.floats(-0.03, 0.03)))
-def test_a_harmless_command_passes_unchanged(delta):
+@given(delta=arrays(float, 3, elements=st.floats(-0.03, 0.03)), yaw=st.floats(-2.0, 2.0), turned=st.floats(-0.1, 0.1))
+def test_a_full_action_passes_unchanged_and_uncounted(delta, yaw, turned):
     limits = make()
-    pose = np.array([-0.5, 0.0, 0.12, 2.2, -2.2, 0.0])
-    target = pose + np.concatenate([delta, np.zeros(3)])
-    np.testing.assert_array_equal(
-        limits.clip(target, commanded=pose, measured=pose, period_s=PERIOD_S).round(12), target.round(12)
-    )
+    pose = np.array([-0.5, 0.0, 0.12, *vector_from_matrix(about_z(yaw) @ TOOL_DOWN)])
+    target = shifted(pose, delta, [0, 0, turned])
+    result = limits.clip(target, commanded=pose, measured=pose, period_s=PERIOD_S)
+    np.testing.assert_allclose(result[:3], target[:3], atol=1e-12)
+    assert angle_between(result, target) < 1e-6
     assert sum(limits.clipped.values()) == 0
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_tool_that_is_turned_on_and_on_stays_upright_and_stops_at_the_yaw_limit(side):
+    limits, pose = make(), np.array([-0.5, 0.0, 0.12, *TOOL_DOWN_VECTOR])
+    for _ in range(40):
+        # measured on the other branch of the same rotation
+        other = np.concatenate([pose[:3], vector_from_matrix(matrix_from_vector(pose[3:]))])
+        pose = limits.clip(shifted(pose, 0, [0, 0, 0.1 * side]), commanded=pose, measured=other, period_s=PERIOD_S)
+        assert matrix_from_vector(pose[3:])[2, 2] == pytest.approx(-1.0, abs=1e-9)
+    assert heading(matrix_from_vector(pose[3:])) == pytest.approx(side * YAW_LIMIT_RAD)
+    assert limits.clipped == {"speed": 0, "ceiling": 0, "box": 0, "yaw": 40 - int(YAW_LIMIT_RAD / 0.1)}
 
 
 def test_clipped_commands_are_counted_by_name():
@@ -79,7 +110,7 @@ def test_clipped_commands_are_counted_by_name():
     pose = np.array([-0.5, 0.0, 0.013, 2.2, -2.2, 0.0])
     limits.clip(pose - 0.03 * np.eye(6)[2], commanded=pose, measured=pose, period_s=PERIOD_S)
     limits.clip(pose + 0.09 * np.eye(6)[1], commanded=pose, measured=pose, period_s=PERIOD_S)
-    assert limits.clipped == {"box": 1, "speed": 1, "ceiling": 0}
+    assert limits.clipped == {"box": 1, "speed": 1, "ceiling": 0, "yaw": 0}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -114,17 +145,41 @@ def test_a_tool_outside_the_box_is_not_commanded():
     ],
 )
 def test_what_holds_the_arm(joints, force, words):
-    why = make().check_measured(np.array([-0.5, 0, 0.1]), np.array(joints, float), np.array(force, float))
+    why = make().check_measured(**state(joints=joints, wrench=[*force, 0, 0, 0]))
     assert why.startswith(words) and bool(why) == bool(words)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["t", "joints", "pose", "velocity", "wrench"])
+def test_what_is_measured_as_no_number_holds_the_arm(name, bad):
+    measured = state()
+    measured[name] = np.where(np.arange(np.size(measured[name])) == 3, bad, measured[name]) if name != "t" else bad
+    assert "finite" in make().check_measured(**measured)
+
+
 def test_the_tool_far_outside_the_box_holds_the_arm():
-    assert "outside" in make().check_measured(np.array([-0.9, 0, 0.1]), np.zeros(6), np.zeros(3))
+    assert "outside" in make().check_measured(**state(pose=[-0.9, 0, 0.1, *TOOL_DOWN_VECTOR]))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"ceiling_m": 0.0}, {"speed_m_s": -1.0}, {"force_n": float("nan")}, {"jump_m": 0.05}]
-)
-def test_limits_cannot_be_switched_off(wrong):
-    with pytest.raises(InputError):
-        LimitSettings(**wrong)
+def test_an_arm_that_does_not_follow_is_held():
+    limits, pose = make(), np.array([-0.5, 0.0, 0.12, *TOOL_DOWN_VECTOR])
+    assert limits.check_following(pose, shifted(pose, [0.14, 0, 0], [0, 0, 0.5])) == ""
+    assert "16.0 cm from where" in limits.check_following(pose, shifted(pose, [0.16, 0, 0], [0, 0, 0]))
+    assert "40 degrees from where" in limits.check_following(pose, shifted(pose, [0, 0, 0], [0, 0, np.radians(40)]))
+
+
+@pytest.mark.parametrize("name", LimitSettings.BOUNDS)
+@pytest.mark.parametrize("wrong", ["below", "above", 0.0, -9.0, float("inf"), float("-inf"), float("nan")])
+def test_limits_cannot_be_switched_off(name, wrong):
+    low, high = LimitSettings.BOUNDS[name]
+    value = {"below": low * 0.99, "above": high * 1.01}.get(wrong, wrong)
+    with pytest.raises(InputError, match=name) as caught:
+        LimitSettings(**{name: value})
+    assert f"{high:g}" in str(caught.value)
+
+
+def test_every_limit_has_bounds_and_the_order_among_them_holds():
+    assert set(LimitSettings.BOUNDS) == {one.name for one in fields(LimitSettings)}
+    for wrong in ({"jump_m": 0.05}, {"following_m": 0.1}, {"following_rad": 0.3}):
+        with pytest.raises(InputError, match="must be above ceiling"):
+            LimitSettings(**wrong)

@@ -1,0 +1,160 @@
+"""This module leads the streamed targets of an arm to a goal, one after another, within its limits in robot time.
+
+    goal ─► velocity towards it: speed, stops at the goal ─► acceleration ─► faces of the work box ─► joints ─► target
+                ▲ velocity and time of the target before ◄────────────────────────────────────────────────────────┘
+
+However late a target is, it moves on by one slice of the stream at most: time that was lost is not made up for by a
+leap. A target that is more than one slice late finds the arm standing at the one before, and starts from rest.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from actors.real.kinematics import MODELS, ArmKinematics, ModelName
+from actors.real.safety import CRAWL_M_S, CRAWL_RAD_S, Limits
+from protos.proprioception import tool_vector
+from protos.schema import F64
+from twin.rotations import matrix_from_vector, turn_between, vector_from_matrix
+
+JOINT_SPEED_SHARE = 0.8
+"""Share of the data sheet's joint speeds that streamed targets may ask for."""
+RANGE_MARGIN_RAD = 0.05
+"""Streamed targets end this far before the joint angles at which the arm is held."""
+INSIDE_M = 1e-6
+"""A target on a face of the work box is inside, whatever its last digits say."""
+EXACT = 1e-4
+"""Joints that miss their target by more [m, rad] do not reach it: it is near a singularity or out of reach."""
+FACE_SHARE = 0.45
+"""Share of the acceleration that brakes before one face of the box: three faces at once share it, and some is spare."""
+SHORTEST_S = 1e-6
+"""A clock that has moved on by less has not."""
+_SHARES = (1.0, 0.7, 0.4, 0.2, 0.1, 0.03)
+
+
+class _Motion(NamedTuple):
+    """A motion within one slice of the stream, and the time it has."""
+
+    way: F64  # (3,) m
+    turn: F64  # (3,) rad
+    dt: float  # s
+
+
+class _Place(NamedTuple):
+    """Where a target is: TCP, and the joints that put it there."""
+
+    position: F64  # (3,)
+    rotation: F64  # (3, 3)
+    joints: F64  # (6,)
+
+
+class StreamLimiter:
+    """Remembers the target that was streamed last, its velocity and robot time, and makes the next one."""
+
+    def __init__(self, limits: Limits, model: ModelName, stream_hz: float) -> None:
+        self._limits, self._slice_s = limits, 1.0 / stream_hz
+        self._kinematics = ArmKinematics(model)
+        self._joint_speeds = JOINT_SPEED_SHARE * MODELS[model].speeds_rad_s
+        settings = limits.settings
+        self._joint_end = settings.joint_range_rad - settings.joint_margin_rad - RANGE_MARGIN_RAD
+        self.pose: F64 | None = None
+        """The TCP pose (6,) streamed last; None before a start."""
+        self.is_slowed_by_joints = False
+        """True if the newest target fell short because a joint would have been too fast or at its end."""
+
+    def forget(self) -> None:
+        """Forgets the stream: the arm was stopped or moved otherwise, and the next target needs a new start."""
+        self.pose = None
+
+    def start(self, pose: F64, *, joints: F64, measured: F64) -> None:
+        """Starts a stream at rest at `pose` (6,), from an arm with measured joints (6,) and TCP pose (6,)."""
+        self._kinematics.fit_tool(joints, measured[:3], matrix_from_vector(measured[3:]))
+        position, rotation = pose[:3].copy(), matrix_from_vector(pose[3:])
+        self._at = _Place(position, rotation, self._kinematics.corrected(joints, position, rotation))
+        self._velocity, self._spin = np.zeros(3), np.zeros(3)
+        self._t, self.pose = -math.inf, pose.copy()
+
+    def next(self, goal: F64, *, now_s: float, slice_s: float, left_s: float) -> F64:
+        """Returns the next target (6,) on the way to `goal` (6,), to be streamed at the robot's time `now_s`.
+
+        It stands for `slice_s`; the goal should be reached in `left_s`.
+        """
+        assert self.pose is not None, "start() comes first"
+        since_s = now_s - self._t
+        if since_s > 2 * self._slice_s + 1e-3:
+            self._velocity, self._spin = np.zeros(3), np.zeros(3)
+        dt = min(since_s, slice_s, self._slice_s)
+        if dt > SHORTEST_S:  # else the robot's clock has not moved on, and neither may the target
+            self._t = now_s
+            self._advance(self._wanted(goal, dt, max(left_s, dt)))
+            self.pose = np.concatenate([self._at.position, tool_vector(vector_from_matrix(self._at.rotation))])
+        return self.pose
+
+    def _wanted(self, goal: F64, dt: float, left_s: float) -> _Motion:
+        """Returns the motion within one slice that all limits but the joints' leave."""
+        limits, settings, position = self._limits, self._limits.settings, self._at.position
+        speed, spin = settings.speed_m_s, settings.speed_rad_s
+        if limits.outside(position) > INSIDE_M:
+            speed, spin = min(speed, CRAWL_M_S), min(spin, CRAWL_RAD_S)
+            limits.clipped["crawl"] += 1
+        hard, hard_spin = settings.acceleration_m_s2, settings.acceleration_rad_s2
+        low = -_stoppable(np.maximum(position - limits.low, 0.0), dt, FACE_SHARE * hard)
+        high = _stoppable(np.maximum(limits.high - position, 0.0), dt, FACE_SHARE * hard)
+        wanted = np.clip(_towards(goal[:3] - position, dt, left_s, speed, hard), low, high)
+        velocity = _reached(self._velocity, np.clip(self._velocity, low, high), wanted, hard * dt)
+        turn = turn_between(self._at.rotation, matrix_from_vector(goal[3:]))
+        turning = _reached(self._spin, self._spin, _towards(turn, dt, left_s, spin, hard_spin), hard_spin * dt)
+        return _Motion(velocity * dt, turning * dt, dt)
+
+    def _advance(self, motion: _Motion) -> None:
+        """Moves on by as much of a motion as the joints can follow."""
+        share, self._at = self._followed(motion)
+        self.is_slowed_by_joints = share < 1.0
+        self._limits.clipped["joints"] += self.is_slowed_by_joints
+        self._velocity, self._spin = share * motion.way / motion.dt, share * motion.turn / motion.dt
+
+    def _followed(self, motion: _Motion) -> tuple[float, _Place]:
+        """Returns the share of a motion that keeps every joint within speed and range, and where it leads."""
+        before, reach = self._at.joints, self._joint_speeds * motion.dt
+        end = np.maximum(self._joint_end, np.abs(before))
+        first = self._kinematics.joint_motion(before, np.concatenate([motion.way, motion.turn]))
+        most = min(1.0, 1.0 / max(float(np.abs(first / reach).max()), 1e-12))
+        for less in _SHARES:
+            share = most * less
+            position = self._at.position + share * motion.way
+            rotation = matrix_from_vector(share * motion.turn) @ self._at.rotation
+            joints = self._kinematics.corrected(before + share * first, position, rotation)
+            is_possible = (np.abs(joints - before) <= reach).all() and (np.abs(joints) <= end).all()
+            if is_possible and np.abs(self._kinematics.missing(joints, position, rotation)).max() < EXACT:
+                return share, _Place(position, rotation, joints)
+        return 0.0, self._at
+
+
+def _towards(way: F64, dt: float, left_s: float, speed: float, acceleration: float) -> F64:
+    """Returns the velocity (3,) that covers `way` (3,) in the time left, and can still stop at its end."""
+    distance = float(np.linalg.norm(way))
+    if distance < 1e-12:
+        return np.zeros(3)
+    fast = min(distance / left_s, float(_stoppable(distance, dt, acceleration)), speed)
+    return way * (fast / distance)
+
+
+def _stoppable(distance: F64 | float, dt: float, acceleration: float) -> F64:
+    """Returns the largest speed that stops within a distance when each slice of `dt` brakes by acceleration x dt.
+
+    It moves on by v dt first, v - a dt next, and so on: v^2/2a + v dt/2 in all.
+    """
+    whole = acceleration * (np.sqrt(dt * dt / 4 + 2 * np.asarray(distance) / acceleration) - dt / 2)
+    return np.minimum(whole, np.asarray(distance) / dt)
+
+
+def _reached(before: F64, safe: F64, wanted: F64, change: float) -> F64:
+    """Returns the velocity (3,) nearest to `wanted` on the way from `safe` that differs from `before` by `change`."""
+    off, way = safe - before, wanted - safe
+    if float(np.linalg.norm(wanted - before)) <= change:
+        return wanted
+    a, b, c = float(way @ way), 2 * float(off @ way), float(off @ off) - change * change
+    if a < 1e-24 or c >= 0:
+        return safe  # braking before a face comes first
+    return safe + (math.sqrt(b * b - 4 * a * c) - b) / (2 * a) * way
