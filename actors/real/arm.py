@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
 TURN_ARM_M = 0.1
 """A move that mostly turns is as long as the way of a point this far from the TCP."""
-LATE_SHARE = 0.8
-"""A step that begins later than this share of its period starts a new rhythm instead of catching up."""
+LATE_SHARE = 0.25
+"""A step that begins later than this share of its period starts a new rhythm instead of catching up: what is left would
+be too short for a full action at the limits of speed and acceleration."""
 
 
 @dataclass(frozen=True, kw_only=True)

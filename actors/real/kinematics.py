@@ -24,7 +24,7 @@ DAMPING = 1e-6
 """Added to J J^T: small enough that a singular pose shows as fast joints, large enough to solve."""
 _COSINES = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 1.0])
 _SINES = np.array([1.0, 0.0, 0.0, 1.0, -1.0, 0.0])
-"""Of the twists alpha: +90, 0, 0, +90, -90 and 0 degrees."""
+"""Cosines and sines of the twists alpha: +90, 0, 0, +90, -90 and 0 degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)

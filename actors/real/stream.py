@@ -42,7 +42,7 @@ class _Motion(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a target is: TCP, and the joints that put it there."""
+    """A place of the stream: the TCP, and the joints that put it there."""
 
     position: F64  # (3,)
     rotation: F64  # (3, 3)
