@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from policy.model import PARTS, Policy
@@ -45,7 +46,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     digest = hashlib.sha256(data).hexdigest()
     if digest != record.get("sha256"):
         raise CorruptData(f"{path / record['file']}: sha256 {digest[:12]}… differs from the manifest's")
-    return safetensors.torch.load(data), record["manifest"]
+    try:
+        return safetensors.torch.load(data), record["manifest"]
+    except SafetensorError as error:
+        raise CorruptData(f"{path / record['file']}: not a safetensors file ({error})") from error
 
 
 def load_manifest(path: Path) -> dict[str, Any]:
@@ -68,12 +72,15 @@ def save_policy(path: Path, policy: Policy, **manifest: Any) -> None:
 def load_policy(path: Path) -> Policy:
     """Returns the policy that `save_policy` wrote. Raises CorruptData when it is not the one in the manifest."""
     tensors, manifest = load(path)
-    policy = Policy(_settings(manifest, path))
+    settings = _settings(manifest, path)
     try:
+        policy = Policy(settings)
         policy.load_state_dict(tensors)
     except RuntimeError as error:
         raise CorruptData(f"{path}: tensors do not fit the settings beside them") from error
-    for part, promised in manifest.get("parts", {}).items():  # folders of earlier versions have none
+    parts = manifest.get("parts")
+    for part in PARTS if parts is not None else ():  # folders of earlier versions have none
+        promised = str(parts.get(part)) if isinstance(parts, dict) else repr(parts)
         if (found := policy.sha256(part)) != promised:
             raise CorruptData(f"{path}: its {part} is {found[:16]}…, the manifest says {promised[:16]}…")
     return policy
@@ -86,7 +93,7 @@ def policy_settings(path: Path) -> PolicySettings:
 
 def _settings(manifest: Mapping[str, Any], path: Path) -> PolicySettings:
     """Returns a policy's settings, a language folder beside the manifest named by its absolute path."""
-    if "policy" not in manifest:
+    if not isinstance(manifest.get("policy"), dict):
         raise InputError(f"{path}: a checkpoint, but not of a policy")
     settings = from_json(PolicySettings, manifest["policy"], "policy")
     beside = path.resolve() / settings.language_folder
@@ -99,10 +106,11 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], bytes]:
     """Returns the record in the manifest's file and, where they are wanted, the bytes of the tensors' file."""
     refuse_pointers(path, "*.*")
     try:
-        record = json.loads((path / MANIFEST).read_text())
-        _ = record["manifest"]
+        record = json.loads((path / MANIFEST).read_bytes())
+        if not isinstance(record["manifest"], dict) or Path(record["file"]).name != record["file"]:
+            raise ValueError
         return record, (path / record["file"]).read_bytes() if tensors else b""
     except FileNotFoundError as error:
         raise InputError(f"{path}: no checkpoint here ({error.filename} is missing)") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptData(f"{path / MANIFEST}: not a checkpoint manifest") from error

@@ -34,6 +34,8 @@ PROBLEM_PIPE = "TWINRL_PROBLEM_PIPE"
 """Environment variable with descriptor and inode of the pipe to the supervisor, as "7:4711"."""
 MAX_PROBLEM_BYTES = 4_096
 """A pipe takes so much in one piece."""
+LONGEST_PROBLEM = 1_000
+"""Characters of a problem that are shown: a wrong value in a file may be as long as the file."""
 SIGNAL_POLL_S = 0.25
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -177,8 +179,14 @@ def interruptible(notice: str) -> Iterator[StopEvent]:
 
 
 def tell_problem(text: str) -> None:
-    """Writes one line to stderr, in the form that `problem_in` finds, and to the supervisor if there is one."""
-    line = f"{PREFIX}{' '.join(text.splitlines())}\n"
+    """Writes one line to stderr, in the form that `problem_in` finds, and to the supervisor if there is one.
+
+    Of a long text its ends are told.
+    """
+    text = " ".join(text.splitlines())
+    if len(text) > LONGEST_PROBLEM:
+        text = f"{text[: LONGEST_PROBLEM // 2]} … {text[-LONGEST_PROBLEM // 2 :]}"
+    line = f"{PREFIX}{text}\n"
     with suppress(OSError, ValueError):
         descriptor, inode = map(int, os.environ.get(PROBLEM_PIPE, "").split(":"))
         if os.fstat(descriptor).st_ino == inode:  # else it was closed on the way from the supervisor to here

@@ -146,7 +146,7 @@ def read_toml(path: Path, *, unreadable: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SceneError(unreadable) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SceneError(f"{path}: not valid TOML: {error}") from error
 
 

@@ -12,7 +12,7 @@ between two updates, with the networks, so that the next batch is drawn from wha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,26 +78,19 @@ def load(path: Path, kind: Kind) -> Checkpoint:
     where it is damaged.
     """
     tensors, manifest = checkpoint.load(path)
-    if manifest.get("format") != FORMAT:
-        found = manifest.get("format", 1)
+    if (found := manifest.get("format", 1)) != FORMAT:
         raise InputError(
             f"{path}: written in format {found}, this version reads format {FORMAT}: go on with "
-            f"{'TwinRL 0.1' if found < FORMAT else 'a later TwinRL'}, or start the stage again, from its saved policy"
+            f"{'TwinRL 0.1' if found in (1, 2) else 'a later TwinRL'}, or start the stage again, from its saved policy"
         )
     if manifest.get("kind") != kind:
         raise InputError(f"{path}: a checkpoint of {manifest.get('kind')!r}, not of {kind!r}")
+    names = {field.name for field in fields(Checkpoint)} - {"tensors"}
     try:
-        return Checkpoint(
-            kind=kind,
-            tensors=tensors,
-            progress=manifest["progress"],
-            settings=manifest["settings"],
-            seed=manifest["seed"],
-            weights=manifest["weights"],
-            replay=manifest["replay"],
-        )
-    except KeyError as error:
-        raise CorruptData(f"{path}: the manifest has no {error}") from error
+        entries = {name: manifest[name] for name in names}
+        return replace(from_json(Checkpoint, entries | {"tensors": {}}, "manifest"), tensors=tensors)
+    except (KeyError, InputError) as error:
+        raise CorruptData(f"{path}: the manifest is damaged ({error})") from error
 
 
 def position_tensors(position: Position) -> dict[str, Tensor]:

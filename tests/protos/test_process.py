@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.process import Exit, problem_in, stop_on_signal
+from protos.process import Exit, problem_in, stop_on_signal, tell_problem
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
@@ -107,6 +107,13 @@ def test_no_wait_for_a_signal_is_long(stop, monkeypatch):
 
 def test_a_wait_ends_with_its_timeout(stop):
     assert not stop.wait(0.01)
+
+
+def test_a_problem_is_one_line_that_fits_a_screen(capsys):
+    tell_problem("value=" + "x\n" * 10_000 + ": choose one of a, b")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and len(told) < 1_100
+    assert told.startswith("twinrl: value=x") and told.endswith(": choose one of a, b\n")
 
 
 @pytest.mark.parametrize(

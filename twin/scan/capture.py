@@ -150,7 +150,7 @@ def read_capture(path: Path) -> Board | tuple[KnownPoint, ...]:
         return tuple(_point(one) for one in table["points"]) if "points" in table else _board(table["board"])
     except KeyError as error:
         raise SceneError(f"{path}: entry {error.args[0]!r} is missing; see examples/capture/{FILE}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SceneError(f"{path}: {error}") from error
 
 
