@@ -231,7 +231,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             if missing:
                 raise CorruptData(f"{path}: has no column {min(missing)!r}")
             return _bounded(file, columns, path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorruptData(f"{path}: not a whole parquet file ({' '.join(str(error).split())})") from error
 
 
@@ -241,6 +241,7 @@ def _bounded(file: pq.ParquetFile, columns: Sequence[str] | None, path: Path) ->
         size += batch.nbytes
         if size > MAX_BYTES:
             raise CorruptData(f"{path}: more than {MAX_BYTES} bytes in memory")
+        batch.validate(full=True)  # texts are decoded later, one by one
         parts.append(pa.Table.from_batches([batch]).select(columns or file.schema_arrow.names))
     return pa.concat_tables(parts)
 
