@@ -2,6 +2,7 @@
 #
 #   make demo     the whole method, end to end       ARGS="--seed 1" goes to `twinrl demo`
 #   make test     the test suite                     ARGS="tests/twin -k scan" goes to pytest
+#   make fuzz     damage the input of every reader of files  ARGS="--targets spz --cases 1000"
 #   make check    lint, types, layers, compose file
 #   make format   rewrite the sources in house style
 #   make protos   regenerate the protobuf code
@@ -15,13 +16,16 @@ MESSAGES := $(wildcard protos/*.proto) learner/datasets/rlds/example.proto
 SERVICES := protos/weights.proto protos/guide.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I .
 
-.PHONY: demo test check format protos clean
+.PHONY: demo test fuzz check format protos clean
 
 demo: $(INSTALLED)
 	$(BIN)/twinrl demo $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python tests/fuzz/run.py $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
