@@ -58,7 +58,8 @@ def load_settings(kind: type[T], path: Path, *, written: bool = False) -> T:
     if isinstance(data, dict):
         found = data.pop("format", 1 if written else FORMAT)
         if found != FORMAT:
-            writer = f"TwinRL {WRITTEN_BY[found]}" if found in WRITTEN_BY else "a later TwinRL"
+            known = WRITTEN_BY.get(found) if isinstance(found, int) else None
+            writer = f"TwinRL {known}" if known else "a later TwinRL"
             raise InputError(
                 f"{path}: written by {writer}, this is TwinRL {WRITTEN_BY[FORMAT]}, which cannot go on with it; "
                 f"open it with {writer}"
