@@ -20,6 +20,7 @@ COMMANDS = {
     "sft": "fine-tune a policy on demonstrations: a dataset folder or a replay",
     "rl": "train a policy on what actors stream into a replay, and publish its weights",
     "import-octo": "turn an official Octo checkpoint into a policy folder",
+    "inspect": "say what is in a dataset or a run: episodes, cameras, rate, actions, outcomes, what will be skipped",
     "export": "write a run, a replay or a dataset as LeRobotDataset v3 or RLDS",
     "expand": "make many twin demonstrations of a few recorded ones, over regions A and B",
     "fidelity": "measure a twin against another world: order of the starts, images, motions",

@@ -3,18 +3,22 @@
 pyarrow, PyAV and google-crc32c belong to the extra "data", so the formats' packages are imported where they are needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from learner.datasets.dataset import ActionScale, Dataset, Format, ImageFormat, Writer
+from learner.datasets.evidence import action_evidence
 from learner.datasets.recording import check_rate
-from learner.datasets.settings import DataSettings
+from learner.datasets.settings import DataSettings, ForeignMapping, Numbers
 from protos.errors import InputError
 from protos.pointers import refuse_pointer
 from protos.schema import CONTROL_HZ, Schema
 from protos.settings import load_settings
 
+_EVIDENCE_EPISODES = 10
 _LOOKED_FOR = (
     "RLDS (features.json), LeRobotDataset v3 (meta/info.json), or the pickles released with the paper "
     "(*.pkl, *.pkl.gz, in the folder or one below)"
@@ -36,17 +40,32 @@ def open_dataset(
     resampled to it, None reads them as they were recorded. Raises InputError when nothing is recognised or the rate
     cannot be had, CorruptData when the description of the data is damaged.
     """
-    refuse_pointer(path)
-    settings = load_settings(DataSettings, path) if path.suffix == ".json" else DataSettings(path=path)
+    settings = described(path)
     settings = replace(
         settings,
-        path=path.parent / settings.path if path.suffix == ".json" else path,
         action_scale=action_scale or settings.action_scale,
         instruction=settings.instruction if instruction is None else instruction,
     )
+    return opened(settings, schema, hz)
+
+
+def described(path: Path) -> DataSettings:
+    """Returns the settings of a dataset: those in a JSON file, its path made whole, or those of a folder alone."""
+    refuse_pointer(path)
+    if path.suffix != ".json":
+        return DataSettings(path=path)
+    settings = load_settings(DataSettings, path)
+    return replace(settings, path=path.parent / settings.path)
+
+
+def opened(settings: DataSettings, schema: Schema, hz: float | None = None) -> Dataset:
+    """Opens the dataset that settings describe, as `open_dataset` does.
+
+    Raises InputError for actions that are absolute poses where motions are expected.
+    """
     dataset = _opened(settings, schema, hz)
     if hz is not None:
-        check_rate(str(path), dataset.hz, hz, resample=settings.resample)
+        check_rate(str(settings.path), dataset.hz, hz, resample=settings.resample)
     return dataset
 
 
@@ -104,12 +123,16 @@ def _opened(settings: DataSettings, schema: Schema, hz: float | None) -> Dataset
 
         if instruction is not None:
             raise InputError(f"{path}: LeRobotDatasets hold an instruction for every episode; it is not replaced")
-        return LeRobotDataset(path, schema, action_scale=scale, mapping=settings.lerobot, hz=hz)
-    folder = _rlds_folder(path)
+        lerobot = LeRobotDataset(path, schema, action_scale=scale, mapping=settings.lerobot, hz=hz)
+        check_form(path, settings.lerobot, lerobot.positions)
+        return lerobot
+    folder = rlds_folder(path)
     if folder is not None:
         from learner.datasets.rlds import RldsDataset
 
-        return RldsDataset(folder, schema, mapping=settings.rlds, action_scale=scale, instruction=instruction, hz=hz)
+        rlds = RldsDataset(folder, schema, mapping=settings.rlds, action_scale=scale, instruction=instruction, hz=hz)
+        check_form(path, settings.rlds, rlds.positions)
+        return rlds
     from learner.datasets.released import ReleasedDataset, released_files
 
     if released_files(path):
@@ -120,7 +143,29 @@ def _opened(settings: DataSettings, schema: Schema, hz: float | None) -> Dataset
     raise InputError(f"{path}: {_found(path)}; looked for {_LOOKED_FOR}")
 
 
-def _rlds_folder(path: Path) -> Path | None:
+def check_form(
+    path: Path, mapping: ForeignMapping | None, positions: Callable[[int], Iterable[tuple[Numbers, Numbers]]]
+) -> None:
+    """Raises InputError when the first episodes show that actions are not in the form that the mapping says.
+
+    `positions` gives states' positions [m] and actions' of so many episodes.
+    """
+    form = None if mapping is None else mapping.action_form
+    if mapping is None or form == "delta":
+        return
+    rows = [(state.astype(np.float64), action.astype(np.float64)) for state, action in positions(_EVIDENCE_EPISODES)]
+    seen = action_evidence([state for state, _ in rows], [action for _, action in rows])
+    if seen is None or seen.guess in (form or "delta", "unclear"):
+        return
+    if form == "absolute":
+        raise InputError(f'{path}: its actions are motions, "action_form": "absolute" wants poses; {seen}')
+    raise InputError(
+        f"{path}: its actions are absolute poses, and motions per step are expected; {seen}. A settings file with "
+        f'"action_form": "absolute" converts them ("delta" takes them as they are); twinrl inspect {path} writes one'
+    )
+
+
+def rlds_folder(path: Path) -> Path | None:
     """Returns the folder with features.json: `path`, or the newest version below it."""
     if (path / "features.json").is_file():
         return path

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from learner.datasets import motion
 from learner.datasets.dataset import ActionScale
+from learner.datasets.evidence import ActionForm
 from learner.datasets.motion import ROTATION_COLUMNS, RotationForm
 from protos.errors import InputError
 from protos.schema import F32, F64, PROPRIO_DIM, Outcome, Source
@@ -33,8 +34,19 @@ class ForeignMapping:
     """A foreign mapping holds what LeRobotDatasets and RLDS datasets of others do not say about their numbers."""
 
     state_rotation: RotationForm = "euler"
+    state_metres: float = 1.0
+    """Metres per unit of the state's position."""
+    state_radians: float = 1.0
+    """Radians per unit of the state's rotation: 0.0174533 for degrees."""
     state_gripper: tuple[float, float] = (0.0, 1.0)
     """The state's value when closed and when open."""
+    action_form: ActionForm | None = None
+    """"absolute": actions are poses to go to, and the motion of a step is from one to the next. null: motions per step;
+    data whose actions lie on the states are then refused. "delta": motions, and nothing is checked."""
+    metres: float = 1.0
+    """Metres per unit of the action's position."""
+    radians: float = 1.0
+    """Radians per unit of the action's rotation."""
     action_rotation: RotationForm = "euler"
     action_gripper: tuple[float, float] = (0.0, 1.0)
     """The action's value that closes and the one that opens."""
@@ -64,14 +76,41 @@ class ForeignMapping:
                 raise InputError(f"{name}={closed:g}, {opened:g}: closed and open must differ")
 
     def _proprio(self, position: Numbers, rotation: Numbers, gripper: Numbers, times: F64 | None) -> F32:
-        quaternion = motion.quaternions(rotation, self.state_rotation)
-        return motion.proprio(position, quaternion, motion.between(gripper, self.state_gripper), times)
+        return motion.proprio(
+            self.state_metres * position,
+            self._state_quaternions(rotation),
+            motion.between(gripper, self.state_gripper),
+            times,
+        )
 
-    def _motion(self, displacement: Numbers, rotation: Numbers | None, gripper: Numbers) -> tuple[F32, F32]:
-        moved = np.zeros((len(displacement), 6), np.float32)
-        moved[:, 0:3] = displacement
+    def _state_quaternions(self, rotation: Numbers) -> F64:
+        factor = 1.0 if self.state_rotation == "quaternion_xyzw" else self.state_radians
+        return motion.quaternions(factor * rotation, self.state_rotation)
+
+    def _motion(
+        self, position: Numbers, rotation: Numbers | None, gripper: Numbers, start: tuple[Numbers, Numbers] | None
+    ) -> tuple[F32, F32]:
+        """Returns motions (n, 6) and gripper commands (n,) of actions.
+
+        `start` holds position and rotation of the state at the first of them, None where there are no states; absolute
+        actions then start where the first one is.
+        """
+        moved = np.zeros((len(position), 6), np.float32)
+        place = self.metres * position
+        quaternion = None
         if rotation is not None:
-            moved[:, 3:6] = motion.rotation_vectors(motion.quaternions(rotation, self.action_rotation))
+            factor = 1.0 if self.action_rotation == "quaternion_xyzw" else self.radians
+            quaternion = motion.quaternions(factor * rotation, self.action_rotation)
+        if self.action_form == "absolute":
+            first = place[:1] if start is None else self.state_metres * start[0]
+            moved[:, 0:3] = np.diff(place, axis=0, prepend=first)
+            if quaternion is not None:
+                turned = quaternion[:1] if start is None else self._state_quaternions(start[1])
+                moved[:, 3:6] = motion.turns(np.concatenate([turned, quaternion[:-1]]), quaternion)
+        else:
+            moved[:, 0:3] = place
+            if quaternion is not None:
+                moved[:, 3:6] = motion.rotation_vectors(quaternion)
         command = 2.0 * motion.between(gripper, self.action_gripper) - 1.0
         return moved, command.astype(np.float32)
 
@@ -98,10 +137,6 @@ class LeRobotMapping(ForeignMapping):
     """Columns of the action that hold the rotation per step, applied on the left; empty: none."""
     action_gripper_at: int = -1
     """Column of the action that holds the gripper."""
-    metres: float = 1.0
-    """Displacement at 1, where actions are not in metres."""
-    radians: float = 1.0
-    """Rotation at 1, where actions are not in radians."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,13 +169,18 @@ class LeRobotMapping(ForeignMapping):
         position, rotation = state[:, list(self.state_position)], state[:, list(self.state_rotation_at)]
         return self._proprio(position, rotation, state[:, self.state_gripper_at], times)
 
-    def motion(self, action: Numbers) -> tuple[F32, F32]:
-        """Returns motions (n, 6) [m, rad] per step and gripper commands (n,), −1 close to 1 open, of actions (n, A)."""
+    def motion(self, action: Numbers, state: Numbers | None) -> tuple[F32, F32]:
+        """Returns motions (n, 6) [m, rad] per step and gripper commands (n,), −1 close to 1 open.
+
+        `action` is (n, A), and `state` (n, S) of the same rows, which absolute actions start from.
+        """
         rotation = action[:, list(self.action_rotation_at)] if self.action_rotation_at else None
-        if rotation is not None and self.action_rotation != "quaternion_xyzw":
-            rotation = self.radians * rotation
-        displacement = self.metres * action[:, list(self.action_position)]
-        return self._motion(displacement, rotation, action[:, self.action_gripper_at])
+        start = None if state is None else (state[:1, self.state_position], state[:1, self.state_rotation_at])
+        return self._motion(action[:, self.action_position], rotation, action[:, self.action_gripper_at], start)
+
+    def positions(self, action: Numbers, state: Numbers) -> tuple[Numbers, Numbers]:
+        """Returns positions (n, 3) [m] of states, and the first three numbers (n, 3) of actions."""
+        return self.state_metres * state[:, self.state_position], self.metres * action[:, self.action_position]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +209,17 @@ class RldsMapping(ForeignMapping):
         """Returns proprioception (n, 25) of states (n, S) at `times` (n,) [s]."""
         return self._proprio(*_split(state, self.state_rotation, "state"), times)
 
-    def motion(self, action: Numbers) -> tuple[F32, F32]:
-        """Returns motions (n, 6) [m, rad] per step and gripper commands (n,), −1 close to 1 open, of actions (n, A)."""
-        return self._motion(*_split(action, self.action_rotation, "action"))
+    def motion(self, action: Numbers, state: Numbers | None) -> tuple[F32, F32]:
+        """Returns motions (n, 6) [m, rad] per step and gripper commands (n,), −1 close to 1 open.
+
+        `action` is (n, A), and `state` (n, S) of the same rows, which absolute actions start from.
+        """
+        start = None if state is None else _split(state[:1], self.state_rotation, "state")[:2]
+        return self._motion(*_split(action, self.action_rotation, "action"), start)
+
+    def positions(self, action: Numbers, state: Numbers) -> tuple[Numbers, Numbers]:
+        """Returns positions (n, 3) [m] of states, and the first three numbers (n, 3) of actions."""
+        return self.state_metres * state[:, :3], self.metres * action[:, :3]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from learner.datasets.lerobot.rows import numbers, optional, row_times, stamped_
 from learner.datasets.outcomes import outcome_of, reward_of
 from learner.datasets.reading import Skipped, content_mark, readable
 from learner.datasets.recording import Recording, Track, resampled_episode
-from learner.datasets.settings import LeRobotMapping
+from learner.datasets.settings import LeRobotMapping, Numbers
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.schema import F32, U8, Configuration, Observation, Outcome, Schema, Source
@@ -146,8 +146,17 @@ class LeRobotDataset:
         return recording.resampled(self._wanted_hz).episode(self.action_scale)
 
     def _recorded(self, table: pa.Table) -> Track:
-        moved, gripper = self._mapping.motion(numbers(table, self._mapping.action))
+        state = None if self._mapping.state is None else numbers(table, self._mapping.state)
+        moved, gripper = self._mapping.motion(numbers(table, self._mapping.action), state)
         return Track(times=row_times(table, self.hz), motion=moved, gripper=gripper)
+
+    def positions(self, count: int) -> Iterator[tuple[Numbers, Numbers]]:
+        """Yields positions (n, 3) [m] of states and the first three numbers (n, 3) of actions of the first episodes."""
+        state = self._mapping.state
+        if self._stored is None and state is not None:
+            for table in self._readable_tables(count):
+                with suppress(CorruptData), _consistent(self.path):
+                    yield self._mapping.positions(numbers(table, self._mapping.action), numbers(table, state))
 
     def _motions(self) -> Iterator[F32]:
         """Yields the motions of the first episodes at the rate at which they are read."""

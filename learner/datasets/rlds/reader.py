@@ -112,6 +112,13 @@ class RldsDataset:
             skipped += lost
             first += length
 
+    def positions(self, count: int) -> Iterator[tuple[Numbers, Numbers]]:
+        """Yields positions (n, 3) [m] of states and the first three numbers (n, 3) of actions of the first episodes."""
+        if self._own is None and self.mapping.state:
+            for _, _, record in islice(self._records([]), count):
+                with suppress(CorruptData):
+                    yield self._foreign.positions(decode_example(record.payload))
+
     def _fitted(self) -> ActionScale:
         motions = list[F32]()
         for _, _, record in islice(self._records([]), self.mapping.scale_episodes):
@@ -166,8 +173,14 @@ class ForeignLayout:
         action = action if self.mapping.last_action else action[:-1]
         if not len(action):
             raise CorruptData("an episode without a step")
-        moved, gripper = self.mapping.motion(action)
+        state = self._joined(example, self.mapping.state) if self.mapping.state else None
+        moved, gripper = self.mapping.motion(action, state)
         return Track(times=uniform(len(moved), self.hz), motion=moved, gripper=gripper)
+
+    def positions(self, example: Features) -> tuple[Numbers, Numbers]:
+        """Returns positions (n, 3) [m] of states and the first three numbers (n, 3) of actions."""
+        state, action = (self._joined(example, names) for names in (self.mapping.state, self.mapping.action))
+        return self.mapping.positions(action, state)
 
     def _observation(self, example: Features, schema: Schema) -> Observation:
         rows = len(self._joined(example, self.mapping.action))
