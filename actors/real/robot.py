@@ -203,12 +203,14 @@ class RealEnvironment:
 
     def _ask(self) -> bool:
         """Asks the person at the table before anything moves again, where that is due; returns True if it was."""
-        why = self._arm.held
+        reasons = [self._arm.held] if self._arm.held else []
         if self._waits_for:
-            why = f"{self._waits_for}; it was held for {time.monotonic() - self._waits_since:.0f} s"
-        if not why:
+            reasons.insert(0, f"{self._waits_for}; it was held for {time.monotonic() - self._waits_since:.0f} s")
+        if not reasons:
             return False
-        self._hands.go_on(why if self._is_gripper_active else f"{why}; the gripper opens and closes once")
+        if not self._is_gripper_active:
+            reasons.append("the gripper opens and closes once")
+        self._hands.go_on("; ".join(reasons))
         if not self._is_gripper_active:
             self._gripper.activate()
             self._is_gripper_active = True
