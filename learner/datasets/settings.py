@@ -200,6 +200,8 @@ class RldsMapping(ForeignMapping):
     action: tuple[str, ...] = ("steps/action",)
     """Joined to one vector: displacement (3) [m] and rotation (3) [rad] per step, base frame, and the gripper in the
     last column."""
+    success: tuple[str, ...] = ("steps/success", "steps/is_success", "episode_metadata/success")
+    """Flags of success, of each step or of the episode; where there are none, the reward decides."""
     last_action: bool = True
     """The last step's action was carried out, as in Bridge and most of Open X-Embodiment; false: the last step only
     holds the final observation, as RLDS has it."""

@@ -65,6 +65,12 @@ def test_without_target_cells_draws_are_uniform():
     assert "no cell is below 0.8" in drawn[0][1]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.RUNNING, Outcome.UNKNOWN])
+def test_an_end_that_is_not_known_is_no_report(outcome):
+    with pytest.raises(InputError, match=f"outcome '{outcome.value}': report an episode when .* its end is known"):
+        schedule().report(start_in(1), outcome, 0, report_id="1")
+
+
 def test_a_configuration_lies_in_its_cell_and_the_reason_says_why():
     guide = schedule(explore=0.0)
     guide.set_success(dict.fromkeys(range(8), (4, 4)) | {5: (1, 4)})

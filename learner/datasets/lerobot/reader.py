@@ -75,8 +75,11 @@ class LeRobotDataset:
         stated = self._mapping.hz or stated_rate(self._info.get("fps"))
         if stated is not None:
             return stated
-        found = (stamped_rate(table) for table in self._readable_tables(len(self._rows)))
-        return next((rate for rate in found if rate is not None), None)
+        for table in self._readable_tables(len(self._rows)):
+            with suppress(CorruptData):
+                if (found := stamped_rate(table)) is not None:
+                    return found
+        return None
 
     @cached_property
     def action_scale(self) -> ActionScale:
@@ -185,8 +188,12 @@ class LeRobotDataset:
     @cached_property
     def _rewarded(self) -> bool:
         """Tells whether any episode has a reward; where none has, a reward of 0 says nothing."""
-        found = (optional(table, layout.REWARD) for table in self._readable_tables(len(self._rows)))
-        return any(reward is not None and bool((reward > 0).any()) for reward in found)
+        for table in self._readable_tables(len(self._rows)):
+            with suppress(CorruptData):
+                reward = optional(table, layout.REWARD)
+                if reward is not None and (reward > 0).any():
+                    return True
+        return False
 
     def _readable_tables(self, count: int) -> Iterator[pa.Table]:
         """Yields the rows of those of the first `count` episodes that can be read."""

@@ -68,10 +68,9 @@ def stamped_rate(table: pa.Table) -> float | None:
     stamps = optional(table, layout.TIMESTAMP)
     if stamps is None or len(stamps) < _RATE_ROWS:
         return None
-    period = float(np.median(np.diff(stamps.astype(np.float64))))
-    if not 1 / MAX_HZ <= period < math.inf:
-        return None
-    return float(f"{1 / period:.4g}")
+    steps = np.diff(stamps.astype(np.float64))
+    period = float(steps[steps <= _GAP_PERIODS * np.median(steps)].mean())
+    return float(f"{1 / period:.4g}") if 1 / MAX_HZ <= period < math.inf else None
 
 
 def row_times(table: pa.Table, hz: float | None) -> F64:
@@ -86,15 +85,21 @@ def row_times(table: pa.Table, hz: float | None) -> F64:
     if len(back):
         row = back[0]
         raise CorruptData(f"timestamp: goes back from {times[row]:.3f} s to {times[row + 1]:.3f} s at row {row + 1}")
-    if hz is not None and len(times) >= _RATE_ROWS:
-        found = 1.0 / float(np.median(steps))
+    if hz is not None:
+        _check_steps(times, steps, hz)
+    return np.append(times, times[-1] + period)
+
+
+def _check_steps(times: F64, steps: F64, hz: float) -> None:
+    """Raises CorruptData for stamps of another rate than `hz`, or with a gap."""
+    far = steps > _GAP_PERIODS / hz
+    if len(times) >= _RATE_ROWS and (far.all() or not far.any()):
+        found = 1.0 / steps.mean()
         if not hz / _RATE_FACTOR < found < hz * _RATE_FACTOR:
             raise CorruptData(f"timestamp: rows come at {found:.4g} Hz, info.json (fps) or the settings say {hz:g} Hz")
-    far = np.flatnonzero(steps > _GAP_PERIODS * period)
-    if hz is not None and len(far):
-        row = far[0]
+    if far.any():
+        row = int(far.argmax())
         raise CorruptData(
             f"timestamp: jumps from {times[row]:.3f} s to {times[row + 1]:.3f} s at row {row + 1}, "
-            f"{period:.3g} s are expected"
+            f"{1 / hz:.3g} s are expected"
         )
-    return np.append(times, times[-1] + period)

@@ -26,6 +26,8 @@ ENCODERS = {
 TOLERANCE = 0.5
 """Largest distance of a frame from the requested time, as a fraction of a period."""
 _ROUNDING_S = 1e-3
+_END = 0.05
+"""The last frame of a video that is slower than the rows is shown for its period, less this part of it."""
 _ONE_RATE = 1.2
 """Rates that differ by less are one."""
 
@@ -75,14 +77,18 @@ def decode(path: Path, times: F64, fps: float | None, px: int, *, rows: int | No
             if fps is not None and stream.frames == rows and not 1 / _ONE_RATE < rate / fps < _ONE_RATE:
                 raise CorruptData(f"{path}: a frame per row, but at {rate:g} per second; the rows come at {fps:g} Hz")
             reach = TOLERANCE * max(1 / rate, 1 / (fps or rate)) + _ROUNDING_S
+            lasts = max(reach, (1 - _END) / rate) if fps is not None and rate < fps / _ONE_RATE else reach
             container.seek(max(0, int((times[0] - reach) / stream.time_base)), stream=stream, backward=True)
-            return _nearest_frames(container.decode(stream), times, reach, px, path)
+            return _nearest_frames(container.decode(stream), times, (reach, lasts), px, path)
     except (av.FFmpegError, OSError, IndexError) as error:
         raise CorruptData(f"{path}: a video that does not decode ({error})") from error
 
 
-def _nearest_frames(frames: Iterator[av.VideoFrame], times: F64, reach: float, px: int, path: Path) -> U8:
-    """Returns the frames nearest to `times`, of frames in order of time."""
+def _nearest_frames(
+    frames: Iterator[av.VideoFrame], times: F64, within: tuple[float, float], px: int, path: Path
+) -> U8:
+    """Returns the frames nearest to `times`, of frames in order of time; `within` reach, and reach of the last one."""
+    reach, lasts = within
     out = np.empty((len(times), px, px, 3), np.uint8)
     done, before = 0, None
     for frame in frames:
@@ -94,10 +100,10 @@ def _nearest_frames(frames: Iterator[av.VideoFrame], times: F64, reach: float, p
             return out
         before = frame
     for at in range(done, len(times)):
-        if before is None or times[at] > before.time + reach:
+        if before is None or times[at] > before.time + lasts:
             last = "no frame" if before is None else f"its last frame is at {before.time:.3f} s"
             raise CorruptData(f"{path}: ends before {times[at]:.3f} s, {last}")
-        out[at] = _near(before, times[at], reach, px, path)
+        out[at] = _near(before, times[at], lasts, px, path)
     return out
 
 

@@ -41,7 +41,19 @@ from protos.episode import Episode
 from protos.errors import CorruptData, InputError
 from protos.pointers import refuse_pointer
 from protos.proprioception import proprioception
-from protos.schema import F32, F64, GRIPPER, TCP_VELOCITY, U8, WRENCH, Configuration, Observation, Outcome, Schema
+from protos.schema import (
+    F32,
+    F64,
+    GRIPPER,
+    TCP_VELOCITY,
+    U8,
+    WRENCH,
+    Bools,
+    Configuration,
+    Observation,
+    Outcome,
+    Schema,
+)
 
 _INSTRUCTIONS = {
     "pick_banana": "Pick banana",
@@ -325,7 +337,7 @@ def training_take(
     turn = motion.rotation_vectors(motion.quaternions(action[:, 3:6], "euler")) if known else action[:, 3:6]
     reward = np.array([_numbers(row, "rewards", 1)[0] > 0 for row in rows], np.float32)
     done = bool(_numbers(rows[-1], "dones", 1)[0])
-    outcome = outcome_of(reward=reward, end=Outcome.FAILURE if done else Outcome.RUNNING)
+    outcome = outcome_of(success=_success(rows), reward=reward, end=Outcome.FAILURE if done else Outcome.RUNNING)
     return Take(
         observation=Observation(
             side=resize_all([_image(each, "side_policy_256") for each in seen], schema.side_px),
@@ -339,6 +351,15 @@ def training_take(
         outcome=outcome,
         hz=mapping.training_hz,
     )
+
+
+def _success(rows: Sequence[Mapping[str, Any]]) -> Bools | None:
+    """Returns the flags of success (T,) that the authors' environments give; None where a transition has none."""
+    infos = [row.get("infos") for row in rows]
+    found = [info["succeed"] for info in infos if isinstance(info, dict) and "succeed" in info]
+    if len(found) != len(rows) or not all(isinstance(each, bool | np.bool_ | int | float) for each in found):
+        return None
+    return np.array(found, bool)
 
 
 def _proprio(state: F64) -> F32:

@@ -23,7 +23,7 @@ from learner.datasets.rlds.records import DamagedPayload, Features, Record, deco
 from learner.datasets.settings import Numbers, RldsMapping
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError
-from protos.schema import F32, PROPRIO_DIM, U8, Configuration, Observation, Outcome, Schema
+from protos.schema import F32, PROPRIO_DIM, U8, Bools, Configuration, Observation, Outcome, Schema
 
 log = logging.getLogger(__name__)
 
@@ -255,9 +255,18 @@ class ForeignLayout:
             reward[steps - 1] += reward[steps:].sum()
             reward = reward[:steps]
         outcome = outcome_of(
-            reward=reward, end=end, success_reward=self.mapping.success_reward, unsaid=self.mapping.outcome
+            success=self._success(example),
+            reward=reward,
+            end=end,
+            success_reward=self.mapping.success_reward,
+            unsaid=self.mapping.outcome,
         )
         return reward_of(outcome, steps) if reward is None else reward.astype(np.float32), outcome
+
+    def _success(self, example: Features) -> Bools | None:
+        found = (name for name in self.mapping.success if name in self.features and name in example)
+        name = next(found, None)
+        return None if name is None else self._numbers(example, name).reshape(-1) > 0
 
     def _optional(self, example: Features, name: str, rows: int) -> Numbers | None:
         """Returns values (rows,), None where the dataset lacks them."""
