@@ -7,6 +7,7 @@
     images          look through the two cameras (reply bytes: side image, then wrist image)
     place           put the objects where a configuration says
     objects         see where the objects are
+    tool            see where the fingertips are, whatever TCP is set (tests)
     success         see if the task is solved at this moment
     protective_stop press against the arm until it stops (tests)
     pendant         turn and press what a teach pendant has (tests): "changes" of `actors.simulated_ur.pendant.Pendant`
@@ -28,6 +29,7 @@ from protos.errors import CorruptData, InputError, Unreachable
 from protos.schema import U8, Configuration
 
 LAB_PORT = 30100
+OPS = ("images", "place", "objects", "tool", "success", "protective_stop", "pendant")
 HEADER = struct.Struct(">II")
 JSON_LIMIT_BYTES = 64 * 1024
 BYTES_LIMIT = 16 * 1024 * 1024
@@ -78,6 +80,10 @@ class LabClient:
         """Returns body name -> (x, y, z, yaw) in the base frame [m, rad]."""
         reply, _ = self._ask({"op": "objects"})
         return {name: tuple(pose) for name, pose in reply["objects"].items()}
+
+    def tool(self) -> tuple[float, ...]:
+        """Returns the pose of the fingertips (6,) in the base frame [m, rotation vector]."""
+        return tuple(self._ask({"op": "tool"})[0]["tool"])
 
     def success(self) -> bool:
         """Returns True if the task is solved at this moment."""

@@ -16,6 +16,7 @@ The door exports the settings; `modes` and `robot`, which load ur_rtde and polic
 
 from actors.real.arm import ArmSettings
 from actors.real.gripper import GripperSettings
+from actors.real.pendant import PendantSettings
 from actors.real.safety import LimitSettings
 from actors.real.settings import (
     ConsoleLab,
@@ -34,6 +35,7 @@ __all__ = [
     "EvaluatePlan",
     "GripperSettings",
     "LimitSettings",
+    "PendantSettings",
     "RealSettings",
     "SimulatedLab",
     "TrainPlan",

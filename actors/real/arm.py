@@ -14,12 +14,13 @@ import logging
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from actors.real.kinematics import ModelName
 from actors.real.link import ArmState, Link
+from actors.real.pendant import PendantSettings
 from actors.real.safety import CRAWL_M_S, Limits, angle_between
 from actors.real.stream import StreamLimiter
 from protos.errors import ArmHeld, ArmStopped, InputError
@@ -58,6 +59,8 @@ class ArmSettings:
     move_speed_m_s: float = 0.25
     move_acceleration_m_s2: float = 1.0
     move_timeout_s: float = 20.0
+    pendant: PendantSettings = field(default_factory=PendantSettings)
+    """Values that must be set at the teach pendant."""
 
     def __post_init__(self) -> None:
         ranges = {
@@ -82,7 +85,10 @@ class UrArm(Closing):
         self.settings, self.limits, self.armed = settings, limits, armed
         self.holds = 0
         """Number of times that the watchdog held the arm."""
-        self._link = Link.connect(settings.host, settings.connect_timeout_s)
+        self._link = Link.connect(settings.host, settings.connect_timeout_s, settings.pendant, settings.model)
+        if differences := self._pendant_differences(at_rest=True):
+            self._link.close()
+            raise InputError(f"UR controller at {settings.host}: {differences}")
         self._commanded = self._link.state().pose
         self._limiter = StreamLimiter(limits, settings.model, settings.stream_hz)
         self._is_servoing = self._is_moving = False
@@ -143,6 +149,8 @@ class UrArm(Closing):
     def release(self) -> None:
         """Frees the arm: a person has just said "go on". Raises ArmStopped while the cause of the hold stands."""
         self.wait_until_fit()
+        if differences := self._pendant_differences(at_rest=False):
+            raise self._stopped(differences)
         with self._link.lock:
             self._commanded = self._link.state().pose
             self._held, self._last_action = "", time.monotonic()
@@ -273,8 +281,14 @@ class UrArm(Closing):
                 self._commanded = streamed
             return self._commanded.copy()
 
+    def _pendant_differences(self, *, at_rest: bool) -> str:
+        """Returns what is set otherwise at the pendant; empty when all is well. A pressed tool is none `at_rest`."""
+        reading = self._link.read_pendant(self.settings.model)
+        return "; ".join(self.settings.pendant.differences(reading, at_rest=at_rest))
+
     def _check(self, state: ArmState) -> None:
-        if why := self._link.trouble() or self.limits.check_measured(**vars(state)):
+        why = self._link.trouble() or self.settings.pendant.slider_difference(self._link.speed_slider)
+        if why := why or self.limits.check_measured(**vars(state)):
             raise self._stopped(why)
 
     def _check_following(self, state: ArmState) -> None:

@@ -12,7 +12,6 @@ It prints its own reconnection notes to standard error.
 
 import logging
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,14 +20,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from protos.errors import ArmStopped, InputError, Unreachable
+from actors.real.dashboard import check_ready
+from actors.real.kinematics import ModelName, model_error
+from actors.real.pendant import PendantReading, PendantSettings
+from protos.errors import ArmStopped, Unreachable
 from protos.proprioception import tool_vector
 from protos.schema import F64
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PORTS = {29999: "dashboard", 30003: "script", 30004: "RTDE"}
 OUTPUTS = [
     "timestamp",
     "actual_q",
@@ -40,8 +41,11 @@ OUTPUTS = [
     "safety_status_bits",
     "runtime_state",
     "robot_status_bits",
+    "target_speed_fraction",
 ]
 """Variables that the controller streams: all that is read here and no more, which keeps a package small."""
+PAYLOAD = ["payload", "payload_cog"]
+"""Variables that old software does not have."""
 LOST = "link to the controller lost: check power and network"
 _ABANDONED: list[Any] = []
 """ur_rtde objects that lost their controller: destroying them while they reconnect ends the process (ur_rtde 1.6)."""
@@ -73,24 +77,26 @@ class ArmState:
 class Link:
     """Holds the open connection to one controller. `connect` uploads the control script; nothing moves."""
 
-    def __init__(self, receive: Any, control: Any, timeout_s: float) -> None:
-        self._receive, self.control = receive, control
+    def __init__(self, receive: Any, control: Any, timeout_s: float, *, tells_payload: bool = True) -> None:
+        self._receive, self.control, self._tells_payload = receive, control, tells_payload
         self._timeout_s = timeout_s
         self._is_lost = False
         self.lock = threading.RLock()
 
     @classmethod
-    def connect(cls, host: str, timeout_s: float) -> "Link":
+    def connect(cls, host: str, timeout_s: float, expected: PendantSettings, model: ModelName) -> "Link":
         """Connects and uploads the control script. Raises as `check_ready` does, which it calls first."""
-        check_ready(host, timeout_s)
+        controller = check_ready(host, timeout_s, expected, model)
         import rtde_control
-        import rtde_receive
 
-        receive = _within(
-            timeout_s, f"RTDE at {host}:30004", lambda: rtde_receive.RTDEReceiveInterface(host, -1.0, OUTPUTS)
-        )
+        receive, tells_payload = _receiver(host, timeout_s)
+        doubts = controller.doubts()
+        if not tells_payload:
+            doubts.append(f"software {controller.software} cannot tell the payload: look at the pendant")
+        for doubt in doubts:
+            log.warning("UR controller at %s: %s", host, doubt)
         control = _within(timeout_s, f"control script at {host}", lambda: rtde_control.RTDEControlInterface(host))
-        return cls(receive, control, timeout_s)
+        return cls(receive, control, timeout_s, tells_payload=tells_payload)
 
     def state(self) -> ArmState:
         """Returns the newest package."""
@@ -102,6 +108,30 @@ class Link:
             velocity=np.array(receive.getActualTCPSpeed()),
             wrench=np.array(receive.getActualTCPForce()),
         )
+
+    def read_pendant(self, model: ModelName) -> PendantReading:
+        """Returns what the controller knows of its tool and arm. Raises ArmStopped when it does not answer."""
+        offset: list[float] = []
+
+        def ask() -> bool:
+            offset.extend(self.control.getTCPOffset())
+            return len(offset) == 6
+
+        self.execute("reading the TCP offset", ask)
+        receive, payload, state = self._receive, self._tells_payload, self.state()
+        return PendantReading(
+            tcp_offset=np.array(offset),
+            payload_kg=float(receive.getPayload()) if payload else None,
+            payload_cog_m=np.array(receive.getPayloadCog()) if payload else None,
+            off_model=model_error(model, state.joints, state.pose, np.array(offset)),
+            force_n=float(np.linalg.norm(state.wrench[:3])),
+            speed_slider=self.speed_slider,
+        )
+
+    @property
+    def speed_slider(self) -> float:
+        """The share of the commanded speed that the pendant's slider allows."""
+        return float(self._receive.getTargetSpeedFraction())
 
     @property
     def time_s(self) -> float:
@@ -189,41 +219,20 @@ def _smooth(pose: F64) -> F64:
     return np.concatenate([pose[:3], tool_vector(pose[3:])])
 
 
-def check_ready(host: str, timeout_s: float) -> None:
-    """Raises Unreachable when no controller answers at `host`, ArmStopped when the robot is not ready to move.
+def _receiver(host: str, timeout_s: float) -> tuple[Any, bool]:
+    """Returns the receiving interface, and whether this controller's software tells the payload."""
+    import rtde_receive
 
-    InputError when it is in local control. Nothing is uploaded.
-    """
-    for port, name in PORTS.items():
-        _probe(host, port, name, timeout_s)
-    _check_dashboard(host, timeout_s)
+    def connect(variables: list[str]) -> Any:
+        connecting = lambda: rtde_receive.RTDEReceiveInterface(host, -1.0, variables)  # noqa: E731
+        return _within(timeout_s, f"RTDE at {host}:30004", connecting)
 
-
-def _probe(host: str, port: int, name: str, timeout_s: float) -> None:
     try:
-        socket.create_connection((host, port), timeout=timeout_s).close()
-    except OSError as error:
-        raise Unreachable(f"UR controller at {host}: {name} port {port}: {error} (deadline {timeout_s:g} s)") from error
-
-
-def _check_dashboard(host: str, timeout_s: float) -> None:
-    """Raises ArmStopped or InputError unless the robot is on, without a safety stop and in remote control."""
-    import dashboard_client
-
-    dashboard = dashboard_client.DashboardClient(host)
-    try:
-        dashboard.connect(round(timeout_s * 1000))
-        mode, safety = dashboard.robotmode(), dashboard.safetystatus()
-        is_remote = dashboard.isInRemoteControl()
-        dashboard.disconnect()
-    except RuntimeError as error:
-        raise Unreachable(f"UR controller at {host}: dashboard: {error} (deadline {timeout_s:g} s)") from error
-    if "RUNNING" not in mode:
-        raise ArmStopped(f"{mode.strip()}: switch the arm on and release its brakes at the pendant")
-    if not any(word in safety for word in ("NORMAL", "REDUCED")):
-        raise ArmStopped(f"{safety.strip()}: find the cause, free the arm, release the stop at the pendant")
-    if not is_remote:
-        raise InputError(f"UR controller at {host} is in local control: choose remote control at the pendant")
+        return connect([*OUTPUTS, *PAYLOAD]), True
+    except Unreachable as error:
+        if "not found by the controller" not in str(error):
+            raise
+    return connect(OUTPUTS), False
 
 
 def _within(timeout_s: float, what: str, call: Callable[[], T]) -> T:

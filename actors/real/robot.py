@@ -19,8 +19,8 @@ from actors.human import ObjectPoses, ScriptedOperator
 from actors.interfaces import Operator
 from actors.lab import LabClient
 from actors.real.arm import UrArm
+from actors.real.dashboard import check_ready
 from actors.real.gripper import RobotiqGripper
-from actors.real.link import check_ready
 from actors.real.safety import Limits
 from actors.real.settings import ConsoleLab, RealSettings
 from actors.real.table.cameras import Cameras, LabCameras, UsbCameras, look
@@ -67,7 +67,7 @@ class Robot(Closing):
         self._limits = Limits(self.task.work_box, settings.limits)
         self._open = ExitStack()
         try:
-            check_ready(settings.arm.host, settings.arm.connect_timeout_s)
+            check_ready(settings.arm.host, settings.arm.connect_timeout_s, settings.arm.pendant, settings.arm.model)
             if not settings.armed:
                 self._refuse()
             self._connect(disturbance)

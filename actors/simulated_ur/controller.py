@@ -244,6 +244,11 @@ class Controller:
         self._catch_up()
         self.arm.command_gripper(opening)
 
+    def fingertips(self) -> F64:
+        """Returns the pose (6,) of the tool that is mounted, whatever is set at the pendant."""
+        self._catch_up()
+        return ControllerKinematics(self._robot).pose_of(self.world.joints)
+
     def place(self, configuration: Configuration) -> None:
         """Puts the objects where a person would; the next episode's latency is drawn."""
         self._catch_up()

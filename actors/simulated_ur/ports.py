@@ -209,6 +209,8 @@ class LabServer:
                 controller.place(from_json(Configuration, request.get("configuration", {}), "configuration"))
             case "objects":
                 return lab.pack({"objects": {name: controller.world.object_pose(name) for name in self._objects}})
+            case "tool":
+                return lab.pack({"tool": controller.fingertips().tolist()})
             case "success":
                 return lab.pack({"success": controller.world.success()})
             case "protective_stop":
@@ -218,5 +220,5 @@ class LabServer:
                 controller.set_pendant(from_json(Pendant, changes, "pendant"))
                 return lab.pack({"pendant": asdict(controller.pendant)})
             case other:
-                raise InputError(f"op {other!r}: choose images, place, objects, success, protective_stop or pendant")
+                raise InputError(f"op {other!r}: choose one of {', '.join(lab.OPS)}")
         return lab.pack({})

@@ -107,6 +107,14 @@ class IdealRobot:
     def protective_stop(self):
         self.lab.protective_stop()
 
+    @contextmanager
+    def unmoved(self, metres=0.002):
+        """Checks, at the controller itself, that the tool stays within `metres` of where it is."""
+        before = self.lab.tool()
+        yield
+        moved = float(np.linalg.norm(np.subtract(self.lab.tool(), before)[:3]))
+        assert moved <= metres, f"the tool moved {moved * 1e3:.1f} mm"
+
     def pendant(self, command):
         """Types a command at the pendant, as an operator does; returns its answer."""
         with (

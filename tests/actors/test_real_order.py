@@ -34,7 +34,7 @@ def order(monkeypatch):
 
     import services.guide
 
-    monkeypatch.setattr(robot, "check_ready", lambda host, timeout_s: None)
+    monkeypatch.setattr(robot, "check_ready", lambda host, timeout_s, expected, model: None)
     monkeypatch.setattr(robot, "UrArm", arm)
     monkeypatch.setattr(robot, "LabClient", opens("lab"))
     monkeypatch.setattr(robot, "RobotiqGripper", opens("gripper"))

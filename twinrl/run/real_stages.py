@@ -11,7 +11,7 @@ from pathlib import Path
 
 from actors.human import TakeoverSettings
 from actors.lab import LAB_PORT
-from actors.real import ArmSettings, DemonstratePlan, EvaluatePlan, RealSettings, TrainPlan
+from actors.real import ArmSettings, DemonstratePlan, EvaluatePlan, PendantSettings, RealSettings, TrainPlan
 from actors.simulated_ur import StandinSettings
 from learner.rl import ActorSettings, BatchSettings, LoopSettings, UpdateSettings
 from learner.stage import RlSettings
@@ -20,6 +20,7 @@ from protos.files import read_lines
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
 from twin import tasks
+from twin.scene import Scene
 from twinrl.run.context import RL_TIMEOUT_S, RunContext, WorldSeed
 from twinrl.run.progress import Stage as View
 
@@ -140,6 +141,7 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
     )
     context.start(f"standin-{name}", "actors.simulated_ur", settings=standin)
     context.supervisor.wait_listening(f"standin-{name}", f"{host}:{LAB_PORT}", timeout_s=CONTROLLER_TIMEOUT_S)
+    pendant = PendantSettings.of(Scene.load(standin.scene).robot)
     return RealSettings(
         name=f"arm-{name}",
         task=run.task,
@@ -149,7 +151,7 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
         armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
         # the stand-in follows steps well, a real arm needs it smoother; it shares its machine with everything else, so
         # a stall must not end the run
-        arm=ArmSettings(host=host, blend=0.3, controller_watchdog_hz=0.1),
+        arm=ArmSettings(host=host, blend=0.3, controller_watchdog_hz=0.1, pendant=pendant),
         replay=context.services.replay(),
         spool=context.folder / "spool" / f"arm-{name}",
         **mode,  # type: ignore[arg-type]
