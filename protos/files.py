@@ -100,11 +100,16 @@ def short_folder(prefix: str, socket_bytes: int) -> Path:
 
     It lies in TMPDIR, or in /tmp where TMPDIR is too long. Raises InputError where neither can be used.
     """
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=place_for_sockets(prefix, socket_bytes)))
+
+
+def place_for_sockets(prefix: str, socket_bytes: int) -> str:
+    """Returns the folder in which `short_folder` makes one."""
     most = MAX_SOCKET_PATH - socket_bytes - len(prefix) - _UNIQUE_BYTES - 1
     tried = [tempfile.gettempdir(), "/tmp"]
     for place in tried:
         if len(os.fsencode(place)) <= most and os.access(place, os.W_OK | os.X_OK):
-            return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+            return place
     raise InputError(
         f"no folder for sockets: a path of one holds {MAX_SOCKET_PATH} bytes, so its folder {most} at most; tried "
         f"{' and '.join(tried)}: set TMPDIR to a short folder that can be written"

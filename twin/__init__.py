@@ -22,3 +22,22 @@ rasterizers "torch" and "gsplat" need torch. The docstring of each room tells it
     expand                  many twin demonstrations from a few
     plugins                 tasks and robots of other packages
 """
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def place_for_kernels(package: Path, user: Path) -> Path | None:
+    """Returns where numba keeps compiled kernels when neither the package nor the user's cache can be written."""
+    there = next(path for path in (user, *user.parents) if path.exists())
+    if os.access(package, os.W_OK) or os.access(there, os.W_OK):
+        return None
+    return Path(tempfile.gettempdir()) / f"twinrl-numba-{os.getuid()}"
+
+
+_kernels = place_for_kernels(
+    Path(__file__).parent, Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()).absolute()
+)
+if _kernels is not None:  # without a place numba raises; it reads the variable when it is first imported
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(_kernels))

@@ -19,6 +19,7 @@ from protos.schema import Schema
 from services.monitor import Addresses
 from services.replay import ReplaySettings
 from twinrl import training
+from twinrl.run.preflight import check_stage_room
 
 NOTES = ("updates", "version", "td", "bc", "actor_q", "q", "warmup_td", "skipped")
 
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     default = Rl(out=tyro.MISSING, all=start)
     command = tyro.cli(Rl, prog="twinrl rl", args=arguments, default=default, config=(tyro.conf.UseAppendAction,))
     settings = _settings(command)
+    check_stage_room(command.out, settings.policy)
     training.prepare_folder(command.out, settings, resume=command.resume)
 
     def job(stop: training.Stop, watch: training.Watch) -> bool:

@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import resource
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,7 +15,9 @@ from typing import cast
 import redis
 
 from actors.real.link import PORTS
-from protos.errors import TwinRLError
+from protos.errors import InputError, TwinRLError
+from protos.files import RAY_SOCKET_BYTES, place_for_sockets
+from protos.problems import problem_of
 from services.net import Credentials
 from services.replay import ReplaySettings, connect, masked
 from twinrl.doctor.finding import Finding, wanting, well
@@ -24,6 +28,8 @@ SERVICE_PORTS = {6379: "replay", 7070: "weights", 7071: "guide"}
 """Ports that the documentation of a cluster uses."""
 ROBOT_HOSTS = [f"127.0.0.{last}" for last in range(41, 200)]
 """Loopback addresses for stand-ins: the ports of a UR controller are fixed, so each needs an address of its own."""
+OPEN_FILES = 1_024
+"""Descriptors that a process may need; a learner with threads, sockets and mapped files uses some hundred."""
 CLOCK_S = 1.0
 """Clocks may differ by so much: ages of samples are told in seconds."""
 _DAY_S = 86_400
@@ -64,6 +70,26 @@ def shared_memory() -> Finding:
     size = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else 0
     found, needed = f"{size / 2**20:.0f} MiB of shared memory free", OBJECT_STORE_BYTES / 2**20
     return well(found) if size >= OBJECT_STORE_BYTES else wanting(found, f"Ray needs {needed:.0f} MiB: --shm-size=1g")
+
+
+def sockets() -> Finding:
+    """Finds a folder that is short enough for the sockets of Ray and of the replay."""
+    try:
+        place = place_for_sockets("twinrl-learner-", RAY_SOCKET_BYTES)
+    except (InputError, OSError) as error:  # OSError: no temporary folder at all
+        return wanting(problem_of(error) if isinstance(error, OSError) else str(error), "set TMPDIR=/tmp")
+    found = f"sockets of Ray and of the replay go to {place}"
+    temporary = tempfile.gettempdir()
+    return well(found if place == temporary else f"{found}, as {temporary} is too long or cannot be written")
+
+
+def open_files() -> Finding:
+    """Checks the limit of open files; a run raises the soft one to the hard one by itself."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    found = f"{'any number of' if hard == resource.RLIM_INFINITY else hard} open files allowed"
+    if hard == resource.RLIM_INFINITY or hard >= OPEN_FILES:
+        return well(found)
+    return wanting(found, f"{OPEN_FILES} needed: raise the hard limit, `ulimit -Hn` or /etc/security/limits.conf")
 
 
 def clock() -> Finding:

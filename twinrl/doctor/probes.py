@@ -49,11 +49,15 @@ def torch() -> Finding:
 
 
 def ray() -> Finding:
-    """Loads Ray with RLlib; starts no cluster."""
+    """Loads RLlib, starts a Ray of our own on this machine and ends it."""
+    from actors.sim.ray_session import start_ray
+
+    start_ray("local")  # before Ray is imported
     import ray
     from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
-    return well(f"{ray.__version__}, RLlib's {TorchLearner.__name__} loads")
+    ray.shutdown()
+    return well(f"{ray.__version__} starts, RLlib's {TorchLearner.__name__} loads")
 
 
 def ur_rtde() -> Finding:

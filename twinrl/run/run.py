@@ -8,25 +8,28 @@ A stage that finished has its line in `stages.jsonl`; `--resume` starts at the f
 child of the supervisor; when the run ends, for whatever reason, none is left.
 """
 
-import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
 
-from protos.errors import InputError
-from protos.files import read_lines
+from protos.errors import InputError, TwinRLError
+from protos.files import JsonLines, read_lines
+from protos.problems import problem_of
 from protos.process import Exit, interrupt_on_signal
 from protos.settings import load_settings, save_settings, to_json
 from services.replay import ReplaySettings, masked, totals
 from twinrl.run.context import RunContext, Services
+from twinrl.run.preflight import preflight
 from twinrl.run.progress import Progress
 from twinrl.run.settings import RunSettings
-from twinrl.run.stages import STAGES
+from twinrl.run.stages import STAGES, StageSpec
 from twinrl.run.supervisor import Supervisor
 
 
@@ -43,9 +46,13 @@ class StageRecord:
 
 def run(settings: RunSettings, *, resume: bool) -> int:
     """Runs every stage that is not done; returns the exit code."""
+    notes = [] if resume else preflight(settings, resume=False)  # before a folder is made or moved
     settings = _open_folder(settings, resume=resume)
+    notes = preflight(settings, resume=True) if resume else notes
     console = Console()
     console.print(Panel(_as_text(settings), title=f"{settings.folder}", title_align="left", border_style="dim"))
+    for line in notes:
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     done = _finished(settings.folder)
     interrupt_on_signal()
     try:
@@ -70,19 +77,25 @@ def _run_stages(settings: RunSettings, done: set[str], console: Console) -> None
             if stage.name in done:
                 progress.skip(stage.name, "done before")
                 continue
-            started, cpu = time.monotonic(), _children_cpu_s()
-            with progress.stage(stage.name, total=stage.total(settings), unit=stage.unit) as view:
-                count = stage.run(context, view)
-            record = StageRecord(
-                stage=stage.name,
-                wall_s=round(time.monotonic() - started, 2),
-                cpu_s=round(_children_cpu_s() - cpu, 2),
-                unit=stage.unit,
-                count=count,
-            )
-            with (settings.folder / "stages.jsonl").open("a") as file:
-                file.write(json.dumps(vars(record)) + "\n")
-            supervisor.check()
+            with _told_with(stage.name, settings):
+                _run_stage(stage, context, progress)
+
+
+def _run_stage(stage: StageSpec, context: RunContext, progress: Progress) -> None:
+    """Runs one stage and keeps that it is done."""
+    started, cpu = time.monotonic(), _children_cpu_s()
+    with progress.stage(stage.name, total=stage.total(context.settings), unit=stage.unit) as view:
+        count = stage.run(context, view)
+    record = StageRecord(
+        stage=stage.name,
+        wall_s=round(time.monotonic() - started, 2),
+        cpu_s=round(_children_cpu_s() - cpu, 2),
+        unit=stage.unit,
+        count=count,
+    )
+    with JsonLines(context.folder / "stages.jsonl") as lines:
+        lines.write(vars(record))
+    context.supervisor.check()
 
 
 def _open_folder(settings: RunSettings, *, resume: bool) -> RunSettings:
@@ -109,16 +122,30 @@ def _make_room(folder: Path) -> None:
 
 
 def _finished(folder: Path) -> set[str]:
-    return {line["stage"] for line in read_lines(folder / "stages.jsonl")}
+    return {str(line.get("stage")) for line in read_lines(folder / "stages.jsonl")}
+
+
+@contextmanager
+def _told_with(stage: str, settings: RunSettings) -> Iterator[None]:
+    """Adds the stage, and how to go on, to the problem that ends it."""
+    try:
+        yield
+    except (TwinRLError, OSError) as error:
+        problem = problem_of(error) if isinstance(error, OSError) else str(error)
+        raise TwinRLError(f"stage {stage!r}: {problem}. Go on with: {_go_on(settings)}") from error
+
+
+def _go_on(settings: RunSettings) -> str:
+    flags = "" if settings.folder == RunSettings().folder else f" --runs {settings.runs} --name {settings.name}"
+    return f"twinrl demo{flags} --resume"
 
 
 def _interrupted(settings: RunSettings) -> str:
     done = _finished(settings.folder)
     names = ", ".join(stage.name for stage in STAGES if stage.name in done) or "no stage yet"
-    flags = "" if settings.folder == RunSettings().folder else f" --runs {settings.runs} --name {settings.name}"
     return (
         f"Stopped. Saved in {settings.folder}: {names}; replay and the checkpoint of the stage under way.\n"
-        f"Go on with: twinrl demo{flags} --resume"
+        f"Go on with: {_go_on(settings)}"
     )
 
 

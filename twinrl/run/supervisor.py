@@ -31,6 +31,7 @@ from protos.problems import problem_of
 from protos.process import Closing, Exit, ProblemPipe, problem_in
 from protos.status import STATUS_VARIABLE
 from twinrl.run.guardian import GRACE_S, signal_group
+from twinrl.run.room import check_low
 
 log = logging.getLogger(__name__)
 
@@ -114,11 +115,12 @@ class Supervisor(Closing):
             return self._entries[child.name].popen.pid
 
     def check(self) -> None:
-        """Raises TwinRLError, with the end of its log, if a child failed."""
+        """Raises TwinRLError, with the end of its log, if a child failed, and if the disk is nearly full."""
         with self._lock:
             for entry in self._entries.values():
                 if entry.state == "failed":
                     raise TwinRLError(self._failure(entry))
+        check_low(self.run_dir)
 
     def wait(self, *names: str, timeout_s: float, poll: Callable[[], None] | None = None) -> None:
         """Returns when every named child has ended with exit code 0, calling `poll` ten times a second meanwhile.

@@ -1,0 +1,58 @@
+"""This module tries, before the first stage of a run, what its later stages need of the machine.
+
+What the program can mend it mends: sockets go to /tmp where TMPDIR is too long (`protos.files.short_folder`), kernels
+are cached elsewhere where the user's folders cannot be written (`twin`), the limit of open files is raised here.
+"""
+
+import os
+import resource
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from protos.errors import InputError
+from twinrl.doctor import machine
+from twinrl.doctor.finding import Finding
+from twinrl.run.room import check_room, existing, explained, needed_bytes, size_of
+from twinrl.run.settings import RunSettings
+
+OPEN_FILES = 8_192
+"""Limit of open files of a run's processes, where the system allows it."""
+
+
+def preflight(settings: RunSettings, *, resume: bool) -> list[str]:
+    """Returns what makes the run slower. Raises InputError with everything that would end it later, and what to set."""
+    raise_open_files()
+    folder = settings.folder
+    if not os.access(existing(folder), os.W_OK):
+        raise InputError(f"{folder} cannot be written; choose another place: --runs FOLDER")
+    there = size_of(folder.rglob("*")) if resume else 0
+    check_room(folder, max(needed_bytes(settings) - there, 0), f"this plan ({explained(settings)})")
+    needed: Mapping[str, Callable[[], Finding]] = {
+        "sockets": machine.sockets,
+        "open files": machine.open_files,
+        "robot ports": machine.robot_ports,
+    }
+    if missing := _wanting(needed):
+        raise InputError(f"this machine cannot do a run yet: {'; '.join(missing)}")
+    return _wanting({"memory": machine.memory, "shared memory": machine.shared_memory})
+
+
+def _wanting(checks: Mapping[str, Callable[[], Finding]]) -> list[str]:
+    findings = {name: check() for name, check in checks.items()}
+    return [f"{name}: {one.found} -> {one.advice}" for name, one in findings.items() if not one.ok]
+
+
+def raise_open_files() -> None:
+    """Raises this process's limit of open files, and that of its children, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def check_stage_room(out: Path, policy: Path) -> None:
+    """Raises InputError where a stage's folder has no room for its policy and two checkpoints.
+
+    A checkpoint holds policy, critics, targets and the optimizers' state: up to three times a policy's size.
+    """
+    check_room(out, 8 * size_of(policy.rglob("*")) + (16 << 20), f"a stage that begins with {policy}")
