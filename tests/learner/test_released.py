@@ -201,3 +201,29 @@ def test_an_instruction_is_needed_and_scales_are_not_mixed(tmp_path):
     write_training(tmp_path / "b.pkl", make_transitions(ACTIONS))
     with pytest.raises(InputError, match="some files tell metres, others only actions"):
         list(open_dataset(tmp_path, SCHEMA, instruction="wipe"))
+
+
+def test_a_damaged_file_or_episode_costs_itself_only(tmp_path):
+    (tmp_path / "0").mkdir()
+    good, bad = make_transitions(ACTIONS), make_transitions(ACTIONS)
+    bad[1]["actions"] = np.full(7, np.nan, np.float32)
+    write_training(tmp_path / "pick_banana_a.pkl", good, bad, good)
+    (tmp_path / "pick_banana_b.pkl").write_bytes(b"no pickle")
+    data = open_dataset(tmp_path, SCHEMA)
+    assert [each.name for each in data] == ["pick_banana_a.pkl/0", "pick_banana_a.pkl/2"]
+    places = [skipped.place for skipped in data.skipped]
+    assert places == [f"{tmp_path}/pick_banana_a.pkl: episode 1", f"{tmp_path}/pick_banana_b.pkl"]
+
+
+def test_the_rate_of_raw_frames_is_known_and_of_training_files_asked_for(tmp_path):
+    folder = write_raw(tmp_path / "pick_banana_raw", make_frames(7))
+    data = open_dataset(folder, SCHEMA, hz=10.0)
+    (recorded,), (found,) = open_dataset(folder, SCHEMA), data
+    assert (data.hz, recorded.hz, found.hz, recorded.steps, found.steps) == (20.0, 20.0, 10.0, 6, 3)
+    file = write_training(tmp_path / "pick_banana_delta.pkl", make_transitions(ACTIONS))
+    assert next(iter(open_dataset(file, SCHEMA))).hz is None
+    with pytest.raises(InputError, match="do not say at which rate they were recorded, 10 Hz are wanted"):
+        open_dataset(file, SCHEMA, hz=10.0)
+    settings = tmp_path / "described.json"
+    settings.write_text(json.dumps({"path": file.name, "released": {"training_hz": 10}}))
+    assert next(iter(open_dataset(settings, SCHEMA, hz=10.0))).steps == 3

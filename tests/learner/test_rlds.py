@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from learner.datasets import ActionScale, RldsMapping, open_dataset
 from learner.datasets.rlds import RldsDataset
+from learner.datasets.rlds.records import read_records
 from protos.errors import CorruptData, InputError
 from protos.proprioception import tool_vector
 from protos.schema import Outcome, Schema, Source
@@ -236,3 +237,34 @@ def test_settings_that_make_no_sense():
         RldsMapping(state_gripper=(1.0, 1.0))
     with pytest.raises(InputError, match="hz=0"):
         RldsMapping(hz=0.0)
+
+
+def test_a_record_that_fails_its_checksum_costs_itself_only(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = write_dataset(tmp_path / "cups", [[episode(rng, steps) for steps in (2, 3, 4)], [episode(rng, 5)]])
+    file = folder / "cups-train.tfrecord-00000-of-00002"
+    second = [record.offset for record in read_records(file)][1]
+    data = bytearray(file.read_bytes())
+    data[second + 50] ^= 1
+    file.write_bytes(data)
+    dataset = RldsDataset(folder, SCHEMA)
+    assert [(each.name, each.steps) for each in dataset] == [
+        ("cups/train/0", 2),
+        ("cups/train/2", 4),
+        ("cups/train/3", 5),
+    ]
+    assert [str(each) for each in dataset.skipped] == [
+        f"{file}: record at byte {second}: its payload fails the checksum"
+    ]
+
+
+def test_a_torn_file_costs_what_follows_in_it(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = write_dataset(tmp_path / "cups", [[episode(rng, steps) for steps in (2, 3, 4)], [episode(rng, 5)]])
+    file = folder / "cups-train.tfrecord-00000-of-00002"
+    second = [record.offset for record in read_records(file)][1]
+    file.write_bytes(file.read_bytes()[: second + 100])
+    dataset = RldsDataset(folder, SCHEMA)
+    assert [(each.name, each.steps) for each in dataset] == [("cups/train/0", 2), ("cups/train/3", 5)]
+    (skipped,) = dataset.skipped
+    assert skipped.count == 2 and f"record at byte {second}: " in str(skipped) and "the file ends after" in str(skipped)
