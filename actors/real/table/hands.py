@@ -86,6 +86,6 @@ class ConsoleHands:
         while self._verdict is Outcome.RUNNING and (line := self._terminal.line()) is not None:
             self._verdict = VERDICTS.get(line, Outcome.RUNNING)
             is_judged = self._verdict is not Outcome.RUNNING
-            what = f"{self._verdict.value}; the arm goes to its next start" if is_judged else "ignored: s or f judges"
+            what = f"{self._verdict.value}; stay clear until you are asked" if is_judged else "ignored: s or f judges"
             self._terminal.say(f'"{line}": {what}.')
         return self._verdict
