@@ -14,7 +14,7 @@ from typing import cast
 
 import redis
 
-from actors.real.link import PORTS
+from actors.real.dashboard import PORTS
 from protos.errors import InputError, TwinRLError
 from protos.files import RAY_SOCKET_BYTES, place_for_sockets
 from protos.problems import problem_of
