@@ -86,9 +86,12 @@ class UrArm(Closing):
         self.holds = 0
         """Number of times that the watchdog held the arm."""
         self._link = Link.connect(settings.host, settings.connect_timeout_s, settings.pendant, settings.model)
-        if differences := self._pendant_differences(at_rest=True):
+        try:
+            if differences := self._pendant_differences(at_rest=True):
+                raise InputError(f"UR controller at {settings.host}: {differences}")
+        except BaseException:
             self._link.close()
-            raise InputError(f"UR controller at {settings.host}: {differences}")
+            raise
         self._commanded = self._link.state().pose
         self._limiter = StreamLimiter(limits, settings.model, settings.stream_hz)
         self._is_servoing = self._is_moving = False

@@ -32,7 +32,7 @@ def test_the_lab_places_and_sees(robot):
 def test_the_lab_says_what_is_wrong_and_goes_on(robot):
     with pytest.raises(InputError, match="no cube"):
         robot.lab.place(Configuration(region="A", poses={}))
-    with pytest.raises(InputError, match="choose images, place"):
+    with pytest.raises(InputError, match="choose one of images, place"):
         robot.lab._ask({"op": "dance"})
     assert robot.lab.success() is False
 
