@@ -138,16 +138,23 @@ def stop_on_signal() -> StopEvent:
     return stop
 
 
-def interrupt_on_signal() -> None:
-    """Lets SIGINT and SIGTERM raise KeyboardInterrupt from now on.
+def interrupt_on_signal(*, hangup: bool = False) -> None:
+    """Lets SIGINT and SIGTERM raise KeyboardInterrupt from now on; with `hangup` the first SIGHUP does too.
 
-    A background job of a shell starts with SIGINT ignored, and SIGTERM would otherwise end the process at once.
+    A background job of a shell starts with SIGINT ignored, and SIGTERM would otherwise end the process at once. With
+    `hangup` a lost terminal counts even under nohup.
     """
 
-    def interrupt() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def hang_up(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # shell and kernel both tell of one lost terminal
         raise KeyboardInterrupt
 
     on_signal(interrupt)
+    if hangup:
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 def on_signal(action: Callable[[], None]) -> None:
@@ -191,7 +198,7 @@ def tell_problem(text: str) -> None:
         descriptor, inode = map(int, os.environ.get(PROBLEM_PIPE, "").split(":"))
         if os.fstat(descriptor).st_ino == inode:  # else it was closed on the way from the supervisor to here
             os.write(descriptor, line.encode(errors="replace")[:MAX_PROBLEM_BYTES])
-    with suppress(OSError):  # on a full disk
+    with suppress(OSError):  # on a full disk, at a lost terminal
         sys.stderr.write(line)
         sys.stderr.flush()
 

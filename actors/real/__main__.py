@@ -1,15 +1,13 @@
 """`python -m actors.real demonstrate|evaluate|train --settings real.json [--arm]` runs one arm and its operator.
 
 Exit codes: 0 done, 2 wrong input or an unreachable service, 3 the arm is stopped and waits for its operator, 130 ended
-by Ctrl-C or SIGTERM. In every case the arm is held first and what was recorded is saved.
+by Ctrl-C, SIGTERM or a lost terminal (SIGHUP). In every case the arm is held first and what was recorded is saved.
 """
 
-import logging
-import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import tyro
 
@@ -33,7 +31,7 @@ def main(arguments: Arguments) -> int:
     from actors.real.settings import RealSettings
     from protos.settings import load_settings
 
-    interrupt_on_signal()
+    interrupt_on_signal(hangup=True)
     try:
         settings = load_settings(RealSettings, arguments.settings)
         settings = replace(settings, armed=settings.armed or arguments.arm)
@@ -47,13 +45,5 @@ def main(arguments: Arguments) -> int:
     return Exit.DONE
 
 
-def _leave(code: int) -> NoReturn:
-    """Ends at once: ur_rtde's threads can abort an interpreter that is torn down after the link was lost."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == "__main__":
-    _leave(run_process(Arguments, main))
+    sys.exit(run_process(Arguments, main))

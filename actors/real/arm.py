@@ -4,6 +4,7 @@
          │ feeds                                                                          │ trouble
          ▼                                                                                ▼
       watchdog ── no fresh action for 150 ms ─► hold (servoStop)                   hold, ArmStopped
+         └─ feeds the controller's watchdog, which ends the script when this process dies
 
 The arm moves only in `move_to`, `servo` and `rest`. Each needs `armed=True`, which an operator grants, and an arm that
 is not `held`: before its first motion, after every hold that nobody planned and after a standstill a person says "go
@@ -14,6 +15,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +32,8 @@ from protos.schema import F64
 log = logging.getLogger(__name__)
 
 ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
+FEED_RATIO = 3
+"""The controller's watchdog hears from us at least so many times as often as it asks for."""
 TURN_ARM_M = 0.1
 """A move that mostly turns is as long as the way of a point this far from the TCP."""
 LATE_SHARE = 0.25
@@ -54,8 +58,8 @@ class ArmSettings:
     """Time without a fresh action after which the arm is held where it is."""
     standstill_s: float = 1.0
     """Time without a motion after which a person is asked before the next one."""
-    controller_watchdog_hz: float = 1.0
-    """The controller ends its script by itself when it hears less than this; 0 leaves that out."""
+    controller_watchdog_hz: float = 10.0
+    """The controller ends its script by itself when it hears less than this, whatever becomes of this computer."""
     move_speed_m_s: float = 0.25
     move_acceleration_m_s2: float = 1.0
     move_timeout_s: float = 20.0
@@ -70,6 +74,7 @@ class ArmSettings:
             "gain": (100.0, 2000.0),
             "hold_after_s": (0.02, 1.0),
             "standstill_s": (0.2, 10.0),
+            "controller_watchdog_hz": (2.0, 50.0),
             "move_speed_m_s": (0.01, 1.0),
             "connect_timeout_s": (0.1, 60.0),
         }
@@ -81,8 +86,12 @@ class ArmSettings:
 class UrArm(Closing):
     """Observes and moves one arm. Connecting uploads the control script and moves nothing."""
 
-    def __init__(self, settings: ArmSettings, limits: Limits, *, armed: bool) -> None:
+    def __init__(
+        self, settings: ArmSettings, limits: Limits, *, armed: bool, interruption: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`interruption` is asked all the time while the arm moves; what it returns, unless empty, holds the arm."""
         self.settings, self.limits, self.armed = settings, limits, armed
+        self._interruption = interruption
         self.holds = 0
         """Number of times that the watchdog held the arm."""
         self._link = Link.connect(settings.host, settings.connect_timeout_s, settings.pendant, settings.model)
@@ -94,13 +103,12 @@ class UrArm(Closing):
             raise
         self._commanded = self._link.state().pose
         self._limiter = StreamLimiter(limits, settings.model, settings.stream_hz)
-        self._is_servoing = self._is_moving = False
+        self._is_servoing = self._is_moving = self._is_fed = False
         self._due_s = -math.inf
         self._last_action = time.monotonic()
         self._held = "the first motion"
         self._closing = threading.Event()
-        if settings.controller_watchdog_hz > 0:
-            self._link.execute("watchdog", lambda: self._link.control.setWatchdog(settings.controller_watchdog_hz))
+        self._arm_controller()
         self._watchdog = threading.Thread(target=self._watch, name="arm watchdog", daemon=True)
         self._watchdog.start()
 
@@ -151,6 +159,13 @@ class UrArm(Closing):
 
     def release(self) -> None:
         """Frees the arm: a person has just said "go on". Raises ArmStopped while the cause of the hold stands."""
+        with self._link.lock:
+            if why := self._link.trouble():
+                raise ArmStopped(why)
+            if self._link.script_end():
+                self._link.upload()
+                self._arm_controller()
+            self._is_servoing = self._is_moving = False
         self.wait_until_fit()
         if differences := self._pendant_differences(at_rest=False):
             raise self._stopped(differences)
@@ -251,6 +266,11 @@ class UrArm(Closing):
 
     # --- inside
 
+    def _arm_controller(self) -> None:
+        """Sets the controller's own watchdog, which runs while its script does."""
+        hertz = self.settings.controller_watchdog_hz
+        self._link.execute("watchdog", lambda: self._link.control.setWatchdog(hertz))
+
     def _require_consent(self) -> None:
         if not self.armed:
             raise InputError('the arm is not armed: clear the workspace, then start with "--arm" (setting armed: true)')
@@ -274,6 +294,7 @@ class UrArm(Closing):
                 self._limiter.start(self._commanded, joints=state.joints, measured=state.pose)
             pose = self._limiter.next(goal, now_s=now_s, slice_s=slice_s, left_s=left_s)
             self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), goal
+            self._is_fed = True
             command = lambda: control.servoL(pose.tolist(), 0, 0, slice_s, settings.lookahead_s, settings.gain)  # noqa: E731
             self._link.stream("servoL", command)
 
@@ -293,12 +314,21 @@ class UrArm(Closing):
         why = self._link.trouble() or self.settings.pendant.slider_difference(self._link.speed_slider)
         if why := why or self.limits.check_measured(**vars(state)):
             raise self._stopped(why)
+        if why := self._link.script_end() or self._interruption():
+            trouble = self._link.trouble()  # heard of a little later than the end of the script
+            raise self._stopped(trouble) if trouble else self._held_for(why)
 
     def _check_following(self, state: ArmState) -> None:
         with self._link.lock:
             streamed = self._limiter.pose
         if streamed is not None and (why := self.limits.check_following(streamed, state.pose)):
             raise self._stopped(why)
+
+    def _held_for(self, why: str) -> ArmHeld:
+        """Holds a well arm until a person says "go on"; returns the error to raise."""
+        self.try_to_hold(why)
+        self._held = why
+        return ArmHeld(why)
 
     def _stopped(self, why: str) -> ArmStopped:
         """Holds the arm; returns the error to raise."""
@@ -314,19 +344,27 @@ class UrArm(Closing):
 
     def _watch(self) -> None:
         """Runs the watchdog; the body of its thread."""
-        while not self._closing.wait(self.settings.hold_after_s / 5):
+        settings = self.settings
+        tick_s = min(settings.hold_after_s / 5, 1 / (2 * FEED_RATIO * settings.controller_watchdog_hz))
+        while not self._closing.wait(tick_s):
             try:
-                self._watch_once()
+                with self._link.lock:
+                    self._watch_once()
             except ArmStopped as error:
                 log.debug("watchdog: %s", error)  # the loop meets the same trouble at its next call and reports it
 
     def _watch_once(self) -> None:
-        with self._link.lock:
-            silent_s = time.monotonic() - self._last_action
-            if self._is_servoing and silent_s > self.settings.hold_after_s:
-                self.holds += 1
-                self._held = f"no fresh action for {silent_s * 1e3:.0f} ms"
-                log.warning("%s: arm held", self._held)
-                self.hold(self._held)
-            elif not self._is_servoing and self.settings.controller_watchdog_hz > 0:
+        """Holds an arm whose caller is silent; feeds the controller's watchdog when nothing else did meanwhile."""
+        silent_s = time.monotonic() - self._last_action
+        if self._is_servoing and silent_s > self.settings.hold_after_s:
+            self.holds += 1
+            self._held = f"no fresh action for {silent_s * 1e3:.0f} ms"
+            log.warning("%s: arm held", self._held)
+            self.hold(self._held)
+        elif self._link.is_script_running:
+            if not self._is_fed:
                 self._link.execute("watchdog", self._link.control.kickWatchdog)
+            self._is_fed = False
+        elif not self._held:
+            self._held = self._link.script_end()
+            log.warning("%s: arm held", self._held)

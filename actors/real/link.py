@@ -23,7 +23,7 @@ import numpy as np
 from actors.real.dashboard import check_ready
 from actors.real.kinematics import ModelName, model_error
 from actors.real.pendant import PendantReading, PendantSettings
-from protos.errors import ArmStopped, Unreachable
+from protos.errors import ArmHeld, ArmStopped, Unreachable
 from protos.proprioception import tool_vector
 from protos.schema import F64
 
@@ -139,18 +139,35 @@ class Link:
         return float(self._receive.getTimestamp())
 
     def trouble(self) -> str:
-        """Returns the reason why the arm cannot be commanded now, with the remedy; empty when it can."""
-        if not self.is_connected:
-            return LOST
-        if (why := self._safety()) or self.control.isProgramRunning():
-            return why
+        """Returns the reason why the controller moves no arm now, with the remedy; empty when it is well."""
+        return self._safety() if self.is_connected else LOST
+
+    @property
+    def is_script_running(self) -> bool:
+        """True while the control script runs."""
+        return bool(self.control.isProgramRunning())
+
+    def script_end(self) -> str:
+        """Returns why no control script runs, as far as the controller tells; empty while one runs."""
+        if self.is_script_running:
+            return ""
         # ur_rtde hears that from a connection of its own, so what stopped the script may still be on its way to ours
         deadline = time.monotonic() + self._timeout_s
         while self._receive.getRobotStatus() & _PROGRAM_RUNS and time.monotonic() < deadline:
             time.sleep(0.002)
-        return self._safety() or (
-            "the control script does not run (stopped at the pendant, or the controller's watchdog ended it)"
+        return self.trouble() or (
+            "the control script ended: stopped at the pendant, or the controller heard too little of this computer"
         )
+
+    def upload(self) -> None:
+        """Uploads the control script again, after it ended; nothing moves. Raises ArmStopped when it does not start."""
+        what = "starting the control script again"
+        self.execute(what, self.control.reuploadScript)
+        deadline = time.monotonic() + self._timeout_s
+        while not self.is_script_running:
+            if time.monotonic() > deadline:
+                raise ArmStopped(f"{what}: it does not run (deadline {self._timeout_s:g} s): look at the pendant")
+            time.sleep(0.005)
 
     def _safety(self) -> str:
         mode = self._receive.getSafetyMode()
@@ -161,8 +178,11 @@ class Link:
         with self.lock:
             self._require(what, command())
 
-    def execute(self, what: str, command: Callable[[], bool]) -> None:
-        """Runs a command that ur_rtde waits for. Raises ArmStopped when the controller refuses it or is silent."""
+    def execute(self, what: str, command: Callable[[], bool | None]) -> None:
+        """Runs a command that ur_rtde waits for. Raises ArmStopped when the controller refuses it or is silent.
+
+        A command that returns nothing counts as taken.
+        """
         with self.lock:
             if not self.is_connected:
                 raise ArmStopped(f"{what} impossible: {LOST}")
@@ -171,7 +191,7 @@ class Link:
             except Unreachable as error:
                 self._is_lost = True
                 raise ArmStopped(f"{LOST} ({error})") from error
-            self._require(what, taken)
+            self._require(what, taken is not False)
 
     @property
     def is_connected(self) -> bool:
@@ -181,8 +201,13 @@ class Link:
         return not self._is_lost
 
     def _require(self, what: str, taken: bool) -> None:
-        if not taken:
-            raise ArmStopped(f"{what} refused: {self.trouble() or 'the controller did not say why'}")
+        if taken:
+            return
+        ended = self.script_end()
+        trouble = self.trouble()  # asked for afterwards: it is heard of a little later than the end of the script
+        if ended and not trouble:
+            raise ArmHeld(ended)
+        raise ArmStopped(f"{what} refused: {trouble or 'the controller did not say why'}")
 
     def wait_until(self, time_s: float) -> None:
         """Sleeps until the robot's clock shows `time_s`. Raises ArmStopped if it stands still."""

@@ -5,8 +5,7 @@ demonstrate  one region, at random      none               in every step       "
 evaluate     a list                     no exploration     nobody              nowhere
 train        the guide service          explores           takes over          "real", takeovers to "human" too
 
-The arm is connected last: the controller's watchdog ends its script when it hears nothing for a second, and loading a
-policy can hold Python's lock for longer.
+The arm is connected last: whatever takes long or fails does so before there is an arm to look after.
 """
 
 import logging

@@ -18,8 +18,8 @@ import numpy as np
 from actors.human import ObjectPoses, ScriptedOperator
 from actors.interfaces import Operator
 from actors.lab import LabClient
-from actors.real.arm import UrArm
 from actors.real.dashboard import check_ready
+from actors.real.driver.client import Arm, ArmClient
 from actors.real.gripper import RobotiqGripper
 from actors.real.safety import Limits
 from actors.real.settings import ConsoleLab, RealSettings
@@ -83,7 +83,7 @@ class Robot(Closing):
         raise InputError('the arm is not armed: clear the workspace, then start with "--arm" (or armed: true)')
 
     def _connect(self, disturbance: float) -> None:
-        """Connects everything, the arm last: from then on its watchdog wants to hear from us."""
+        """Connects everything, the arm last: whatever else takes long or fails does so before."""
         settings = self.settings
         cameras, hands, self._poses = self._lab()
         self._open.callback(cameras.close)
@@ -96,7 +96,7 @@ class Robot(Closing):
 
     def _connect_arm(self) -> None:
         settings = self.settings
-        self.arm = self._open.enter_context(UrArm(settings.arm, self._limits, armed=settings.armed))
+        self.arm = self._open.enter_context(ArmClient(settings.arm, self._limits, armed=settings.armed))
         state = self.arm.observe()
         position, joints = np.round(state.pose[:3], 3).tolist(), np.round(np.degrees(state.joints), 1).tolist()
         log.info("arm at %s: TCP %s m, joints %s degrees", settings.arm.host, position, joints)
@@ -141,7 +141,7 @@ class RealEnvironment:
 
     def __init__(
         self,
-        arm: UrArm,
+        arm: Arm,
         gripper: RobotiqGripper,
         cameras: Cameras,
         hands: Hands,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +104,18 @@ class IdealRobot:
 
     def thaw(self):
         self._process.send_signal(signal.SIGCONT)
+
+    def reading(self):
+        """Returns what the controller itself says of its arm."""
+        import rtde_receive
+
+        receive = rtde_receive.RTDEReceiveInterface(self.host, -1.0, ["actual_TCP_pose", "robot_status_bits"])
+        try:
+            return SimpleNamespace(
+                pose=np.array(receive.getActualTCPPose()), is_script_running=bool(receive.getRobotStatus() & 2)
+            )
+        finally:
+            receive.disconnect()
 
     def protective_stop(self):
         self.lab.protective_stop()

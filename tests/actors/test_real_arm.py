@@ -48,7 +48,7 @@ def clock():
 
 
 def open_arm(host, *, armed=True, released=True, limits=None, **settings):
-    settings = {"hold_after_s": 1.0, "controller_watchdog_hz": 0.1, "connect_timeout_s": 3.0} | settings
+    settings = {"hold_after_s": 1.0, "connect_timeout_s": 3.0} | settings
     arm = UrArm(ArmSettings(host=host, **settings), Limits(BOX, limits or LimitSettings()), armed=armed)
     if released:
         arm.release()
@@ -209,7 +209,7 @@ class StoppedControl:
 
 
 def test_the_cause_of_a_stop_is_named_although_the_end_of_the_script_is_heard_first():
-    assert "protective stop: find the cause" in Link(LateReceiver(), StoppedControl(), timeout_s=3.0).trouble()
+    assert "protective stop: find the cause" in Link(LateReceiver(), StoppedControl(), timeout_s=3.0).script_end()
 
 
 def test_a_protective_stop_ends_everything():
@@ -227,11 +227,15 @@ def test_a_protective_stop_ends_everything():
         ):
             with pytest.raises(ArmStopped):
                 forbidden()
+        with pytest.raises(ArmStopped, match="protective stop: find the cause"):
+            arm.release()
         robot.pendant("unlock protective stop")
         time.sleep(0.2)
         with pytest.raises(ArmHeld, match="protective stop"):
             arm.servo(by(stopped_at, 0.01), PERIOD_S)
         np.testing.assert_allclose(arm._link.state().pose, stopped_at, atol=1e-6, err_msg="nothing moves by itself")
+        arm.release()
+        arm.servo(by(arm.anchor(), 0.01), PERIOD_S)
         with pytest.raises(ArmStopped, match="PROTECTIVE_STOP"):
             robot.protective_stop()
             open_arm(robot.host)
@@ -256,7 +260,7 @@ class Pressing(Limits):
 
 def test_a_limit_that_trips_while_moving_ends_the_move():
     with ideal_robot(fast=False, pace=SLOW) as robot:
-        settings = ArmSettings(host=robot.host, move_speed_m_s=0.05, controller_watchdog_hz=0.1, hold_after_s=1.0)
+        settings = ArmSettings(host=robot.host, move_speed_m_s=0.05, hold_after_s=1.0)
         with UrArm(settings, Pressing(BOX, LimitSettings()), armed=True) as arm:
             arm.release()
             goal = by(arm.anchor(), 0.1)
@@ -331,7 +335,7 @@ def test_a_port_that_accepts_and_says_nothing():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"stream_hz": 1.0}, {"lookahead_s": 0.5}, {"blend": 0.0}, {"hold_after_s": 60.0}, {"gain": 1.0}]
+    "wrong", [{"stream_hz": 1.0}, {"lookahead_s": 0.5}, {"blend": 0.0}, {"hold_after_s": 60.0}, {"gain": 1.0}, {"controller_watchdog_hz": 0.0}]
 )
 def test_settings_are_checked(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

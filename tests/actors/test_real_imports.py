@@ -56,6 +56,36 @@ def test_the_whole_robot_side_imports_without_the_cluster():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_drivers_process_loads_nothing_heavy():
+    """A long import or a busy library would starve the controller's watchdog."""
+    heavy = (
+        "torch",
+        "ray",
+        "mujoco",
+        "numba",
+        "redis",
+        "grpc",
+        "cv2",
+        "scipy",
+        "tyro",
+        "zstandard",
+        "prometheus_client",
+    )
+    code = f"""
+import sys, runpy
+sys.argv = ["driver", "no number"]
+try:
+    runpy.run_module("actors.real.driver", run_name="__main__", alter_sys=True)
+finally:
+    sys.stdout.write(" ".join(sorted(set({heavy!r}) & set(sys.modules))))
+    sys.stdout.flush()
+"""
+    code = code.replace("runpy.run_module", "import os; os._exit = sys.exit; runpy.run_module")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "invalid literal" in done.stderr, done.stderr
+    assert done.stdout == ""
+
+
 def test_help_of_the_standin():
     done = subprocess.run(
         [sys.executable, "-m", "actors.simulated_ur", "--help"],
@@ -75,7 +105,7 @@ def imports(path):
             yield node.module or ""
 
 
-DRIVER = sorted((ROOT / "actors" / "real").glob("*.py")) + sorted((ROOT / "actors" / "human").glob("*.py"))
+DRIVER = sorted((ROOT / "actors" / "real").rglob("*.py")) + sorted((ROOT / "actors" / "human").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", DRIVER, ids=lambda path: path.name)

@@ -57,7 +57,7 @@ def policy(tmp_path_factory):
 @pytest.fixture
 def settings(standin, replay, tmp_path):
     return RealSettings(
-        arm=ArmSettings(host=standin.host, hold_after_s=1.0, controller_watchdog_hz=0.1, blend=0.3),
+        arm=ArmSettings(host=standin.host, hold_after_s=1.0, blend=0.3),
         lab=SimulatedLab(timeout_s=30),
         takeover=TakeoverSettings(takeover_at=0.1),
         replay=replay,

@@ -35,7 +35,7 @@ def order(monkeypatch):
     import services.guide
 
     monkeypatch.setattr(robot, "check_ready", lambda host, timeout_s, expected, model: None)
-    monkeypatch.setattr(robot, "UrArm", arm)
+    monkeypatch.setattr(robot, "ArmClient", arm)
     monkeypatch.setattr(robot, "LabClient", opens("lab"))
     monkeypatch.setattr(robot, "RobotiqGripper", opens("gripper"))
     monkeypatch.setattr(modes, "ReplayWriter", opens("replay"))
@@ -53,7 +53,7 @@ def order(monkeypatch):
     ],
 )
 def test_the_arm_is_connected_last(mode, before, order, tmp_path):
-    """The controller's watchdog counts from then on, and must not wait for a policy that is being loaded."""
+    """Whatever takes long or fails does so before there is an arm to look after."""
     settings = RealSettings(
         armed=True,
         replay=ReplaySettings(urls=("unix:///nowhere",)),

@@ -25,7 +25,7 @@ def standin(tmp_path_factory):
 
 
 def settings(standin, **changes):
-    arm = ArmSettings(host=standin.host, hold_after_s=1.0, controller_watchdog_hz=0.1, blend=0.3)
+    arm = ArmSettings(host=standin.host, hold_after_s=1.0, blend=0.3)
     return RealSettings(arm=arm, armed=True, lab=SimulatedLab(timeout_s=30), takeover=TakeoverSettings(), **changes)
 
 

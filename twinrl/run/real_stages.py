@@ -149,9 +149,8 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
         schema=run.schema,
         seed=context.world_seed(seed),
         armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
-        # the stand-in follows steps well, a real arm needs it smoother; it shares its machine with everything else, so
-        # a stall must not end the run
-        arm=ArmSettings(host=host, blend=0.3, controller_watchdog_hz=0.1, pendant=pendant),
+        # the stand-in follows steps well, a real arm needs it smoother
+        arm=ArmSettings(host=host, blend=0.3, pendant=pendant),
         replay=context.services.replay(),
         spool=context.folder / "spool" / f"arm-{name}",
         **mode,  # type: ignore[arg-type]

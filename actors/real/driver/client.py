@@ -1,0 +1,196 @@
+"""This module is the arm as the main process sees it: calls that the driver's process executes.
+
+    servo(pose) ── {"op": "servo", …} ──► driver        while the answer is awaited, a beat tells it that we live
+                ◄── {"value": …, …} ─────
+
+A driver that ends or stays silent is an ArmStopped; by then the controller's own watchdog has stopped the arm.
+"""
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from typing import Any, Protocol
+
+import numpy as np
+
+from actors.real.arm import ArmSettings
+from actors.real.driver.wire import BEAT, ClosedError, Message, Wire, raise_error
+from actors.real.link import ArmState
+from actors.real.safety import Limits
+from protos.errors import ArmStopped, CorruptData
+from protos.process import Closing
+from protos.schema import F64
+from protos.settings import to_json
+
+log = logging.getLogger(__name__)
+BEATS_PER_SILENCE = 5
+"""Number of beats in the time after which the driver takes silence for the end of its caller."""
+GRACE_S = 2.0
+"""The driver's own deadlines end first: it knows more of the reason."""
+
+
+class Arm(Protocol):
+    """One arm, in this process (`arm.UrArm`) or behind its driver's (`ArmClient`)."""
+
+    limits: Limits
+    holds: int
+
+    @property
+    def held(self) -> str: ...
+    @property
+    def time_s(self) -> float: ...
+    def observe(self) -> ArmState: ...
+    def can_be_commanded(self) -> bool: ...
+    def anchor(self) -> F64: ...
+    def servo(self, target: F64, period_s: float) -> F64: ...
+    def rest(self, seconds: float) -> None: ...
+    def move_to(self, pose: F64) -> None: ...
+    def hold(self, why: str) -> None: ...
+    def try_to_hold(self, why: str) -> None: ...
+    def release(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class ArmClient(Closing):
+    """Starts a driver and calls it; the methods are those of `arm.UrArm`, with the same errors.
+
+    `limits` of this side tell the work box and count what the driver's clipped. One call at a time; one that is
+    interrupted (Ctrl-C) interrupts the motion too.
+    """
+
+    def __init__(self, settings: ArmSettings, limits: Limits, *, armed: bool) -> None:
+        """Starts the driver, which connects; moves nothing. Raises as `arm.UrArm` does."""
+        self.settings, self.limits = settings, limits
+        self.holds = 0
+        self._lock = threading.RLock()
+        self._calls, self._anchor = 0, np.zeros(6)
+        self._wire, there = Wire.pair()
+        with there:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "actors.real.driver", str(there.fileno())],
+                pass_fds=(there.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        try:
+            self._call(
+                "connect",
+                within_s=6 * settings.connect_timeout_s,
+                arm=to_json(settings),
+                limits=to_json(limits.settings),
+                box=to_json(limits.box),
+                armed=armed,
+            )
+        except BaseException:
+            self._end_process()
+            raise
+
+    # --- reading
+
+    def observe(self) -> ArmState:
+        state: dict[str, Any] = self._call("observe")
+        return ArmState(t=state.pop("t"), **{name: np.array(numbers) for name, numbers in state.items()})
+
+    def can_be_commanded(self) -> bool:
+        return bool(self._call("can_be_commanded"))
+
+    @property
+    def time_s(self) -> float:
+        return float(self._call("time_s"))
+
+    @property
+    def held(self) -> str:
+        return str(self._call("held"))
+
+    def anchor(self) -> F64:
+        """Returns the pose (6,) that the next command starts from, as the newest answer told it.
+
+        What changes it without a call is a hold, after which the driver refuses motion until `release`.
+        """
+        return self._anchor.copy()
+
+    # --- moving
+
+    def servo(self, target: F64, period_s: float) -> F64:
+        return np.array(self._call("servo", within_s=period_s, pose=target.tolist(), period_s=period_s))
+
+    def rest(self, seconds: float) -> None:
+        self._call("rest", within_s=seconds, seconds=seconds)
+
+    def move_to(self, pose: F64) -> None:
+        self._call("move_to", within_s=self.settings.move_timeout_s, pose=pose.tolist())
+
+    def hold(self, why: str) -> None:
+        self._call("hold", why=why)
+
+    def try_to_hold(self, why: str) -> None:
+        try:
+            self.hold(why)
+        except ArmStopped as error:
+            log.info("hold (%s): %s", why, error)
+
+    def release(self) -> None:
+        self._call("release", within_s=self.settings.connect_timeout_s)
+
+    def close(self) -> None:
+        """Holds the arm and ends the driver."""
+        try:
+            if self._process.poll() is None:
+                self._call("close")
+        except ArmStopped as error:
+            log.info("closing: %s", error)
+        finally:
+            self._end_process()
+
+    # --- inside
+
+    def _call(self, op: str, *, within_s: float = 0.0, **arguments: Any) -> Any:
+        """Returns the driver's answer. Raises the error that it tells, ArmStopped when it tells nothing."""
+        with self._lock:
+            self._calls += 1
+            try:
+                self._wire.send({"call": self._calls, "op": op, **arguments})
+                answer = self._awaited(within_s + self.settings.connect_timeout_s + GRACE_S)
+            except ClosedError:
+                raise ArmStopped(f"the arm's driver has ended ({self._exit()}); the controller stops the arm") from None
+            except CorruptData as error:
+                raise ArmStopped(str(error)) from error
+            if "anchor" in answer:
+                self._anchor, self.holds = np.array(answer["anchor"]), int(answer["holds"])
+                self.limits.clipped = Counter(answer["clipped"])
+            raise_error(answer)
+            return answer.get("value")
+
+    def _awaited(self, within_s: float) -> Message:
+        """Returns the answer to the newest call; the driver hears from us while we wait."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            answer = self._wire.receive(self.settings.hold_after_s / BEATS_PER_SILENCE)
+            if answer is None:
+                with contextlib.suppress(ClosedError):  # what it said before it left is read first
+                    self._wire.send(BEAT)
+            elif answer.get("call") == self._calls:
+                return answer
+        raise ArmStopped(f"the arm's driver does not answer (deadline {within_s:g} s); the controller stops the arm")
+
+    def _exit(self) -> str:
+        try:
+            return f"exit status {self._process.wait(1.0)}"
+        except subprocess.TimeoutExpired:
+            return "it is still there"
+
+    def _end_process(self) -> None:
+        """Lets the driver hold the arm and leave; ends one that does not."""
+        self._wire.close()
+        try:
+            self._process.wait(4 * self.settings.connect_timeout_s)
+        except subprocess.TimeoutExpired:
+            log.warning("the arm's driver does not leave: killed")
+            self._process.kill()
+            self._process.wait()
