@@ -335,7 +335,15 @@ def test_a_port_that_accepts_and_says_nothing():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"stream_hz": 1.0}, {"lookahead_s": 0.5}, {"blend": 0.0}, {"hold_after_s": 60.0}, {"gain": 1.0}, {"controller_watchdog_hz": 0.0}]
+    "wrong",
+    [
+        {"stream_hz": 1.0},
+        {"lookahead_s": 0.5},
+        {"blend": 0.0},
+        {"hold_after_s": 60.0},
+        {"gain": 1.0},
+        {"controller_watchdog_hz": 0.0},
+    ],
 )
 def test_settings_are_checked(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
