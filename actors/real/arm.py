@@ -171,6 +171,7 @@ class UrArm(Closing):
             raise self._stopped(differences)
         with self._link.lock:
             self._commanded = self._link.state().pose
+            self._limiter.forget()
             self._held, self._last_action = "", time.monotonic()
 
     # --- moving
