@@ -72,7 +72,7 @@ def settings(robot, served, tmp_path):
     Views(SIDE[..., ::-1], WRIST[..., ::-1]).save(tmp_path / "cameras")
     side, wrist = (UsbCameraSettings(device=fake.url, max_age_s=2.0) for fake in served)
     return {
-        "arm": ArmSettings(host=robot.host, hold_after_s=1.0, controller_watchdog_hz=0.1),
+        "arm": ArmSettings(host=robot.host, hold_after_s=1.0),
         "lab": ConsoleLab(side=side, wrist=wrist, references=tmp_path / "cameras"),
         "operator": "none",
     }
