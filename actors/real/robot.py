@@ -87,7 +87,7 @@ class Robot(Closing):
         settings = self.settings
         cameras, hands, self._poses = self._lab()
         self._open.callback(cameras.close)
-        gripper = RobotiqGripper(settings.arm.host, settings.gripper)
+        gripper = RobotiqGripper(settings.arm.host, settings.gripper, clock=lambda: self.arm.time_s)
         self._open.callback(gripper.close)
         self._connect_arm()
         self.environment = RealEnvironment(
@@ -267,7 +267,7 @@ class RealEnvironment:
                 wanted = np.zeros(ACTION_DIM)
                 wanted[GRIPPER_ACTION] = 1.0 if self._gripper.is_commanded_open else -1.0
             try:
-                self._move_gripper(wanted[GRIPPER_ACTION])
+                wanted[GRIPPER_ACTION] = self._move_gripper(wanted[GRIPPER_ACTION])
                 return wanted, self._move_tool(wanted)
             except ArmHeld as hold:
                 log.info("held in mid-episode: %s", hold)
@@ -301,9 +301,12 @@ class RealEnvironment:
         position = np.clip([pose[0], pose[1], height], limits.low, limits.high)
         return np.concatenate([position, _tool_down(0.0)])
 
-    def _move_gripper(self, command: float) -> None:
-        if command != 0 and (command > 0) != self._gripper.is_commanded_open:
-            self._gripper.command(is_open=command > 0)
+    def _move_gripper(self, command: float) -> float:
+        """Follows the gripper's action; returns the one that the gripper's limit on turning round left."""
+        if command == 0:
+            return command
+        self._gripper.follow(is_open=command > 0)
+        return command if (command > 0) == self._gripper.is_commanded_open else -command
 
     def _move_tool(self, wanted: F64) -> F64:
         """Servos one period; returns the action (7,) that the limits left."""

@@ -239,6 +239,11 @@ class Controller:
         """The measured opening of the gripper, 0 closed .. 1 open."""
         return self.world.opening
 
+    @property
+    def gripper_fault(self) -> int:
+        """The gripper's register FLT."""
+        return self.pendant.gripper_fault
+
     def command_gripper(self, opening: float) -> None:
         """Moves the fingers to an opening, 0 closed .. 1 open."""
         self._catch_up()

@@ -54,6 +54,8 @@ class Pendant:
     software: str = "5.15.0.0"
     """PolyScope's version; 3.x is a CB3."""
     model: str = "UR5"
+    gripper_fault: int = 0
+    """Fault that the gripper reports, as its register FLT."""
 
     def __post_init__(self) -> None:
         parts = self.software.split(".")

@@ -116,6 +116,8 @@ class Fingers(Protocol):
 
     @property
     def opening(self) -> float: ...
+    @property
+    def gripper_fault(self) -> int: ...
     def command_gripper(self, opening: float) -> None: ...
 
 
@@ -125,6 +127,7 @@ class Gripper:
     SET ACT 1 GTO 1        ► ack
     SET POS 255 SPE 255    ► ack       0 open .. 255 closed
     GET POS                ► POS 228   measured position of the fingers
+    GET FLT                ► FLT 0     no fault
     """
 
     def __init__(self, fingers: Fingers) -> None:
@@ -139,7 +142,7 @@ class Gripper:
     def answer(self, words: list[str]) -> str:
         """Returns the reply to one command; as on a real unit, "ack" comes without a newline."""
         match words:
-            case ["GET", name] if name in ("POS", "STA", "OBJ", *_WRITABLE):
+            case ["GET", name] if name in ("POS", "STA", "OBJ", "FLT", *_WRITABLE):
                 return f"{name} {self._read(name)}\n"
             case ["SET", *pairs] if pairs and len(pairs) % 2 == 0:
                 return self._write(pairs)
@@ -159,6 +162,8 @@ class Gripper:
         position = OPEN_AT + round((1.0 - self._fingers.opening) * (CLOSED_AT - OPEN_AT))
         if name == "POS":
             return position
+        if name == "FLT":
+            return self._fingers.gripper_fault
         if name == "STA":
             return _ACTIVE if self._registers["ACT"] else 0
         if name == "OBJ":

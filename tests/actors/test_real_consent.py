@@ -83,6 +83,10 @@ class Gripper:
         self.is_commanded_open = is_open
         self._arm.events.append("gripper")
 
+    def follow(self, *, is_open):
+        if is_open != self.is_commanded_open:
+            self.command(is_open=is_open)
+
 
 class Hands:
     """Answers at once and notes the reasons."""

@@ -208,7 +208,7 @@ def test_another_script_starts_nothing_and_an_endless_one_is_cut_off():
 
 
 class Fingers:
-    opening = 1.0
+    opening, gripper_fault = 1.0, 0
 
     def command_gripper(self, opening):
         assert 0 <= opening <= 1
@@ -222,7 +222,7 @@ def ask(gripper, words):
 def test_gripper_registers():
     fingers = Fingers()
     gripper = ports.Gripper(fingers)
-    assert ask(gripper, "GET STA") == "STA 0\n"
+    assert ask(gripper, "GET STA") == "STA 0\n" and ask(gripper, "GET FLT") == "FLT 0\n"
     assert ask(gripper, "SET POS 255") == "ack"
     assert fingers.opening == 1.0, "an inactive gripper does not move"
     assert ask(gripper, "SET ACT 1 GTO 1") == "ack"
