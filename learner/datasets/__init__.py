@@ -10,11 +10,13 @@ An `Episode` (protos) is the only form in between. `rlds`, `lerobot` and `releas
 from learner.datasets.dataset import UNKNOWN_SCALE, ActionScale, Dataset, Format, ImageFormat, Writer
 from learner.datasets.export import Choice, ExpectedArrays, Tally, chosen, copy
 from learner.datasets.opening import make_writer, open_dataset, open_datasets, stored_schema
-from learner.datasets.outcomes import outcome_of
+from learner.datasets.outcomes import ALL, IMITATED, counted, named_outcomes, outcome_of
 from learner.datasets.reading import Skipped, identity, summary, unique_name
 from learner.datasets.settings import DataSettings, LeRobotMapping, ReleasedMapping, RldsMapping
 
 __all__ = [
+    "ALL",
+    "IMITATED",
     "UNKNOWN_SCALE",
     "ActionScale",
     "Choice",
@@ -31,8 +33,10 @@ __all__ = [
     "Writer",
     "chosen",
     "copy",
+    "counted",
     "identity",
     "make_writer",
+    "named_outcomes",
     "open_dataset",
     "open_datasets",
     "outcome_of",

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.datasets.dataset import Writer
+from learner.datasets.outcomes import ALL, named_outcomes
 from learner.datasets.reading import identity, unique_name
 from protos.episode import Episode
 from protos.errors import InputError
-from protos.schema import Outcome, Source
+from protos.schema import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +28,21 @@ class Choice:
     """A choice restricts which episodes are taken; what is empty or None does not restrict."""
 
     regions: Sequence[str] = ()
-    outcome: Outcome | None = None
+    outcomes: str = ALL
+    """Outcomes by name, as "success,unknown"."""
     source: Source | None = None
     limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit={self.limit}: at least 1")
+        named_outcomes(self.outcomes)
 
     def fits(self, episode: Episode) -> bool:
         """Tells whether an episode is chosen, the limit aside."""
         return (
             (not self.regions or episode.configuration.region in self.regions)
-            and self.outcome in (None, episode.outcome)
+            and episode.outcome in named_outcomes(self.outcomes)
             and self.source in (None, episode.source)
         )
 
@@ -74,19 +77,25 @@ class Tally:
         return f"{self.episodes} episodes, {self.steps} steps" + (f" ({'; '.join(groups)})" if self.episodes else "")
 
 
-def chosen(episodes: Iterable[Episode], choice: Choice, tell: Callable[[Episode], None]) -> Iterator[Episode]:
+def chosen(
+    episodes: Iterable[Episode], choice: Choice, tell: Callable[[Episode], None], others: Counter[str]
+) -> Iterator[Episode]:
     """Yields the chosen episodes, each once: an episode of an arm may lie in several buffers.
 
-    `tell` is called with every episode that is looked at.
+    `tell` is called with every episode that is looked at; `others` counts those with another outcome.
     """
-    names = set[str]()
+    names, left = set[str](), set[str]()
     for episode in episodes:
         tell(episode)
-        if choice.fits(episode) and identity(unique_name(episode)) not in names:
-            names.add(identity(unique_name(episode)))
+        name = identity(unique_name(episode))
+        if choice.fits(episode) and name not in names:
+            names.add(name)
             yield episode
             if len(names) == choice.limit:
                 return
+        elif episode.outcome not in named_outcomes(choice.outcomes) and name not in left:
+            left.add(name)
+            others[episode.outcome.value] += 1
 
 
 def copy(episodes: Iterable[Episode], writer: Writer, written: Tally) -> int:

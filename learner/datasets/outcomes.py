@@ -5,10 +5,34 @@ rewards ───────► a sparse one above 0: success      ├─► el
 neither ───────► what the settings say, or unknown  ┘
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.errors import InputError
 from protos.schema import F32, Outcome
+
+IMITATED = "success,unknown"
+"""Outcomes of the episodes that a policy imitates unless a person chooses others."""
+ALL = "all"
+
+
+def named_outcomes(text: str) -> frozenset[Outcome]:
+    """Returns the outcomes that a text names, as "success,unknown" or "all" do. Raises InputError for another word."""
+    words = [word.strip() for word in text.split(",")]
+    if words == [ALL]:
+        return frozenset(Outcome)
+    valid = {outcome.value: outcome for outcome in Outcome}
+    for word in words:
+        if word not in valid:
+            raise InputError(f"outcomes={text!r}: {word!r} is none of {', '.join(valid)}; or {ALL} by itself")
+    return frozenset(valid[word] for word in words)
+
+
+def counted(outcomes: Mapping[str, int]) -> str:
+    """Returns how many episodes have each outcome, as "failure 3, timeout 1"; empty for none."""
+    return ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())
 
 
 def outcome_of(

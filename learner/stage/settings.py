@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from learner.datasets import ActionScale
+from learner.datasets import IMITATED, ActionScale, named_outcomes
 from learner.rl import BatchSettings, LoopSettings, UpdateSettings, conrft_update, twinrl_update
 from learner.sft import TrainSettings, conrft_train, twinrl_train
 from learner.stage.tracking import TrackingSettings
@@ -58,6 +58,8 @@ class SftSettings:
     select: tuple[Selection, ...] = (Selection(),)
     data: tuple[Path, ...] = ()
     """Dataset folders to learn from, beside or instead of a replay: RLDS, LeRobotDataset v3, released pickles."""
+    outcomes: str = IMITATED
+    """Outcomes of the folders' episodes to learn from, as "success,unknown" or "all"; `select` has the replay's."""
     schema: Schema = field(default_factory=Schema)
     policy: PolicySettings = field(default_factory=PolicySettings)
     initial_policy: Path | None = None
@@ -84,6 +86,7 @@ class SftSettings:
 
     def __post_init__(self) -> None:
         positive(self, "log_every", "checkpoint_every", "threads", "data_timeout_s", "memory_bytes")
+        named_outcomes(self.outcomes)
         if self.replay is None and not self.data:
             raise InputError("nothing to learn from: give a replay, dataset folders (data), or both")
 

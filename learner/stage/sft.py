@@ -4,6 +4,7 @@ replay, dataset folders ─► episodes ─► SftTrainer ─► DIR/policy, DIR
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from learner.datasets import ActionScale, Dataset, open_datasets
+from learner.datasets import ActionScale, Dataset, counted, named_outcomes, open_datasets
 from learner.optimization import load_optimizer, optimizer_tensors, under
 from learner.sft import Metrics, SftTrainer, prepare
 from learner.stage import checkpoint
@@ -162,16 +163,29 @@ def gather(
         episodes, names = selected_episodes(settings, stop, resume)
         found += episodes
     held = _within(settings, sum(map(_size, found)), f"the replay's {len(found)} episodes")
-    status = StatusFile()
+    status, wanted = StatusFile(), named_outcomes(settings.outcomes)
     for dataset in datasets:
+        others, before = Counter[str](), len(found)
         for count, episode in enumerate(dataset, start=1):
             if stop():
                 return found, names
+            if episode.outcome not in wanted:
+                others[episode.outcome.value] += 1
+                continue
             found.append(episode)
             read = f"{count} of the {len(dataset)} episodes of {dataset.name}"
             held = _within(settings, held + _size(episode), read)
             status.write(doing=f"reading {dataset.name}", episodes=len(found))
+        _tell_left_out(dataset.name, len(found) - before, counted(others))
     return found, names
+
+
+def _tell_left_out(name: str, taken: int, others: str) -> None:
+    """Says how many episodes of a dataset were left out for their outcome. Raises InputError where all were."""
+    if others and not taken:
+        raise InputError(f"{name}: all of its episodes have other outcomes: {others}; choose them (--outcomes all)")
+    if others:
+        log.warning("%s: learning from %d episodes; left out for their outcome: %s", name, taken, others)
 
 
 def _within(settings: SftSettings, held: int, read: str) -> int:

@@ -1,5 +1,6 @@
 """These tests copy episodes from a replay to dataset folders, and from one format to another."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import count
 
@@ -143,18 +144,18 @@ class TestChosen:
     @staticmethod
     def names(choice, episodes):
         heard = []
-        names = [episode.name for episode in chosen(episodes, choice, heard.append)]
+        names = [episode.name for episode in chosen(episodes, choice, heard.append, Counter())]
         return names, len(heard)
 
     @pytest.mark.parametrize(
         ("choice", "names"),
         [
             (Choice(), ["a", "b", "c"]),
-            (Choice(outcome=Outcome.SUCCESS), ["a", "c"]),
+            (Choice(outcomes="success"), ["a", "c"]),
             (Choice(source=Source.REAL), ["c"]),
             (Choice(regions=("A", "B")), ["a", "b", "c"]),
             (Choice(regions=("A",)), []),
-            (Choice(limit=1, outcome=Outcome.TIMEOUT), ["b"]),
+            (Choice(limit=1, outcomes="timeout,unknown"), ["b"]),
         ],
     )
     def test_by_region_outcome_world_and_number(self, rng, choice, names):

@@ -130,6 +130,39 @@ def test_dataset_folders_are_learnt_from_instead_of_a_replay_or_beside_it(demos,
     assert manifest["action_scale"] == {"metres": pytest.approx(0.03), "radians": 0.0}
 
 
+OUTCOMES = (Outcome.SUCCESS, Outcome.UNKNOWN, Outcome.FAILURE, Outcome.FAILURE, Outcome.TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "count", "line"),
+    [
+        (None, 2, "left out for their outcome: failure 2, timeout 1"),
+        ("all", 5, ""),
+        ("success", 1, "unknown 1, failure 2, timeout 1"),
+        ("success, failure", 3, "unknown 1, timeout 1"),
+    ],
+)
+def test_failures_are_learnt_from_by_choice_only(outcomes, count, line, tmp_path, caplog):
+    rng = np.random.default_rng(3)
+    writer = RldsWriter(tmp_path / "rlds", SCHEMA, action_scale=ActionScale(metres=0.03, radians=0.0))
+    for i, outcome in enumerate(OUTCOMES):
+        writer.add(replace(recorded(make_demo(rng), f"e{i}"), outcome=outcome))
+    writer.close()
+    chosen = {} if outcomes is None else {"outcomes": outcomes}
+    settings = sft_settings(None, data=(tmp_path / "rlds",), **chosen)
+    with caplog.at_level("INFO"):
+        assert run_sft(settings, tmp_path / "out", resume=False, stop=never)
+    assert f"fine-tuning on {count} episodes" in caplog.text and line in caplog.text
+    assert line or "left out" not in caplog.text
+
+
+def test_data_without_a_chosen_outcome_end_the_stage(folder, tmp_path):
+    with pytest.raises(InputError, match=r"all of its episodes have other outcomes: success 3; .*--outcomes all"):
+        run_sft(sft_settings(None, data=(folder,), outcomes="failure"), tmp_path / "out", resume=False, stop=never)
+    with pytest.raises(InputError, match=r"outcomes='won': 'won' is none of .*; or all by itself"):
+        sft_settings(None, data=(folder,), outcomes="won")
+
+
 def test_a_replay_that_does_not_fit_into_memory_is_refused(demos, tmp_path):
     with pytest.raises(InputError, match="memory_bytes=1000: with the replay's 12 episodes"):
         run_sft(sft_settings(demos, memory_bytes=1000), tmp_path, resume=False, stop=never)

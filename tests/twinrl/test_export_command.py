@@ -98,7 +98,7 @@ def test_a_run_that_ended_is_exported_and_left_as_it_was(finished, tmp_path, cap
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--buffer", "demo", "--only", "success"), ["e0", "e1", "e3"]),
+        (("--buffer", "demo", "--outcomes", "success"), ["e0", "e1", "e3"]),
         (("--buffer", "demo", "--buffer", "real", "--world", "real"), ["e3"]),
         (("--region", "B"), ["e1"]),
         (("--buffer", "demo", "--limit", "2"), ["e0", "e1"]),
@@ -107,6 +107,13 @@ def test_a_run_that_ended_is_exported_and_left_as_it_was(finished, tmp_path, cap
 def test_some_of_a_run(finished, tmp_path, options, expected):
     export.main([str(finished), "--out", str(tmp_path / "d"), *options, "--format", "rlds"])
     assert names(tmp_path / "d") == expected
+
+
+def test_outcomes_that_are_left_out_are_counted(finished, tmp_path, capsys):
+    export.main([str(finished), "--out", str(tmp_path / "d"), "--outcomes", "timeout,unknown"])
+    assert "1 episodes" in (said := capsys.readouterr().out) and "left out for their outcome: success 4" in said
+    with pytest.raises(InputError, match="outcomes='won': 'won' is none of running, success, failure"):
+        export.main([str(finished), "--out", str(tmp_path / "e"), "--outcomes", "won"])
 
 
 def test_the_same_command_again_adds_what_is_missing(finished, tmp_path, capsys):

@@ -12,6 +12,7 @@ docs/expansion.md says how.
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -22,11 +23,11 @@ import tyro
 
 from actors.sim import ExpansionPlan, TwinWorld
 from actors.sinks import Deliver, demonstration_writer
-from learner.datasets import ActionScale, Choice, Format, ImageFormat, chosen, make_writer
+from learner.datasets import IMITATED, ActionScale, Choice, Format, ImageFormat, chosen, counted, make_writer
 from protos.episode import Episode, Segment
 from protos.errors import InputError
 from protos.files import write_durably
-from protos.schema import CONTROL_HZ, Outcome, Schema, Source
+from protos.schema import CONTROL_HZ, Schema, Source
 from services.monitor import Addresses
 from services.replay import ReplaySettings
 from twin import tasks
@@ -87,6 +88,8 @@ class Expand:
     """Expand demonstrations from these regions only."""
     world: Literal["twin", "real"] | None = None
     """Expand demonstrations of the twin or of the arm only."""
+    outcomes: str = IMITATED
+    """Expand demonstrations with these outcomes only; all takes every one."""
     limit: int | None = None
     """Expand at most so many demonstrations."""
     accept: dict[str, int] = field(default_factory=dict)
@@ -145,11 +148,14 @@ def _expand(
     task = tasks.get(world.task)
     choice = Choice(
         regions=command.region,
-        outcome=Outcome.SUCCESS,
+        outcomes=command.outcomes,
         source=Source(command.world) if command.world else None,
         limit=command.limit,
     )
-    demonstrations = usable(task, chosen(source.episodes, choice, lambda _: None), plan)
+    others = Counter[str]()
+    demonstrations = usable(task, chosen(source.episodes, choice, lambda _: None, others), plan)
+    if others:
+        sys.stdout.write(f"demonstrations left out for their outcome: {counted(others)}\n")
     addresses = Addresses(replay=command.to, prefix=command.to_prefix)
     replay = addresses.settings().replay if command.to else None
     destination = Destination(out=command.out, replay=replay, format=command.format, images=command.images)

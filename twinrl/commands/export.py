@@ -1,6 +1,6 @@
 """This module is `twinrl export`: a run, a replay or a dataset becomes a LeRobotDataset v3.0 or an RLDS dataset.
 
-    twinrl export runs/demo --out demo-lerobot --buffer demo --only success
+    twinrl export runs/demo --out demo-lerobot --buffer demo --outcomes success
     twinrl export --replay rediss://learner.lab:6379 --prefix twinrl-demo --out demo-rlds --format rlds
     twinrl export demo-rlds --out demo-lerobot --images png
 
@@ -8,6 +8,7 @@ docs/data.md lists what the formats keep and lose.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -17,10 +18,21 @@ from typing import Annotated, Literal
 
 import tyro
 
-from learner.datasets import Choice, ExpectedArrays, Format, ImageFormat, Tally, chosen, copy, make_writer
+from learner.datasets import (
+    ALL,
+    Choice,
+    ExpectedArrays,
+    Format,
+    ImageFormat,
+    Tally,
+    chosen,
+    copy,
+    counted,
+    make_writer,
+)
 from protos.episode import Episode
 from protos.errors import InputError
-from protos.schema import Outcome, Source
+from protos.schema import Source
 from twinrl.export_origin import Opened, Origin, open_origin
 from twinrl.run.progress import Progress
 
@@ -42,8 +54,8 @@ class Export:
     """Storage of images in a LeRobotDataset: "video" is small and plays everywhere, "png" is exact. RLDS has PNG."""
     region: tuple[str, ...] = ()
     """Episodes that start in these regions only."""
-    only: Literal["success", "failure", "timeout"] | None = None
-    """Episodes with this outcome only."""
+    outcomes: str = ALL
+    """Episodes with these outcomes only, as "success,unknown"."""
     world: Literal["twin", "real"] | None = None
     """Episodes of the twin or of the arm only."""
     limit: int | None = None
@@ -55,7 +67,7 @@ class Export:
     def choice(self) -> Choice:
         return Choice(
             regions=self.region,
-            outcome=Outcome(self.only) if self.only else None,
+            outcomes=self.outcomes,
             source=Source(self.world) if self.world else None,
             limit=self.limit,
         )
@@ -65,20 +77,20 @@ def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Export, prog="twinrl export", args=arguments, config=(tyro.conf.UseAppendAction,))
     if command.expected is not None and command.out.exists():
         raise InputError(f"--expected: {command.out} is there already; the file holds the episodes of one whole export")
-    written = Tally()
+    written, others = Tally(), Counter[str]()
     with ExitStack() as stack:
         source = open_origin(command.origin, stack)
         try:
-            passed = _write(command, source, stack, written)
+            passed = _write(command, source, stack, written, others)
         except KeyboardInterrupt:
             sys.stderr.write(f"Stopped after {written}; {command.out} is whole, and the same command goes on.\n")
             return INTERRUPTED
-    sys.stdout.write(_summary(command, source, written, passed))
+    sys.stdout.write(_summary(command, source, written, passed, counted(others)))
     return 0
 
 
-def _write(command: Export, source: Opened, stack: ExitStack, written: Tally) -> int:
-    """Writes the chosen episodes; returns how many were there already."""
+def _write(command: Export, source: Opened, stack: ExitStack, written: Tally, others: Counter[str]) -> int:
+    """Writes the chosen episodes and counts them, and others by outcome; returns how many were there already."""
     seen = Tally()
     with Progress(["export"]) as progress, progress.stage("export", total=source.total, unit=source.unit) as stage:
 
@@ -86,7 +98,7 @@ def _write(command: Export, source: Opened, stack: ExitStack, written: Tally) ->
             seen.add(episode)
             stage.update(getattr(seen, source.unit), written=written.episodes)
 
-        episodes = chosen(source.episodes, command.choice, tell)
+        episodes = chosen(source.episodes, command.choice, tell, others)
         first = next(episodes, None)
         if first is None:
             raise InputError(f"{source.name}: no episode is chosen; looked at {seen}")
@@ -104,13 +116,15 @@ def _write(command: Export, source: Opened, stack: ExitStack, written: Tally) ->
         return copy(chain([first], episodes), writer, written)
 
 
-def _summary(command: Export, source: Opened, written: Tally, passed: int) -> str:
+def _summary(command: Export, source: Opened, written: Tally, passed: int, others: str) -> str:
     kind = f"LeRobotDataset v3.0, {command.images}" if command.format == "lerobot" else "RLDS"
     lines = [f"{command.out}: {kind}, {written}"]
     if written.human:
         lines.append(f"  a person chose {written.human} of the steps")
     if passed:
         lines.append(f"  {passed} more episodes were there already")
+    if others:
+        lines.append(f"  left out for their outcome: {others}")
     if source.skipped:
         lines.append(f"  {sum(each.count for each in source.skipped)} episodes could not be read: {source.skipped[0]}")
     scale, schema = source.scale, source.schema
