@@ -5,6 +5,8 @@ import logging
 import re
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lerobot_others import CAMERA, describe, grey, make, poses, which
 
@@ -115,6 +117,17 @@ class TestDamage:
         assert [episode.steps for episode in data] == [6]
         assert str(data.skipped[0]) == f"{tmp_path / 'd'}: episode 1: observation.state: nan in row 1, number 1"
         assert data.action_scale.metres == pytest.approx(0.003)
+
+    @pytest.mark.parametrize("column", ["length", f"videos/{CAMERA}/chunk_index", "data/file_index"])
+    def test_a_row_of_an_episode_that_makes_no_sense_costs_that_episode(self, tmp_path, column):
+        reward = np.zeros(12, np.float32)
+        data = make(tmp_path / "d", [6, 6], columns={"next.reward": reward})
+        path = data / "meta/episodes/chunk-000/file-000.parquet"
+        rows = pq.read_table(path).to_pylist()
+        rows[0][column] = None
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        dataset = opened(data)
+        assert [episode.name for episode in dataset] == ["d/000001"] and len(dataset.skipped) == 1
 
     def test_the_same_iteration_again_tells_the_same(self, tmp_path):
         data = opened(make(tmp_path / "d", [6, 0, 6]))

@@ -8,6 +8,7 @@ Episodes are decoded one at a time.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
@@ -22,7 +23,7 @@ from learner.datasets.dataset import ActionScale, read_json
 from learner.datasets.images import black, decode_image, resize
 from learner.datasets.lerobot import layout, video
 from learner.datasets.lerobot.layout import OURS, Slot
-from learner.datasets.lerobot.rows import numbers, optional, row_times, stamped_rate, stated_rate
+from learner.datasets.lerobot.rows import flat, numbers, optional, row_times, stamped_rate, stated_rate
 from learner.datasets.outcomes import outcome_of, reward_of
 from learner.datasets.reading import Skipped, content_mark, readable
 from learner.datasets.recording import Recording, Track, resampled_episode
@@ -188,11 +189,15 @@ class LeRobotDataset:
     @cached_property
     def _rewarded(self) -> bool:
         """Tells whether any episode has a reward; where none has, a reward of 0 says nothing."""
-        for table in self._readable_tables(len(self._rows)):
-            with suppress(CorruptData):
-                reward = optional(table, layout.REWARD)
-                if reward is not None and (reward > 0).any():
-                    return True
+        seen = set[Slot]()
+        for row in self._rows:
+            with suppress(CorruptData), _consistent(self.path):
+                slot = _slot(row, "data")
+                if slot not in seen:
+                    seen.add(slot)
+                    path = slot.path(self.path, self._info["data_path"])
+                    if (flat(layout.read_table(path, (layout.REWARD,)), layout.REWARD) > 0).any():
+                        return True
         return False
 
     def _readable_tables(self, count: int) -> Iterator[pa.Table]:
@@ -241,11 +246,18 @@ class LeRobotDataset:
         slot = _slot(row, f"videos/{key}")
         times = row[f"videos/{key}/from_timestamp"] + row_times(table, self.hz)[:-1]
         path = slot.path(self.path, self._info["video_path"], key)
-        return video.decode(path, times, self.hz, px, rows=self._rows_in(f"videos/{key}", slot))
+        return video.decode(path, times, self.hz, px, rows=self._rows_in[f"videos/{key}", slot])
 
-    def _rows_in(self, what: str, slot: Slot) -> int:
-        """Returns the number of rows whose images lie in one video."""
-        return sum(row["length"] for row in self._rows if _slot(row, what) == slot)
+    @cached_property
+    def _rows_in(self) -> Counter[tuple[str, Slot]]:
+        """Counts the rows whose images lie in one video, by camera and place."""
+        count = Counter[tuple[str, Slot]]()
+        cameras = [f"videos/{name}" for name, feature in self._features.items() if feature["dtype"] == "video"]
+        for row in self._rows:
+            with suppress(CorruptData), _consistent(self.path):
+                for key in cameras:
+                    count[key, _slot(row, key)] += row["length"]
+        return count
 
     def _data(self, row: Row) -> pa.Table:
         """Returns the rows of an episode. Raises CorruptData when some are missing."""

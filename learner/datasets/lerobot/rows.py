@@ -36,14 +36,19 @@ def numbers(table: pa.Table, name: str) -> NDArray[np.float32]:
     return found
 
 
+def flat(table: pa.Table, name: str) -> NDArray[Any]:
+    """Returns the values of a column, those of all lists in one row."""
+    column = table[name].combine_chunks()
+    if pa.types.is_nested(column.type):
+        column = column.flatten()
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
 def optional(table: pa.Table, name: str) -> NDArray[Any] | None:
     """Returns a column of one number or flag per row, None where the table lacks it. Raises CorruptData for NaN."""
     if name not in table.column_names:
         return None
-    column = table[name].combine_chunks()
-    if pa.types.is_nested(column.type):
-        column = column.flatten()
-    values = np.asarray(column.to_numpy(zero_copy_only=False))
+    values = flat(table, name)
     if len(values) != len(table):
         raise CorruptData(f"{name}: {len(values)} values in {len(table)} rows")
     if values.dtype.kind == "O":
