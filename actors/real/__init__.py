@@ -49,7 +49,16 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "ArmSettings": "arm",
+    "GripperSettings": "gripper",
+    "LimitSettings": "safety",
+    "PendantSettings": "pendant",
+    "UsbCameraSettings": "table.cameras",
+}
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("actors.real.settings"), name)
+        return getattr(import_module(f"actors.real.{_HOMES.get(name, 'settings')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -86,6 +86,14 @@ finally:
     assert done.stdout == ""
 
 
+def test_the_door_opens_to_every_name():
+    import actors.real
+
+    assert all(getattr(actors.real, name).__name__ == name for name in actors.real.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        actors.real.Nothing  # noqa: B018
+
+
 def test_help_of_the_standin():
     done = subprocess.run(
         [sys.executable, "-m", "actors.simulated_ur", "--help"],

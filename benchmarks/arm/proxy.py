@@ -1,0 +1,47 @@
+"""`python -m benchmarks.arm.proxy LISTEN FORWARD PORT…` is a stretch of network between the arm's computer and the arm.
+
+Stopped (SIGSTOP) it swallows everything and answers nothing; killed, every connection is reset.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+import sys
+
+RESET = struct.pack("ii", 1, 0)
+"""A closed socket resets its connection."""
+
+
+async def serve(listen: str, forward: str, ports: list[int], parent: int) -> None:
+    """Forwards connections until the parent process is gone."""
+
+    async def connect(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection(forward, port)
+        except OSError:
+            writer.close()
+            return
+        for one in (writer, inner_writer):
+            one.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+
+    for port in ports:
+        await asyncio.start_server(lambda reader, writer, port=port: connect(port, reader, writer), listen, port)
+    while os.getppid() == parent:
+        await asyncio.sleep(0.2)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], sys.argv[2], [int(port) for port in sys.argv[3:]], os.getppid()))
