@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+from functools import partial
 
 RESET = struct.pack("ii", 1, 0)
 """A closed socket resets its connection."""
@@ -27,7 +28,7 @@ async def serve(listen: str, forward: str, ports: list[int], parent: int) -> Non
         await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
 
     for port in ports:
-        await asyncio.start_server(lambda reader, writer, port=port: connect(port, reader, writer), listen, port)
+        await asyncio.start_server(partial(connect, port), listen, port)
     while os.getppid() == parent:
         await asyncio.sleep(0.2)
 

@@ -79,7 +79,7 @@ FAULTS = {
         lambda stage, program: stage.lab.send_signal(signal.SIGCONT),
         waits_s=10.0,
     ),
-    "replay killed": Fault(lambda stage, program: stage.replay.close(), _nothing),
+    "replay killed": Fault(lambda stage, program: os.kill(stage.replay.pid, signal.SIGKILL), _nothing),
     "protective stop": Fault(_protective_stop, _nothing),
     "network swallows everything": Fault(
         lambda stage, program: stage.network.send_signal(signal.SIGSTOP),
