@@ -58,6 +58,8 @@ class ForeignMapping:
     """Steps per second, where the data do not say it, or wrongly."""
     outcome: Outcome | None = None
     """Outcome of an episode where neither success flags nor rewards tell; null: unknown."""
+    reward: str | None = None
+    """Feature with a reward of each step; an empty text: it tells nothing. null: the format's usual one."""
     success_reward: float | None = None
     """Reward from which on an episode is a success; null: above 0, where rewards are not shaped."""
     human: bool = True

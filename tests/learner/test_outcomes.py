@@ -1,5 +1,6 @@
 """These tests say how a recorded episode ended: one rule, whatever the format."""
 
+import json
 import pickle
 
 import numpy as np
@@ -123,6 +124,17 @@ def test_rewards_without_flags_of_an_end(tmp_path):
     assert outcomes(lerobot(tmp_path / "b", {"next.reward": 0 * rewards})) == [UNKNOWN, UNKNOWN]
     (tmp_path / "c").mkdir()
     assert outcomes(lerobot(tmp_path / "c", {})) == [UNKNOWN, UNKNOWN]
+
+
+def test_rewards_that_a_person_does_not_believe(tmp_path):
+    columns = {"next.reward": np.array(REWARDS, np.float32)}
+    path = lerobot(tmp_path, columns)
+    describe(tmp_path / "d", reward="", outcome="success")
+    assert outcomes(path) == [SUCCESS, SUCCESS]
+    folder = rlds(tmp_path, {"reward": REWARDS}, {"is_terminal": [[0, 0, 0, 0, 1]] * 2})
+    described = tmp_path / "cups.json"
+    described.write_text(json.dumps({"path": folder.name, "rlds": {"reward": "", "success": []}}))
+    assert outcomes(described) == [UNKNOWN, UNKNOWN]
 
 
 def test_time_that_was_up(tmp_path):

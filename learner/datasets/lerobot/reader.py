@@ -59,6 +59,7 @@ class LeRobotDataset:
         self._info = read_info(path)
         self._features: dict[str, Any] = self._info["features"]
         self._mapping, self._wanted_hz = mapping or LeRobotMapping(), hz
+        self._reward = layout.REWARD if self._mapping.reward is None else self._mapping.reward
         with _consistent(path / layout.INFO):
             self._stored = layout.own_scale(self._info) if mapping is None else None
             if mapping is not None:
@@ -170,7 +171,7 @@ class LeRobotDataset:
 
     def _ending(self, table: pa.Table) -> tuple[F32, Outcome]:
         """Returns rewards (T,) and outcome."""
-        success, reward = optional(table, layout.SUCCESS), optional(table, layout.REWARD)
+        success, reward = optional(table, layout.SUCCESS), optional(table, self._reward)
         end = Outcome.UNKNOWN
         for name, kind in ((layout.DONE, Outcome.FAILURE), (layout.TRUNCATED, Outcome.TIMEOUT)):
             flag = optional(table, name)
@@ -196,7 +197,7 @@ class LeRobotDataset:
                 if slot not in seen:
                     seen.add(slot)
                     path = slot.path(self.path, self._info["data_path"])
-                    if (flat(layout.read_table(path, (layout.REWARD,)), layout.REWARD) > 0).any():
+                    if (flat(layout.read_table(path, (self._reward,)), self._reward) > 0).any():
                         return True
         return False
 

@@ -245,7 +245,8 @@ class ForeignLayout:
     def _ending(self, example: Features, steps: int) -> tuple[F32, Outcome]:
         """Returns rewards (T,) and outcome. A reward at the final observation goes to the last action."""
         rows = steps if self.mapping.last_action else steps + 1
-        reward = self._optional(example, "steps/reward", rows)
+        name = "steps/reward" if self.mapping.reward is None else self.mapping.reward
+        reward = self._optional(example, name, rows)
         flags = {name: self._optional(example, f"steps/{name}", rows) for name in ("is_last", "is_terminal")}
         ended = [name for name, flag in flags.items() if flag is not None and flag[-1]]
         end = Outcome.UNKNOWN if flags["is_last"] is None else Outcome.RUNNING
