@@ -45,7 +45,7 @@ def outcome_of(
 ) -> Outcome:
     """Returns the outcome of an episode with these success flags (T,) and rewards (T,); None: the data have none.
 
-    `end` is what the flags of the episode's end make of one without success: FAILURE, TIMEOUT, RUNNING, or UNKNOWN
+    `end` is what the flags of the episode's end make of one without success: FAILURE, TIMEOUT, or UNKNOWN
     where there are none. An episode succeeds by its reward where any step's reaches `success_reward`, by default
     where any is above 0: a demonstration may go on for a while after its success. Rewards that are above 0 with
     several values are shaped, as a distance to the goal is, and decide nothing without `success_reward`. `unsaid` is

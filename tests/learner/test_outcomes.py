@@ -17,10 +17,7 @@ from protos.images import CODECS
 from protos.schema import Outcome, Schema
 
 SCHEMA = Schema(side_px=32, wrist_px=16)
-FAILURE, RUNNING, SUCCESS, TIMEOUT, UNKNOWN = (
-    *(Outcome.FAILURE, Outcome.RUNNING, Outcome.SUCCESS),
-    *(Outcome.TIMEOUT, Outcome.UNKNOWN),
-)
+FAILURE, SUCCESS, TIMEOUT, UNKNOWN = Outcome.FAILURE, Outcome.SUCCESS, Outcome.TIMEOUT, Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -38,7 +35,7 @@ FAILURE, RUNNING, SUCCESS, TIMEOUT, UNKNOWN = (
         (None, [0, 0, 0], FAILURE, FAILURE),
         (None, [0, 0, 0], TIMEOUT, TIMEOUT),
         (None, [0, 0, 0], UNKNOWN, UNKNOWN),
-        (None, [-1, -1, -1], RUNNING, RUNNING),
+        (None, [-1, -1, -1], TIMEOUT, TIMEOUT),
         (None, [0.2, 0.4, 0.9], FAILURE, UNKNOWN),
     ],
 )

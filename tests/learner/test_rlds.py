@@ -54,7 +54,7 @@ def test_a_foreign_episode_in_our_units(tmp_path):
         ([0.0, 0.0, 1.0], 1, 1, Outcome.SUCCESS),
         ([0.0, 0.0, 0.0], 1, 1, Outcome.FAILURE),
         ([0.0, 0.0, 0.0], 0, 1, Outcome.TIMEOUT),
-        ([0.0, 0.0, 0.0], 0, 0, Outcome.RUNNING),
+        ([0.0, 0.0, 0.0], 0, 0, Outcome.UNKNOWN),
     ],
 )
 def test_how_an_episode_ended(tmp_path, reward, terminal, last, outcome):

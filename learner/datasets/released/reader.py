@@ -337,7 +337,7 @@ def training_take(
     turn = motion.rotation_vectors(motion.quaternions(action[:, 3:6], "euler")) if known else action[:, 3:6]
     reward = np.array([_numbers(row, "rewards", 1)[0] > 0 for row in rows], np.float32)
     done = bool(_numbers(rows[-1], "dones", 1)[0])
-    outcome = outcome_of(success=_success(rows), reward=reward, end=Outcome.FAILURE if done else Outcome.RUNNING)
+    outcome = outcome_of(success=_success(rows), reward=reward, end=Outcome.FAILURE if done else Outcome.UNKNOWN)
     return Take(
         observation=Observation(
             side=resize_all([_image(each, "side_policy_256") for each in seen], schema.side_px),

@@ -249,9 +249,7 @@ class ForeignLayout:
         reward = self._optional(example, name, rows)
         flags = {name: self._optional(example, f"steps/{name}", rows) for name in ("is_last", "is_terminal")}
         ended = [name for name, flag in flags.items() if flag is not None and flag[-1]]
-        end = Outcome.UNKNOWN if flags["is_last"] is None else Outcome.RUNNING
-        if ended:
-            end = Outcome.FAILURE if "is_terminal" in ended else Outcome.TIMEOUT
+        end = Outcome.FAILURE if "is_terminal" in ended else Outcome.TIMEOUT if ended else Outcome.UNKNOWN
         if reward is not None:
             reward[steps - 1] += reward[steps:].sum()
             reward = reward[:steps]
