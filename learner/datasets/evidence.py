@@ -290,14 +290,17 @@ class GripperEvidence:
 
 
 def gripper_evidence(grippers: Sequence[F64], others: Sequence[F64]) -> GripperEvidence | None:
-    """Looks at one gripper column (n,) of several episodes, beside another of the same rows; None: it never moves."""
+    """Looks at one gripper column (n,) of several episodes, beside another of the same rows, which may be missing.
+
+    Returns None for one that never moves.
+    """
     rows = np.concatenate([each for each in grippers if len(each)])
     low, high = float(rows.min()), float(rows.max())
     if high - low < _STILL:
         return None
     share = (rows - low) / (high - low)
     first = [(each[0] - low) / (high - low) for each in grippers if len(each)]
-    other = np.concatenate([each for each in others if len(each)])
+    other = np.concatenate([np.empty(0), *others])
     moving = len(other) == len(rows) and np.ptp(other) > _STILL
     return GripperEvidence(
         low=low,

@@ -129,5 +129,5 @@ def test_a_grippers_ends_and_sense(low, high):
     found = gripper_evidence([values, values], [1.0 - opening, 1.0 - opening])
     assert (found.low, found.high, found.two_valued, found.opens_at_high) == (low, high, True, True)
     assert found.correlation == pytest.approx(-1.0)
-    assert not gripper_evidence([low + high - values], [opening]).opens_at_high
+    assert not gripper_evidence([low + high - values], []).opens_at_high
     assert gripper_evidence([np.ones(5)], [np.ones(5)]) is None

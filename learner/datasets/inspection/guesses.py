@@ -69,7 +69,7 @@ class Understood:
 
 def understood(raw: Raw, episodes: Sequence[RawEpisode], mapping: ForeignMapping | None) -> Understood:
     """Looks at the numbers of raw episodes with the columns of a mapping, or with guessed ones."""
-    whole = [each for each in episodes if not each.problem and _finite(each)]
+    whole = [each for each in episodes if each.steps and not each.problem and _finite(each)]
     width = {name: numbers.shape[1] for each in whole[:1] for name, numbers in each.numbers.items()}
     state, action = (_side(raw, whole, mapping, width, what) for what in ("state", "action"))
     metres = 0.001 if _largest(state) > _FAR_M else 1.0

@@ -16,6 +16,7 @@ from learner.datasets.inspection.raw import Camera, Raw, RawEpisode
 from learner.datasets.lerobot import layout
 from learner.datasets.lerobot.layout import Slot
 from learner.datasets.lerobot.reader import read_info
+from learner.datasets.lerobot.rows import stated_rate
 from protos.errors import CorruptData, TwinRLError
 from protos.pointers import refuse_pointer
 from protos.schema import F64
@@ -30,16 +31,22 @@ _BROKEN = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, 
 def raw_lerobot(path: Path) -> Raw:
     """Describes a folder of LeRobotDataset v3. Raises InputError, CorruptData."""
     info = read_info(path)
+    try:
+        return _described(path, info)
+    except _BROKEN as error:
+        raise CorruptData(f"{path / layout.INFO} cannot be read ({error!r})") from error
+
+
+def _described(path: Path, info: dict[str, Any]) -> Raw:
     features = info["features"]
     rows = [row for rows in layout.read_episodes(path) for row in rows]
     wide = {name: each for name, each in features.items() if _is_wide(each)}
     own = () if layout.own_scale(info) is None else (_OUTCOMES[0],)
-    fps = info.get("fps")
     return Raw(
         format="lerobot",
         name=path.name,
         episodes=len(rows),
-        hz=float(fps) if isinstance(fps, int | float) and fps > 0 else None,
+        hz=stated_rate(info.get("fps")),
         cameras=tuple(_camera(path, info, name, rows) for name, each in features.items() if each["dtype"] in _CAMERAS),
         names={name: _names(each) for name, each in wide.items()},
         outcome_features=(*own, *(name for name in _OUTCOMES if name in features)),
@@ -145,7 +152,7 @@ def _episode(place: str, table: pa.Table, wide: tuple[str, ...], tasks: dict[int
         steps=len(table),
         numbers={name: _numbers(table, name) for name in wide if name in table.column_names},
         stamps=stamps,
-        instruction=tasks.get(task, "") if isinstance(task, int) else "",
+        instruction=str(tasks.get(task, "")) if isinstance(task, int) else "",
     )
 
 
