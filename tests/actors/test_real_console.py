@@ -1,6 +1,7 @@
 """Sessions at the console from end to end: nothing moves and nothing counts without a fresh answer."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -189,24 +190,18 @@ def test_a_camera_that_repeats_its_image_holds_the_arm(settings, policy, observe
     assert observer.moved_m(since) < STILL_M
 
 
-class Guide:
-    """The guide as a process on a fixed port, so that it can be ended and started again."""
-
-    def __init__(self, folder):
-        self._folder, self._listen, self.address = folder, "127.0.0.1:0", ""
-        save_settings(GuideSettings(space=TASK.space), folder / "guide.json")
-
-    def start(self):
-        port = self._folder / "guide.port"
-        port.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "services.guide", "--settings", str(self._folder / "guide.json")]
-        self._process = subprocess.Popen([*command, "--listen", self._listen, "--port-file", str(port)])
+@contextmanager
+def guide_process(folder):
+    """Runs the guide; yields its address and its process."""
+    settings, port = save_settings(GuideSettings(space=TASK.space), folder / "guide.json"), folder / "guide.port"
+    command = [sys.executable, "-m", "services.guide", "--settings", str(settings), "--port-file", str(port)]
+    process = subprocess.Popen(command)
+    try:
         until(port.exists, "the guide listens", seconds=60)
-        self._listen = self.address = f"127.0.0.1:{port.read_text().strip()}"
-
-    def kill(self):
-        self._process.kill()
-        self._process.wait(10)
+        yield f"127.0.0.1:{port.read_text().strip()}", process
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def allow(server, replay, total):
@@ -214,9 +209,8 @@ def allow(server, replay, total):
 
 
 def test_whoever_was_away_is_named_and_nothing_moves_before_go(settings, policy, observer, tmp_path):
-    guide = Guide(tmp_path)
-    guide.start()
     with (
+        guide_process(tmp_path) as (guide_address, guide),
         EmbeddedServer(tmp_path / "replay") as server,
         WeightsProcess(tmp_path / "weights") as weights,
         closing(WeightPublisher(weights.address, connect_deadline_s=60.0)) as publisher,
@@ -230,7 +224,7 @@ def test_whoever_was_away_is_named_and_nothing_moves_before_go(settings, policy,
             "replay": replay,
             "spool": tmp_path / "spool",
             "weights": weights.address,
-            "guide": guide.address,
+            "guide": guide_address,
             "staleness": StalenessBound(silent_s=1.0),
             "train": plan,
             "schema": Schema(),
@@ -246,7 +240,7 @@ def test_whoever_was_away_is_named_and_nothing_moves_before_go(settings, policy,
                 """The episode ends; somebody is away and comes back; the operator is asked."""
                 operator.type("f\n")
                 operator.wait_for('"f": failure')
-                time.sleep(2.5)
+                time.sleep(2.0)
                 since = time.monotonic()
                 back()
                 operator.wait_for(reason)
@@ -263,10 +257,9 @@ def test_whoever_was_away_is_named_and_nothing_moves_before_go(settings, policy,
             time.sleep(1.5)
             asks("HELD: weights: no connection for", weights.start)
             episode()
-            guide.kill()
-            asks("HELD: guide: an answer took", guide.start)
+            guide.send_signal(signal.SIGSTOP)
+            asks("HELD: guide: an answer took", lambda: guide.send_signal(signal.SIGCONT))
             episode()
             operator.process.terminate()
             assert operator.end() == 130, operator.log
-    guide.kill()
     assert [line["outcome"] for line in lines(plan.out)] == ["failure"] * 3
