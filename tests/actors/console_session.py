@@ -14,6 +14,16 @@ SAMPLES_HZ = 50.0
 STILL_M = 0.002
 """Distance below which the tool has not moved."""
 
+STALLS = tuple(
+    f"HELD: {why}"
+    for why in ("no fresh action", "no sign of the program", "the arm has stood still", "the control script ended")
+)
+"""Holds that a stall of the machine may cause at any time."""
+OWN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Makes standard input the controlling terminal, whose end is a signal to the process, and goes on as a command."""
+
 
 class Observer:
     """Reads the tool's position at the controller, whatever the process under test does."""
@@ -50,11 +60,17 @@ class Session:
         path = save_settings(settings, folder / "real.json")
         self.keyboard = Keyboard()
         command = [sys.executable, "-m", "actors.real", mode, "--settings", str(path), *extra]
+        command = [sys.executable, "-c", OWN_TERMINAL, *command]
         self._log = folder / "real.log"
         with self._log.open("w") as log:
             slave = self.keyboard.slave
             self.process = subprocess.Popen(
-                command, stdin=slave, stdout=slave, stderr=log, cwd=folder, start_new_session=True
+                command,
+                stdin=slave,
+                stdout=slave,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
             )
         self._place = 0
 
@@ -67,9 +83,9 @@ class Session:
         while (found := self.keyboard.screen.find(text, self._place)) < 0:
             assert time.monotonic() < deadline, f"{text!r} was not shown:\n{self.keyboard.screen}\n{self.log}"
             assert self.process.poll() is None, f"ended with {self.process.returncode} before {text!r}:\n{self.log}"
-            stalled = self.keyboard.screen.find("HELD: no fresh action", self._place)
-            if stalled >= 0 and not text.startswith("HELD"):
-                self._place = stalled + 20
+            stalled = [found for why in STALLS if (found := self.keyboard.screen.find(why, self._place)) >= 0]
+            if stalled and not any(text in why for why in STALLS):
+                self._place = min(stalled) + 1
                 self.answer("go")
             time.sleep(0.005)
         self._place = found + len(text)

@@ -154,6 +154,45 @@ def test_an_episode_that_nobody_judges_is_no_success(settings, policy, observer,
     assert [line["outcome"] for line in lines(tmp_path / "eval.jsonl")] == ["timeout"]
 
 
+def test_a_program_that_was_stopped_asks_before_its_episode_goes_on(settings, policy, observer, tmp_path):
+    with session("evaluate", evaluation(settings, policy, tmp_path, 1), tmp_path, "--arm") as operator:
+        operator.answer("go")
+        operator.wait_for("Place the objects")
+        operator.answer("go")
+        operator.wait_for(JUDGES)
+        operator.process.send_signal(signal.SIGSTOP)
+        time.sleep(2.0)
+        since = time.monotonic()
+        operator.type("s\ngo\n")
+        operator.process.send_signal(signal.SIGCONT)
+        operator.wait_for("THE ARM IS HELD: ")
+        stays(operator, observer, "\n", "s\n")
+        assert observer.moved_m(since) < STILL_M
+        operator.answer("go")
+        moves(observer, time.monotonic())
+        operator.wait_for(JUDGES)
+        operator.type("s\n")
+        assert operator.end() == 0, operator.log
+    (line,) = lines(tmp_path / "eval.jsonl")
+    assert line["success"] and line["steps"] > TASK.success_steps
+
+
+@pytest.mark.parametrize("at", ["question", "episode"])
+def test_a_terminal_that_hangs_up_holds_the_arm(at, settings, policy, observer, tmp_path):
+    with session("evaluate", evaluation(settings, policy, tmp_path, 1), tmp_path, "--arm") as operator:
+        operator.answer("go")
+        operator.wait_for("Place the objects")
+        if at == "episode":
+            operator.answer("go")
+            operator.wait_for(JUDGES)
+        operator.keyboard.hang_up()
+        assert operator.end() in (2, 130), operator.log
+    since = time.monotonic()
+    time.sleep(0.5)
+    assert observer.moved_m(since) < STILL_M
+    assert lines(tmp_path / "eval.jsonl") == []
+
+
 def test_a_start_without_arm_moves_nothing_and_keeps_confirmed_references(settings, policy, observer, tmp_path):
     lab, since = settings["lab"], time.monotonic()
     for path in lab.references.iterdir():
