@@ -30,6 +30,21 @@ MAX_JSON_BYTES = 64 << 20
 _RATE_TOLERANCE = 1e-3
 _POSITION, _ROTATION = slice(0, 3), slice(3, 6)
 
+_AXES = ("x", "y", "z")
+STATE_NAMES = (
+    *(f"tcp_{axis}" for axis in _AXES),
+    *(f"tcp_rotation_{axis}" for axis in _AXES),
+    *(f"tcp_velocity_{axis}" for axis in _AXES),
+    *(f"tcp_angular_velocity_{axis}" for axis in _AXES),
+    *(f"force_{axis}" for axis in _AXES),
+    *(f"torque_{axis}" for axis in _AXES),
+    "gripper_opening",
+    *(f"under_way_{axis}" for axis in _AXES),
+    *(f"rotation_under_way_{axis}" for axis in _AXES),
+)
+"""Names of the numbers of our proprioception."""
+ACTION_NAMES = (*(f"delta_{axis}" for axis in _AXES), *(f"delta_rotation_{axis}" for axis in _AXES), "gripper")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActionScale:

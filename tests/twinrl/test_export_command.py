@@ -17,7 +17,7 @@ from protos.errors import InputError, Unreachable
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig
-from twinrl.commands import export
+from twinrl.commands import export, inspect
 from twinrl.run.settings import RunSettings
 
 SCHEMA = Schema(side_px=32, wrist_px=16)
@@ -93,6 +93,15 @@ def test_a_run_that_ended_is_exported_and_left_as_it_was(finished, tmp_path, cap
     for given in DEMOS:
         np.testing.assert_array_equal(by_name[given.episode].action, given.action)
         np.testing.assert_array_equal(by_name[given.episode].observation.side, given.observation.side)
+
+
+def test_a_run_that_ended_is_inspected_and_left_as_it_was(finished, capsys):
+    before = log_of(finished)
+    assert inspect.main([str(finished)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "replay, written by TwinRL" in text and "10 Hz; rows have no stamps" in text
+    assert "told by what recorded them" in text and "tcp_rotation_x" in text
+    assert log_of(finished) == before
 
 
 @pytest.mark.parametrize(

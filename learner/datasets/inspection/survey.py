@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from learner.datasets.dataset import UNKNOWN_SCALE, ActionScale
+from learner.datasets.dataset import ACTION_NAMES, STATE_NAMES, UNKNOWN_SCALE, ActionScale
 from learner.datasets.inspection.guesses import Side, Understood, mapping_kind, needed, understood
 from learner.datasets.inspection.raw import Raw, RawEpisode
 from learner.datasets.inspection.remarks import remarks
@@ -58,7 +58,7 @@ def inspect_dataset(path: Path, *, episodes: int = 100) -> Report:
     ours = raw is not None and raw.outcome_features[:1] in _OURS and mapping is None
     if raw is None:
         dataset = opened(settings, SMALL)
-        raw, mapping, ours = raw_of(dataset.name, dataset.format, len(dataset), dataset, hz=dataset.hz), None, True
+        raw, mapping, ours = _raw_of(dataset.format, dataset.name, len(dataset), dataset, dataset.hz), None, True
     held = list(_within(raw.read(episodes)))
     found = understood(raw, held, mapping)
     unusable = mapping is None and not ours and found.action.columns is None
@@ -68,16 +68,16 @@ def inspect_dataset(path: Path, *, episodes: int = 100) -> Report:
     return _report(path, raw, held, found, trial, settings=settings, mapping=mapping, extra=extra, ours=ours)
 
 
-def inspect_episodes(path: str, name: str, source: Iterable[Episode], scale: ActionScale, *, episodes: int) -> Report:
+def inspect_episodes(path: Path, source: Iterable[Episode], scale: ActionScale, hz: float, *, episodes: int) -> Report:
     """Inspects episodes of a replay, whose actions are in [−1, 1] with a known scale."""
     taken = list(islice(source, episodes))
-    raw = raw_of(name, "replay", len(taken), taken, hz=None)
+    raw = _raw_of("replay", path.name, len(taken), taken, hz)
     held = list(_within(raw.read(episodes)))
     trial = Trial(outcomes=Counter(each.outcome.value for each in taken), scale=scale)
-    return _report(Path(path), raw, held, understood(raw, held, None), trial, ours=True)
+    return _report(path, raw, held, understood(raw, held, None), trial, ours=True)
 
 
-def raw_of(name: str, kind: str, count: int, source: Iterable[Episode], *, hz: float | None) -> Raw:
+def _raw_of(kind: str, name: str, count: int, source: Iterable[Episode], hz: float | None) -> Raw:
     """Returns a raw dataset of episodes that a reader has made already."""
 
     def read(most: int) -> Iterator[RawEpisode]:
@@ -86,7 +86,16 @@ def raw_of(name: str, kind: str, count: int, source: Iterable[Episode], *, hz: f
             numbers = {"observation.state": seen, "action": episode.action.astype(np.float64)}
             yield RawEpisode(place=episode.name, steps=episode.steps, numbers=numbers, instruction=episode.instruction)
 
-    return Raw(format=kind, name=name, episodes=count, hz=hz, cameras=(), names={}, outcome_features=(), read=read)
+    return Raw(
+        format=kind,
+        name=name,
+        episodes=count,
+        hz=hz,
+        cameras=(),
+        names={"observation.state": STATE_NAMES, "action": ACTION_NAMES},
+        outcome_features=("what recorded them",),
+        read=read,
+    )
 
 
 def _raw(settings: DataSettings) -> tuple[Raw | None, ForeignMapping | None]:

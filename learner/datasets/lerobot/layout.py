@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learner.datasets.dataset import ActionScale, ImageFormat
+from learner.datasets.dataset import ACTION_NAMES, STATE_NAMES, ActionScale, ImageFormat
 from learner.datasets.lerobot.stats import NAMES as STATISTICS
 from protos.errors import CorruptData
 from protos.files import write_durably
@@ -55,23 +55,11 @@ OWN_COLUMNS = ("name", "outcome", "source", "region", "cell", "poses")
 """Columns of an episode's row, each as twinrl/<name>; poses are JSON: body -> [x, y, z, yaw]."""
 
 _AXES = ("x", "y", "z")
-STATE_NAMES = (
-    *(f"tcp_{axis}" for axis in _AXES),
-    *(f"tcp_rotation_{axis}" for axis in _AXES),
-    *(f"tcp_velocity_{axis}" for axis in _AXES),
-    *(f"tcp_angular_velocity_{axis}" for axis in _AXES),
-    *(f"force_{axis}" for axis in _AXES),
-    *(f"torque_{axis}" for axis in _AXES),
-    "gripper_opening",
-    *(f"under_way_{axis}" for axis in _AXES),
-    *(f"rotation_under_way_{axis}" for axis in _AXES),
-)
 STATE_UNITS = (
     *(unit for unit in ("m", "rad", "m/s", "rad/s", "N", "Nm") for _ in _AXES),
     "1",
     *(unit for unit in ("m", "rad") for _ in _AXES),
 )
-ACTION_NAMES = (*(f"delta_{axis}" for axis in _AXES), *(f"delta_rotation_{axis}" for axis in _AXES), "gripper")
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """`datasets.Image`: a PNG or JPEG file in `bytes`, with `path` null."""

@@ -58,7 +58,7 @@ def _inspected(command: Inspect) -> Report:
         return inspect_dataset(command.path, episodes=command.episodes)
     with ExitStack() as stack:
         found = open_origin(Origin(source=command.path), stack)
-        return inspect_episodes(str(command.path), found.name, found.episodes, found.scale, episodes=command.episodes)
+        return inspect_episodes(command.path, found.episodes, found.scale, found.hz, episodes=command.episodes)
 
 
 def _write_settings(path: Path, report: Report) -> None:
