@@ -98,6 +98,10 @@ class LabClient:
         reply, _ = self._ask({"op": "pendant", "changes": changes})
         return dict(reply["pendant"])
 
+    def popup(self) -> str:
+        """Reads the message that the teach pendant shows; empty when there is none."""
+        return str(self._ask({"op": "pendant"})[0]["popup"])
+
     def close(self) -> None:
         """Closes the connection."""
         self._socket.close()

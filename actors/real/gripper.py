@@ -4,7 +4,7 @@
     GET POS                           ► POS 228    measured
     GET FLT                           ► FLT 0      no fault
 
-The URCap forwards the text to the gripper's registers; see the manual of the 2F-85, section 4. A policy that wavers would
+The URCap forwards the text to the registers; see the manual of the 2F-85, section 4. A policy that wavers would
 wear the fingers out, so they turn round at most once per `least_interval_s`: a wish that comes too early is not kept;
 one that stands is wished again at the next step.
 """

@@ -223,7 +223,7 @@ class LabServer:
             case "pendant":
                 changes = asdict(controller.pendant) | request.get("changes", {})
                 controller.set_pendant(from_json(Pendant, changes, "pendant"))
-                return lab.pack({"pendant": asdict(controller.pendant)})
+                return lab.pack({"pendant": asdict(controller.pendant), "popup": controller.popup})
             case other:
                 raise InputError(f"op {other!r}: choose one of {', '.join(lab.OPS)}")
         return lab.pack({})
