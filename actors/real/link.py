@@ -118,6 +118,8 @@ class Link:
             return len(offset) == 6
 
         self.execute("reading the TCP offset", ask)
+        for _ in range(2):  # the package that is under way may be older than the answer
+            self.wait_until(self.time_s + 1e-6)
         receive, payload, state = self._receive, self._tells_payload, self.state()
         return PendantReading(
             tcp_offset=np.array(offset),
