@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from protos.errors import TwinRLError
 
 _WHILE = "while "
-AGAIN = "then give the same command again (with --resume where it has one)"
+_AGAIN = "then give the same command again (with --resume where it has one)"
 _MODE = "this user needs the permission; change the owner or the mode, or name another place"
 REMEDIES: Mapping[int, str] = {
-    errno.ENOSPC: f"make room there or name another disk, {AGAIN}",
-    errno.EDQUOT: f"the quota of this user is used up: make room or have it raised, {AGAIN}",
-    errno.EFBIG: f"a limit on the size of files (ulimit -f, or the file system's) is in the way: raise it, {AGAIN}",
+    errno.ENOSPC: f"make room there or name another disk, {_AGAIN}",
+    errno.EDQUOT: f"the quota of this user is used up: make room or have it raised, {_AGAIN}",
+    errno.EFBIG: f"a limit on the size of files (ulimit -f, or the file system's) is in the way: raise it, {_AGAIN}",
     errno.EROFS: "the disk can only be read: name a folder on another one, or mount it for writing",
     errno.EACCES: _MODE,
     errno.EPERM: _MODE,
@@ -62,8 +62,10 @@ def doing(what: str, path: str | os.PathLike[str] | None = None) -> Iterator[Non
         raise
 
 
-def problem_of(error: OSError) -> str:
+def problem_of(error: TwinRLError | OSError) -> str:
     """Returns the line for a person. An error of ours has its own words already."""
+    cause = getattr(error, "cause", None)  # Ray's error of a task or actor is of its class too, with all of a traceback
+    error = cause if isinstance(cause, TwinRLError | OSError) else error
     if isinstance(error, TwinRLError):
         return str(error)
     places = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]

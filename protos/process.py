@@ -93,7 +93,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
 def _told(error: TwinRLError | OSError) -> Exit:
     if sys.flags.dev_mode or (PROBLEM_PIPE in os.environ and not isinstance(error, TwinRLError)):
         log.error("ended by %s", type(error).__name__, exc_info=error)
-    tell_problem(problem_of(error) if isinstance(error, OSError) else str(error))
+    tell_problem(problem_of(error))
     try:
         sys.stdout.flush()
     except OSError:

@@ -143,7 +143,7 @@ def synthetic_scene(spacing_m: float = 0.008) -> Scene:
 def read_toml(path: Path, *, unreadable: str) -> dict[str, Any]:
     """Reads a file. Raises `SceneError`: `unreadable` where there is no such file, else why it is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SceneError(unreadable) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""This program fills a run's disk at the start of each stage: the run must end in one line, and go on when there is room.
+"""This program fills a run's disk at the start of each stage: the run ends in one line, and goes on when there is room.
 
     python -m benchmarks.faults.full_disk --folder /mnt/full        as root: it mounts a small tmpfs there
 

@@ -13,6 +13,7 @@ import grpc
 from protos import guide_pb2 as pb
 from protos.errors import CorruptData, InputError
 from protos.files import set_aside, write_durably
+from protos.problems import problem_of
 from protos.schema import Outcome
 from services.guide.client import from_message, to_message
 from services.guide.schedule import GuideSettings, Schedule
@@ -95,8 +96,12 @@ class GuideServer:
         return pb.SuccessMapReply(cells=cells, last=self._last)
 
     def _save(self) -> None:
-        if self._state is not None:
+        if self._state is None:
+            return
+        try:
             write_durably(self._state, [json.dumps(self._schedule.state()).encode()])
+        except OSError as error:  # whoever draws goes on; the next change tries again
+            log.error("the success map is not on disk: %s", problem_of(error))
 
     def _restore(self, path: Path) -> None:
         try:

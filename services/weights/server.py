@@ -27,6 +27,7 @@ from google.protobuf.message import DecodeError
 
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError
+from protos.problems import problem_of
 from services.weights.store import VersionStore
 from services.weights.wire import CHUNK_BYTES, Bytes, ChunkCheck, Limits, check_same, check_version, split
 
@@ -246,8 +247,8 @@ class WeightsService:
             try:
                 await asyncio.to_thread(self._store.save, served.version, pieces)
             except OSError as error:
-                log.error("version %d is served but not on disk: %s", served.number, error)
-                return str(error)
+                log.error("version %d is served but not on disk: %s", served.number, problem_of(error))
+                return problem_of(error)
             served.on_disk = True
             return ""
 

@@ -76,7 +76,7 @@ def test_a_run_ends_before_its_disk_is_full(tmp_path, monkeypatch):
     with Supervisor(tmp_path) as supervisor:
         supervisor.check()
         monkeypatch.setattr(room, "LOW_BYTES", 1 << 60)
-        with pytest.raises(TwinRLError, match=rf"{tmp_path}: [\d.]+ MiB are left on the disk.*--resume"):
+        with pytest.raises(TwinRLError, match=rf"{tmp_path}: [\d.]+ MiB are left on the disk.*make room there"):
             supervisor.check()
 
 

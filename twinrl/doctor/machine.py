@@ -77,7 +77,7 @@ def sockets() -> Finding:
     try:
         place = place_for_sockets("twinrl-learner-", RAY_SOCKET_BYTES)
     except (InputError, OSError) as error:  # OSError: no temporary folder at all
-        return wanting(problem_of(error) if isinstance(error, OSError) else str(error), "set TMPDIR=/tmp")
+        return wanting(problem_of(error), "set TMPDIR=/tmp")
     found = f"sockets of Ray and of the replay go to {place}"
     temporary = tempfile.gettempdir()
     return well(found if place == temporary else f"{found}, as {temporary} is too long or cannot be written")

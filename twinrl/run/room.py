@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from protos.errors import InputError, TwinRLError
-from protos.problems import AGAIN
 from protos.schema import Schema
 from twin import tasks
 from twinrl.run.settings import RunSettings
@@ -69,8 +68,8 @@ def check_low(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < LOW_BYTES:
         raise TwinRLError(
-            f"{folder}: {free / 2**20:.1f} MiB are left on the disk; ended at less than {LOW_BYTES >> 20} MiB so that "
-            f"what is there stays whole; make room, {AGAIN}"
+            f"{folder}: {free / 2**20:.1f} MiB are left on the disk, and a run ends at less than {LOW_BYTES >> 20} MiB "
+            "so that what it has stays whole; make room there"
         )
 
 

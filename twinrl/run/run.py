@@ -131,8 +131,7 @@ def _told_with(stage: str, settings: RunSettings) -> Iterator[None]:
     try:
         yield
     except (TwinRLError, OSError) as error:
-        problem = problem_of(error) if isinstance(error, OSError) else str(error)
-        raise TwinRLError(f"stage {stage!r}: {problem}. Go on with: {_go_on(settings)}") from error
+        raise TwinRLError(f"stage {stage!r}: {problem_of(error)}. Go on with: {_go_on(settings)}") from error
 
 
 def _go_on(settings: RunSettings) -> str:

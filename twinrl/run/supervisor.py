@@ -286,4 +286,4 @@ class Supervisor(Closing):
                     [json.dumps({"run_pid": os.getpid(), "processes": rows}, indent=1).encode()],
                 )
             except OSError as error:  # only `twinrl status` reads it
-                log.warning("%s", problem_of(error))
+                log.info("%s", problem_of(error))

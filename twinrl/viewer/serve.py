@@ -1,6 +1,5 @@
 """This module is the server behind `twinrl view`."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 import viser
 
 from protos.errors import InputError
+from protos.files import read_object
 from services.net import free_port
 from twin import tasks
 from twin.align import FILE, read_cameras
@@ -82,10 +82,7 @@ def _server(settings: ViewSettings) -> viser.ViserServer:
 
 def _has_lens(folder: Path) -> bool:
     """Tells whether a report has a lens; those of older scans have poses only, and their cameras are not shown."""
-    try:
-        return "lens" in json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except ValueError:
-        return False
+    return "lens" in read_object(folder / FILE)
 
 
 def _look(server: viser.ViserServer, at: np.ndarray, distance: float) -> None:

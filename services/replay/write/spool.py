@@ -38,6 +38,7 @@ from typing import BinaryIO
 
 from protos.codec import MAX_SEGMENT_BYTES, PREFIX_BYTES, check_blob, has_human_step, read_prefix
 from protos.errors import CorruptData, InputError, SchemaMismatch
+from protos.problems import doing, problem_of
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import BUFFERS, Buffer, Schema
 
@@ -152,9 +153,10 @@ class Spool:
                 self._remove_unused()
             offset = self._sizes[self._path]
             try:
-                write_at(self._file, prefix, blob, offset)
+                with doing("keeping a segment", self._path):
+                    write_at(self._file, prefix, blob, offset)
             except OSError as error:
-                log.error("spool %s: %s", self._path, error)
+                log.error("spool: %s", problem_of(error))
                 return False
             self._keep(Record.of(header, blob, mask, path=self._path, offset=offset))
             if self._recent_bytes + size <= RECENT_BYTES:
