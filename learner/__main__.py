@@ -12,6 +12,7 @@ from typing import Literal
 import tyro
 
 from learner.stage import RlSettings, SftSettings, run_rl, run_sft
+from protos.problems import doing
 from protos.process import run_process, stop_on_signal
 from protos.settings import load_settings
 
@@ -36,10 +37,12 @@ def main(arguments: Arguments) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.stage == "sft":
         sft = load_settings(SftSettings, arguments.settings)
-        finished = run_sft(sft, arguments.out, resume=arguments.resume, stop=stop.is_set)
+        with doing("fine-tuning", arguments.out):
+            finished = run_sft(sft, arguments.out, resume=arguments.resume, stop=stop.is_set)
     else:
         rl = load_settings(RlSettings, arguments.settings)
-        finished = run_rl(rl, arguments.out, resume=arguments.resume, stop=stop.is_set)
+        with doing(f"learning ({rl.stage})", arguments.out):
+            finished = run_rl(rl, arguments.out, resume=arguments.resume, stop=stop.is_set)
     if not finished:
         log.info("stopped before the end; --resume goes on from %s", arguments.out / "checkpoint")
 

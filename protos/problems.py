@@ -49,14 +49,16 @@ REMEDIES: Mapping[int, str] = {
     errno.ETIMEDOUT: "the other side did not answer: check address and network",
 }
 
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+
 
 @contextmanager
 def doing(what: str, path: str | os.PathLike[str] | None = None) -> Iterator[None]:
-    """Notes on an OSError that passes what was being done ("saving the checkpoint"), and the path if it has none."""
+    """Notes on an OSError that passes what was being done ("saving the checkpoint"), and the path of a disk's own."""
     try:
         yield
     except OSError as error:
-        if path is not None and error.filename is None and error.errno is not None:
+        if path is not None and error.filename is None and error.errno in _OF_A_DISK:
             error.filename = os.fspath(path)
         error.add_note(f"{_WHILE}{what}")
         raise

@@ -23,11 +23,12 @@ from benchmarks.measure import table
 from protos.errors import InputError
 from protos.process import Exit, run_process
 from protos.settings import save_settings
+from twin.scan import ScanSettings, TrainSettings
 from twinrl.run.settings import DemonstrationPlan, EvaluationPlan, RealRlPlan, RunSettings, SftPlan, TwinRlPlan
 
 FOLDERS = {
-    "scan": ("scene", "settings", "logs"),
-    "demonstrations": ("spool", "logs"),
+    "scan": ("logs", "scene"),
+    "demonstrations": ("spool",),
     "SFT": ("sft_a",),
     "SFT in the twin": ("eval",),
     "twin RL": ("twin_rl", "weights"),
@@ -49,7 +50,7 @@ class FullDisk:
     leave_kib: int = 8
     """Room that is left."""
     size_mib: int = 400
-    timeout_s: float = 300.0
+    timeout_s: float = 600.0
     """Deadline of one try."""
     stages: tuple[str, ...] = tuple(FOLDERS)
     """Stages to try; the others only run."""
@@ -102,6 +103,7 @@ def small_run(folder: Path) -> RunSettings:
     return RunSettings(
         runs=folder / "runs",
         seed=1,
+        scan=ScanSettings(train=TrainSettings(steps=20)),
         demonstrations=DemonstrationPlan(real_a=2, twin_a=3, twin_b=3),
         sft=SftPlan(steps=20, batch=8),
         twin_rl=TwinRlPlan(env_steps=600, twins_per_actor=4),
@@ -168,7 +170,7 @@ def demo(arguments: FullDisk, run: RunSettings, *, until: str, on_start: object 
     for line in child.stdout:
         if line.rstrip().endswith(f"] {until} started") and callable(on_start):
             on_start()
-        if line.startswith("✓") and f"] {until}  " in line:
+        if line.startswith(("✓", "-")) and f"] {until}  " in line:  # done now, or before
             time.sleep(0.5)  # its line in stages.jsonl
             child.send_signal(signal.SIGINT)
     code = child.wait()

@@ -32,6 +32,7 @@ from learner.datasets import (
 )
 from protos.episode import Episode
 from protos.errors import InputError
+from protos.problems import doing
 from protos.schema import Source
 from twinrl.export_origin import Opened, Origin, open_origin
 from twinrl.run.progress import Progress
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str]) -> int:
     with ExitStack() as stack:
         source = open_origin(command.origin, stack)
         try:
-            passed = _write(command, source, stack, written, others)
+            with doing("exporting", command.out):
+                passed = _write(command, source, stack, written, others)
         except KeyboardInterrupt:
             sys.stderr.write(f"Stopped after {written}; {command.out} is whole, and the same command goes on.\n")
             return INTERRUPTED

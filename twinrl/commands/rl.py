@@ -14,6 +14,7 @@ from policy.checkpoint import policy_settings
 from policy.language import check_language
 from policy.settings import PolicySettings
 from protos.errors import InputError
+from protos.problems import doing
 from protos.process import Exit
 from protos.schema import Schema
 from services.monitor import Addresses
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str]) -> int:
     def job(stop: training.Stop, watch: training.Watch) -> bool:
         from learner.stage import run_rl
 
-        return run_rl(settings, command.out, resume=command.resume, stop=stop, watch=watch)
+        with doing("learning", command.out):
+            return run_rl(settings, command.out, resume=command.resume, stop=stop, watch=watch)
 
     finished = training.follow(settings.stage, job, total=settings.loop.env_steps, notes=NOTES)
     sys.stdout.write(training.summary("twinrl rl", command.out, finished=finished) + "\n")

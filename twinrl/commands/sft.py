@@ -16,6 +16,7 @@ from policy.model import described
 from policy.settings import PolicySettings, preset
 from protos.errors import InputError
 from protos.pointers import refuse_pointer
+from protos.problems import doing
 from protos.process import Exit
 from protos.schema import Schema
 from services.monitor import Addresses
@@ -87,7 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     def job(stop: training.Stop, watch: training.Watch) -> bool:
         from learner.stage import run_sft
 
-        return run_sft(settings, command.out, resume=command.resume, stop=stop, watch=watch)
+        with doing("fine-tuning", command.out):
+            return run_sft(settings, command.out, resume=command.resume, stop=stop, watch=watch)
 
     finished = training.follow("SFT", job, total=settings.train.steps, notes=NOTES)
     sys.stdout.write(training.summary("twinrl sft", command.out, finished=finished) + "\n")

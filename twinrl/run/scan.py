@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from protos.problems import doing
 from protos.process import run_process
 from protos.settings import load_settings
 from protos.status import StatusFile
@@ -43,7 +44,8 @@ def run_scan(job: ScanJob) -> ScanReport:
         status.write(doing=step.label, percent=100 * step.total(share))
         log.info("%s %d %%", step.label, round(100 * share))
 
-    report = scan(job.source, job.out, settings=job.settings, on_progress=progress)
+    with doing("scanning", job.out):
+        report = scan(job.source, job.out, settings=job.settings, on_progress=progress)
     for line in report.warnings():
         log.warning("%s", line)
     log.info("%s", summary(report, job.out))

@@ -18,6 +18,7 @@ from actors.sim import (
 from learner.rl import LoopSettings
 from learner.sft import TrainSettings
 from learner.stage import RlSettings, Selection, SftSettings
+from protos.problems import doing
 from protos.schema import Source
 from protos.status import read_status
 from services.telemetry import read_metrics
@@ -181,12 +182,13 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
 def report(context: RunContext, view: View) -> float:
     """The twin's fidelity, images of both worlds, then the page."""
     run = context.settings
-    measured = fidelity.measure_run(
-        run.folder, context.services.replay(), run.schema, seed=run.seed, latency_steps=run.latency_steps
-    )
-    fidelity.write(run.folder, measured)
-    write_images(context.settings)
-    write_report(context.folder)
+    with doing("writing the report", run.folder):
+        measured = fidelity.measure_run(
+            run.folder, context.services.replay(), run.schema, seed=run.seed, latency_steps=run.latency_steps
+        )
+        fidelity.write(run.folder, measured)
+        write_images(context.settings)
+        write_report(context.folder)
     view.update(1)
     return 1
 
