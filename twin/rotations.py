@@ -19,13 +19,13 @@ stays within its range, and no rotation vector comes near pi from `TOOL_DOWN`, w
 def matrix_from_quaternion(quaternion: ArrayLike) -> F64:
     """Converts (..., 4) wxyz, of any length, to (..., 3, 3)."""
     q = np.asarray(quaternion, float)
-    w, x, y, z = np.moveaxis(q / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, -1) for row in rows], -2)
+    q = q * np.sqrt(2 / (q * q).sum(-1, keepdims=True))
+    w, x, y, z = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
+    out = np.empty((*q.shape[:-1], 3, 3))
+    out[..., 0, 0], out[..., 1, 1], out[..., 2, 2] = 1 - y * y - z * z, 1 - x * x - z * z, 1 - x * x - y * y
+    out[..., 0, 1], out[..., 1, 2], out[..., 2, 0] = x * y - w * z, y * z - w * x, x * z - w * y
+    out[..., 1, 0], out[..., 2, 1], out[..., 0, 2] = x * y + w * z, y * z + w * x, x * z + w * y
+    return out
 
 
 def quaternion_from_matrix(matrix: ArrayLike) -> F64:
@@ -34,19 +34,14 @@ def quaternion_from_matrix(matrix: ArrayLike) -> F64:
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
     xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
-    # row k is 4 * component k * quaternion
-    candidates = np.stack(
-        [
-            np.stack([1 + xx + yy + zz, wx, wy, wz], -1),
-            np.stack([wx, 1 + xx - yy - zz, xy, xz], -1),
-            np.stack([wy, xy, 1 - xx + yy - zz, yz], -1),
-            np.stack([wz, xz, yz, 1 - xx - yy + zz], -1),
-        ],
-        -2,
-    )
+    candidates = np.empty((*m.shape[:-2], 4, 4))  # row k is 4 * component k * quaternion
+    candidates[..., 0, 0], candidates[..., 1, 1] = 1 + xx + yy + zz, 1 + xx - yy - zz
+    candidates[..., 2, 2], candidates[..., 3, 3] = 1 - xx + yy - zz, 1 - xx - yy + zz
+    for i, j, both in ((0, 1, wx), (0, 2, wy), (0, 3, wz), (1, 2, xy), (1, 3, xz), (2, 3, yz)):
+        candidates[..., i, j] = candidates[..., j, i] = both
     best = np.argmax(np.diagonal(candidates, axis1=-2, axis2=-1), axis=-1)
     q = np.take_along_axis(candidates, best[..., None, None], -2)[..., 0, :]
-    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
+    q = q / np.sqrt((q * q).sum(-1, keepdims=True))
     return np.where(q[..., :1] < 0, -q, q)
 
 

@@ -292,7 +292,8 @@ class UrArm(Closing):
                 raise ArmHeld(self._held)
             if self._limiter.pose is None:
                 state = self._link.state()
-                self._limiter.start(self._commanded, joints=state.joints, measured=state.pose)
+                begin = self._commanded if _is_at(state.pose, self._commanded) else state.pose  # somebody moved it
+                self._limiter.start(begin, joints=state.joints, measured=state.pose)
             pose = self._limiter.next(goal, now_s=now_s, slice_s=slice_s, left_s=left_s)
             self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), goal
             self._is_fed = True
@@ -339,9 +340,7 @@ class UrArm(Closing):
 
     def _has_arrived(self, pose: F64) -> bool:
         self._check(state := self._link.state())
-        off = float(np.abs(state.pose[:3] - pose[:3]).max())
-        is_still = float(np.abs(state.velocity[:3]).max()) < ARRIVED_M
-        return off < ARRIVED_M and angle_between(state.pose, pose) < ARRIVED_RAD and is_still
+        return _is_at(state.pose, pose) and float(np.abs(state.velocity[:3]).max()) < ARRIVED_M
 
     def _watch(self) -> None:
         """Runs the watchdog; the body of its thread."""
@@ -369,3 +368,8 @@ class UrArm(Closing):
         elif not self._held:
             self._held = self._link.script_end()
             log.warning("%s: arm held", self._held)
+
+
+def _is_at(pose: F64, goal: F64) -> bool:
+    """Returns True if two TCP poses (6,) are the same to the exactness with which an arm arrives."""
+    return float(np.abs(pose[:3] - goal[:3]).max()) < ARRIVED_M and angle_between(pose, goal) < ARRIVED_RAD

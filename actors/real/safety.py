@@ -9,6 +9,7 @@ complement the controller's safety system and do not replace it: the safety-rate
 at the teach pendant and must be tighter than what would hurt somebody. See docs/safety.md.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -176,4 +177,5 @@ class Limits:
 
 def angle_between(a: F64, b: F64) -> float:
     """Returns the angle [rad] between the rotations of two poses (6,)."""
-    return float(np.linalg.norm(turn_between(matrix_from_vector(a[3:]), matrix_from_vector(b[3:]))))
+    chord = float(np.linalg.norm(matrix_from_vector(a[3:]) - matrix_from_vector(b[3:])))  # 2 sqrt(2) sin(angle/2)
+    return 2 * math.asin(min(chord / math.sqrt(8), 1.0))

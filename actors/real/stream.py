@@ -20,14 +20,19 @@ from twin.rotations import matrix_from_vector, turn_between, vector_from_matrix
 
 JOINT_SPEED_SHARE = 0.8
 """Share of the data sheet's joint speeds that streamed targets may ask for."""
+JOINT_BRAKING_SHARE = 0.9
+"""The same while a tool brakes that comes too near to a singularity."""
 RANGE_MARGIN_RAD = 0.05
 """Streamed targets end this far before the joint angles at which the arm is held."""
 INSIDE_M = 1e-6
 """A target on a face of the work box is inside, whatever its last digits say."""
-EXACT = 1e-4
+EXACT = 1e-5
 """Joints that miss their target by more [m, rad] do not reach it: it is near a singularity or out of reach."""
-FACE_SHARE = 0.45
+FACE_SHARE = 0.5
 """Share of the acceleration that brakes before one face of the box: three faces at once share it, and some is spare."""
+JOINT_BRAKING_RAD_S2 = 20.0
+"""Joints brake no harder than this before the end of their range."""
+TINY = 1e-9
 SHORTEST_S = 1e-6
 """A clock that has moved on by less has not."""
 _SHARES = (1.0, 0.7, 0.4, 0.2, 0.1, 0.03)
@@ -55,7 +60,7 @@ class StreamLimiter:
     def __init__(self, limits: Limits, model: ModelName, stream_hz: float) -> None:
         self._limits, self._slice_s = limits, 1.0 / stream_hz
         self._kinematics = ArmKinematics(model)
-        self._joint_speeds = JOINT_SPEED_SHARE * MODELS[model].speeds_rad_s
+        self._joint_speeds = MODELS[model].speeds_rad_s
         settings = limits.settings
         self._joint_end = settings.joint_range_rad - settings.joint_margin_rad - RANGE_MARGIN_RAD
         self.pose: F64 | None = None
@@ -108,24 +113,48 @@ class StreamLimiter:
         return _Motion(velocity * dt, turning * dt, dt)
 
     def _advance(self, motion: _Motion) -> None:
-        """Moves on by as much of a motion as the joints can follow."""
-        share, self._at = self._followed(motion)
+        """Moves on by as much of a motion as the joints can follow; a tool too fast for that brakes first."""
+        share, place = self._followed(motion, JOINT_SPEED_SHARE)
         self.is_slowed_by_joints = share < 1.0
+        if share < 1.0 and self._is_sudden(share, motion):
+            braked = self._braked(motion.dt)
+            braked_share, braked_place = self._followed(braked, JOINT_BRAKING_SHARE)
+            if braked_share == 1.0:
+                share, place, motion = 1.0, braked_place, braked
+        self._at = place
         self._limits.clipped["joints"] += self.is_slowed_by_joints
         self._velocity, self._spin = share * motion.way / motion.dt, share * motion.turn / motion.dt
 
-    def _followed(self, motion: _Motion) -> tuple[float, _Place]:
+    def _is_sudden(self, share: float, motion: _Motion) -> bool:
+        """Returns True if a share of a motion needs more than the largest acceleration."""
+        change = np.linalg.norm(share * motion.way / motion.dt - self._velocity) / motion.dt
+        change_of_spin = np.linalg.norm(share * motion.turn / motion.dt - self._spin) / motion.dt
+        settings = self._limits.settings
+        return bool(change > settings.acceleration_m_s2 or change_of_spin > settings.acceleration_rad_s2)
+
+    def _braked(self, dt: float) -> _Motion:
+        """Returns the motion within one slice that brakes as hard as it may."""
+        settings = self._limits.settings
+        slow = _reached(self._velocity, self._velocity, np.zeros(3), settings.acceleration_m_s2 * dt)
+        still = _reached(self._spin, self._spin, np.zeros(3), settings.acceleration_rad_s2 * dt)
+        return _Motion(slow * dt, still * dt, dt)
+
+    def _followed(self, motion: _Motion, speed_share: float) -> tuple[float, _Place]:
         """Returns the share of a motion that keeps every joint within speed and range, and where it leads."""
-        before, reach = self._at.joints, self._joint_speeds * motion.dt
-        end = np.maximum(self._joint_end, np.abs(before))
+        before, reach = self._at.joints, speed_share * self._joint_speeds * motion.dt
+        up, down = (
+            np.minimum(reach, _stoppable(np.maximum(left, 0.0), motion.dt, JOINT_BRAKING_RAD_S2) * motion.dt)
+            for left in (self._joint_end - before, self._joint_end + before)
+        )
         first = self._kinematics.joint_motion(before, np.concatenate([motion.way, motion.turn]))
-        most = min(1.0, 1.0 / max(float(np.abs(first / reach).max()), 1e-12))
+        fastest = float(np.maximum(first / np.maximum(up, TINY), -first / np.maximum(down, TINY)).max())
+        most = min(1.0, 1.0 / max(fastest, TINY))
         for less in _SHARES:
             share = most * less
             position = self._at.position + share * motion.way
             rotation = matrix_from_vector(share * motion.turn) @ self._at.rotation
             joints = self._kinematics.corrected(before + share * first, position, rotation)
-            is_possible = (np.abs(joints - before) <= reach).all() and (np.abs(joints) <= end).all()
+            is_possible = (joints - before <= up + TINY).all() and (before - joints <= down + TINY).all()
             if is_possible and np.abs(self._kinematics.missing(joints, position, rotation)).max() < EXACT:
                 return share, _Place(position, rotation, joints)
         return 0.0, self._at
@@ -136,17 +165,16 @@ def _towards(way: F64, dt: float, left_s: float, speed: float, acceleration: flo
     distance = float(np.linalg.norm(way))
     if distance < 1e-12:
         return np.zeros(3)
-    fast = min(distance / left_s, float(_stoppable(distance, dt, acceleration)), speed)
+    fast = min(distance / left_s, float(_stoppable(distance, dt / 2, acceleration)), speed)
     return way * (fast / distance)
 
 
-def _stoppable(distance: F64 | float, dt: float, acceleration: float) -> F64:
-    """Returns the largest speed that stops within a distance when each slice of `dt` brakes by acceleration x dt.
+def _stoppable(distance: F64 | float, step_s: float, acceleration: float) -> F64:
+    """Returns the largest speed v with v^2/2a + v step_s within a distance: a step first, then braking.
 
-    It moves on by v dt first, v - a dt next, and so on: v^2/2a + v dt/2 in all.
+    With the whole slice as `step_s` that holds on whatever the next slices are; with half of it, for equal slices.
     """
-    whole = acceleration * (np.sqrt(dt * dt / 4 + 2 * np.asarray(distance) / acceleration) - dt / 2)
-    return np.minimum(whole, np.asarray(distance) / dt)
+    return np.asarray(acceleration * (np.sqrt(step_s * step_s + 2 * np.asarray(distance) / acceleration) - step_s))
 
 
 def _reached(before: F64, safe: F64, wanted: F64, change: float) -> F64:

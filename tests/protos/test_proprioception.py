@@ -69,6 +69,6 @@ def test_a_dataset_has_the_pose_that_the_arm_would_have():
     noise = np.random.default_rng(1).normal(0, 0.02, (50, 3))
     plain = vector_from_matrix(matrix_from_vector(noise) @ TOOL_DOWN)
     assert np.abs(np.diff(plain, axis=0)).max() > 3
-    rows = motion.proprio(np.zeros((50, 3)), motion.quaternions(plain, "rotation_vector"), np.ones(50), 10.0)
+    rows = motion.proprio(np.zeros((50, 3)), motion.quaternions(plain, "rotation_vector"), np.ones(50), None)
     np.testing.assert_allclose(rows[:, 3:6], tool_vector(plain), atol=1e-5)
     assert np.abs(np.diff(rows[:, 3:6], axis=0)).max() < 0.3

@@ -19,6 +19,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = {
     "replay": "ingest and delivered batches, beside other replays on the same data",
     "weights": "a new version to many subscribers, and what publishing costs the learner",
+    "limits": "adversarial actions on the arm's driver: speeds, accelerations and joint speeds of what it streams",
     "faults": "servers and actors killed under load: what is lost, what comes twice",
     "joins": "how soon a new actor is served, and how soon a dead one's place is free",
     "policy": "time and memory of forward passes, beside the arithmetic floor, and what shortens them",

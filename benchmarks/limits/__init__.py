@@ -1,0 +1,1 @@
+"""This room measures how far the limits of the arm hold."""

@@ -1,0 +1,177 @@
+"""This benchmark asks the driver of the arm for 100,000 motions that no operator wants, and measures what it streams.
+
+twinrl bench limits                        100,000 actions, about a quarter of an hour
+twinrl bench limits --actions 3000           a look
+
+    adversary ─► UrArm.servo ─► limits ─► stream ─► plant, which stalls, follows late, and keeps every target
+"""
+
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+
+from actors.real.arm import ArmSettings, UrArm
+from actors.real.link import Link
+from actors.real.safety import CRAWL_M_S, Limits, LimitSettings
+from actors.real.stream import JOINT_SPEED_SHARE
+from benchmarks.limits.plant import Extremes, Plant
+from benchmarks.measure import hardware, table
+from protos.errors import ArmStopped, InputError
+from protos.schema import F64
+from twin.rotations import about_z, matrix_from_vector, vector_from_matrix
+from twin.tasks import WORK_BOX
+
+EPISODE = 40
+"""Actions from one start."""
+ARM_EPISODES = 20
+"""Starts of one connection."""
+PERIOD_S = 0.1
+SLACK = 1.001
+"""Rounding of what is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsBench:
+    """Adversarial actions on the arm's driver: speeds, accelerations and joint speeds of what is streamed."""
+
+    actions: int = 100_000
+    stream_hz: float = 50.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.actions < EPISODE:
+            raise InputError(f"actions={self.actions}: at least {EPISODE}, one episode")
+
+
+@dataclass
+class Outcome:
+    """The outcome of all episodes."""
+
+    extremes: Extremes
+    actions: int = 0
+    refused: int = 0
+    held: int = 0
+    protective_stops: int = 0
+    clipped: str = ""
+
+
+def run(settings: LimitsBench) -> str:
+    """Measures, and returns a table; AssertionError when a bound is broken."""
+    outcome = measure(settings)
+    check(outcome)
+    return f"{hardware()}\n\n{report(outcome)}"
+
+
+def measure(settings: LimitsBench) -> Outcome:
+    """Runs all episodes."""
+    outcome = Outcome(Extremes())
+    rng = np.random.default_rng(settings.seed)
+    clipped: dict[str, int] = {}
+    while outcome.actions < settings.actions:
+        plant, limits = Plant(rng), Limits(WORK_BOX, LimitSettings())
+        arm_settings = ArmSettings(
+            blend=rng.uniform(0.05, 1.0), stream_hz=settings.stream_hz, hold_after_s=1.0, connect_timeout_s=30.0
+        )
+        with (
+            mock.patch.object(Link, "connect", lambda host, timeout_s, plant=plant: Link(plant, plant, timeout_s)),
+            UrArm(arm_settings, limits, armed=True) as arm,
+        ):
+            for _ in range(ARM_EPISODES):
+                _episode(arm, plant, rng, outcome)
+        for stream in plant.streams:
+            outcome.extremes.add(stream, limits.low, limits.high, 1 / settings.stream_hz)
+        outcome.protective_stops += plant.stops
+        for name, count in limits.clipped.items():
+            clipped[name] = clipped.get(name, 0) + count
+    outcome.clipped = ", ".join(f"{count} {name}" for name, count in sorted(clipped.items()))
+    return outcome
+
+
+def _episode(arm: UrArm, plant: Plant, rng: np.random.Generator, outcome: Outcome) -> None:
+    """Makes the actions from one start."""
+    arm.hold("a start")
+    plant.stops_now = False
+    plant.late_share = rng.choice([0.0, 0.05, 0.3])
+    plant.place(_start(plant, rng), delay_s=rng.choice([0.0, 0.1, 0.2]), gain=rng.uniform(0.7, 1.0))
+    habit = rng.choice(["anything", "corner", "reversal", "turning", "lean", "normal"])
+    way, turn = rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
+    for step in range(EPISODE):
+        plant.stall(rng.uniform(0, 0.09) * rng.integers(2))
+        outcome.actions += 1
+        try:
+            if arm.held:
+                arm.release()
+            arm.servo(_target(str(habit), arm.anchor(), step, way, turn, rng), PERIOD_S)
+        except InputError:
+            outcome.refused += 1
+        except ArmStopped:
+            outcome.held += 1
+            if arm.limits.outside(np.array(plant.getActualTCPPose()[:3])) > arm.limits.settings.ceiling_m:
+                return
+            plant.stops_now = False
+
+
+def _start(plant: Plant, rng: np.random.Generator) -> F64:
+    """Returns joints anywhere: the tool inside the box or around it, turned and leaning as it likes."""
+    low, high = (
+        np.array([WORK_BOX.x[0], WORK_BOX.y[0], WORK_BOX.z[0]]),
+        np.array([WORK_BOX.x[1], WORK_BOX.y[1], WORK_BOX.z[1]]),
+    )
+    around = 0.12 if rng.random() < 0.3 else 0.0
+    position = rng.uniform(low - around, high + around)
+    joints = plant.joints_at(position, rng.uniform(-2, 2))
+    return joints + rng.normal(0, 0.1, 6) * (rng.random() < 0.3)
+
+
+def _target(habit: str, anchor: F64, step: int, way: F64, turn: F64, rng: np.random.Generator) -> F64:
+    """Returns the pose that a habit asks for next."""
+    if habit == "anything":
+        way, turn = rng.uniform(-0.19, 0.19, 3), rng.uniform(-np.pi, np.pi, 3)
+        if rng.random() < 0.02:
+            way = way * rng.choice([3.0, 1000.0, np.nan])
+    elif habit == "corner":
+        way, turn = 0.15 * np.sign(way), 0 * turn
+    elif habit == "reversal":
+        way, turn = 0.06 * way * (-1) ** step, 0.3 * turn * (-1) ** step
+    elif habit == "turning":
+        return np.concatenate([anchor[:3] + 0.01 * way, _turned(about_z(2 * np.pi * turn[2]), anchor)])
+    elif habit == "lean":
+        way, turn = 0.02 * way, 0.15 * turn
+    else:
+        way, turn = 0.03 * rng.choice([-1.0, 0.0, 1.0], 3), np.array([0, 0, 0.1 * rng.choice([-1.0, 0.0, 1.0])])
+    return np.concatenate([anchor[:3] + way, _turned(matrix_from_vector(turn), anchor)])
+
+
+def _turned(by: F64, anchor: F64) -> F64:
+    return vector_from_matrix(by @ matrix_from_vector(anchor[3:]))
+
+
+def check(outcome: Outcome) -> None:
+    """Raises AssertionError when a bound is broken."""
+    found, limits = outcome.extremes, LimitSettings()
+    for name in ("speed_m_s", "speed_rad_s", "acceleration_m_s2", "acceleration_rad_s2"):
+        assert getattr(found, name) <= SLACK * getattr(limits, name), f"{name}: {getattr(found, name):.3f}"
+    assert found.joint_share <= 1.0, f"joint speed: {found.joint_share:.3f} of the data sheet's"
+    assert found.crawl_m_s <= SLACK * CRAWL_M_S, f"{found.crawl_m_s:.3f} m/s outside the work box"
+    assert found.outside_m <= 1e-6, f"{found.outside_m * 1000:.2f} mm out of the work box"
+    assert outcome.protective_stops == 0, f"{outcome.protective_stops} protective stops"
+
+
+def report(outcome: Outcome) -> str:
+    """Returns a markdown table of what was found, beside the bounds."""
+    found, limits = outcome.extremes, LimitSettings()
+    rows = [
+        ("speed of a pair [m/s]", f"{found.speed_m_s:.3f}", limits.speed_m_s),
+        ("angular speed of a pair [rad/s]", f"{found.speed_rad_s:.3f}", limits.speed_rad_s),
+        ("acceleration [m/s²]", f"{found.acceleration_m_s2:.1f}", limits.acceleration_m_s2),
+        ("angular acceleration [rad/s²]", f"{found.acceleration_rad_s2:.1f}", limits.acceleration_rad_s2),
+        ("joint speed, share of the data sheet's", f"{found.joint_share:.2f}", JOINT_SPEED_SHARE),
+        ("speed outside the work box [m/s]", f"{found.crawl_m_s:.3f}", CRAWL_M_S),
+        ("out of the work box [mm]", f"{max(found.outside_m, 0.0) * 1000:.2f}", 0),
+        ("protective stops", outcome.protective_stops, 0),
+        ("actions: refused, held", f"{outcome.actions}: {outcome.refused}, {outcome.held}", ""),
+        ("pairs of targets", found.pairs, ""),
+        ("clipped", outcome.clipped, ""),
+    ]
+    return table(["adversarial actions", "largest", "bound"], rows)
