@@ -131,6 +131,21 @@ class Plant:
     def getActualTCPForce(self) -> list[float]:  # noqa: N802
         return [0.0] * 6
 
+    def getTCPOffset(self) -> list[float]:  # noqa: N802
+        return [*UR5E.flange_from_tcp[:3, 3], *vector_from_matrix(UR5E.flange_from_tcp[:3, :3])]
+
+    def getPayload(self) -> float:  # noqa: N802
+        return UR5E.gripper.mass_kg
+
+    def getPayloadCog(self) -> list[float]:  # noqa: N802
+        return list((UR5E.flange_from_tcp @ np.append(UR5E.gripper.com_from_tcp_m, 1.0))[:3])
+
+    def getTargetSpeedFraction(self) -> float:  # noqa: N802
+        return 1.0
+
+    def reuploadScript(self) -> bool:  # noqa: N802
+        return True
+
     def getSafetyMode(self) -> int:  # noqa: N802
         return _PROTECTIVE_STOP if self.stops_now else _NORMAL
 

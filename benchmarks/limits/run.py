@@ -70,11 +70,9 @@ def measure(settings: LimitsBench) -> Outcome:
     clipped: dict[str, int] = {}
     while outcome.actions < settings.actions:
         plant, limits = Plant(rng), Limits(WORK_BOX, LimitSettings())
-        arm_settings = ArmSettings(
-            blend=rng.uniform(0.05, 1.0), stream_hz=settings.stream_hz, hold_after_s=1.0, connect_timeout_s=30.0
-        )
+        arm_settings = ArmSettings(blend=rng.uniform(0.05, 1.0), stream_hz=settings.stream_hz, hold_after_s=1.0)
         with (
-            mock.patch.object(Link, "connect", lambda host, timeout_s, plant=plant: Link(plant, plant, timeout_s)),
+            mock.patch.object(Link, "connect", lambda *_, plant=plant: Link(plant, plant, 30.0)),
             UrArm(arm_settings, limits, armed=True) as arm,
         ):
             for _ in range(ARM_EPISODES):
