@@ -18,10 +18,11 @@ import numpy as np
 from actors.human import ObjectPoses, ScriptedOperator
 from actors.interfaces import Operator
 from actors.lab import LabClient
+from actors.real.arm import ARRIVED_M
 from actors.real.dashboard import check_ready
 from actors.real.driver.client import Arm, ArmClient
 from actors.real.gripper import RobotiqGripper
-from actors.real.safety import Limits
+from actors.real.safety import CRAWL_M_S, Limits
 from actors.real.settings import ConsoleLab, RealSettings
 from actors.real.table.cameras import Cameras, LabCameras, UsbCameras, look
 from actors.real.table.hands import ConsoleHands, Hands, LabHands
@@ -208,6 +209,10 @@ class RealEnvironment:
             reasons.insert(0, f"{self._waits_for}; it was held for {time.monotonic() - self._waits_since:.0f} s")
         if not reasons:
             return False
+        if (outside := self._arm.limits.outside(self._arm.observe().pose[:3])) > ARRIVED_M:
+            reasons.append(
+                f"the tool is {outside * 100:.1f} cm outside the work box; it returns at {CRAWL_M_S * 100:g} cm/s"
+            )
         if not self._is_gripper_active:
             reasons.append("the gripper opens and closes once")
         self._hands.go_on("; ".join(reasons))

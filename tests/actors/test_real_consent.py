@@ -128,6 +128,15 @@ def test_the_first_answer_comes_before_gripper_and_arm():
     assert arm.events.count("activate") == arm.events.count("go on") == 1
 
 
+def test_a_tool_outside_the_work_box_is_named_with_its_way_back():
+    environment, arm, hands = table()
+    outside = POSE.copy()
+    outside[2] = TASK.work_box.z[1] + 0.042
+    arm.observe = lambda: SimpleNamespace(pose=outside)
+    environment.reset(0, START)
+    assert "the tool is 4.2 cm outside the work box; it returns at 3 cm/s" in hands.reasons[0]
+
+
 def test_a_hold_in_mid_episode_is_answered_in_place_and_its_action_is_forgotten():
     environment, arm, hands = table()
     environment.reset(0, START)
