@@ -12,6 +12,7 @@ from typing import Literal
 import tyro
 
 from learner.stage import RlSettings, SftSettings, run_rl, run_sft
+from protos.folders import owned
 from protos.problems import doing
 from protos.process import run_process, stop_on_signal
 from protos.settings import load_settings
@@ -34,15 +35,15 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     stop = stop_on_signal()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.stage == "sft":
-        sft = load_settings(SftSettings, arguments.settings)
-        with doing("fine-tuning", arguments.out):
-            finished = run_sft(sft, arguments.out, resume=arguments.resume, stop=stop.is_set)
-    else:
-        rl = load_settings(RlSettings, arguments.settings)
-        with doing(f"learning ({rl.stage})", arguments.out):
-            finished = run_rl(rl, arguments.out, resume=arguments.resume, stop=stop.is_set)
+    with owned(arguments.out, f"learner {arguments.stage}"):
+        if arguments.stage == "sft":
+            sft = load_settings(SftSettings, arguments.settings)
+            with doing("fine-tuning", arguments.out):
+                finished = run_sft(sft, arguments.out, resume=arguments.resume, stop=stop.is_set)
+        else:
+            rl = load_settings(RlSettings, arguments.settings)
+            with doing(f"learning ({rl.stage})", arguments.out):
+                finished = run_rl(rl, arguments.out, resume=arguments.resume, stop=stop.is_set)
     if not finished:
         log.info("stopped before the end; --resume goes on from %s", arguments.out / "checkpoint")
 

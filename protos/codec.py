@@ -19,7 +19,6 @@ Every size is checked against the header, and the header against fixed limits, b
 raises `CorruptData`; another observation layout raises `SchemaMismatch`.
 """
 
-import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from protos.episode import Segment
 from protos.errors import CorruptData, InputError, SchemaMismatch
+from protos.folders import check_key
 from protos.images import CODECS, decode_images, encode_images
 from protos.replay_pb2 import SegmentHeader
 from protos.schema import (
@@ -58,7 +58,6 @@ _PREFIX = struct.Struct("<4sIIIIII")
 PREFIX_BYTES = _PREFIX.size
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 _SOURCES = frozenset(source.value for source in Source)
-_NAME = re.compile(r"[\w./:-]{1,100}")
 
 Bytes = bytes | memoryview
 
@@ -144,8 +143,8 @@ class EncodedSegment:
 
     def named(self, *, actor: str, incarnation: str, seq: int) -> tuple[SegmentHeader, bytes]:
         """Returns header and blob under the name (actor, incarnation, seq). Raises InputError for an unusable name."""
-        check_name("actor", actor)
-        check_name("incarnation", incarnation)
+        check_key("actor", actor)
+        check_key("incarnation", incarnation)
         header = SegmentHeader()
         header.CopyFrom(self.header)
         header.actor, header.incarnation, header.seq = actor, incarnation, seq
@@ -236,12 +235,6 @@ def configuration_of(header: SegmentHeader) -> Configuration:
     """Returns the episode's initial configuration."""
     poses = {name: (pose.x, pose.y, pose.z, pose.yaw) for name, pose in header.start.poses.items()}
     return Configuration(region=header.start.region, cell=header.start.cell, poses=poses)
-
-
-def check_name(what: str, name: str) -> None:
-    """Raises InputError for a name that cannot be a part of a key in the replay."""
-    if not _NAME.fullmatch(name):
-        raise InputError(f"{what} {name!r}: 1 to 100 letters, digits or any of _ - . / :")
 
 
 def _encode_configuration(configuration: Configuration) -> SegmentHeader.Start:

@@ -10,7 +10,7 @@ import difflib
 import json
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -40,6 +40,23 @@ def positive(settings: object, *names: str) -> None:
 def to_json(settings: Any) -> dict[str, Any]:
     """Returns a settings dataclass as plain JSON values."""
     return json.loads(json.dumps(asdict(settings), default=_plain))
+
+
+def anchored(settings: T) -> T:
+    """Returns settings whose paths are absolute, so that they mean the same from every working directory."""
+    return _anchored(settings)
+
+
+def _anchored(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{each.name: _anchored(getattr(value, each.name)) for each in fields(value) if each.init}
+        )
+    if isinstance(value, tuple | list):
+        return type(value)(_anchored(each) for each in value)
+    if isinstance(value, Mapping):
+        return {key: _anchored(each) for key, each in value.items()}
+    return value.absolute() if isinstance(value, Path) else value
 
 
 def save_settings(settings: Any, path: Path) -> Path:

@@ -16,7 +16,7 @@ from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.process import interruptible
 from protos.schema import Schema
-from protos.settings import load_settings, save_settings
+from protos.settings import anchored, load_settings, save_settings
 from twinrl.run.progress import Progress
 
 T = TypeVar("T")
@@ -74,12 +74,12 @@ def schema_of(policy: PolicySettings, folder: Path | None, schema: Schema) -> Sc
 
 
 def prepare_folder(out: Path, settings: object, *, resume: bool) -> None:
-    """Makes the folder and keeps the settings there for `--resume`. Raises InputError for a folder in use."""
+    """Keeps the settings in the folder for `--resume`. Raises InputError for a folder in use."""
     if checkpoint.exists(out / "checkpoint") and not resume:
         raise InputError(
             f"{out} holds the checkpoint of an earlier stage: --resume goes on with it, or name another --out"
         )
-    save_settings(settings, out / SETTINGS).chmod(0o600)  # the replay's address may hold a password
+    save_settings(anchored(settings), out / SETTINGS).chmod(0o600)  # the replay's address may hold a password
 
 
 def follow(name: str, job: Job, *, total: float, notes: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ from actors.real.gripper import GripperSettings
 from actors.real.safety import LimitSettings
 from actors.real.table.cameras import UsbCameraSettings
 from protos.errors import InputError
+from protos.folders import check_key
 from protos.schema import Schema
 from services.net import Credentials
 from services.replay import ReplaySettings
@@ -131,3 +132,6 @@ class RealSettings:
     demonstrate: DemonstratePlan | None = None
     evaluate: EvaluatePlan | None = None
     train: TrainPlan | None = None
+
+    def __post_init__(self) -> None:
+        check_key("name", self.name)

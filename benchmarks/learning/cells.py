@@ -20,6 +20,7 @@ from learner.sft import TrainSettings
 from learner.stage import RlSettings, Selection, SftSettings
 from protos.errors import InputError
 from protos.files import read_lines
+from protos.folders import owned
 from protos.schema import Source
 from protos.settings import load_settings, save_settings
 from twin import tasks
@@ -107,12 +108,15 @@ class Unit:
 @contextmanager
 def running(settings: RunSettings, change: Change) -> Iterator[VariantContext]:
     """A run's supervisor and services around a block; all have ended after it."""
-    settings.folder.mkdir(parents=True)
-    (settings.folder / _MARK).touch()
-    save_settings(settings, settings.folder / "settings.json")
-    with Supervisor(settings.folder) as supervisor:
-        services = Services(settings, supervisor)
-        yield VariantContext(settings=settings, supervisor=supervisor, services=services, change=change)
+    folder = settings.folder
+    with (
+        owned(folder, "twinrl bench learning", instead="choose another --folder") as ownership,
+        Supervisor(folder, ownership=ownership) as supervisor,
+    ):
+        (folder / _MARK).touch()
+        save_settings(settings, folder / "settings.json")
+        services = Services(folder, settings, supervisor)
+        yield VariantContext(folder=folder, settings=settings, supervisor=supervisor, services=services, change=change)
 
 
 def scan(plan: RunSettings, *, synthetic: bool) -> Unit:

@@ -16,6 +16,7 @@ from learner.sft import TrainSettings, conrft_train, twinrl_train
 from learner.stage.tracking import TrackingSettings
 from policy.settings import PolicySettings
 from protos.errors import InputError
+from protos.folders import check_key
 from protos.schema import Buffer, Outcome, Schema, Source
 from protos.settings import positive, to_json
 from services.net import Credentials
@@ -141,6 +142,7 @@ class RlSettings:
 
     def __post_init__(self) -> None:
         positive(self, "replay_timeout_s", "threads")
+        check_key("stage", self.stage)  # its seeding writes to the replay under this name
         parts = max(1, self.engine.learners) * self.update.compute.accumulate
         if self.batch.size % parts:
             raise InputError(

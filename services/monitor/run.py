@@ -1,6 +1,7 @@
 """This module reads the state of each process of a run, and who waits for whom, from the run folder alone.
 
-    processes.json ─────────┐ processes started, restarts, exit codes (the supervisor)
+    owner.json ─────────────┐ whether it runs, here and not where it was copied from
+    processes.json ─────────┤ processes started, restarts, exit codes (the supervisor)
     logs/*.status.json ─────┼─► RunStatus ──► table (terminal.py), page (page.py), Prometheus (prometheus.py)
     */metrics.jsonl ────────┤ progress of each learning stage
     stages.jsonl ───────────┘ stages done
@@ -17,6 +18,7 @@ import psutil
 
 from protos.errors import InputError
 from protos.files import last_line, log_tail, read_lines, read_object
+from protos.folders import owner_of
 from protos.status import Status, read_status
 
 STALE_S = 10.0
@@ -69,28 +71,29 @@ def read_run(run: Path) -> RunStatus:
         siblings = sorted(path.parent.name for path in run.parent.glob("*/settings.json"))
         known = f"runs there: {', '.join(siblings)}" if siblings else f"no runs in {run.parent}"
         raise InputError(f"{run} is not a run folder; {known}")
-    table = read_object(run / "processes.json")
+    table, owner = read_object(run / "processes.json"), owner_of(run)
+    seen = None if owner is not None and owner.is_elsewhere else owner is not None
     rows = {row["name"]: row for row in table.get("processes", [])}
-    lines = [_process(run, row, statuses.get(name), supervised=True) for name, row in rows.items()]
+    lines = [_process(run, row, statuses.get(name), owned=seen) for name, row in rows.items()]
     for name in sorted(statuses.keys() - rows.keys()):  # started by a process of the run, as Ray's workers are
-        lines.append(_process(run, {"name": name}, statuses[name], supervised=bool(table)))
+        lines.append(_process(run, {"name": name}, statuses[name], owned=seen if table else None))
     learning = {path.parent.name: last_line(path) for path in sorted(run.glob("*/metrics.jsonl"))}
     return RunStatus(
         folder=run,
-        running=_alive(int(table.get("run_pid", 0)), None)
-        or (not table and any(line.state == "running" for line in lines)),
+        running=owner is not None or (not table and any(line.state == "running" for line in lines)),
         processes=lines,
         stages=read_lines(run / "stages.jsonl"),
         learning={name: line for name, line in learning.items() if line},
     )
 
 
-def _process(run: Path, row: dict[str, Any], status: Status | None, *, supervised: bool) -> ProcessLine:
+def _process(run: Path, row: dict[str, Any], status: Status | None, *, owned: bool | None) -> ProcessLine:
+    """Joins what is known of a process; `owned`: its run is under way; None where that cannot be seen."""
     pid = int(row.get("pid", status.pid if status else 0))
     age_s = max(time.time() - status.t, 0.0) if status else None
-    here = supervised and _alive(pid, row.get("started_unix_s"))
-    # Without a supervisor it lives in a container, where its number means nothing here: a fresh status says it lives.
-    alive = here or (not supervised and age_s is not None and age_s < STALE_S)
+    here = owned is True and _alive(pid, row.get("started_unix_s"))
+    # It lives in a container, or on another machine, where its number means nothing here: a fresh status says it lives.
+    alive = here or (owned is None and age_s is not None and age_s < STALE_S)
     state = str(row.get("state", "running"))
     if state == "running" and not alive:
         state = "gone"

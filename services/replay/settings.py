@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 from urllib.parse import urlsplit
 
-from protos.codec import check_name
 from protos.errors import InputError
+from protos.folders import check_key
 from protos.schema import BUFFERS, Buffer
 from services.net import Credentials
 
@@ -46,7 +46,7 @@ class ReplaySettings:
             if urlsplit(url).scheme not in SCHEMES:
                 choices = ", ".join(f"{scheme}://" for scheme in SCHEMES)
                 raise InputError(f"replay url {masked(url)!r}: begin with one of {choices}")
-        check_name("prefix", self.prefix)
+        check_key("prefix", self.prefix)
         for name in ("capacity_bytes", "spool_bytes", "connect_timeout_s", "command_timeout_s"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)}: must be above 0")

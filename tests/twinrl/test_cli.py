@@ -8,6 +8,7 @@ import types
 import pytest
 
 from protos.errors import InputError
+from protos.folders import owned
 from services.replay import EmbeddedServer
 from twinrl import cli
 from twinrl.commands import bench, certificates, demo, serve, status
@@ -114,14 +115,14 @@ def test_a_run_that_is_up_shows_its_services_too(tmp_path, capsys):
     import os
 
     row = {"name": "learner", "pid": os.getpid(), "state": "running"}
-    (tmp_path / "processes.json").write_text(json.dumps({"run_pid": os.getpid(), "processes": [row]}))
+    (tmp_path / "processes.json").write_text(json.dumps({"processes": [row]}))
     (tmp_path / "settings").mkdir()
     (tmp_path / "settings" / "twin_rl.json").write_text(json.dumps({"replay": {"urls": ["redis://127.0.0.1:1"]}}))
-    assert status.main([str(tmp_path)]) == 0
+    with owned(tmp_path, "twinrl demo"):
+        assert status.main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "learner" in shown
     assert "redis://127.0.0.1:1 did not answer" in shown
-    (tmp_path / "processes.json").write_text(json.dumps({"run_pid": 0, "processes": []}))
     assert status.main([str(tmp_path)]) == 0
     assert "did not answer" not in capsys.readouterr().out  # a run that has ended has no services to ask
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from learner.datasets import open_dataset
 from learner.datasets.lerobot import LeRobotWriter
 from protos.episode import Segment
 from protos.errors import InputError, Unreachable
+from protos.folders import owned
 from protos.schema import Configuration, Observation, Outcome, Schema, Source
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig
@@ -104,6 +106,17 @@ def test_a_run_that_ended_is_inspected_and_left_as_it_was(finished, capsys):
     assert log_of(finished) == before
 
 
+def test_a_renamed_run_is_the_run_that_it_was(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "the table")
+    export.main([str(tmp_path / "the table"), "--out", str(tmp_path / "d")])
+    assert sorted(names(tmp_path / "d")) == ["e0", "e1", "e2", "e3", "e4"]
+
+
+def test_a_second_export_into_one_folder_is_refused_before_anything_is_read(tmp_path):
+    with owned(tmp_path / "d", "twinrl export"), pytest.raises(InputError, match="d is in use by twinrl export"):
+        export.main([str(tmp_path / "no such run"), "--out", str(tmp_path / "d")])
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -148,9 +161,11 @@ def test_ctrl_c_leaves_a_whole_dataset_and_says_so(finished, tmp_path, capsys, m
 def test_a_run_that_goes_on_is_read_from_its_own_server(tmp_path):
     run = tmp_path / "live"
     save_settings(RunSettings(name="live", runs=tmp_path, schema=SCHEMA), run / "settings.json")
-    with EmbeddedServer(run / "replay", ServerConfig(socket=tmp_path / "s")) as server:
+    with (
+        EmbeddedServer(run / "replay", ServerConfig(socket=tmp_path / "s")) as server,
+        owned(run, "twinrl demo"),
+    ):
         send(server.url, [segment(7)], "twin", prefix="twinrl-live")
-        (run / "processes.json").write_text(json.dumps({"run_pid": os.getpid(), "processes": []}))
         with pytest.raises(InputError, match="has not started its replay yet"):
             export.main([str(run), "--out", str(tmp_path / "d")])
         replay = {"urls": [server.url], "prefix": "twinrl-live"}
@@ -200,7 +215,7 @@ def test_a_dataset_becomes_one_of_the_other_format(finished, tmp_path, capsys):
         (("{run}", "--limit", "0"), InputError, "limit=0: at least 1"),
         (("{run}", "--region", "C"), InputError, "no episode is chosen; looked at 6 episodes"),
         (("{run}", "--expected", "e.npz", "--out", "{run}"), InputError, "--expected: .* is there already"),
-        (("{run}", "--out", "{run}"), InputError, "is not empty and not a LeRobotDataset"),
+        (("{run}", "--out", "{run}"), InputError, "the episodes come from there; name a new folder"),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_written(finished, tmp_path, monkeypatch, arguments, error, line):

@@ -41,12 +41,12 @@ def test_everything_that_would_end_a_run_later_is_said_at_once(tmp_path, monkeyp
     monkeypatch.setattr(machine, "ROBOT_HOSTS", ["192.0.2.1"])  # an address of nobody
     monkeypatch.setattr(machine, "RAY_SOCKET_BYTES", 105)
     with pytest.raises(InputError, match=r"sockets: .* set TMPDIR.*robot ports: "):
-        preflight(RunSettings(runs=tmp_path), resume=False)
+        preflight(tmp_path / "demo", RunSettings(), resume=False)
 
 
 def test_what_only_slows_a_run_is_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "MEMORY_GIB", 1e6)
-    assert any("end other programs" in line for line in preflight(RunSettings(runs=tmp_path), resume=False))
+    assert any("end other programs" in line for line in preflight(tmp_path / "demo", RunSettings(), resume=False))
 
 
 def test_the_need_follows_images_and_steps():
@@ -62,10 +62,10 @@ def test_a_resumed_run_needs_what_is_missing(tmp_path, monkeypatch):
     need = room.needed_bytes(run)
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: resource_like(free=need - 1000))
     with pytest.raises(InputError, match="this plan"):
-        preflight(run, resume=True)
+        preflight(run.folder, run, resume=True)
     run.folder.mkdir()
     (run.folder / "replay").write_bytes(b"x" * 1000)
-    preflight(run, resume=True)
+    preflight(run.folder, run, resume=True)
 
 
 def resource_like(*, free):

@@ -11,6 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from protos.folders import owned
+from protos.settings import save_settings
+from twinrl.run.settings import RunSettings
+from twinrl.run.stored_replay import run_settings
+
 SMALL = [
     "--demonstrations.real-a=1",
     "--demonstrations.twin-a=2",
@@ -91,7 +96,8 @@ def test_a_run_is_interrupted_resumed_and_complete(tmp_path):
     ("arguments", "message"),
     [
         (("--resume",), "there is no run in"),
-        (("--name", "a/b"), "a folder name without '/'"),
+        (("--name", "mein tisch"), "--name 'mein tisch': 1 to 80 bytes of letters"),
+        (("--name", ".."), "as in 'demo'"),
         (("--twin-rl.env-step", "3"), "--twin-rl.env-steps"),
         (("--seed", "-1"), "seed=-1"),
         (("--replay", "redis://127.0.0.1:1"), "replay at redis://127.0.0.1:1 did not answer"),
@@ -120,3 +126,80 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     assert process.returncode == 2
     assert "is not a run of TwinRL" in output
     assert (tmp_path / "small" / "thesis.tex").exists()
+
+
+def saved(folder: Path, **settings: object) -> Path:
+    """The folder of a run that has begun. Its photos are not there: the scan refuses them, and shows whose they are."""
+    capture = folder.parent / "photos"
+    save_settings(RunSettings(capture=capture, **settings), folder / "settings.json")
+    return folder
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2, output
+    return output
+
+
+def test_a_run_under_way_is_refused_and_left_alone(tmp_path):
+    saved(tmp_path / "small")
+    with owned(tmp_path / "small", "twinrl demo"):
+        before = sorted(tmp_path.rglob("*"))
+        for arguments in ((), ("--resume",)):
+            output = ended(start(tmp_path, *arguments))
+            assert output.count("\n") == 1
+            assert f"small is in use by twinrl demo (pid {os.getpid()} on " in output
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_older_run_in_use_is_not_deleted(tmp_path):
+    saved(tmp_path / "small", seed=2)
+    saved(tmp_path / "small.old", seed=1)
+    with owned(tmp_path / "small.old", "twinrl demo"):
+        assert "small.old is in use by" in ended(start(tmp_path))
+    assert json.loads((tmp_path / "small.old" / "settings.json").read_text())["seed"] == 1
+    ended(start(tmp_path, "--seed=3", "--capture", str(tmp_path / "photos")))
+    seeds = {
+        name: json.loads((tmp_path / name / "settings.json").read_text())["seed"] for name in ("small", "small.old")
+    }
+    assert seeds == {"small": 3, "small.old": 2}
+    assert not list(tmp_path.rglob("owner.json"))
+
+
+def test_what_is_called_old_and_is_no_run_is_not_deleted(tmp_path):
+    saved(tmp_path / "small")
+    (tmp_path / "small.old").mkdir()
+    (tmp_path / "small.old" / "thesis.tex").touch()
+    assert "small.old exists and is not a run of TwinRL" in ended(start(tmp_path))
+    assert (tmp_path / "small" / "settings.json").exists()
+
+
+@pytest.mark.parametrize("name", ["demo", "mein tisch"])
+def test_a_run_is_resumed_where_it_lies(tmp_path, name):
+    saved(tmp_path / name, name=name, runs=Path("elsewhere"), seed=5)
+    (tmp_path / name / "settings").mkdir()
+    (tmp_path / name / "settings" / "sft_a.json").write_text("{}")
+    (tmp_path / name).rename(tmp_path / "small")
+    output = ended(start(tmp_path, "--resume"))
+    assert "photos is empty or missing" in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small"]
+    job = json.loads((tmp_path / "small" / "settings" / "scan.json").read_text())
+    assert job["out"] == str(tmp_path / "small" / "scene")
+    assert [path.name for path in (tmp_path / "small" / "settings").iterdir()] == ["scan.json"]
+    wanted = "demo" if name == "demo" else "small"
+    assert run_settings(tmp_path / "small").prefix == f"twinrl-{wanted}"
+
+
+def test_a_run_that_was_never_named_says_what_to_rename(tmp_path):
+    saved(tmp_path / "mein tisch", name="mein tisch")
+    process = start(tmp_path, "--name", "mein tisch", "--resume")
+    last = ended(process).strip().splitlines()[-1]
+    assert last.startswith(f"twinrl: {tmp_path / 'mein tisch'}: rename the folder")
+    assert last.endswith("as in 'mein-tisch'")
+
+
+def test_paths_given_to_a_run_mean_the_same_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended(start(Path("runs"), "--capture", "photos"))
+    settings = run_settings(tmp_path / "runs" / "small")
+    assert settings.capture == tmp_path / "photos"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -9,12 +10,14 @@ import pytest
 from rich.console import Console
 
 from protos.errors import InputError
+from protos.folders import owned
 from protos.status import StatusFile, read_status
 from services.monitor import read_run, render_run
 from twinrl.run.supervisor import Child, Supervisor
 
 WORKER = """
 import time
+from protos.folders import owned
 from protos.status import StatusFile
 while True:
     StatusFile().write(doing="twin RL", waiting_for="replay: transitions", updates_per_s=41.5)
@@ -40,7 +43,7 @@ def eventually(condition):
 
 
 def test_a_living_run_shows_who_waits_for_whom(tmp_path):
-    with Supervisor(tmp_path) as supervisor:
+    with owned(tmp_path, "twinrl demo"), Supervisor(tmp_path) as supervisor:
         supervisor.start(python("learner", WORKER))
         eventually((tmp_path / "logs" / "learner.status.json").exists)
         (line,) = read_run(tmp_path).processes
@@ -55,7 +58,7 @@ def test_a_living_run_shows_who_waits_for_whom(tmp_path):
 
 
 def test_a_failed_process_is_shown_with_its_last_words(tmp_path):
-    with Supervisor(tmp_path) as supervisor:
+    with owned(tmp_path, "twinrl demo"), Supervisor(tmp_path) as supervisor:
         supervisor.start(python("guide", "raise SystemExit('tau=3: between 0 and 1')"))
         eventually(lambda: read_run(tmp_path).processes[0].state == "failed")
         assert "tau=3: between 0 and 1" in shown(tmp_path)
@@ -63,7 +66,7 @@ def test_a_failed_process_is_shown_with_its_last_words(tmp_path):
 
 def test_a_run_that_was_killed_is_not_running_and_its_processes_are_gone(tmp_path):
     row = {"name": "weights", "pid": 2**22 + 1, "state": "running", "started_unix_s": 0.0, "restarts": 2}
-    (tmp_path / "processes.json").write_text(json.dumps({"run_pid": 2**22 + 2, "processes": [row]}))
+    (tmp_path / "processes.json").write_text(json.dumps({"processes": [row]}))
     run = read_run(tmp_path)
     assert not run.running
     assert (run.processes[0].state, run.processes[0].restarts) == ("gone", 2)
@@ -71,8 +74,19 @@ def test_a_run_that_was_killed_is_not_running_and_its_processes_are_gone(tmp_pat
 
 def test_another_process_with_the_same_number_is_not_taken_for_ours(tmp_path):
     row = {"name": "weights", "pid": os.getpid(), "state": "running", "started_unix_s": 1.0}
-    (tmp_path / "processes.json").write_text(json.dumps({"run_pid": os.getpid(), "processes": [row]}))
-    assert read_run(tmp_path).processes[0].state == "gone"
+    (tmp_path / "processes.json").write_text(json.dumps({"processes": [row]}))
+    with owned(tmp_path, "twinrl demo"):
+        assert read_run(tmp_path).processes[0].state == "gone"
+
+
+def test_a_copy_of_a_living_run_does_not_live(tmp_path):
+    with owned(tmp_path / "run", "twinrl demo"), Supervisor(tmp_path / "run") as supervisor:
+        supervisor.start(python("learner", WORKER))
+        shutil.copytree(tmp_path / "run", tmp_path / "copy")
+        assert read_run(tmp_path / "run").running
+        copy = read_run(tmp_path / "copy")
+        assert not copy.running
+        assert [line.state for line in copy.processes] == ["gone"]
 
 
 def test_stages_and_learning_are_listed_and_half_written_lines_left_out(tmp_path):
@@ -86,9 +100,10 @@ def test_stages_and_learning_are_listed_and_half_written_lines_left_out(tmp_path
 
 
 def test_processes_that_only_write_a_status_file_are_listed(tmp_path):
-    (tmp_path / "processes.json").write_text(json.dumps({"run_pid": os.getpid(), "processes": []}))
+    (tmp_path / "processes.json").write_text(json.dumps({"processes": []}))
     StatusFile(tmp_path / "logs" / "policy_server.status.json").write(doing="batches of 16")
-    (line,) = read_run(tmp_path).processes
+    with owned(tmp_path, "twinrl demo"):
+        (line,) = read_run(tmp_path).processes
     assert (line.name, line.pid, line.state) == ("policy_server", os.getpid(), "running")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from protos.errors import InputError
+from protos.folders import owned
 from services.net.certificates import make_certificates
 
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Certificates, prog="twinrl certificates", args=arguments, config=(tyro.conf.UseAppendAction,))
     if not command.host:
         raise InputError("--host: name at least one, as in --host learner.lab --host 10.0.0.3")
-    make_certificates(command.out, hosts=command.host, days=command.days)
+    with owned(command.out, "twinrl certificates"):
+        make_certificates(command.out, hosts=command.host, days=command.days)
     sys.stdout.write(summary(command))
     return 0
 

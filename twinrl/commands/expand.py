@@ -27,6 +27,7 @@ from learner.datasets import IMITATED, ActionScale, Choice, Format, ImageFormat,
 from protos.episode import Episode, Segment
 from protos.errors import InputError
 from protos.files import write_durably
+from protos.folders import owned
 from protos.schema import CONTROL_HZ, Schema, Source
 from services.monitor import Addresses
 from services.replay import ReplaySettings
@@ -57,6 +58,7 @@ class Destination:
         if self.replay is not None:
             return stack.enter_context(demonstration_writer(self.replay, schema, actor="twin-expand"))
         assert self.out is not None
+        stack.enter_context(owned(self.out, "twinrl expand"))
         metres, radians = task.action_scale
         scale = ActionScale(metres=metres, radians=radians)
         writer = make_writer(self.format, self.out, schema, action_scale=scale, images=self.images)

@@ -32,6 +32,7 @@ from learner.datasets import (
 )
 from protos.episode import Episode
 from protos.errors import InputError
+from protos.folders import contents, owned
 from protos.problems import doing
 from protos.schema import Source
 from twinrl.export_origin import Opened, Origin, open_origin
@@ -76,10 +77,13 @@ class Export:
 
 def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Export, prog="twinrl export", args=arguments, config=(tyro.conf.UseAppendAction,))
-    if command.expected is not None and command.out.exists():
+    if command.expected is not None and contents(command.out):
         raise InputError(f"--expected: {command.out} is there already; the file holds the episodes of one whole export")
+    if command.origin.source is not None and command.origin.source.resolve() == command.out.resolve():
+        raise InputError(f"--out {command.out}: the episodes come from there; name a new folder")
     written, others = Tally(), Counter[str]()
     with ExitStack() as stack:
+        stack.enter_context(owned(command.out, "twinrl export"))
         source = open_origin(command.origin, stack)
         try:
             with doing("exporting", command.out):

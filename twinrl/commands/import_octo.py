@@ -23,6 +23,7 @@ from policy.octo.official import (
     try_policy,
 )
 from protos.errors import InputError
+from protos.folders import owned
 
 _SENTENCE = "Put the cube on the disc."
 _NAMED = 4
@@ -61,6 +62,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(command: ImportOcto) -> list[str]:
     """Writes the folder; returns lines on what was read and what is missing."""
+    with owned(command.out, "twinrl import-octo"):
+        return _imported(command)
+
+
+def _imported(command: ImportOcto) -> list[str]:
     if checkpoint.exists(command.out):
         raise InputError(f"--out {command.out}: holds a policy already; name a new folder")
     source = read_checkpoint(command.checkpoint, command.step)

@@ -14,6 +14,7 @@ from policy.checkpoint import policy_settings
 from policy.language import check_language
 from policy.settings import PolicySettings
 from protos.errors import InputError
+from protos.folders import owned
 from protos.problems import doing
 from protos.process import Exit
 from protos.schema import Schema
@@ -69,17 +70,18 @@ def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Rl, prog="twinrl rl", args=arguments, default=default, config=(tyro.conf.UseAppendAction,))
     settings = _settings(command)
     check_stage_room(command.out, settings.policy)
-    training.prepare_folder(command.out, settings, resume=command.resume)
+    with owned(command.out, "twinrl rl"):
+        training.prepare_folder(command.out, settings, resume=command.resume)
 
-    def job(stop: training.Stop, watch: training.Watch) -> bool:
-        from learner.stage import run_rl
+        def job(stop: training.Stop, watch: training.Watch) -> bool:
+            from learner.stage import run_rl
 
-        with doing("learning", command.out):
-            return run_rl(settings, command.out, resume=command.resume, stop=stop, watch=watch)
+            with doing("learning", command.out):
+                return run_rl(settings, command.out, resume=command.resume, stop=stop, watch=watch)
 
-    finished = training.follow(settings.stage, job, total=settings.loop.env_steps, notes=NOTES)
-    sys.stdout.write(training.summary("twinrl rl", command.out, finished=finished) + "\n")
-    return Exit.DONE if finished else Exit.INTERRUPTED
+        finished = training.follow(settings.stage, job, total=settings.loop.env_steps, notes=NOTES)
+        sys.stdout.write(training.summary("twinrl rl", command.out, finished=finished) + "\n")
+        return Exit.DONE if finished else Exit.INTERRUPTED
 
 
 def _settings(command: Rl) -> RlSettings:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from protos.folders import owned
 from twin.align import SceneAlignSettings
 from twin.objects import FOLDER, CutSettings
 from twin.scan import ScanSettings
@@ -93,7 +94,8 @@ def align(arguments: Sequence[str]) -> int:
 
     command = tyro.cli(Align, prog="twinrl align", args=arguments)
     out = command.out or command.scene
-    found = align_scene(command.scene, out, command.settings)
+    with owned(out, "twinrl align"):
+        found = align_scene(command.scene, out, command.settings)
     scale = found.base_from_scan.scale
     sys.stdout.write(
         f"{out}: moved by {found.moved_mm:.1f} mm and {found.turned_deg:.2f} deg, scale {scale:.4f}; "
@@ -107,7 +109,8 @@ def cut(arguments: Sequence[str]) -> int:
     from twin.objects import cut as cut_object
 
     command = tyro.cli(Cut, prog="twinrl cut", args=arguments)
-    found = cut_object(command.scene, command.name, command.settings)
+    with owned(command.scene, "twinrl cut", instead="cut from a copy of the scene"):
+        found = cut_object(command.scene, command.name, command.settings)
     size = " x ".join(f"{1e3 * length:.0f}" for length in found.size_m)
     x, y, _, _ = found.stood_at
     sys.stdout.write(

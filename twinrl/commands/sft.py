@@ -15,6 +15,7 @@ from policy.checkpoint import policy_settings
 from policy.model import described
 from policy.settings import PolicySettings, preset
 from protos.errors import InputError
+from protos.folders import owned
 from protos.pointers import refuse_pointer
 from protos.problems import doing
 from protos.process import Exit
@@ -80,20 +81,21 @@ def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Sft, prog="twinrl sft", args=arguments, default=default, config=(tyro.conf.UseAppendAction,))
     settings = _settings(command)
     line = _start(settings)
-    training.prepare_folder(command.out, settings, resume=command.resume)
+    with owned(command.out, "twinrl sft"):
+        training.prepare_folder(command.out, settings, resume=command.resume)
 
-    if line and not command.resume:
-        sys.stdout.write(line + "\n")
+        if line and not command.resume:
+            sys.stdout.write(line + "\n")
 
-    def job(stop: training.Stop, watch: training.Watch) -> bool:
-        from learner.stage import run_sft
+        def job(stop: training.Stop, watch: training.Watch) -> bool:
+            from learner.stage import run_sft
 
-        with doing("fine-tuning", command.out):
-            return run_sft(settings, command.out, resume=command.resume, stop=stop, watch=watch)
+            with doing("fine-tuning", command.out):
+                return run_sft(settings, command.out, resume=command.resume, stop=stop, watch=watch)
 
-    finished = training.follow("SFT", job, total=settings.train.steps, notes=NOTES)
-    sys.stdout.write(training.summary("twinrl sft", command.out, finished=finished) + "\n")
-    return Exit.DONE if finished else Exit.INTERRUPTED
+        finished = training.follow("SFT", job, total=settings.train.steps, notes=NOTES)
+        sys.stdout.write(training.summary("twinrl sft", command.out, finished=finished) + "\n")
+        return Exit.DONE if finished else Exit.INTERRUPTED
 
 
 def _settings(command: Sft) -> SftSettings:

@@ -41,9 +41,8 @@ RL_TIMEOUT_S = 7200.0
 class Services:
     """Starts the services of a run and knows their addresses."""
 
-    def __init__(self, settings: RunSettings, supervisor: Supervisor) -> None:
-        self._settings, self._supervisor = settings, supervisor
-        self._folder = settings.folder
+    def __init__(self, folder: Path, settings: RunSettings, supervisor: Supervisor) -> None:
+        self._folder, self._settings, self._supervisor = folder, settings, supervisor
         self._addresses: dict[str, str] = {}
         self._replay: ReplaySettings | None = None
 
@@ -52,7 +51,7 @@ class Services:
         if self._replay is None:
             self._replay = ReplaySettings(
                 urls=self._settings.replay or (self._start_valkey(),),
-                prefix=f"twinrl-{self._settings.name}",
+                prefix=self._settings.prefix,
                 credentials=self._settings.credentials,
             )
         return self._replay
@@ -88,13 +87,10 @@ class Services:
 class RunContext:
     """A run under way."""
 
+    folder: Path
     settings: RunSettings
     supervisor: Supervisor
     services: Services
-
-    @property
-    def folder(self) -> Path:
-        return self.settings.folder
 
     def start(self, name: str, module: str, *command: str, settings: Any, arguments: Sequence[str] = ()) -> None:
         """Starts `python -m module command… --settings <file> arguments…` as the child `name`."""

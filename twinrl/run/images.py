@@ -17,12 +17,12 @@ MOMENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
 """Shares of the episode at which a image is taken: start, reach, grasp, carry, done."""
 
 
-def write_images(settings: RunSettings) -> None:
-    """Writes images/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B."""
-    folder = settings.folder / "images"
+def write_images(run: Path, settings: RunSettings) -> None:
+    """Writes run/images/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B."""
+    folder = run / "images"
     folder.mkdir(exist_ok=True)
     for world, domain in (("twin", "twin"), ("standin", settings.standin)):
-        strips = episode_strips(settings.folder / "scene", settings.task, domain, seed=settings.seed)
+        strips = episode_strips(run / "scene", settings.task, domain, seed=settings.seed)
         for camera, strip in strips.items():
             Image.fromarray(strip).save(folder / f"{world}_{camera}.png")
 

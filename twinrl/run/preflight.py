@@ -19,10 +19,9 @@ OPEN_FILES = 8_192
 """Limit of open files of a run's processes, where the system allows it."""
 
 
-def preflight(settings: RunSettings, *, resume: bool) -> list[str]:
+def preflight(folder: Path, settings: RunSettings, *, resume: bool) -> list[str]:
     """Returns what makes the run slower. Raises InputError with everything that would end it later, and what to set."""
     raise_open_files()
-    folder = settings.folder
     if not os.access(existing(folder), os.W_OK):
         raise InputError(f"{folder} cannot be written; choose another place: --runs FOLDER")
     there = size_of(folder.rglob("*")) if resume else 0

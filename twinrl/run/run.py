@@ -9,10 +9,11 @@ child of the supervisor; when the run ends, for whatever reason, none is left.
 """
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,16 +22,20 @@ from rich.panel import Panel
 
 from protos.errors import InputError, TwinRLError
 from protos.files import JsonLines, read_lines
+from protos.folders import Ownership, check_name, contents, owned
 from protos.problems import problem_of
 from protos.process import Exit, interrupt_on_signal
-from protos.settings import load_settings, save_settings, to_json
+from protos.settings import anchored, save_settings, to_json
 from services.replay import ReplaySettings, masked, totals
 from twinrl.run.context import RunContext, Services
 from twinrl.run.preflight import preflight
 from twinrl.run.progress import Progress
 from twinrl.run.settings import RunSettings
 from twinrl.run.stages import STAGES, StageSpec
+from twinrl.run.stored_replay import run_settings
 from twinrl.run.supervisor import Supervisor
+
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,38 +51,40 @@ class StageRecord:
 
 def run(settings: RunSettings, *, resume: bool) -> int:
     """Runs every stage that is not done; returns the exit code."""
-    notes = [] if resume else preflight(settings, resume=False)  # before a folder is made or moved
-    settings = _open_folder(settings, resume=resume)
-    notes = preflight(settings, resume=True) if resume else notes
-    console = Console()
-    console.print(Panel(_as_text(settings), title=f"{settings.folder}", title_align="left", border_style="dim"))
-    for line in notes:
-        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
-    done = _finished(settings.folder)
-    interrupt_on_signal()
-    try:
-        _run_stages(settings, done, console)
-    except KeyboardInterrupt:
-        console.print(_interrupted(settings))
-        return Exit.INTERRUPTED
-    console.print(f"report: {settings.folder / 'report.html'}")
-    return Exit.DONE
+    ownership, notes = _resumed(settings.folder) if resume else _begun(settings)
+    with ownership:
+        folder, console = ownership.folder, Console()
+        settings = run_settings(folder)
+        console.print(Panel(_as_text(settings), title=f"{folder}", title_align="left", border_style="dim"))
+        for line in notes:
+            console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
+        interrupt_on_signal()
+        try:
+            _run_stages(ownership, settings, console)
+        except KeyboardInterrupt:
+            console.print(_interrupted(folder))
+            return Exit.INTERRUPTED
+        console.print(f"report: {folder / 'report.html'}")
+        return Exit.DONE
 
 
-def _run_stages(settings: RunSettings, done: set[str], console: Console) -> None:
+def _run_stages(ownership: Ownership, settings: RunSettings, console: Console) -> None:
+    folder = ownership.folder
+    done = _finished(folder)
     if settings.replay:
         # a wrong address is better known now than after the scan
         totals(ReplaySettings(urls=settings.replay, credentials=settings.credentials))
     with (
         Progress([stage.name for stage in STAGES], console=console) as progress,
-        Supervisor(settings.folder) as supervisor,
+        Supervisor(folder, ownership=ownership) as supervisor,
     ):
-        context = RunContext(settings=settings, supervisor=supervisor, services=Services(settings, supervisor))
+        services = Services(folder, settings, supervisor)
+        context = RunContext(folder=folder, settings=settings, supervisor=supervisor, services=services)
         for stage in STAGES:
             if stage.name in done:
                 progress.skip(stage.name, "done before")
                 continue
-            with _told_with(stage.name, settings):
+            with _told_with(stage.name, folder):
                 _run_stage(stage, context, progress)
 
 
@@ -98,27 +105,53 @@ def _run_stage(stage: StageSpec, context: RunContext, progress: Progress) -> Non
     context.supervisor.check()
 
 
-def _open_folder(settings: RunSettings, *, resume: bool) -> RunSettings:
-    """A new folder with its settings, or the settings of the run to go on with."""
-    folder = settings.folder
-    saved = folder / "settings.json"
-    if resume:
-        if not saved.exists():
-            raise InputError(f"--resume: there is no run in {folder}; start it without --resume")
-        return load_settings(RunSettings, saved, written=True)
-    if folder.exists() and any(folder.iterdir()):
-        if not saved.exists():
-            raise InputError(f"{folder} exists and is not a run of TwinRL; choose another --name")
-        _make_room(folder)
-    save_settings(settings, saved)
-    return settings
+def _resumed(folder: Path) -> tuple[Ownership, list[str]]:
+    """Opens a run where it lies, whatever it was called when it began; returns notes on the machine too."""
+    if not (folder / SETTINGS).exists():
+        raise InputError(f"--resume: there is no run in {folder}; start it without --resume")
+    with ExitStack() as undo:
+        ownership = undo.enter_context(_take(folder))
+        notes = preflight(folder, run_settings(folder), resume=True)
+        # the services of the run's life before are gone, and so are their addresses
+        for stale in (folder / "settings").glob("*.json"):
+            stale.unlink()
+        undo.pop_all()
+    return ownership, notes
 
 
-def _make_room(folder: Path) -> None:
-    """Moves a run of the same name aside, keeping one older one: nothing trained is deleted unasked."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
+def _begun(settings: RunSettings) -> tuple[Ownership, list[str]]:
+    """Makes the folder of a new run, with its settings; a run of the same name is moved aside."""
+    check_name("--name", settings.name)
+    with ExitStack() as undo:
+        ownership = undo.enter_context(_take(settings.folder))
+        notes = preflight(ownership.folder, settings, resume=False)  # before anything is moved
+        if contents(ownership.folder):
+            ownership = undo.enter_context(_moved_aside(ownership))
+        save_settings(anchored(settings), ownership.folder / SETTINGS)
+        undo.pop_all()
+    return ownership, notes
+
+
+def _take(folder: Path) -> Ownership:
+    return owned(folder, "twinrl demo", instead="choose another --name")
+
+
+def _moved_aside(ownership: Ownership) -> Ownership:
+    """Moves a run of the same name aside, keeping one older one: nothing trained is deleted unasked.
+
+    Both are owned meanwhile, and the folder that takes their place at once, so no other program sees a half of it.
+    """
+    folder = ownership.folder
+    old = folder.with_name(f"{folder.name}.old")
+    for each in (folder, old):
+        if contents(each) and not (each / SETTINGS).exists():
+            raise InputError(f"{each} exists and is not a run of TwinRL; choose another --name")
+    with ownership:
+        if old.exists():
+            with _take(old):
+                shutil.rmtree(old)
+        ownership.rename(old)
+        return _take(folder)
 
 
 def _finished(folder: Path) -> set[str]:
@@ -126,25 +159,28 @@ def _finished(folder: Path) -> set[str]:
 
 
 @contextmanager
-def _told_with(stage: str, settings: RunSettings) -> Iterator[None]:
+def _told_with(stage: str, folder: Path) -> Iterator[None]:
     """Adds the stage, and how to go on, to the problem that ends it."""
     try:
         yield
     except (TwinRLError, OSError) as error:
-        raise TwinRLError(f"stage {stage!r}: {problem_of(error)}. Go on with: {_go_on(settings)}") from error
+        raise TwinRLError(f"stage {stage!r}: {problem_of(error)}. Go on with: {_go_on(folder)}") from error
 
 
-def _go_on(settings: RunSettings) -> str:
-    flags = "" if settings.folder == RunSettings().folder else f" --runs {settings.runs} --name {settings.name}"
+def _go_on(folder: Path) -> str:
+    """Returns the command that goes on with the run in a folder, whatever it was called when it began."""
+    flags = ""
+    if folder != RunSettings().folder:
+        flags = f" --runs {shlex.quote(str(folder.parent))} --name {shlex.quote(folder.name)}"
     return f"twinrl demo{flags} --resume"
 
 
-def _interrupted(settings: RunSettings) -> str:
-    done = _finished(settings.folder)
+def _interrupted(folder: Path) -> str:
+    done = _finished(folder)
     names = ", ".join(stage.name for stage in STAGES if stage.name in done) or "no stage yet"
     return (
-        f"Stopped. Saved in {settings.folder}: {names}; replay and the checkpoint of the stage under way.\n"
-        f"Go on with: {_go_on(settings)}"
+        f"Stopped. Saved in {folder}: {names}; replay and the checkpoint of the stage under way.\n"
+        f"Go on with: {_go_on(folder)}"
     )
 
 

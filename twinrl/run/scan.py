@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from protos.folders import owned
 from protos.problems import doing
 from protos.process import run_process
 from protos.settings import load_settings
@@ -38,6 +39,11 @@ class Arguments:
 
 def run_scan(job: ScanJob) -> ScanReport:
     """Scans, writes progress to the status file, and logs the warnings and the result."""
+    with owned(job.out, "twinrl scan"):
+        return _scan(job)
+
+
+def _scan(job: ScanJob) -> ScanReport:
     status = StatusFile()
 
     def progress(step: ScanStep, share: float) -> None:

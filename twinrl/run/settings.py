@@ -87,9 +87,11 @@ class RunSettings:
     """One run of the whole method."""
 
     name: str = "demo"
+    """Folder of a new run, and for good the name of its data in the replay; a run goes on under any folder's name."""
     task: str = "pick_and_place"
     """One of `twin.tasks.names()`."""
     runs: Path = Path("runs")
+    """Folder of the run's folder; where a run lies is known from where it is found, not from its settings."""
     seed: int = 0
     capture: Path = BUNDLED_CAPTURE
     """Photos or a video of the workspace."""
@@ -114,8 +116,6 @@ class RunSettings:
     """Stand-in arms that share an evaluation, one per region when there are two; practice always uses one."""
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name:
-            raise InputError(f"name={self.name!r}: a folder name without '/'")
         tasks.get(self.task)
         domain_named("twin", self.latency_steps)
         domain_named(self.standin)
@@ -129,4 +129,10 @@ class RunSettings:
 
     @property
     def folder(self) -> Path:
+        """The place of a new run, or of the one to go on with."""
         return self.runs / self.name
+
+    @property
+    def prefix(self) -> str:
+        """First part of its keys in the replay."""
+        return f"twinrl-{self.name}"

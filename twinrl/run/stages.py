@@ -182,12 +182,12 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
 def report(context: RunContext, view: View) -> float:
     """The twin's fidelity, images of both worlds, then the page."""
     run = context.settings
-    with doing("writing the report", run.folder):
+    with doing("writing the report", context.folder):
         measured = fidelity.measure_run(
-            run.folder, context.services.replay(), run.schema, seed=run.seed, latency_steps=run.latency_steps
+            context.folder, context.services.replay(), run.schema, seed=run.seed, latency_steps=run.latency_steps
         )
-        fidelity.write(run.folder, measured)
-        write_images(context.settings)
+        fidelity.write(context.folder, measured)
+        write_images(context.folder, run)
         write_report(context.folder)
     view.update(1)
     return 1

@@ -8,10 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from protos.errors import InputError
 from protos.files import short_folder
+from protos.folders import check_name, is_key
 from protos.problems import doing
 from protos.settings import load_settings
 from services.monitor import of_run, read_run
@@ -29,7 +31,13 @@ def is_run(folder: Path) -> bool:
 
 def run_settings(folder: Path) -> RunSettings:
     """Raises InputError for a folder that is no run, or one of another version."""
-    return load_settings(RunSettings, folder / "settings.json", written=True)
+    found = load_settings(RunSettings, folder / "settings.json", written=True)
+    if is_key(found.prefix):
+        return found
+    # such a name was once accepted and then refused by the replay, so nothing is kept under it
+    name = folder.resolve().name
+    check_name(f"{folder}: rename the folder; the run was never named, and", name)
+    return replace(found, name=name)
 
 
 def twin_of(folder: Path | None, task: str | None, domain: str) -> tuple[str, tuple[int, ...]]:
@@ -45,9 +53,8 @@ def twin_of(folder: Path | None, task: str | None, domain: str) -> tuple[str, tu
 def replay_of(folder: Path) -> Iterator[ReplaySettings]:
     """Serves, or names, the replay of a run while the context lasts. Raises InputError where there is none."""
     run = run_settings(folder)
-    prefix = f"twinrl-{run.name}"
     if run.replay:
-        yield ReplaySettings(urls=run.replay, prefix=prefix, credentials=run.credentials)
+        yield ReplaySettings(urls=run.replay, prefix=run.prefix, credentials=run.credentials)
     elif read_run(folder).running:
         live = of_run(folder).replay
         if live is None:
@@ -55,7 +62,7 @@ def replay_of(folder: Path) -> Iterator[ReplaySettings]:
         yield live
     else:
         with _served(folder / "replay") as url:
-            yield ReplaySettings(urls=(url,), prefix=prefix)
+            yield ReplaySettings(urls=(url,), prefix=run.prefix)
 
 
 @contextmanager

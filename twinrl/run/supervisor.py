@@ -27,6 +27,7 @@ from pathlib import Path
 
 from protos.errors import TwinRLError, Unreachable
 from protos.files import log_tail, write_durably
+from protos.folders import Ownership
 from protos.problems import problem_of
 from protos.process import Closing, Exit, ProblemPipe, problem_in
 from protos.status import STATUS_VARIABLE
@@ -86,7 +87,8 @@ class _Entry:
 class Supervisor(Closing):
     """Owns every child process of one run; a context manager. Safe to call from several threads."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *, ownership: Ownership | None = None) -> None:
+        """Gives `ownership` of the folder to the guardian too: it stays taken until a killed run's last child ended."""
         self.run_dir, self.logs = run_dir, run_dir / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self._entries: dict[str, _Entry] = {}
@@ -99,6 +101,7 @@ class Supervisor(Closing):
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            pass_fds=() if ownership is None else (ownership.descriptor,),
         )
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._watcher.start()
@@ -281,9 +284,6 @@ class Supervisor(Closing):
         with self._lock:
             rows = [entry.row() for entry in self._entries.values()]
             try:
-                write_durably(
-                    self.run_dir / "processes.json",
-                    [json.dumps({"run_pid": os.getpid(), "processes": rows}, indent=1).encode()],
-                )
+                write_durably(self.run_dir / "processes.json", [json.dumps({"processes": rows}, indent=1).encode()])
             except OSError as error:  # only `twinrl status` reads it
                 log.info("%s", problem_of(error))

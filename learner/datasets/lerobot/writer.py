@@ -27,6 +27,7 @@ from learner.datasets.lerobot.stats import NAMES, Stats, as_lists, combine, from
 from protos.episode import Episode
 from protos.errors import InputError, SchemaMismatch
 from protos.files import write_durably
+from protos.folders import contents
 from protos.schema import CONTROL_HZ, U8, Outcome, Schema
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class LeRobotWriter:
     def _open(self) -> Written:
         path = self.folder / layout.INFO
         if not path.is_file():
-            if self.folder.exists() and any(self.folder.iterdir()):
+            if contents(self.folder):
                 raise InputError(f"{self.folder} is not empty and not a LeRobotDataset; name a new folder")
             return Written()
         info = read_info(self.folder)

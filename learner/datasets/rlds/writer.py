@@ -18,6 +18,7 @@ from learner.datasets.rlds.records import decode_example, encode_example, framed
 from protos.episode import Episode
 from protos.errors import CorruptData, InputError, SchemaMismatch
 from protos.files import write_durably
+from protos.folders import contents
 from protos.schema import CONTROL_HZ, Schema
 from protos.settings import to_json
 
@@ -95,7 +96,7 @@ def _opened(folder: Path, schema: Schema, scale: ActionScale, hz: float) -> tupl
     """Returns the records per shard and the episodes' names, after repair; writes the files of a new folder."""
     mark = {"action_scale": to_json(scale), "schema": to_json(schema), "hz": hz}
     if not (folder / MARK).is_file():
-        if folder.exists() and any(child.suffix != ".tmp" for child in folder.iterdir()):
+        if any(child.suffix != ".tmp" for child in contents(folder)):
             raise InputError(f"{folder}: not empty, and not a dataset of TwinRL; give a new folder")
         write_durably(folder / MARK, [json.dumps(mark, indent=2).encode()])
     held = read_json(folder / MARK)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
-from protos.codec import EncodedSegment, check_name, encode_unnamed
+from protos.codec import EncodedSegment, encode_unnamed
 from protos.episode import Segment
 from protos.errors import InputError, SchemaMismatch, Unreachable
+from protos.folders import check_key
 from protos.process import Closing
 from protos.schema import Buffer, Schema
 from services.replay.connection import connect, reaching
@@ -56,9 +57,9 @@ class ReplayWriter(Closing):
         folder of this actor's own: segments that an earlier incarnation left there are sent first. None: a temporary
         folder, which survives the server but not this process.
         """
-        check_name("actor", actor)
+        check_key("actor", actor)
         self.actor, self.incarnation = actor, incarnation or uuid4().hex[:12]
-        check_name("incarnation", self.incarnation)
+        check_key("incarnation", self.incarnation)
         self.settings, self.schema, self.codec = settings, schema, codec
         self.shard = shard_of(actor, settings.shards)
         self._temporary = tempfile.TemporaryDirectory(prefix="twinrl-spool-") if spool is None else None
