@@ -8,6 +8,7 @@ meaning in them, so a policy trained with the stand-in knows its instructions ap
 """
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from protos.pointers import refuse_pointers
 from protos.schema import F32
 
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+_SIZES = ("vocab_size", "d_model", "d_ff", "num_layers", "num_heads", "d_kv")
+_MOST_LAYERS = 256
 _TRIED_WORDS = 32
 _POOLED_TOKENS = 64
 """Longest sentence that a single token is the mean of."""
@@ -130,6 +133,8 @@ def _t5(text: str, count: int, width: int, folder: str) -> F32:
 @lru_cache(maxsize=1)
 def _load_t5(folder: str) -> tuple[Any, Any]:
     where = f"language_folder={folder!r}"
+    import torch
+
     try:
         from transformers import T5EncoderModel
         from transformers.utils import logging
@@ -137,16 +142,40 @@ def _load_t5(folder: str) -> tuple[Any, Any]:
         raise InputError(f"{where}: needs transformers: pip install 'transformers>=5'") from error
     logging.disable_progress_bar()  # it would write over a stage's own
     _check_files(Path(folder), where)
+    _check_size(Path(folder), where)
     try:
         encoder, about = T5EncoderModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
+        with torch.inference_mode():
+            encoder(input_ids=torch.zeros(1, _POOLED_TOKENS, dtype=torch.long))
     except Exception as error:  # safetensors raises an Exception of its own; whoever gave the folder hears of it
         raise InputError(f"{where}: not a T5 folder: {_first_line(error)}") from error
     if missing := sorted({*about["missing_keys"], *(str(each) for each in about["mismatched_keys"])}):
         # transformers would fill them with random numbers
         raise InputError(f"{where}: its weights lack {len(missing)} tensors of a T5 encoder, first {missing[0]!r}")
     return load_tokenizer(Path(folder), encoder.config.vocab_size, where), encoder.eval().requires_grad_(False)
+
+
+def _check_size(folder: Path, where: str) -> None:
+    """Raises InputError for a config that promises a larger encoder than its weights can fill.
+
+    transformers would make the whole of it, in memory, before it looks at the weights.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        vocabulary, width, inner, layers, heads, part = (int(config[name]) for name in _SIZES)
+        numbers = vocabulary * width + layers * (4 * width * heads * part + 2 * width * inner)
+    except FileNotFoundError as error:
+        raise InputError(f"{where}: not a T5 folder: no config.json") from error
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{where}: not a T5 folder: config.json has no sizes ({error!r})") from error
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if min(vocabulary, width, inner, layers, heads, part) < 1 or layers > _MOST_LAYERS or numbers > stored:
+        raise InputError(
+            f"{where}: not a T5 folder: config.json promises {numbers:,} numbers in {layers} layers, its safetensors "
+            f"files have {stored:,} bytes"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """These tests turn instructions into tokens, by the stand-in and by a real (tiny) T5 from a local folder."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -117,3 +118,22 @@ def test_a_t5_folder_that_lacks_weights_is_not_filled_up_with_random_ones(t5, tm
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(InputError, match="not a T5 folder"):
         encode_instruction(TEXT, with_t5(tmp_path / "half", 6))
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"d_model": 10**9}, "promises .* numbers in 2 layers, its safetensors files have"),
+        ({"num_layers": 10**9}, "promises"),
+        ({"d_ff": "large"}, r"config\.json has no sizes \(ValueError"),
+        ({"num_heads": None}, r"config\.json has no sizes \(TypeError"),
+        ({"relative_attention_num_buckets": 0}, "not a T5 folder"),
+        ({"relative_attention_max_distance": -1}, "not a T5 folder"),
+    ],
+)
+def test_a_config_that_is_not_of_the_weights_is_refused_before_memory_is_taken(t5, tmp_path, changed, line):
+    shutil.copytree(t5, tmp_path / "odd")
+    file = tmp_path / "odd" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    with pytest.raises(InputError, match=line):
+        encode_instruction(TEXT, with_t5(tmp_path / "odd", 6))

@@ -169,6 +169,12 @@ def test_statistics_that_no_data_have_are_refused(std, line, tmp_path):
         main([str(folder), "--out", str(tmp_path / "policy")])
 
 
+@pytest.mark.parametrize("statistics", [{"action": [1]}, {"kitchen": {"action": "x"}}, {"kitchen": 3}, {"action": 5}])
+def test_statistics_of_another_form_are_none(statistics, tmp_path):
+    folder = small_checkpoint(tmp_path / "official", statistics=statistics)
+    assert imported_policy(read_checkpoint(folder)).settings.action_units is None
+
+
 def test_other_image_sizes_interpolate_the_positions(official, tmp_path):
     checkpoint = read_checkpoint(official)
     policy = imported_policy(checkpoint, side_px=96)

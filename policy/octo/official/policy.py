@@ -73,9 +73,13 @@ def imported_policy(
 
 def datasets(checkpoint: OfficialCheckpoint) -> dict[str, Mapping[str, Any]]:
     """Returns statistics by dataset. A model fine-tuned on one dataset keeps its statistics without a name."""
-    if "action" in checkpoint.statistics:
+    if isinstance(checkpoint.statistics.get("action"), dict):
         return {"": checkpoint.statistics}
-    return {name: one for name, one in checkpoint.statistics.items() if isinstance(one, dict) and "action" in one}
+    return {name: one for name, one in checkpoint.statistics.items() if _has_action(one)}
+
+
+def _has_action(statistics: Any) -> bool:
+    return isinstance(statistics, dict) and isinstance(statistics.get("action"), dict)
 
 
 def dataset_units(checkpoint: OfficialCheckpoint, action_dim: int, dataset: str | None) -> ActionUnits | None:
