@@ -55,7 +55,7 @@ class Controller:
         version = _numbers(self.software)
         if version < _numbers(expected.oldest_software):
             found.append(
-                f"its software is {self.software}, older than pendant.oldest_software={expected.oldest_software}: "
+                f"its software is {self.software}, older than arm.pendant.oldest_software={expected.oldest_software}: "
                 "a CB3 (3.x) arm has other lengths than the model of an e-Series"
             )
         if len(version) < 2 or version[1] < DRIVABLE_MINOR:

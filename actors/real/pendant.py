@@ -96,7 +96,7 @@ class PendantSettings:
             return ""
         return (
             f"speed slider at {share * 100:.0f} % (at least {self.speed_slider * 100:.0f} %): "
-            "move it up at the pendant, or lower pendant.speed_slider"
+            "move it up at the pendant, or lower arm.pendant.speed_slider"
         )
 
     def _tcp_difference(self, offset: F64) -> str:
@@ -108,7 +108,8 @@ class PendantSettings:
         return (
             f"TCP offset {_pose_text(offset)}, expected {_pose_text(expected)} ({apart_m * 1e3:.1f} mm and "
             f"{math.degrees(turned_rad):.1f} degrees apart, at most {self.tcp_tolerance_m * 1e3:g} mm and "
-            f"{math.degrees(self.tcp_tolerance_rad):.1f}): set the TCP at the pendant, or correct pendant.tcp_offset"
+            f"{math.degrees(self.tcp_tolerance_rad):.1f}): set the TCP at the pendant, or "
+            "correct arm.pendant.tcp_offset"
         )
 
     def _payload_differences(self, reading: "PendantReading") -> list[str]:
@@ -120,12 +121,12 @@ class PendantSettings:
         if not abs(reading.payload_kg - mass) <= self.payload_tolerance_kg:
             found.append(
                 f"payload {reading.payload_kg:.2f} kg, expected {mass:.2f} (within {self.payload_tolerance_kg:g}): set "
-                "the payload at the pendant, or correct pendant.payload_kg"
+                "the payload at the pendant, or correct arm.pendant.payload_kg"
             )
         if not float(np.linalg.norm(reading.payload_cog_m - centre)) <= self.cog_tolerance_m:
             found.append(
                 f"centre of gravity {_millimetres(reading.payload_cog_m)}, expected {_millimetres(centre)} (within "
-                f"{self.cog_tolerance_m * 1e3:g} mm): set it at the pendant, or correct pendant.payload_cog_m"
+                f"{self.cog_tolerance_m * 1e3:g} mm): set it at the pendant, or correct arm.pendant.payload_cog_m"
             )
         return found
 
