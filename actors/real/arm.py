@@ -130,6 +130,8 @@ class UrArm(Closing):
         while True:
             try:
                 self._check(self._link.state())
+            except ArmHeld:
+                raise
             except ArmStopped as error:
                 if time.monotonic() > deadline:
                     raise
@@ -159,6 +161,20 @@ class UrArm(Closing):
 
     def release(self) -> None:
         """Frees the arm: a person has just said "go on". Raises ArmStopped while the cause of the hold stands."""
+        for is_last in (False, False, True):
+            try:
+                self._make_fit()
+                break
+            except ArmHeld as hold:  # the script ended once more, on a computer that stalls
+                log.debug("not fit yet: %s", hold)
+                if is_last:
+                    raise
+        with self._link.lock:
+            self._commanded = self._link.state().pose
+            self._limiter.forget()
+            self._held, self._last_action = "", time.monotonic()
+
+    def _make_fit(self) -> None:
         with self._link.lock:
             if why := self._link.trouble():
                 raise ArmStopped(why)
@@ -169,10 +185,6 @@ class UrArm(Closing):
         self.wait_until_fit()
         if differences := self._pendant_differences(at_rest=False):
             raise self._stopped(differences)
-        with self._link.lock:
-            self._commanded = self._link.state().pose
-            self._limiter.forget()
-            self._held, self._last_action = "", time.monotonic()
 
     # --- moving
 

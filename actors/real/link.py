@@ -114,7 +114,10 @@ class Link:
         offset: list[float] = []
 
         def ask() -> bool:
-            offset.extend(self.control.getTCPOffset())
+            try:
+                offset.extend(self.control.getTCPOffset())
+            except RuntimeError as error:  # no answer of the script
+                log.debug("%s", error)
             return len(offset) == 6
 
         self.execute("reading the TCP offset", ask)

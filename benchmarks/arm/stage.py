@@ -1,5 +1,6 @@
 """This module sets the stage: a stand-in in real time, the network to it, the arm's program, an observer beside it."""
 
+import os
 import random
 import re
 import socket
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,10 @@ class Observer(Closing):
     def speed_m_s(self) -> float:
         """The tool's speed now."""
         return self._samples[-1][2] if self._samples else 0.0
+
+    def forget(self) -> None:
+        """Forgets what it has seen so far."""
+        self._samples.clear()
 
     @property
     def moved_for_s(self) -> float:
@@ -149,6 +154,8 @@ class Stage(Closing):
 
     def _start(self, arguments: Sequence[str], address: tuple[str, int]) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
+        with suppress(PermissionError):  # controller and network are no processes of the arm's computer
+            os.setpriority(os.PRIO_PROCESS, process.pid, -10)
         self._open.callback(process.wait)
         self._open.callback(process.kill)
         wait_for(lambda: _listens(*address), f"{' '.join(arguments[:2])} listens", START_TIMEOUT_S)
