@@ -32,8 +32,8 @@ from protos.schema import F64
 log = logging.getLogger(__name__)
 
 ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
-FEED_RATIO = 3
-"""The controller's watchdog hears from us at least so many times as often as it asks for."""
+FEED_RATIO = 4
+"""The controller's watchdog hears from us so many times as often as it asks for."""
 TURN_ARM_M = 0.1
 """A move that mostly turns is as long as the way of a point this far from the TCP."""
 LATE_SHARE = 0.25
@@ -103,7 +103,7 @@ class UrArm(Closing):
             raise
         self._commanded = self._link.state().pose
         self._limiter = StreamLimiter(limits, settings.model, settings.stream_hz)
-        self._is_servoing = self._is_moving = self._is_fed = False
+        self._is_servoing = self._is_moving = False
         self._due_s = -math.inf
         self._last_action = time.monotonic()
         self._held = "the first motion"
@@ -308,7 +308,6 @@ class UrArm(Closing):
                 self._limiter.start(begin, joints=state.joints, measured=state.pose)
             pose = self._limiter.next(goal, now_s=now_s, slice_s=slice_s, left_s=left_s)
             self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), goal
-            self._is_fed = True
             command = lambda: control.servoL(pose.tolist(), 0, 0, slice_s, settings.lookahead_s, settings.gain)  # noqa: E731
             self._link.stream("servoL", command)
 
@@ -356,17 +355,18 @@ class UrArm(Closing):
 
     def _watch(self) -> None:
         """Runs the watchdog; the body of its thread."""
-        settings = self.settings
-        tick_s = min(settings.hold_after_s / 5, 1 / (2 * FEED_RATIO * settings.controller_watchdog_hz))
-        while not self._closing.wait(tick_s):
+        feed_s = 1 / (FEED_RATIO * self.settings.controller_watchdog_hz)
+        wait_s = 0.0
+        while not self._closing.wait(wait_s):
             try:
                 with self._link.lock:
-                    self._watch_once()
+                    self._watch_once(feed_s)
             except ArmStopped as error:
                 log.debug("watchdog: %s", error)  # the loop meets the same trouble at its next call and reports it
+            wait_s = min(self.settings.hold_after_s / 5, max(feed_s - self._link.unheard_s, feed_s / 4))
 
-    def _watch_once(self) -> None:
-        """Holds an arm whose caller is silent; feeds the controller's watchdog when nothing else did meanwhile."""
+    def _watch_once(self, feed_s: float) -> None:
+        """Holds an arm whose caller is silent; feeds the controller's watchdog when nothing else does."""
         silent_s = time.monotonic() - self._last_action
         if self._is_servoing and silent_s > self.settings.hold_after_s:
             self.holds += 1
@@ -374,9 +374,8 @@ class UrArm(Closing):
             log.warning("%s: arm held", self._held)
             self.hold(self._held)
         elif self._link.is_script_running:
-            if not self._is_fed:
+            if self._link.unheard_s >= feed_s:
                 self._link.execute("watchdog", self._link.control.kickWatchdog)
-            self._is_fed = False
         elif not self._held:
             self._held = self._link.script_end()
             log.warning("%s: arm held", self._held)

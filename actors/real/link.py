@@ -81,6 +81,7 @@ class Link:
         self._receive, self.control, self._tells_payload = receive, control, tells_payload
         self._timeout_s = timeout_s
         self._is_lost = False
+        self._told = time.monotonic()
         self.lock = threading.RLock()
 
     @classmethod
@@ -143,6 +144,11 @@ class Link:
         """The robot's clock [s], as of the newest package."""
         return float(self._receive.getTimestamp())
 
+    @property
+    def unheard_s(self) -> float:
+        """Seconds since the controller was told anything."""
+        return time.monotonic() - self._told
+
     def trouble(self) -> str:
         """Returns the reason why the controller moves no arm now, with the remedy; empty when it is well."""
         return self._safety() if self.is_connected else LOST
@@ -181,6 +187,7 @@ class Link:
     def stream(self, what: str, command: Callable[[], bool]) -> None:
         """Sends a servo command, which ur_rtde does not wait for. Raises ArmStopped when the controller refuses it."""
         with self.lock:
+            self._told = time.monotonic()
             self._require(what, command())
 
     def execute(self, what: str, command: Callable[[], bool | None]) -> None:
@@ -192,6 +199,7 @@ class Link:
             if not self.is_connected:
                 raise ArmStopped(f"{what} impossible: {LOST}")
             try:
+                self._told = time.monotonic()
                 taken = _within(self._timeout_s, what, command)
             except Unreachable as error:
                 self._is_lost = True

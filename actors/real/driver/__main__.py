@@ -109,9 +109,8 @@ def _operations(arm: UrArm) -> dict[str, Callable[[Message], Any]]:
     return {
         "observe": lambda _: _state(arm),
         "time_s": lambda _: arm.time_s,
-        "held": lambda _: arm.held,
+        "held": lambda _: None,  # every answer tells it, and the anchor
         "can_be_commanded": lambda _: arm.can_be_commanded(),
-        "anchor": lambda _: None,  # every answer tells it
         "servo": lambda call: arm.servo(_pose(call), _seconds(call, "period_s")).tolist(),
         "rest": lambda call: arm.rest(_seconds(call, "seconds")),
         "move_to": lambda call: arm.move_to(_pose(call)),
@@ -129,7 +128,7 @@ def _answer(wire: Wire, arm: UrArm, call: Message, operation: Callable[[Message]
         raise
     except TwinRLError as error:
         answer = error_message(error)
-    told = {"anchor": arm.anchor().tolist(), "holds": arm.holds, "clipped": dict(arm.limits.clipped)}
+    told = {"anchor": arm.anchor().tolist(), "held": arm.held, "holds": arm.holds, "clipped": dict(arm.limits.clipped)}
     wire.send({"call": call.get("call"), **answer, **told})
 
 

@@ -69,6 +69,7 @@ class ArmClient(Closing):
         self.holds = 0
         self._lock = threading.RLock()
         self._calls, self._anchor = 0, np.zeros(6)
+        self._held, self._answered = "", 0.0
         self._wire, there = Wire.pair()
         with there:
             self._process = subprocess.Popen(
@@ -106,7 +107,10 @@ class ArmClient(Closing):
 
     @property
     def held(self) -> str:
-        return str(self._call("held"))
+        """The reason of a hold, as an answer told it a moment ago or the driver tells now."""
+        if time.monotonic() - self._answered > self.settings.hold_after_s / BEATS_PER_SILENCE:
+            self._call("held")
+        return self._held
 
     def anchor(self) -> F64:
         """Returns the pose (6,) that the next command starts from, as the newest answer told it.
@@ -163,6 +167,7 @@ class ArmClient(Closing):
                 raise ArmStopped(str(error)) from error
             if "anchor" in answer:
                 self._anchor, self.holds = np.array(answer["anchor"]), int(answer["holds"])
+                self._held, self._answered = str(answer["held"]), time.monotonic()
                 self.limits.clipped = Counter(answer["clipped"])
             raise_error(answer)
             return answer.get("value")

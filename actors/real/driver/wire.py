@@ -1,7 +1,7 @@
 """This module carries calls and answers between the main process and the arm's driver: one JSON object per packet.
 
     call     {"call": 7, "op": "servo", "pose": […], "period_s": 0.1}       answered once
-    answer   {"call": 7, "value": …, "anchor": […], "holds": 0, "clipped": {…}}
+    answer   {"call": 7, "value": …, "anchor": […], "held": "", "holds": 0, "clipped": {…}}
              {"call": 7, "error": kind, "text": …}
     beat     {"op": "beat"}       a caller that waits for an answer is alive; not answered
 
