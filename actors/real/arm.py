@@ -15,8 +15,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -66,19 +67,22 @@ class ArmSettings:
     pendant: PendantSettings = field(default_factory=PendantSettings)
     """Values that must be set at the teach pendant."""
 
+    BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "connect_timeout_s": (0.1, 60.0),
+        "stream_hz": (10.0, 500.0),
+        "blend": (0.05, 1.0),
+        "lookahead_s": (0.03, 0.2),  # ur_rtde's own limits, as for the gain
+        "gain": (100.0, 2000.0),
+        "hold_after_s": (0.02, 1.0),
+        "standstill_s": (0.2, 10.0),
+        "controller_watchdog_hz": (2.0, 50.0),
+        "move_speed_m_s": (0.01, 0.5),
+        "move_acceleration_m_s2": (0.1, 2.5),
+        "move_timeout_s": (5.0, 120.0),
+    }
+
     def __post_init__(self) -> None:
-        ranges = {
-            "stream_hz": (10.0, 500.0),
-            "blend": (0.05, 1.0),
-            "lookahead_s": (0.03, 0.2),  # ur_rtde's own limits, as for the gain
-            "gain": (100.0, 2000.0),
-            "hold_after_s": (0.02, 1.0),
-            "standstill_s": (0.2, 10.0),
-            "controller_watchdog_hz": (2.0, 50.0),
-            "move_speed_m_s": (0.01, 1.0),
-            "connect_timeout_s": (0.1, 60.0),
-        }
-        for name, (low, high) in ranges.items():
+        for name, (low, high) in self.BOUNDS.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"arm {name}={getattr(self, name)}: must be {low:g} to {high:g}")
 

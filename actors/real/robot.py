@@ -272,7 +272,8 @@ class RealEnvironment:
                 wanted = np.zeros(ACTION_DIM)
                 wanted[GRIPPER_ACTION] = 1.0 if self._gripper.is_commanded_open else -1.0
             try:
-                wanted[GRIPPER_ACTION] = self._move_gripper(wanted[GRIPPER_ACTION])
+                if not self._arm.limits.check_measured(**vars(self._arm.observe())):  # else the servo says why
+                    wanted[GRIPPER_ACTION] = self._move_gripper(wanted[GRIPPER_ACTION])
                 return wanted, self._move_tool(wanted)
             except ArmHeld as hold:
                 log.info("held in mid-episode: %s", hold)

@@ -1,6 +1,8 @@
 """No command gets past the limits."""
 
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from actors.real.arm import ArmSettings
 from actors.real.safety import Limits, LimitSettings, angle_between
 from protos.errors import ArmStopped, InputError
 from protos.proprioception import TOOL_DOWN_VECTOR
@@ -16,6 +19,7 @@ from twin.rotations import TOOL_DOWN, YAW_LIMIT_RAD, about_z, heading, matrix_fr
 
 BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 PERIOD_S = 0.1
+SAFETY_PAGE = Path(__file__).resolve().parents[2] / "docs" / "safety.md"
 
 
 def state(**changes):
@@ -183,3 +187,25 @@ def test_every_limit_has_bounds_and_the_order_among_them_holds():
     for wrong in ({"jump_m": 0.05}, {"following_m": 0.1}, {"following_rad": 0.3}):
         with pytest.raises(InputError, match="must be above ceiling"):
             LimitSettings(**wrong)
+
+
+def test_the_table_of_bounds_is_the_codes():
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| (\S+) \| (\S+) \| (\S+) \|$", SAFETY_PAGE.read_text(), re.MULTILINE)
+    kinds = {"limits": LimitSettings, "arm": ArmSettings}
+    told = {(kind, name): (value, low, high) for kind, name, value, low, high in rows}
+    assert told == {
+        (kind, name): (f"{getattr(settings(), name):g}", f"{low:g}", f"{high:g}")
+        for kind, settings in kinds.items()
+        for name, (low, high) in settings.BOUNDS.items()
+    }
+
+
+@pytest.mark.parametrize("name", ArmSettings.BOUNDS)
+@pytest.mark.parametrize("wrong", ["below", "above", -1.0, float("inf"), float("nan")])
+def test_no_number_of_the_arm_is_without_bounds(name, wrong):
+    low, high = ArmSettings.BOUNDS[name]
+    with pytest.raises(InputError, match=name):
+        ArmSettings(**{name: {"below": low * 0.99, "above": high * 1.01}.get(wrong, wrong)})
+    assert {one.name for one in fields(ArmSettings) if one.type is float or one.type == "float"} == set(
+        ArmSettings.BOUNDS
+    )
