@@ -161,7 +161,8 @@ def check_form(
         raise InputError(f'{path}: its actions are motions, "action_form": "absolute" wants poses; {seen}')
     raise InputError(
         f"{path}: its actions are absolute poses, and motions per step are expected; {seen}. A settings file with "
-        f'"action_form": "absolute" converts them ("delta" takes them as they are); twinrl inspect {path} --settings FILE writes one'
+        f'"action_form": "absolute" converts them ("delta" takes them as they are); '
+        f"twinrl inspect {path} --settings FILE writes one"
     )
 
 
