@@ -76,7 +76,7 @@ def load_policy(path: Path) -> Policy:
     try:
         policy = Policy(settings)
         policy.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, MemoryError) as error:  # torch's words for a size that cannot be
         raise CorruptData(f"{path}: tensors do not fit the settings beside them") from error
     parts = manifest.get("parts")
     for part in PARTS if parts is not None else ():  # folders of earlier versions have none
