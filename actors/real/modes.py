@@ -26,7 +26,7 @@ from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sinks import ArmSink, EpisodeFilter, NoSink, succeeded
 from protos.episode import Segment
-from protos.errors import ArmStopped, InputError
+from protos.errors import ArmStopped, InputError, TwinRLError
 from protos.files import JsonLines, read_json
 from protos.schema import Configuration, Source
 from protos.settings import from_json
@@ -174,6 +174,10 @@ def _writer(settings: RealSettings, stack: ExitStack) -> ReplayWriter:
 def _flush(writer: ReplayWriter) -> None:
     if unsent := writer.flush(10.0):
         log.warning("%d segments are not in the replay yet; they stay in the spool", unsent)
+    if dropped := int(writer.stats()["dropped"]):  # said while it happened too, but only in the log
+        raise TwinRLError(
+            f"{dropped} segments of this session are lost: their spool had no room; make room and repeat it"
+        )
 
 
 def _policy(settings: RealSettings, task: Task, *, explore: float) -> WeightsPolicy | StoredPolicy:

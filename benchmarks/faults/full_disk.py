@@ -71,7 +71,8 @@ class Tried:
     @property
     def well(self) -> bool:
         """Tells whether the run ended as a person expects."""
-        return self.code == Exit.PROBLEM and self.lines == 1
+        went_on = self.code == Exit.INTERRUPTED and self.full == "logs/"  # a log that cannot be written ends nothing
+        return went_on or (self.code == Exit.PROBLEM and self.lines == 1)
 
 
 def main(arguments: FullDisk) -> int:

@@ -114,6 +114,13 @@ def test_demonstrations_reach_the_replay(settings, tmp_path, replay):
         assert np.abs(np.diff(episode.observation.proprio[:, :3], axis=0)).max() < 0.06
 
 
+def test_demonstrations_that_found_no_room_are_said(settings, tmp_path, replay):
+    plan = DemonstratePlan(episodes=1, region="A")
+    settings = replace(settings, demonstrate=plan, replay=replace(replay, spool_bytes=1000))
+    code, errors = run("demonstrate", settings, tmp_path, "--arm")
+    assert code == 2 and "segments of this session are lost" in errors.splitlines()[-1], errors
+
+
 def test_an_evaluation_writes_a_line_per_configuration(settings, tmp_path, policy, monkeypatch):
     monkeypatch.setenv(STATUS_VARIABLE, str(tmp_path / "evaluation.status.json"))
     rng = np.random.default_rng(5)
