@@ -23,7 +23,7 @@ import numpy as np
 from actors.real.dashboard import check_ready
 from actors.real.kinematics import ModelName, model_error
 from actors.real.pendant import PendantReading, PendantSettings
-from protos.errors import ArmHeld, ArmStopped, Unreachable
+from protos.errors import ArmHeld, ArmStopped, InputError, Unreachable
 from protos.proprioception import tool_vector
 from protos.schema import F64
 
@@ -96,7 +96,15 @@ class Link:
             doubts.append(f"software {controller.software} cannot tell the payload: look at the pendant")
         for doubt in doubts:
             log.warning("UR controller at %s: %s", host, doubt)
-        control = _within(timeout_s, f"control script at {host}", lambda: rtde_control.RTDEControlInterface(host))
+        try:
+            control = _within(timeout_s, f"control script at {host}", lambda: rtde_control.RTDEControlInterface(host))
+        except Unreachable as error:
+            if "already in use" not in str(error):
+                raise
+            raise InputError(
+                f"the arm at {host} is driven by another program, of another user or computer: end that first; if there "
+                "is none, switch EtherNet/IP, PROFINET and MODBUS off at the pendant"
+            ) from error
         return cls(receive, control, timeout_s, tells_payload=tells_payload)
 
     def state(self) -> ArmState:

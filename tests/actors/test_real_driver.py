@@ -99,6 +99,15 @@ def test_a_second_program_is_refused_with_the_name_of_the_first(robot):
         arm.servo(by(arm.anchor(), 0.01), PERIOD_S)
 
 
+def test_a_program_of_another_user_or_computer_is_refused_by_the_controller(robot, tmp_path, monkeypatch):
+    with open_client(robot) as arm:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        with pytest.raises(InputError, match="driven by another program, of another user or computer: end that first"):
+            open_client(robot)
+        arm.release()
+        arm.servo(by(arm.anchor(), 0.01), PERIOD_S)
+
+
 def test_nobody_there_is_said_as_without_a_driver():
     with pytest.raises(Unreachable, match=r"dashboard port 29999.*deadline 1 s"):
         ArmClient(ArmSettings(host="127.9.9.9", connect_timeout_s=1.0), Limits(BOX, LimitSettings()), armed=True)

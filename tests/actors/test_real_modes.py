@@ -165,7 +165,7 @@ def test_training_talks_to_guide_weights_and_replay(settings, tmp_path, policy, 
     assert 0 < after["human"] - before["human"] <= after["real"] - before["real"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_holds_the_arm_saves_and_ends(settings, tmp_path, number, replay):
     settings = replace(settings, demonstrate=DemonstratePlan(episodes=500), armed=True, name=f"ends-{number.name}")
     before = totals(replay)["demo"]

@@ -22,12 +22,17 @@ BENCHMARKS = {
     "limits": "adversarial actions on the arm's driver: speeds, accelerations and joint speeds of what it streams",
     "faults": "servers and actors killed under load: what is lost, what comes twice",
     "joins": "how soon a new actor is served, and how soon a dead one's place is free",
+    "arm": "every stop of the arm, measured at the simulated controller",
+    "starts": "the arm's program started beside busy loops",
     "policy": "time and memory of forward passes, beside the arithmetic floor, and what shortens them",
     "learner": "time and memory of updates, inside RLlib and outside, beside a plain one and the floor",
     "learning": "does it learn: SFT and twin RL over seeds, with and without parts of the RL stage",
     "twin": "twin steps by stage and beside other simulators; fleets of twin actors, some of them killed",
 }
-MODULES = {name: f"benchmarks.{name}.run" for name in BENCHMARKS} | {"joins": "benchmarks.weights.joins"}
+MODULES = {name: f"benchmarks.{name}.run" for name in BENCHMARKS} | {
+    "joins": "benchmarks.weights.joins",
+    "starts": "benchmarks.arm.starts",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
