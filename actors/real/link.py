@@ -102,8 +102,8 @@ class Link:
             if "already in use" not in str(error):
                 raise
             raise InputError(
-                f"the arm at {host} is driven by another program, of another user or computer: end that first; if there "
-                "is none, switch EtherNet/IP, PROFINET and MODBUS off at the pendant"
+                f"the arm at {host} is driven by another program, of another user or computer: end that first; if "
+                "there is none, switch EtherNet/IP, PROFINET and MODBUS off at the pendant"
             ) from error
         return cls(receive, control, timeout_s, tells_payload=tells_payload)
 
