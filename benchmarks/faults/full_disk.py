@@ -27,7 +27,7 @@ from twin.scan import ScanSettings, TrainSettings
 from twinrl.run.settings import DemonstrationPlan, EvaluationPlan, RealRlPlan, RunSettings, SftPlan, TwinRlPlan
 
 FOLDERS = {
-    "scan": ("logs", "scene"),
+    "scan": ("scene", "logs"),
     "demonstrations": ("spool",),
     "SFT": ("sft_a",),
     "SFT in the twin": ("eval",),
@@ -39,6 +39,8 @@ FOLDERS = {
     "report": ("images",),
 }
 """Folders that a stage writes."""
+ENDS_NOTHING = ("logs/", "weights/", "guide/")
+"""Folders without which a stage goes on: the weights are served from memory, and each service says what is not on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,8 @@ class FullDisk:
 
     folder: Path
     """Empty folder on which the disk is mounted."""
-    leave_kib: int = 8
-    """Room that is left."""
+    leave_kib: int = 4
+    """Room that is left: one page of the disk."""
     size_mib: int = 400
     timeout_s: float = 600.0
     """Deadline of one try."""
@@ -71,7 +73,7 @@ class Tried:
     @property
     def well(self) -> bool:
         """Tells whether the run ended as a person expects."""
-        went_on = self.code == Exit.INTERRUPTED and self.full == "logs/"  # a log that cannot be written ends nothing
+        went_on = self.code == Exit.INTERRUPTED and self.full in ENDS_NOTHING
         return went_on or (self.code == Exit.PROBLEM and self.lines == 1)
 
 
