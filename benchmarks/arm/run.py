@@ -19,7 +19,7 @@ from protos.errors import InputError
 FAST_M_S = 0.12
 """The fault strikes when the tool is at least so fast."""
 RESET_S = 4.5
-"""From the first motion on, a reset is over after this time."""
+"""A reset is over this long after the first motion."""
 WATCHED_S = 1.5
 COLUMNS = ("fault", "still after [s]", "farthest [mm]", "the operator reads", "it goes on")
 Act = Callable[[Stage, Program], None]
@@ -60,7 +60,7 @@ def _signal_driver(number: int) -> Act:
 
 
 def _nothing(stage: Stage, program: Program) -> None:
-    """Nothing has to be set right."""
+    """Sets nothing right: the fault is over, or for good."""
 
 
 def _protective_stop(stage: Stage, program: Program) -> None:

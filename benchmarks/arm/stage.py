@@ -34,7 +34,7 @@ START_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Stop:
-    """How the arm came to a standstill."""
+    """A standstill: how soon the tool stood, how far it went until then."""
 
     after_s: float
     furthest_m: float

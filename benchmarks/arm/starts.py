@@ -27,7 +27,7 @@ class StartsBench:
     busy: int = 20
     """Busy loops beside it."""
     within_s: float = 3600.0
-    """No start begins later than this."""
+    """The last start begins within this time."""
 
     def __post_init__(self) -> None:
         if self.starts < 1 or self.busy < 0:
