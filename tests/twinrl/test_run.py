@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 
 from protos.folders import owned
 from protos.settings import save_settings
+from services.replay import EmbeddedServer, Keys, ReplaySettings, connect
 from twinrl.run.settings import RunSettings
 from twinrl.run.stored_replay import run_settings
 
@@ -115,7 +117,8 @@ def test_a_capture_without_pictures_is_refused_in_one_line(tmp_path):
     process = start(tmp_path, "--capture", str(tmp_path / "photos"))
     last = process.communicate(timeout=60)[0].strip().splitlines()[-1]
     assert process.returncode == 2
-    assert last == f"twinrl: {tmp_path / 'photos'} is empty or missing; give a folder of photos or a video file"
+    told = f"{tmp_path / 'photos'} is empty or missing; give a folder of photos or a video file"
+    assert last == f"twinrl: stage 'scan': {told}. Go on with: twinrl demo --runs {tmp_path} --name small --resume"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
@@ -196,6 +199,17 @@ def test_a_run_that_was_never_named_says_what_to_rename(tmp_path):
     last = ended(process).strip().splitlines()[-1]
     assert last.startswith(f"twinrl: {tmp_path / 'mein tisch'}: rename the folder")
     assert last.endswith("as in 'mein-tisch'")
+
+
+def test_a_name_under_which_a_shared_replay_keeps_another_run_is_refused(tmp_path):
+    with EmbeddedServer(tmp_path / "replay") as server:
+        settings = ReplaySettings(urls=(server.url,))
+        with closing(connect(settings)) as client:
+            client.execute_command("HSET", Keys("twinrl-small", "demo").counters, "transitions", 7)
+        output = ended(start(tmp_path / "runs", "--replay", server.url))
+    assert "keeps 7 transitions of another run of this name" in output
+    assert "choose another --name" in output
+    assert not (tmp_path / "runs").exists()
 
 
 def test_paths_given_to_a_run_mean_the_same_from_everywhere(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ twinrl fidelity --domains twin standin --scene runs/demo/scene  two domains, wit
 """
 
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import tyro
 
 from protos.errors import InputError
 from protos.files import read_lines
+from protos.problems import problem_of
 from protos.schema import Schema
 from twin import tasks
 from twin.randomize import domain_named
@@ -25,6 +27,8 @@ from twinrl.fidelity.probes import World
 from twinrl.fidelity.verdict import rows
 from twinrl.report.inputs import EpisodeLine
 from twinrl.run.stored_replay import is_run, replay_of, run_settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,10 @@ def _of_run(folder: Path) -> Fidelity:
     run = run_settings(folder)
     with replay_of(folder) as replay:
         found = files.measure_run(folder, replay, run.schema, seed=run.seed, latency_steps=run.latency_steps)
-    files.write(folder, found)
+    try:
+        files.write(folder, found)
+    except OSError as error:  # an archive is measured like any run
+        log.warning("not kept: %s", problem_of(error))
     return found
 
 

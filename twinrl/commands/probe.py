@@ -6,6 +6,7 @@ twinrl probe expert --scene scene
 twinrl probe fetch_the_cube --scene scene      (a policy of another package)
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -103,6 +104,8 @@ def settings_of(command: Probe) -> ProbeSettings:
     )
     tried = folder.name if folder else command.what
     out = command.out or (folder.parent if folder else Path()) / f"probe_{tried}.jsonl"
+    if out.parent.is_dir() and not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out} cannot be written; name another file: --out FILE.jsonl")
     return ProbeSettings(
         world=world,
         policy=folder and folder.absolute(),

@@ -71,9 +71,6 @@ def run(settings: RunSettings, *, resume: bool) -> int:
 def _run_stages(ownership: Ownership, settings: RunSettings, console: Console) -> None:
     folder = ownership.folder
     done = _finished(folder)
-    if settings.replay:
-        # a wrong address is better known now than after the scan
-        totals(ReplaySettings(urls=settings.replay, credentials=settings.credentials))
     with (
         Progress([stage.name for stage in STAGES], console=console) as progress,
         Supervisor(folder, ownership=ownership) as supervisor,
@@ -111,7 +108,9 @@ def _resumed(folder: Path) -> tuple[Ownership, list[str]]:
         raise InputError(f"--resume: there is no run in {folder}; start it without --resume")
     with ExitStack() as undo:
         ownership = undo.enter_context(_take(folder))
-        notes = preflight(folder, run_settings(folder), resume=True)
+        settings = run_settings(folder)
+        notes = preflight(folder, settings, resume=True)
+        _kept_in_replay(settings)
         # the services of the run's life before are gone, and so are their addresses
         for stale in (folder / "settings").glob("*.json"):
             stale.unlink()
@@ -125,11 +124,24 @@ def _begun(settings: RunSettings) -> tuple[Ownership, list[str]]:
     with ExitStack() as undo:
         ownership = undo.enter_context(_take(settings.folder))
         notes = preflight(ownership.folder, settings, resume=False)  # before anything is moved
+        if kept := _kept_in_replay(settings):
+            raise InputError(
+                f"{masked(settings.replay[0])} keeps {kept} transitions of another run of this name, under "
+                f"{settings.prefix!r}; choose another --name, or go on with that run by --resume"
+            )
         if contents(ownership.folder):
             ownership = undo.enter_context(_moved_aside(ownership))
         save_settings(anchored(settings), ownership.folder / SETTINGS)
         undo.pop_all()
     return ownership, notes
+
+
+def _kept_in_replay(settings: RunSettings) -> int:
+    """Asks a replay that was named, since a wrong address is better known now than after the scan."""
+    if not settings.replay:
+        return 0
+    named = ReplaySettings(urls=settings.replay, prefix=settings.prefix, credentials=settings.credentials)
+    return sum(totals(named).values())
 
 
 def _take(folder: Path) -> Ownership:
