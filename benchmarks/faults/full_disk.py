@@ -40,7 +40,7 @@ FOLDERS = {
 }
 """Folders that a stage writes."""
 ENDS_NOTHING = ("logs/", "weights/", "guide/")
-"""Folders without which a stage goes on: the weights are served from memory, and each service says what is not on disk."""
+"""Folders without which a stage goes on: weights are served from memory, and services say what is not on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
