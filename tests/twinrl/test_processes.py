@@ -79,6 +79,18 @@ def test_what_a_person_can_mend_is_said_in_the_childs_own_line(supervisor):
         supervisor.wait("scan", timeout_s=20)
 
 
+def test_a_service_at_a_path_is_waited_for(supervisor, tmp_path):
+    code = (
+        "import socket, sys, time; s = socket.socket(socket.AF_UNIX)\ntime.sleep(0.5); s.bind(sys.argv[1]); s.listen()"
+    )
+    code += "; time.sleep(60)"
+    supervisor.start(python("replay", code, str(tmp_path / "s"), service=True))
+    supervisor.wait_listening("replay", str(tmp_path / "s"))
+    assert (tmp_path / "s").is_socket()
+    with pytest.raises(Unreachable, match="does not listen"):
+        supervisor.wait_listening("replay", str(tmp_path / "other"), timeout_s=0.1)
+
+
 def test_a_log_on_a_full_disk_hides_no_problem(supervisor):
     supervisor.log_path("scan").symlink_to("/dev/full")
     supervisor.start(python("scan", TELLS.format("raise InputError('photos is empty')")))

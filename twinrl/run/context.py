@@ -34,6 +34,8 @@ class WorldSeed(IntEnum):
 
 DEMONSTRATIONS_TIMEOUT_S = 600.0
 """Deadline of the demonstrations of one world."""
+REPLAY_TIMEOUT_S = 60.0
+"""Deadline of the replay to listen; a client gives up earlier than a busy machine starts it."""
 RL_TIMEOUT_S = 7200.0
 """Deadline of a stage of reinforcement learning."""
 
@@ -80,6 +82,7 @@ class Services:
         directory = self._folder / "replay"
         command = python_module("services.replay", "--directory", str(directory), "--socket", str(socket))
         self._supervisor.start(Child(name="replay", command=command, service=True))
+        self._supervisor.wait_listening("replay", str(socket), timeout_s=REPLAY_TIMEOUT_S)
         return f"unix://{socket}"
 
 

@@ -16,7 +16,7 @@ from actors.simulated_ur import StandinSettings
 from learner.rl import ActorSettings, BatchSettings, LoopSettings, UpdateSettings
 from learner.stage import RlSettings
 from protos.errors import TwinRLError
-from protos.files import read_lines
+from protos.files import read_lines, write_durably
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
 from twin import tasks
@@ -120,7 +120,7 @@ def _evaluate(context: RunContext, view: View, *, policy: str, name: str) -> flo
     context.supervisor.wait(*names, timeout_s=EVALUATION_TIMEOUT_S, poll=lambda: view.update(_lines(parts)))
     stop_standins(context, *shares)
     whole = context.folder / "eval" / f"{name}_standin.jsonl"
-    whole.write_text("".join(part.read_text() for part in parts))
+    write_durably(whole, [part.read_bytes() for part in parts])
     for part in parts:
         part.unlink()
     view.update(context.settings.episodes_per_evaluation)

@@ -143,17 +143,13 @@ class Supervisor(Closing):
             time.sleep(POLL_S)
 
     def wait_listening(self, name: str, address: str, *, timeout_s: float = 20.0) -> None:
-        """Returns when the child accepts TCP connections at "host:port"; Unreachable after `timeout_s`."""
-        host, _, port = address.rpartition(":")
+        """Returns when the child accepts connections at "host:port" or at a socket's path, else Unreachable."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             self.check()
-            try:
-                socket.create_connection((host, int(port)), timeout=1.0).close()
-            except OSError:
-                time.sleep(POLL_S / 2)
-            else:
+            if _accepts(address):
                 return
+            time.sleep(POLL_S / 2)
         raise Unreachable(f"{name} does not listen on {address} after {timeout_s:g} s; see {self.log_path(name)}")
 
     def stop(self, *names: str) -> None:
@@ -287,3 +283,15 @@ class Supervisor(Closing):
                 write_durably(self.run_dir / "processes.json", [json.dumps({"processes": rows}, indent=1).encode()])
             except OSError as error:  # only `twinrl status` reads it
                 log.info("%s", problem_of(error))
+
+
+def _accepts(address: str) -> bool:
+    at_path = address.startswith("/")
+    host, _, port = address.rpartition(":")
+    with socket.socket(socket.AF_UNIX if at_path else socket.AF_INET) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(address if at_path else (host, int(port)))
+        except OSError:
+            return False
+        return True
