@@ -33,8 +33,8 @@ FACE_SHARE = 0.5
 JOINT_BRAKING_RAD_S2 = 20.0
 """Joints brake no harder than this before the end of their range."""
 TINY = 1e-9
-SHORTEST_S = 1e-6
-"""A clock that has moved on by less has not."""
+SHORTEST_S = 1e-3
+"""A clock that has moved on by less has not: a controller's moves on by 2 ms."""
 _SHARES = (1.0, 0.7, 0.4, 0.2, 0.1, 0.03)
 
 
@@ -104,13 +104,17 @@ class StreamLimiter:
             speed, spin = min(speed, CRAWL_M_S), min(spin, CRAWL_RAD_S)
             limits.clipped["crawl"] += 1
         hard, hard_spin = settings.acceleration_m_s2, settings.acceleration_rad_s2
-        low = -_stoppable(np.maximum(position - limits.low, 0.0), dt, FACE_SHARE * hard)
-        high = _stoppable(np.maximum(limits.high - position, 0.0), dt, FACE_SHARE * hard)
-        wanted = np.clip(_towards(goal[:3] - position, dt, left_s, speed, hard), low, high)
-        velocity = _reached(self._velocity, np.clip(self._velocity, low, high), wanted, hard * dt)
+        velocity = self._before_faces(_towards(goal[:3] - position, dt, left_s, speed, hard), dt)
         turn = turn_between(self._at.rotation, matrix_from_vector(goal[3:]))
         turning = _reached(self._spin, self._spin, _towards(turn, dt, left_s, spin, hard_spin), hard_spin * dt)
         return _Motion(velocity * dt, turning * dt, dt)
+
+    def _before_faces(self, wanted: F64, dt: float) -> F64:
+        """Returns the velocity (3,) nearest to the wanted one from which the tool stops before the faces of the box."""
+        limits, hard = self._limits, self._limits.settings.acceleration_m_s2
+        low = -_stoppable(np.maximum(self._at.position - limits.low, 0.0), dt, FACE_SHARE * hard)
+        high = _stoppable(np.maximum(limits.high - self._at.position, 0.0), dt, FACE_SHARE * hard)
+        return _reached(self._velocity, np.clip(self._velocity, low, high), np.clip(wanted, low, high), hard * dt)
 
     def _advance(self, motion: _Motion) -> None:
         """Moves on by as much of a motion as the joints can follow; a tool too fast for that brakes first."""
@@ -135,7 +139,7 @@ class StreamLimiter:
     def _braked(self, dt: float) -> _Motion:
         """Returns the motion within one slice that brakes as hard as it may."""
         settings = self._limits.settings
-        slow = _reached(self._velocity, self._velocity, np.zeros(3), settings.acceleration_m_s2 * dt)
+        slow = self._before_faces(np.zeros(3), dt)
         still = _reached(self._spin, self._spin, np.zeros(3), settings.acceleration_rad_s2 * dt)
         return _Motion(slow * dt, still * dt, dt)
 

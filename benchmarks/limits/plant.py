@@ -20,7 +20,7 @@ JUMP_RAD = 0.5
 EXACT, REACHED = 3e-5, 1e-3
 """Joints that miss a target by more [m, of a matrix's entries] are improved; by much more, they do not reach it."""
 ITERATIONS = 30
-READING_S = 2e-6
+READING_S = 1e-7
 """Robot time that passes whenever the clock is read: somebody may wait for the next package."""
 _NORMAL, _PROTECTIVE_STOP, _POWERED_AND_RUNNING = 1, 3, 0b11
 
@@ -183,6 +183,10 @@ class Extremes:
     speed_rad_s: float = 0.0
     acceleration_m_s2: float = 0.0
     acceleration_rad_s2: float = 0.0
+    """Both of targets that are faster than the ones before."""
+    braking_m_s2: float = 0.0
+    braking_rad_s2: float = 0.0
+    """Both of slower ones. A joint at its end or near a singularity stops the tool however hard that is."""
     joint_share: float = 0.0
     """Joint speed as a share of the data sheet's."""
     outside_m: float = 0.0
@@ -217,8 +221,10 @@ class Extremes:
             now = motion / credited
             before = np.zeros(6) if gap > 2 * slice_s + 1e-3 else velocity
             change = (now - before) / credited if index > 0 else np.zeros(6)
-            self.acceleration_m_s2 = max(self.acceleration_m_s2, float(np.linalg.norm(change[:3])))
-            self.acceleration_rad_s2 = max(self.acceleration_rad_s2, float(np.linalg.norm(change[3:])))
+            for part, unit in ((slice(0, 3), "m_s2"), (slice(3, 6), "rad_s2")):
+                is_faster = np.linalg.norm(now[part]) > np.linalg.norm(before[part])
+                name = f"{'acceleration' if is_faster else 'braking'}_{unit}"
+                setattr(self, name, max(getattr(self, name), float(np.linalg.norm(change[part]))))
             velocity = now
 
 

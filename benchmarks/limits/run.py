@@ -164,6 +164,8 @@ def report(outcome: Outcome) -> str:
         ("angular speed of a pair [rad/s]", f"{found.speed_rad_s:.3f}", limits.speed_rad_s),
         ("acceleration [m/s²]", f"{found.acceleration_m_s2:.1f}", limits.acceleration_m_s2),
         ("angular acceleration [rad/s²]", f"{found.acceleration_rad_s2:.1f}", limits.acceleration_rad_s2),
+        ("braking [m/s²]", f"{found.braking_m_s2:.1f}", f"{limits.acceleration_m_s2}, joints first"),
+        ("angular braking [rad/s²]", f"{found.braking_rad_s2:.1f}", f"{limits.acceleration_rad_s2}, joints first"),
         ("joint speed, share of the data sheet's", f"{found.joint_share:.2f}", JOINT_SPEED_SHARE),
         ("speed outside the work box [m/s]", f"{found.crawl_m_s:.3f}", CRAWL_M_S),
         ("out of the work box [mm]", f"{max(found.outside_m, 0.0) * 1000:.2f}", 0),
