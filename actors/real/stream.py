@@ -89,9 +89,8 @@ class StreamLimiter:
         since_s = now_s - self._t
         if since_s > 2 * self._slice_s + 1e-3:
             self._velocity, self._spin = np.zeros(3), np.zeros(3)
-        dt = min(since_s, slice_s, self._slice_s)
+        dt, self._t = min(since_s, slice_s, self._slice_s), now_s
         if dt > SHORTEST_S:  # else the robot's clock has not moved on, and neither may the target
-            self._t = now_s
             self._advance(self._wanted(goal, dt, max(left_s, dt)))
             self.pose = np.concatenate([self._at.position, tool_vector(vector_from_matrix(self._at.rotation))])
         return self.pose
