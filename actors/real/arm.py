@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
 FEED_RATIO = 4
 """The controller's watchdog hears from us so many times as often as it asks for."""
+SHORTEST_SLICE_S = 1e-3
+"""What is left of a period and shorter than this is waited for."""
 TURN_ARM_M = 0.1
 """A move that mostly turns is as long as the way of a point this far from the TCP."""
 LATE_SHARE = 0.25
@@ -208,14 +210,14 @@ class UrArm(Closing):
         self._due_s = (self._due_s if is_in_rhythm else start_s) + period_s
         arrive_s = start_s + self.settings.blend * (self._due_s - start_s)
         is_slowed = False
-        while (now := self._link.time_s) < self._due_s - 1e-4:
-            left_s = self._due_s - now
+        while (left_s := self._due_s - (now := self._link.time_s)) > SHORTEST_SLICE_S:
             slice_s = left_s / math.ceil(left_s * self.settings.stream_hz - 1e-3)
             self._stream(goal, now, slice_s, arrive_s - now)
             is_slowed = is_slowed or self._limiter.is_slowed_by_joints
             self._link.wait_until(now + slice_s - 1e-4)
             self._check(state := self._link.state())
             self._check_following(state)
+        self._link.wait_until(self._due_s - 1e-4)
         return self._give_up_rest() if is_slowed else goal
 
     def rest(self, seconds: float) -> None:

@@ -33,7 +33,7 @@ FACE_SHARE = 0.5
 JOINT_BRAKING_RAD_S2 = 20.0
 """Joints brake no harder than this before the end of their range."""
 TINY = 1e-9
-SHORTEST_S = 1e-3
+SHORTEST_S = 5e-4
 """A clock that has moved on by less has not: a controller's moves on by 2 ms."""
 _SHARES = (1.0, 0.7, 0.4, 0.2, 0.1, 0.03)
 
