@@ -36,7 +36,7 @@ ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
 FEED_RATIO = 4
 """The controller's watchdog hears from us so many times as often as it asks for."""
 SHORTEST_SLICE_S = 1e-3
-"""What is left of a period and shorter than this is waited for."""
+"""The rest of a period that is shorter than this is waited for."""
 TURN_ARM_M = 0.1
 """A move that mostly turns is as long as the way of a point this far from the TCP."""
 LATE_SHARE = 0.25
