@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -74,6 +75,10 @@ def load_policy(path: Path) -> Policy:
     tensors, manifest = load(path)
     settings = _settings(manifest, path)
     try:
+        with torch.device("meta"):  # no memory is taken before the file is known to fill it
+            wanted = {name: tensor.shape for name, tensor in Policy(settings).state_dict().items()}
+        if wanted != {name: tensor.shape for name, tensor in tensors.items()}:
+            raise CorruptData(f"{path}: tensors do not fit the settings beside them")
         policy = Policy(settings)
         policy.load_state_dict(tensors)
     except (RuntimeError, TypeError, MemoryError) as error:  # torch's words for a size that cannot be

@@ -12,6 +12,7 @@ from typing import Literal
 from policy.octo.settings import OctoSettings
 from protos.errors import InputError
 from protos.schema import ACTION_DIM, PROPRIO_DIM
+from protos.settings import between
 
 PROPRIO_WIDTH = 64
 """Numbers that the "mlp" proprioception encoder gives to the head."""
@@ -33,8 +34,11 @@ class HeadSettings:
     levels: int = 40
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise InputError(f"head.sigma_min={self.sigma_min}: must lie between 0 and sigma_max={self.sigma_max}")
+        between(self, "head", 1, 16_384, "width")
+        between(self, "head", 2, 10_000, "levels")
+        between(self, "head", 1e-6, 1e6, "sigma_min", "sigma_max", "sigma_data", "rho")
+        if not self.sigma_min < self.sigma_max:
+            raise InputError(f"head.sigma_min={self.sigma_min}: must lie below sigma_max={self.sigma_max}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +56,10 @@ class DiffusionSettings:
     max_action: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("action_horizon", "action_dim", "hidden", "blocks", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"diffusion.{name}={getattr(self, name)}: at least 1")
-        if self.time_dim < 2 or self.time_dim % 2:
-            raise InputError(f"diffusion.time_dim={self.time_dim}: an even number, at least 2")
+        between(self, "diffusion", 1, 256, "action_horizon", "action_dim", "blocks")
+        between(self, "diffusion", 1, 16_384, "hidden", "time_dim", "steps")
+        if self.time_dim % 2:
+            raise InputError(f"diffusion.time_dim={self.time_dim}: must be even")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +73,7 @@ class ContinuousSettings:
     """Attention pooling of the tokens instead of their mean. A policy hands its head one token."""
 
     def __post_init__(self) -> None:
-        for name in ("action_horizon", "action_dim"):
-            if getattr(self, name) < 1:
-                raise InputError(f"continuous.{name}={getattr(self, name)}: at least 1")
+        between(self, "continuous", 1, 256, "action_horizon", "action_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,7 @@ class PolicySettings:
     """A local T5-base folder, or one inside the policy's own; empty uses the deterministic stand-in."""
 
     def __post_init__(self) -> None:
+        between(self, "policy", 0, 16_384, "auxiliary_labels")
         _check_indices("active_action_dims", self.active_action_dims, ACTION_DIM)
         _check_indices("proprio_indices", self.proprio_indices, PROPRIO_DIM, least=0)
         if self.proprio_encoder == "mlp" and not self.proprio_indices:

@@ -37,6 +37,13 @@ def positive(settings: object, *names: str) -> None:
             raise InputError(f"{name}={getattr(settings, name)}: must be greater than 0")
 
 
+def between(settings: object, name: str, low: float, high: float, *fields: str) -> None:
+    """Raises InputError for settings called `name` whose `fields` are not `low` to `high`."""
+    for field in fields:
+        if not low <= getattr(settings, field) <= high:
+            raise InputError(f"{name}.{field}={getattr(settings, field)}: must be {low:g} to {high:g}")
+
+
 def to_json(settings: Any) -> dict[str, Any]:
     """Returns a settings dataclass as plain JSON values."""
     return json.loads(json.dumps(asdict(settings), default=_plain))

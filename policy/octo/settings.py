@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protos.errors import InputError
+from protos.settings import between
 
 LANGUAGE_DIM = 768
 """Width of a T5-base token."""
@@ -47,21 +48,22 @@ class OctoSettings:
     """False reproduces Octo 1.0, whose mask takes the first token of a group for one of the group before it."""
 
     def __post_init__(self) -> None:
+        between(self, "octo", 1, 16_384, "dim", "heads", "mlp_dim", "stem_out", "language_tokens", "language_dim")
+        between(self, "octo", 1, 256, "layers", "max_horizon", "readout_tokens")
+        between(self, "octo", 16, 1_024, "side_px", "wrist_px")
         if self.dim % self.heads:
             raise InputError(f"octo.dim={self.dim}: must be a multiple of octo.heads={self.heads}")
         if not 1 <= self.window <= self.max_horizon:
             raise InputError(f"octo.window={self.window}: must be 1 to octo.max_horizon={self.max_horizon}")
         for name, px in (("side_px", self.side_px), ("wrist_px", self.wrist_px)):
-            if px < 16 or px % 16:
+            if px % 16:
                 raise InputError(f"octo.{name}={px}: must be a multiple of 16")
-        if self.readout_tokens < 1:
-            raise InputError(f"octo.readout_tokens={self.readout_tokens}: must be at least 1")
         if self.stem == "small_stem":
             _check_stem(self.stem_features)
 
 
 def _check_stem(features: tuple[int, ...]) -> None:
-    if len(features) != STEM_CONVOLUTIONS or any(width < 1 or width % STEM_GROUPS for width in features):
+    if len(features) != STEM_CONVOLUTIONS or any(not 1 <= width <= 16_384 or width % STEM_GROUPS for width in features):
         raise InputError(
             f"octo.stem_features={features}: must be {STEM_CONVOLUTIONS} numbers, each a multiple of {STEM_GROUPS}"
         )

@@ -409,6 +409,7 @@ def _numbers(holder: Any, name: str, size: int | None) -> F64:
 
 
 def _entry(holder: Any, name: str, kind: type) -> Any:
-    if not isinstance(holder, dict) or not isinstance(holder.get(name), kind) or holder[name] is None:
+    entry = holder.get(name) if isinstance(holder, dict) else None
+    if entry is None or not isinstance(entry, kind):
         raise CorruptData(f"no {name}")
-    return holder[name]
+    return entry
