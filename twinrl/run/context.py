@@ -5,17 +5,19 @@ on disk and a fixed address, so that the supervisor can start it again after a c
 was.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from protos.errors import Unreachable
 from protos.files import short_folder
 from protos.settings import save_settings
 from services.guide import GuideSettings
 from services.net import free_port
-from services.replay import ReplaySettings
+from services.replay import ReplaySettings, totals
 from twinrl.run.settings import RunSettings
 from twinrl.run.supervisor import Child, Supervisor, python_module
 
@@ -35,7 +37,7 @@ class WorldSeed(IntEnum):
 DEMONSTRATIONS_TIMEOUT_S = 600.0
 """Deadline of the demonstrations of one world."""
 REPLAY_TIMEOUT_S = 60.0
-"""Deadline of the replay to listen; a client gives up earlier than a busy machine starts it."""
+"""Deadline of the replay to listen, then to read its log; a client gives up earlier on a busy machine."""
 RL_TIMEOUT_S = 7200.0
 """Deadline of a stage of reinforcement learning."""
 
@@ -83,7 +85,21 @@ class Services:
         command = python_module("services.replay", "--directory", str(directory), "--socket", str(socket))
         self._supervisor.start(Child(name="replay", command=command, service=True))
         self._supervisor.wait_listening("replay", str(socket), timeout_s=REPLAY_TIMEOUT_S)
-        return f"unix://{socket}"
+        self._await_data(url := f"unix://{socket}")
+        return url
+
+    def _await_data(self, url: str) -> None:
+        """Returns once the replay has read its log, which takes a few seconds per gigabyte."""
+        deadline = time.monotonic() + REPLAY_TIMEOUT_S
+        while True:
+            self._supervisor.check()
+            try:
+                totals(ReplaySettings(urls=(url,)))
+                return
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
