@@ -54,8 +54,8 @@ class FullDisk:
     size_mib: int = 400
     timeout_s: float = 600.0
     """Deadline of one try."""
-    stages: tuple[str, ...] = tuple(FOLDERS)
-    """Stages to try; the others only run."""
+    stages: tuple[str, ...] = ()
+    """Stages to try, all where none is named; the others only run."""
     whole: bool = True
     """Fill the whole disk too, not the folders alone."""
 
@@ -86,7 +86,7 @@ def main(arguments: FullDisk) -> int:
         run = small_run(arguments.folder)
         save_settings(run, run.folder / "settings.json")
         for stage, folders in FOLDERS.items():
-            if stage in arguments.stages:
+            if stage in (arguments.stages or FOLDERS):
                 if arguments.whole:
                     tried.append(try_disk(arguments, run, stage))
                     tell(tried[-1])
