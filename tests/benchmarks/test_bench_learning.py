@@ -77,7 +77,8 @@ class Children:
 
 def test_only_the_rl_learner_gets_other_settings(tmp_path):
     run, children = plan(LearningBench(folder=tmp_path), 0), Children()
-    context = VariantContext(settings=run, supervisor=children, services=None, change=VARIANTS["one_step"][1])
+    change = VARIANTS["one_step"][1]
+    context = VariantContext(folder=tmp_path, settings=run, supervisor=children, services=None, change=change)
     context.start("twin_rl", "learner", "rl", settings=RL)
     context.start("other", "learner", "sft", settings=run)
     written = {child.name: Path(child.command[-1]).read_text() for child in children.started}

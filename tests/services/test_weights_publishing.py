@@ -140,7 +140,8 @@ def test_many_versions_while_the_server_is_away_take_the_memory_of_two(server, m
     assert publisher.wait(TIMEOUT_S) == 30
     publisher.close()
     assert len(taken) == 4  # snapshots and wire form of two parts
-    assert max(map(len, taken.values())) <= 3
+    # one on its way, one that waits, one that is being filled, and the two spare ones of a pool
+    assert max(map(len, taken.values())) <= 5
 
 
 def test_a_version_in_use_stays_as_it_is_while_later_ones_come(publisher, subscriber):
