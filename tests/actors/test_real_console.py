@@ -71,7 +71,7 @@ def policy(tmp_path_factory):
 def settings(robot, served, tmp_path):
     """Provides settings with references of both cameras."""
     Views(SIDE[..., ::-1], WRIST[..., ::-1]).save(tmp_path / "cameras")
-    side, wrist = (UsbCameraSettings(device=fake.url, max_age_s=2.0) for fake in served)
+    side, wrist = (UsbCameraSettings(device=fake.url, max_age_s=5.0) for fake in served)
     return {
         "arm": ArmSettings(host=robot.host, hold_after_s=1.0),
         "lab": ConsoleLab(side=side, wrist=wrist, references=tmp_path / "cameras"),
