@@ -20,7 +20,7 @@ JUMP_RAD = 0.5
 EXACT, REACHED = 3e-5, 1e-3
 """Joints that miss a target by more [m, of a matrix's entries] are improved; by much more, they do not reach it."""
 ITERATIONS = 30
-READING_S = 1e-7
+READING_S = 2e-4
 """Robot time that passes whenever the clock is read: somebody may wait for the next package."""
 _NORMAL, _PROTECTIVE_STOP, _POWERED_AND_RUNNING = 1, 3, 0b11
 
