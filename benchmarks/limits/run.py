@@ -1,6 +1,6 @@
 """This benchmark asks the driver of the arm for 100,000 motions that no operator wants, and measures what it streams.
 
-twinrl bench limits                        100,000 actions, about a quarter of an hour
+twinrl bench limits                        100,000 actions, about a quarter of an hour on one core
 twinrl bench limits --actions 3000           a look
 
     adversary ─► UrArm.servo ─► limits ─► stream ─► plant, which stalls, follows late, and keeps every target
