@@ -37,11 +37,19 @@ def positive(settings: object, *names: str) -> None:
             raise InputError(f"{name}={getattr(settings, name)}: must be greater than 0")
 
 
+def bounded(settings: object, prefix: str, bounds: Mapping[str, tuple[float, float]], *, note: str = "") -> None:
+    """Raises InputError for settings with a field beyond its `bounds`; NaN is.
+
+    The message names the field with `prefix` before it, and ends in `note`.
+    """
+    for name, (low, high) in bounds.items():
+        if not low <= getattr(settings, name) <= high:
+            raise InputError(f"{prefix}{name}={getattr(settings, name)}: must be {low:g} to {high:g}{note}")
+
+
 def between(settings: object, name: str, low: float, high: float, *fields: str) -> None:
     """Raises InputError for settings called `name` whose `fields` are not `low` to `high`."""
-    for field in fields:
-        if not low <= getattr(settings, field) <= high:
-            raise InputError(f"{name}.{field}={getattr(settings, field)}: must be {low:g} to {high:g}")
+    bounded(settings, f"{name}.", dict.fromkeys(fields, (low, high)))
 
 
 def to_json(settings: Any) -> dict[str, Any]:

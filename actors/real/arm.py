@@ -29,6 +29,7 @@ from actors.real.stream import StreamLimiter
 from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
 from protos.schema import F64
+from protos.settings import bounded
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,7 @@ class ArmSettings:
     }
 
     def __post_init__(self) -> None:
-        for name, (low, high) in self.BOUNDS.items():
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"arm {name}={getattr(self, name)}: must be {low:g} to {high:g}")
+        bounded(self, "arm ", self.BOUNDS)
 
 
 class UrArm(Closing):

@@ -17,15 +17,28 @@ PORTS = {29999: "dashboard", 30003: "script", 30004: "RTDE"}
 DRIVABLE_MINOR = 4
 """ur_rtde 1.6 takes PolyScope 5.0 to 5.3 for a CB3 before 3.4, whose registers it does not use: it never answers."""
 _STOPPED = "find the cause, free the arm, release the stop at the pendant"
-_REMEDIES = {
-    "PROTECTIVE_STOP": _STOPPED,
-    "RECOVERY": "the arm is outside its safety limits; jog it back at the pendant",
-    "SAFEGUARD_STOP": "close the safeguard and reset it",
-    "SYSTEM_EMERGENCY_STOP": "release the button, then switch the arm on at the pendant",
-    "ROBOT_EMERGENCY_STOP": "release the button, then switch the arm on at the pendant",
-    "VIOLATION": "restart the safety system at the pendant",
-    "FAULT": "restart the controller",
+_BUTTON = "release the button, then switch the arm on at the pendant"
+
+
+@dataclass(frozen=True)
+class SafetyStop:
+    """A safety mode that stops the arm: the dashboard's word for it, ours, and the remedy."""
+
+    word: str
+    name: str
+    remedy: str
+
+
+SAFETY_STOPS = {
+    3: SafetyStop("PROTECTIVE_STOP", "protective stop", _STOPPED),
+    4: SafetyStop("RECOVERY", "recovery mode", "the arm is outside its safety limits; jog it back at the pendant"),
+    5: SafetyStop("SAFEGUARD_STOP", "safeguard stop", "close the safeguard and reset it"),
+    6: SafetyStop("SYSTEM_EMERGENCY_STOP", "emergency stop (system)", _BUTTON),
+    7: SafetyStop("ROBOT_EMERGENCY_STOP", "emergency stop (robot)", _BUTTON),
+    8: SafetyStop("VIOLATION", "safety violation", "restart the safety system at the pendant"),
+    9: SafetyStop("FAULT", "safety fault", "restart the controller"),
 }
+"""What stops the arm, by the number that RTDE's safety_mode has for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +57,7 @@ class Controller:
         if self.mode != "RUNNING":
             found.append(f"robot mode {self.mode}: switch the arm on and release its brakes at the pendant")
         if self.safety not in ("NORMAL", "REDUCED"):
-            found.append(f"safety {self.safety}: {_REMEDIES.get(self.safety, _STOPPED)}")
+            found.append(f"safety {self.safety}: {_remedy(self.safety)}")
         return found
 
     def differences(self, expected: PendantSettings, model: str) -> list[str]:
@@ -110,6 +123,10 @@ def read_dashboard(host: str, timeout_s: float) -> Controller:
     except RuntimeError as error:
         raise Unreachable(f"UR controller at {host}: dashboard: {error} (deadline {timeout_s:g} s)") from error
     return controller
+
+
+def _remedy(word: str) -> str:
+    return next((stop.remedy for stop in SAFETY_STOPS.values() if stop.word == word), _STOPPED)
 
 
 def _value(answer: str) -> str | None:

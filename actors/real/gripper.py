@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from protos.errors import ArmStopped, InputError, Unreachable
+from protos.settings import bounded
 
 PORT = 63352
 _ACTIVE = 3
@@ -53,9 +54,7 @@ class GripperSettings:
 
     def __post_init__(self) -> None:
         ranges = {"least_interval_s": (0.05, 5.0), "timeout_s": (0.1, 30.0), "activation_timeout_s": (0.1, 60.0)}
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"gripper {name}={getattr(self, name)}: must be {low:g} to {high:g} s")
+        bounded(self, "gripper ", ranges, note=" s")
         for name in ("open_at", "closed_at", "speed", "force"):
             if not 0 <= getattr(self, name) <= 255:
                 raise InputError(f"gripper {name}={getattr(self, name)}: a register holds 0 to 255")

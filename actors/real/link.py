@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from actors.real.dashboard import check_ready
+from actors.real.dashboard import SAFETY_STOPS, check_ready
 from actors.real.kinematics import ModelName, model_error
 from actors.real.pendant import PendantReading, PendantSettings
 from protos.errors import ArmHeld, ArmStopped, InputError, Unreachable
@@ -52,15 +52,6 @@ _ABANDONED: list[Any] = []
 _NORMAL, _REDUCED = 1, 2
 _PROGRAM_RUNS = 0b10
 """Bit of the robot status."""
-_REMEDIES = {
-    3: "protective stop: find the cause, free the arm, release the stop at the pendant",
-    4: "recovery mode: the arm is outside its safety limits; jog it back at the pendant",
-    5: "safeguard stop: close the safeguard and reset it",
-    6: "emergency stop (system): release the button, then switch the arm on at the pendant",
-    7: "emergency stop (robot): release the button, then switch the arm on at the pendant",
-    8: "safety violation: restart the safety system at the pendant",
-    9: "safety fault: restart the controller",
-}
 
 
 @dataclass(frozen=True)
@@ -190,7 +181,10 @@ class Link:
 
     def _safety(self) -> str:
         mode = self._receive.getSafetyMode()
-        return "" if mode in (_NORMAL, _REDUCED) else _REMEDIES.get(mode, f"safety mode {mode}: see the pendant")
+        if mode in (_NORMAL, _REDUCED):
+            return ""
+        stop = SAFETY_STOPS.get(mode)
+        return f"{stop.name}: {stop.remedy}" if stop else f"safety mode {mode}: see the pendant"
 
     def stream(self, what: str, command: Callable[[], bool]) -> None:
         """Sends a servo command, which ur_rtde does not wait for. Raises ArmStopped when the controller refuses it."""

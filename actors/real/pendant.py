@@ -17,8 +17,9 @@ import numpy as np
 
 from protos.errors import InputError
 from protos.schema import F64
+from protos.settings import bounded
 from twin.robots import UR5E, Robot
-from twin.rotations import matrix_from_vector, vector_from_matrix
+from twin.rotations import matrix_from_vector, turn_between, vector_from_matrix
 
 Pose = tuple[float, float, float, float, float, float]
 SLIDER_RESOLUTION = 0.005
@@ -56,9 +57,7 @@ class PendantSettings:
             "rest_force_n": (1.0, 40.0),
             "speed_slider": (0.01, 1.0),
         }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"pendant {name}={getattr(self, name)}: must be {low:g} to {high:g}")
+        bounded(self, "pendant ", ranges)
         if self.payload_kg is not None and not 0 <= self.payload_kg <= 20:
             raise InputError(f"pendant payload_kg={self.payload_kg}: must be 0 to 20 kg")
         for name in ("tcp_offset", "payload_cog_m"):
@@ -102,7 +101,8 @@ class PendantSettings:
     def _tcp_difference(self, offset: F64) -> str:
         expected = _pose(UR5E.flange_from_tcp) if self.tcp_offset is None else np.array(self.tcp_offset)
         apart_m = float(np.linalg.norm(offset[:3] - expected[:3]))
-        turned_rad = _angle(offset[3:], expected[3:])
+        turn = turn_between(matrix_from_vector(offset[3:]), matrix_from_vector(expected[3:]))
+        turned_rad = float(np.linalg.norm(turn))
         if apart_m <= self.tcp_tolerance_m and turned_rad <= self.tcp_tolerance_rad:
             return ""
         return (
@@ -161,10 +161,6 @@ def _pose(matrix: F64) -> F64:
 def _centre(robot: Robot) -> F64:
     centre: F64 = robot.flange_from_tcp @ np.append(robot.gripper.com_from_tcp_m, 1.0)
     return centre[:3]
-
-
-def _angle(one: F64, other: F64) -> float:
-    return float(np.linalg.norm(vector_from_matrix(matrix_from_vector(one).T @ matrix_from_vector(other))))
 
 
 def _millimetres(position: F64) -> str:

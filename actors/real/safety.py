@@ -20,6 +20,7 @@ import numpy as np
 from protos.errors import ArmStopped, InputError
 from protos.proprioception import tool_vector
 from protos.schema import F64
+from protos.settings import bounded
 from protos.space import Box
 from twin.rotations import matrix_from_vector, turn_between, vector_from_matrix, within_angle, within_yaw
 
@@ -69,11 +70,7 @@ class LimitSettings:
     }
 
     def __post_init__(self) -> None:
-        for name, (low, high) in self.BOUNDS.items():
-            if not low <= getattr(self, name) <= high:
-                raise InputError(
-                    f"limits {name}={getattr(self, name)}: must be {low:g} to {high:g}; limits cannot be switched off"
-                )
+        bounded(self, "limits ", self.BOUNDS, note="; limits cannot be switched off")
         for name, lower in (("jump_m", "ceiling_m"), ("following_m", "ceiling_m"), ("following_rad", "ceiling_rad")):
             if not getattr(self, name) > getattr(self, lower):
                 raise InputError(f"{name}={getattr(self, name)}: must be above {lower}={getattr(self, lower)}")

@@ -234,8 +234,8 @@ class SimulatedArm:
         self._was_done = False
 
     def stop(self, seconds: float) -> None:
-        """Brakes to the rest within a time."""
-        self.begin(Stop(self.target, self.velocity, seconds))
+        """Brakes to the rest within a time, from where the joints are: a servo's lag is no way to go on with."""
+        self.begin(Stop(self.world.joints.copy(), self.world.joint_velocities.copy(), seconds))
 
     def end_motion(self) -> None:
         """Brakes as at the end of a script."""

@@ -4,7 +4,6 @@ What the program can mend it mends: sockets go to /tmp where TMPDIR is too long 
 are cached elsewhere where the user's folders cannot be written (`twin`), the limit of open files is raised here.
 """
 
-import os
 import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from protos.errors import InputError
 from twinrl.doctor import machine
 from twinrl.doctor.finding import Finding
-from twinrl.run.room import check_room, existing, explained, needed_bytes, size_of
+from twinrl.run.room import check_room, explained, needed_bytes, size_of
 from twinrl.run.settings import RunSettings
 
 OPEN_FILES = 8_192
@@ -22,8 +21,6 @@ OPEN_FILES = 8_192
 def preflight(folder: Path, settings: RunSettings, *, resume: bool) -> list[str]:
     """Returns what makes the run slower. Raises InputError with everything that would end it later, and what to set."""
     raise_open_files()
-    if not os.access(existing(folder), os.W_OK):
-        raise InputError(f"{folder} cannot be written; choose another place: --runs FOLDER")
     there = size_of(folder.rglob("*")) if resume else 0
     check_room(folder, max(needed_bytes(settings) - there, 0), f"this plan ({explained(settings)})")
     needed: Mapping[str, Callable[[], Finding]] = {

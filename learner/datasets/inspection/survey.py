@@ -127,12 +127,12 @@ def _within(episodes: Iterator[RawEpisode]) -> Iterator[RawEpisode]:
 def _quiet() -> Iterator[None]:
     """Keeps readers from logging what the report tells anyway."""
     log = logging.getLogger("learner.datasets")
-    before = log.disabled, log.level
+    before = log.level
     log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        log.setLevel(before[1])
+        log.setLevel(before)
 
 
 def _tried(settings: DataSettings, extra: Mapping[str, Any], mapping: ForeignMapping | None, episodes: int) -> Trial:
