@@ -38,7 +38,7 @@ SAFETY_STOPS = {
     8: SafetyStop("VIOLATION", "safety violation", "restart the safety system at the pendant"),
     9: SafetyStop("FAULT", "safety fault", "restart the controller"),
 }
-"""What stops the arm, by the number that RTDE's safety_mode has for it."""
+"""Safety modes that stop the arm, by their number in RTDE's safety_mode."""
 
 
 @dataclass(frozen=True, kw_only=True)
