@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.sim import EvaluationSettings, TwinWorld
-from benchmarks.learning.cost import Meter
+from benchmarks.cost import Meter
 from benchmarks.learning.variants import VARIANTS, Change, Variant, VariantContext
 from learner.sft import TrainSettings
 from learner.stage import RlSettings, Selection, SftSettings

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cost import Meter
 from benchmarks.learning import run as learning
 from benchmarks.learning.cells import Result, Unit
-from benchmarks.learning.cost import Meter
 from benchmarks.learning.run import START, LearningBench, plan, summary
 from benchmarks.learning.variants import VARIANTS, VariantContext
 from learner.stage import RlSettings

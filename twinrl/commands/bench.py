@@ -17,6 +17,7 @@ from twinrl.cli import choose
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = {
+    "demo": "the demo by stage: CPU time of all processes and wall time, of one commit or of several in turns",
     "replay": "ingest and delivered batches, beside other replays on the same data",
     "weights": "a new version to many subscribers, and what publishing costs the learner",
     "limits": "adversarial actions on the arm's driver: speeds, accelerations and joint speeds of what it streams",
