@@ -1,8 +1,9 @@
 """This module follows the newest weights and shows a version only when every byte of it is there and checked.
 
     Watch thread ── newest announced ──► Pull thread ── parts not held yet, 1 MiB chunks ──► check ──► latest()
-    waits for the server                 waits for a newer announcement             │
-                                         Report thread ◄── each swap, every 5 s ────┘
+    waits for the server                 waits for a newer announcement, or a large          │
+                                         part that another on this host is pulling           │
+                                         Report thread ◄── each swap, every 5 s ─────────────┘
 
 All threads reconnect for ever, with backoff. A stream that breaks is taken up at the byte where it broke; a chunk that
 fails its checksum is dropped, counted and pulled again. Of several versions announced while a pull is under way only
@@ -18,14 +19,19 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError, SchemaMismatch, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
 from services.net import LOOPBACK, Backoff, Credentials, describe, open_channel
+from services.weights.shared import SHARED_MEMORY, SharedParts
 from services.weights.wire import (
     DEFAULT_LIMITS,
     Limits,
@@ -43,7 +49,7 @@ PULL_DEADLINE_S = 60.0
 REPORT_EVERY_S = 5.0
 REPORT_DEADLINE_S = 5.0
 _SWAPS_REMEMBERED = 256
-_COUNTS = ("swaps", "skipped", "corrupt", "refused", "resumed", "failures", "pulled_bytes")
+_COUNTS = ("swaps", "skipped", "corrupt", "refused", "resumed", "failures", "pulled_bytes", "shared_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,7 @@ class WeightSubscriber:
     """Follows the weights server at `address`; `name` is how the server lists it. Connects in the background.
 
     With `schema_hash` versions that were published for another one are refused; `limits` says how much is taken at all.
+    Subscribers of one user with the same folder `shared_memory` pull a large part once between them; None: alone.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class WeightSubscriber:
         credentials: Credentials = LOOPBACK,
         limits: Limits = DEFAULT_LIMITS,
         schema_hash: str = "",
+        shared_memory: Path | None = SHARED_MEMORY,
     ) -> None:
         self.address, self.name = address, name
         self._id = secrets.token_hex(8)
@@ -92,8 +100,9 @@ class WeightSubscriber:
         self._watching = False
         self._counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
         self._swap_s: deque[float] = deque(maxlen=_SWAPS_REMEMBERED)
-        self._puller = _Puller(self._stub, self._counts)
         self._closed = threading.Event()
+        shared = None if shared_memory is None else SharedParts(shared_memory, self._closed.is_set)
+        self._puller = _Puller(self._stub, self._counts, shared)
         loops = (("watch", self._watch), ("pull", self._pull_newest), ("report", self._report))
         self._threads = [
             threading.Thread(target=self._run, args=(follow,), name=f"weights-{kind}", daemon=True)
@@ -283,12 +292,12 @@ class WeightSubscriber:
 class _Puller:
     """Pulls the parts of versions, one version at a time; what arrived of a part stays when a stream breaks.
 
-    `counts` is added to: resumed, pulled_bytes. gRPC's errors and CorruptData pass through; the next call goes on
-    where they left.
+    `counts` is added to: resumed, pulled_bytes, shared_bytes. gRPC's errors and CorruptData pass through; the next call
+    goes on where they left.
     """
 
-    def __init__(self, stub: WeightsStub, counts: Counter[str]) -> None:
-        self._stub, self._counts = stub, counts
+    def __init__(self, stub: WeightsStub, counts: Counter[str], shared: SharedParts | None) -> None:
+        self._stub, self._counts, self._shared = stub, counts, shared
         self._wire, self._decoded = MemoryPool(), MemoryPool()
         self._held: dict[str, Tensors] = {}  # by sha256, as the transfers are
         self._transfers: dict[str, PartAssembly] = {}
@@ -301,28 +310,42 @@ class _Puller:
         self._held = {sha256: held for sha256, held in self._held.items() if sha256 in wanted | self._complete}
         for part in version.parts:
             if part.sha256 not in self._held:
-                self._held[part.sha256] = self._pull(part)
+                self._held[part.sha256] = self._get(part)
         self._complete = wanted
+        self._held = {sha256: self._held[sha256] for sha256 in wanted}
         return {part.name: self._held[part.sha256] for part in version.parts}
 
-    def _pull(self, part: pb.WeightPart) -> Tensors:
+    def _get(self, part: pb.WeightPart) -> Tensors:
+        """Finds a part on this host, or pulls it: for all there if that is possible."""
+        pulled_before = self._counts["pulled_bytes"]
+        tensors = None if self._shared is None else self._shared.tensors(part, partial(self._pull, part))
+        if tensors is None:
+            return decode_part(part, self._pull(part), self._decoded)
+        if self._counts["pulled_bytes"] == pulled_before:
+            self._counts["shared_bytes"] += part.size
+        return tensors
+
+    def _pull(self, part: pb.WeightPart, progress: Callable[[], None] | None = None) -> NDArray[np.uint8]:
+        """Returns the checked bytes of a part; `progress` is called after each chunk."""
         transfer = self._transfers.get(part.sha256)
         if transfer is None:
             transfer = self._transfers[part.sha256] = PartAssembly(part, self._wire)
         elif not transfer.complete:
             self._counts["resumed"] += 1
         if not transfer.complete:
-            self._add_chunks(transfer)
+            self._add_chunks(transfer, progress)
         del self._transfers[part.sha256]  # complete: what fails now is pulled anew
-        return decode_part(part, transfer.data(), self._decoded)
+        return transfer.data()
 
-    def _add_chunks(self, transfer: PartAssembly) -> None:
+    def _add_chunks(self, transfer: PartAssembly, progress: Callable[[], None] | None) -> None:
         """Adds chunks until the part is complete."""
         request = pb.PullRequest(sha256=transfer.part.sha256, offset=transfer.received)
         stream = self._stub.Pull(request, timeout=PULL_DEADLINE_S)
         try:
             for chunk in stream:
                 self._counts["pulled_bytes"] += transfer.add(chunk)
+                if progress is not None:
+                    progress()
         finally:
             stream.cancel()
         if not transfer.complete:

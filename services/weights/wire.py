@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError
-from protos.tensors import ALIGNMENT, BFLOAT16, WIRE_DTYPES, part_hash, read_bf16
+from protos.tensors import ALIGNMENT, BFLOAT16, WIRE_DTYPES, aligned, part_hash, read_bf16
 
 CHUNK_BYTES = 1 << 20
 MAX_PARTS = 64
@@ -242,32 +242,49 @@ def decode_part(part: pb.WeightPart, data: NDArray[np.uint8], memory: MemoryPool
     bfloat16 is widened to float32, in `memory`. Where a part has none its tensors are views of `data`, else nothing
     refers to it. Raises CorruptData for a shape that numpy cannot hold.
     """
-    wide = [entry for entry in part.tensors if entry.dtype == BFLOAT16]
-    if not wide:
+    if all(entry.dtype != BFLOAT16 for entry in part.tensors):
         return {entry.name: _view(entry, data) for entry in part.tensors}
-    room, start = memory.take(part.name, 4 * sum(map(_wide_elements, wide))).view(np.uint32), 0
-    tensors = {}
+    room = memory.take(part.name, decoded_bytes(part))
+    decode_into(part, data, room)
+    return decoded_views(part, room)
+
+
+def decoded_bytes(part: pb.WeightPart) -> int:
+    """Returns the bytes of a part that is decoded: its tensors in order, bfloat16 as float32, each aligned."""
+    return sum(aligned(_decoded(entry).itemsize * math.prod(entry.shape)) for entry in part.tensors)
+
+
+def decode_into(part: pb.WeightPart, data: NDArray[np.uint8], room: NDArray[np.uint8]) -> None:
+    """Decodes the bytes of a part, `data` (size,), into `room` (decoded_bytes,). Raises CorruptData."""
+    decoded = decoded_views(part, room)
     for entry in part.tensors:
-        values = _view(entry, data)
+        values, place = _view(entry, data), decoded[entry.name]
         if entry.dtype == BFLOAT16:
-            bits = room[start : start + values.size]
-            read_bf16(values.reshape(-1), bits)
-            tensors[entry.name] = bits.view(np.float32).reshape(values.shape)
-            start += _wide_elements(entry)
+            read_bf16(values.reshape(-1), place.reshape(-1).view(np.uint32))
         else:
-            tensors[entry.name] = values.copy()
+            np.copyto(place, values)
+
+
+def decoded_views(part: pb.WeightPart, room: NDArray[np.uint8]) -> Tensors:
+    """Returns the tensors of a decoded part as views of `room` (decoded_bytes,). Raises CorruptData."""
+    tensors, start = {}, 0
+    for entry in part.tensors:
+        size = _decoded(entry).itemsize * math.prod(entry.shape)
+        tensors[entry.name] = _array(entry, _decoded(entry), room[start : start + size])
+        start += aligned(size)
     return tensors
 
 
-def _wide_elements(entry: pb.TensorEntry) -> int:
-    """Returns the float32 elements that a bfloat16 tensor takes up, aligned."""
-    elements = math.prod(entry.shape)
-    return elements + -elements % (ALIGNMENT // 4)
+def _decoded(entry: pb.TensorEntry) -> np.dtype[Any]:
+    return WIRE_DTYPES["float32" if entry.dtype == BFLOAT16 else entry.dtype]
 
 
 def _view(entry: pb.TensorEntry, data: NDArray[np.uint8]) -> NDArray[Any]:
-    piece = data[entry.offset : entry.offset + _entry_bytes(entry)]
+    return _array(entry, WIRE_DTYPES[entry.dtype], data[entry.offset : entry.offset + _entry_bytes(entry)])
+
+
+def _array(entry: pb.TensorEntry, dtype: np.dtype[Any], piece: NDArray[np.uint8]) -> NDArray[Any]:
     try:
-        return np.ndarray(tuple(entry.shape), WIRE_DTYPES[entry.dtype], buffer=piece)
+        return np.ndarray(tuple(entry.shape), dtype, buffer=piece)
     except (ValueError, TypeError) as error:
         raise CorruptData(f"tensor {entry.name[:80]}: shape {list(entry.shape)[:40]} ({error})") from error
