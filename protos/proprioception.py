@@ -6,6 +6,8 @@ numbers of a pose change smoothly while the tool is turned by less than pi about
 angle may then exceed pi, which every consumer of rotation vectors accepts.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -23,12 +25,23 @@ def tool_vector(vector: ArrayLike) -> F64:
     Those no longer than pi/2 keep their short vector.
     """
     v = np.asarray(vector, float)
+    if v.ndim == 1 and math.isfinite(square := v @ v):
+        return _single_tool_vector(v, math.sqrt(square))
     angle = np.linalg.norm(v, axis=-1, keepdims=True)
     axis = v / np.maximum(angle, 1e-9)
     turn = np.remainder(angle, 2 * np.pi)  # about `axis`; 2 pi - turn about the opposite one
     short = np.where(turn > np.pi, (turn - 2 * np.pi) * axis, turn * axis)
     aligned = np.where((axis * TOOL_DOWN_VECTOR).sum(-1, keepdims=True) < 0, (turn - 2 * np.pi) * axis, turn * axis)
     return np.where(np.minimum(turn, 2 * np.pi - turn) <= _SHORT_RAD, short, aligned)
+
+
+def _single_tool_vector(vector: F64, angle: float) -> F64:
+    """Does what `tool_vector` does, for one vector (3,) of this angle."""
+    turn = math.fmod(angle, 2 * math.pi)
+    is_short = min(turn, 2 * math.pi - turn) <= _SHORT_RAD
+    if turn > math.pi if is_short else vector @ TOOL_DOWN_VECTOR < 0:
+        turn -= 2 * math.pi
+    return vector * (turn / max(angle, 1e-9))
 
 
 def proprioception(

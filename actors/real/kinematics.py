@@ -9,6 +9,7 @@ measured ones, so what differs there is put down to the tool; `model_error` tell
 Source: Universal Robots, "DH parameters for calculations of kinematics and dynamics"; data sheets of the arms.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -19,12 +20,11 @@ from protos.schema import F64
 from twin.rotations import matrix_from_vector, turn_between
 
 ModelName = Literal["ur3e", "ur5e", "ur10e", "ur16e"]
-JOINTS = 6
-DAMPING = 1e-6
+Numbers = tuple[float, ...]
+DAMPING = 1e-6 * np.eye(6)
 """Added to J J^T: small enough that a singular pose shows as fast joints, large enough to solve."""
-_COSINES = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 1.0])
-_SINES = np.array([1.0, 0.0, 0.0, 1.0, -1.0, 0.0])
-"""Cosines and sines of the twists alpha: +90, 0, 0, +90, -90 and 0 degrees."""
+_SINES = (1.0, 0.0, 0.0, 1.0, -1.0, 0.0)
+"""Sines of the twists alpha: +90, 0, 0, +90, -90 and 0 degrees; a cosine is 0 where its sine is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,63 +71,80 @@ MODELS: Mapping[ModelName, ArmModel] = {
 }
 
 
+@dataclass(frozen=True)
+class Posture:
+    """A posture is an arm at joint angles: the place of its tool, and the axes that it turns about."""
+
+    joints: F64  # (6,) rad
+    position: F64  # (3,) m, of the TCP
+    rotation: F64  # (3, 3), base_from_tcp
+    axes: tuple[Numbers, ...]
+    """A point on the axis of every joint, and the axis's direction."""
+
+    def joint_motion(self, motion: F64) -> F64:
+        """Returns the motion of the joints (6,) [rad] that moves the TCP by `motion` (6,) [m, rad] to first order."""
+        jacobian = self._jacobian()
+        return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING, motion)
+
+    def missing(self, position: F64, rotation: F64) -> F64:
+        """Returns what the TCP lacks (6,) [m, rad] to a pose close by; of the rotation, to second order."""
+        (_, a, b), (c, _, d), (e, f, _) = (rotation @ self.rotation.T).tolist()
+        x, y, z = (position - self.position).tolist()
+        return np.array((x, y, z, (f - d) / 2, (b - e) / 2, (c - a) / 2))
+
+    def _jacobian(self) -> F64:
+        """Returns the geometric Jacobian (6, 6) of the TCP: linear rows axis x (tcp - origin), angular rows axis."""
+        x, y, z = self.position.tolist()
+        rows = []
+        for a, b, c, u, v, w in self.axes:
+            p, q, r = x - a, y - b, z - c
+            rows.append((v * r - w * q, w * p - u * r, u * q - v * p, u, v, w))
+        return np.array(rows).T
+
+
 class ArmKinematics:
-    """Computes positions, rotations and joint motions of one arm, flange or tool, in the controller's base frame."""
+    """Computes positions, rotations and joint motions of one arm, flange or tool, in the controller's base frame.
+
+    It computes number by number: arrays of so few take longer, and a driver does this in every cycle.
+    """
 
     def __init__(self, model: ModelName) -> None:
         one = MODELS[model]
         d1, d4, d5, d6 = one.offsets_m
-        self._along = np.array([0.0, -one.upper_arm_m, -one.forearm_m, 0.0, 0.0, 0.0])
-        self._rows = np.zeros((JOINTS, 4, 4))
-        self._rows[:, 2, 1], self._rows[:, 2, 2], self._rows[:, 2, 3] = _SINES, _COSINES, [d1, 0.0, 0.0, d4, d5, d6]
-        self._rows[:, 3, 3] = 1.0
+        offsets, along = (d1, 0.0, 0.0, d4, d5, d6), (0.0, -one.upper_arm_m, -one.forearm_m, 0.0, 0.0, 0.0)
+        self._rows = tuple(zip(offsets, along, _SINES, strict=True))
         self.tool_position, self.tool_rotation = np.zeros(3), np.eye(3)
         """Flange_from_tcp."""
 
     def fit_tool(self, joints: F64, position: F64, rotation: F64) -> None:
         """Takes for the tool what lies between the flange at `joints` (6,) and a measured TCP (3,), (3, 3)."""
-        frames = self._frames(joints)
-        back = frames[-1, :3, :3].T
-        self.tool_position, self.tool_rotation = back @ (position - frames[-1, :3, 3]), back @ rotation
+        place, turn, _ = self._flange(joints)
+        self.tool_position, self.tool_rotation = turn.T @ (position - place), turn.T @ rotation
 
-    def forward(self, joints: F64) -> tuple[F64, F64]:
-        """Returns the TCP's position (3,) and rotation (3, 3)."""
-        flange = self._frames(joints)[-1]
-        return flange[:3, 3] + flange[:3, :3] @ self.tool_position, flange[:3, :3] @ self.tool_rotation
+    def at(self, joints: F64) -> Posture:
+        """Returns the arm with its joints (6,) [rad] so."""
+        place, turn, axes = self._flange(joints)
+        return Posture(joints, place + turn @ self.tool_position, turn @ self.tool_rotation, axes)
 
-    def joint_motion(self, joints: F64, motion: F64) -> F64:
-        """Returns the motion of the joints (6,) [rad] that moves the TCP by `motion` (6,) [m, rad] to first order."""
-        jacobian = self._jacobian(self._frames(joints))
-        return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING * np.eye(6), motion)
+    def corrected(self, near: Posture, position: F64, rotation: F64) -> Posture:
+        """Returns the arm after one step of Newton's method towards a TCP pose close by."""
+        return self.at(near.joints + near.joint_motion(near.missing(position, rotation)))
 
-    def corrected(self, joints: F64, position: F64, rotation: F64) -> F64:
-        """Returns the joints (6,) after one step of Newton's method towards a TCP pose close by."""
-        return joints + self.joint_motion(joints, self.missing(joints, position, rotation))
-
-    def missing(self, joints: F64, position: F64, rotation: F64) -> F64:
-        """Returns what the TCP lacks (6,) [m, rad] to a pose close by; of the rotation, to second order."""
-        reached, turned = self.forward(joints)
-        relative = rotation @ turned.T
-        half = (relative - relative.T) / 2
-        return np.concatenate([position - reached, [half[2, 1], half[0, 2], half[1, 0]]])
-
-    def _frames(self, joints: F64) -> F64:
-        """Returns base_from_link (7, 4, 4): the base, then every link by its DH row; the last is the flange."""
-        c, s, rows = np.cos(joints), np.sin(joints), self._rows.copy()
-        rows[:, 0, 0], rows[:, 0, 1], rows[:, 0, 2], rows[:, 0, 3] = c, -s * _COSINES, s * _SINES, self._along * c
-        rows[:, 1, 0], rows[:, 1, 1], rows[:, 1, 2], rows[:, 1, 3] = s, c * _COSINES, -c * _SINES, self._along * s
-        frames = np.empty((JOINTS + 1, 4, 4))
-        frames[0] = np.eye(4)
-        for index in range(JOINTS):
-            np.matmul(frames[index], rows[index], out=frames[index + 1])
-        return frames
-
-    def _jacobian(self, frames: F64) -> F64:
-        """Returns the geometric Jacobian (6, 6) of the TCP: linear rows axis x (tcp - origin), angular rows axis."""
-        tcp = frames[-1, :3, 3] + frames[-1, :3, :3] @ self.tool_position
-        axes, arms = frames[:-1, :3, 2], tcp - frames[:-1, :3, 3]
-        (x, y, z), (p, q, r) = axes.T, arms.T
-        return np.array([y * r - z * q, z * p - x * r, x * q - y * p, x, y, z])
+    def _flange(self, joints: F64) -> tuple[F64, F64, tuple[Numbers, ...]]:
+        """Returns the flange's position (3,) and rotation (3, 3), and the axes, by one DH row after another."""
+        axes = []
+        a = b = c = 0.0  # the position
+        xa, xb, xc, ya, yb, yc, za, zb, zc = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0  # the frame's axes
+        for angle, (offset, along, sine) in zip(joints.tolist(), self._rows, strict=True):
+            axes.append((a, b, c, za, zb, zc))
+            cos, sin = (math.cos(angle), math.sin(angle)) if math.isfinite(angle) else (math.nan, math.nan)
+            xa, ya = xa * cos + ya * sin, ya * cos - xa * sin
+            xb, yb = xb * cos + yb * sin, yb * cos - xb * sin
+            xc, yc = xc * cos + yc * sin, yc * cos - xc * sin
+            a, b, c = a + za * offset + xa * along, b + zb * offset + xb * along, c + zc * offset + xc * along
+            if sine:
+                ya, yb, yc, za, zb, zc = sine * za, sine * zb, sine * zc, -sine * ya, -sine * yb, -sine * yc
+        return np.array((a, b, c)), np.array(((xa, ya, za), (xb, yb, zb), (xc, yc, zc))), tuple(axes)
 
 
 def model_error(model: ModelName, joints: F64, pose: F64, tcp_offset: F64) -> tuple[float, float]:
@@ -137,6 +154,6 @@ def model_error(model: ModelName, joints: F64, pose: F64, tcp_offset: F64) -> tu
     """
     arm = ArmKinematics(model)
     arm.tool_position, arm.tool_rotation = tcp_offset[:3], matrix_from_vector(tcp_offset[3:])
-    position, rotation = arm.forward(joints)
-    turn = turn_between(rotation, matrix_from_vector(pose[3:]))
-    return float(np.linalg.norm(pose[:3] - position)), float(np.linalg.norm(turn))
+    found = arm.at(joints)
+    turn = turn_between(found.rotation, matrix_from_vector(pose[3:]))
+    return float(np.linalg.norm(pose[:3] - found.position)), float(np.linalg.norm(turn))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actors.real.kinematics import MODELS, ArmKinematics, ModelName
+from actors.real.kinematics import MODELS, ArmKinematics, ModelName, Posture
 from actors.real.safety import CRAWL_M_S, CRAWL_RAD_S, Limits
 from protos.proprioception import tool_vector
 from protos.schema import F64
@@ -47,11 +47,11 @@ class _Motion(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A place of the stream: the TCP, and the joints that put it there."""
+    """A place of the stream: the TCP, and the arm that puts it there."""
 
     position: F64  # (3,)
     rotation: F64  # (3, 3)
-    joints: F64  # (6,)
+    arm: Posture
 
 
 class StreamLimiter:
@@ -76,7 +76,8 @@ class StreamLimiter:
         """Starts a stream at rest at `pose` (6,), from an arm with measured joints (6,) and TCP pose (6,)."""
         self._kinematics.fit_tool(joints, measured[:3], matrix_from_vector(measured[3:]))
         position, rotation = pose[:3].copy(), matrix_from_vector(pose[3:])
-        self._at = _Place(position, rotation, self._kinematics.corrected(joints, position, rotation))
+        arm = self._kinematics.corrected(self._kinematics.at(joints), position, rotation)
+        self._at = _Place(position, rotation, arm)
         self._velocity, self._spin = np.zeros(3), np.zeros(3)
         self._t, self.pose = -math.inf, pose.copy()
 
@@ -144,22 +145,23 @@ class StreamLimiter:
 
     def _followed(self, motion: _Motion, speed_share: float) -> tuple[float, _Place]:
         """Returns the share of a motion that keeps every joint within speed and range, and where it leads."""
-        before, reach = self._at.joints, speed_share * self._joint_speeds * motion.dt
+        before, reach = self._at.arm.joints, speed_share * self._joint_speeds * motion.dt
         up, down = (
             np.minimum(reach, _stoppable(np.maximum(left, 0.0), motion.dt, JOINT_BRAKING_RAD_S2) * motion.dt)
             for left in (self._joint_end - before, self._joint_end + before)
         )
-        first = self._kinematics.joint_motion(before, np.concatenate([motion.way, motion.turn]))
+        first = self._at.arm.joint_motion(np.concatenate([motion.way, motion.turn]))
         fastest = float(np.maximum(first / np.maximum(up, TINY), -first / np.maximum(down, TINY)).max())
         most = min(1.0, 1.0 / max(fastest, TINY))
         for less in _SHARES:
             share = most * less
             position = self._at.position + share * motion.way
             rotation = matrix_from_vector(share * motion.turn) @ self._at.rotation
-            joints = self._kinematics.corrected(before + share * first, position, rotation)
-            is_possible = (joints - before <= up + TINY).all() and (before - joints <= down + TINY).all()
-            if is_possible and np.abs(self._kinematics.missing(joints, position, rotation)).max() < EXACT:
-                return share, _Place(position, rotation, joints)
+            arm = self._kinematics.corrected(self._kinematics.at(before + share * first), position, rotation)
+            change = arm.joints - before
+            is_possible = (change <= up + TINY).all() and (-change <= down + TINY).all()
+            if is_possible and np.abs(arm.missing(position, rotation)).max() < EXACT:
+                return share, _Place(position, rotation, arm)
         return 0.0, self._at
 
 

@@ -124,7 +124,7 @@ class Stage(Closing):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open = ExitStack()
-        self.inner, self.host = _free_host(), _free_host()
+        self.inner, self.host = free_host(), free_host()
         scene = folder / "scene"
         synthetic_scene().save(scene)
         self._pendant = PendantSettings.of(Scene.load(scene).robot)
@@ -158,7 +158,7 @@ class Stage(Closing):
             os.setpriority(os.PRIO_PROCESS, process.pid, -10)
         self._open.callback(process.wait)
         self._open.callback(process.kill)
-        wait_for(lambda: _listens(*address), f"{' '.join(arguments[:2])} listens", START_TIMEOUT_S)
+        wait_for(lambda: listens(*address), f"{' '.join(arguments[:2])} listens", START_TIMEOUT_S)
         return process
 
 
@@ -172,7 +172,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float) -> floa
     return time.monotonic() - began
 
 
-def _free_host() -> str:
+def free_host() -> str:
     """Returns a loopback address of its own: the ports of a UR controller are fixed."""
     while True:
         host = f"127.{random.randint(10, 250)}.{random.randint(0, 250)}.{random.randint(2, 250)}"
@@ -184,7 +184,7 @@ def _free_host() -> str:
             return host
 
 
-def _listens(host: str, port: int) -> bool:
+def listens(host: str, port: int) -> bool:
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:

@@ -48,11 +48,13 @@ def stream(limiter, goal, times, period_s=0.1):
 def test_joints_are_followed_and_missed_by_nothing(model):
     arm, rng = ArmKinematics(model), np.random.default_rng(0)
     joints = np.array([0.1, -1.2, 1.6, -1.9, -1.5, 0.4])
-    arm.fit_tool(joints, arm.forward(joints)[0] + [0, 0, -0.17], arm.forward(joints)[1])
-    moved = joints + rng.normal(0, 0.02, 6)
-    position, rotation = arm.forward(moved)
-    found = arm.corrected(arm.corrected(joints, position, rotation), position, rotation)
-    np.testing.assert_allclose(found, moved, atol=1e-5)
+    arm.fit_tool(joints, arm.at(joints).position - 0.17 * np.eye(3)[2], arm.at(joints).rotation)
+    moved = arm.at(joints + rng.normal(0, 0.02, 6))
+    found = arm.at(joints)
+    for _ in range(2):
+        found = arm.corrected(found, moved.position, moved.rotation)
+    np.testing.assert_allclose(found.joints, moved.joints, atol=1e-5)
+    assert np.abs(found.missing(moved.position, moved.rotation)).max() < 1e-6
 
 
 def test_the_geometry_is_the_twins():

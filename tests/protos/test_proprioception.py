@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -19,6 +19,12 @@ def test_a_tool_vector_is_the_same_rotation_whichever_vector_it_is_made_of(v):
     angle = np.linalg.norm(v)
     if 0.1 < angle % (2 * np.pi) < 2 * np.pi - 0.1 and abs(v @ TOOL_DOWN_VECTOR) > 0.1:
         np.testing.assert_allclose(tool_vector(v * (1 - 2 * np.pi / angle)), chosen, atol=1e-6)
+
+
+@given(vectors)
+def test_a_single_tool_vector_is_as_in_a_batch(v):
+    assume(abs(v @ TOOL_DOWN_VECTOR) > 1e-9)  # else either of the two is as near
+    np.testing.assert_allclose(tool_vector(v), tool_vector(v[None])[0], rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(("measured", "told"), [(3.12, 3.12), (np.pi - 3.16 + np.pi, None), (-3.12, 3.1632)])

@@ -48,6 +48,31 @@ def test_rotation_vectors_round_trip(v):
     np.testing.assert_allclose(matrix_from_vector(back), matrix, atol=1e-7)
 
 
+singles = arrays(float, 3, elements=st.floats(-6, 6) | st.sampled_from([0.0, 1e-12, 1e-5, np.pi, -np.pi]))
+
+
+@given(singles, singles)
+def test_a_single_rotation_is_converted_as_a_batch_of_one(v, w):
+    (batched,) = matrix_from_vector(v[None])
+    np.testing.assert_allclose(matrix_from_vector(v), batched, rtol=0, atol=1e-14)
+    (back,) = vector_from_matrix(batched[None])
+    np.testing.assert_allclose(vector_from_matrix(batched), back, rtol=0, atol=1e-13)
+    (between,) = turn_between(batched[None], matrix_from_vector(w[None]))
+    start = matrix_from_vector(w)
+    (between,) = matrix_from_vector(turn_between(start[None], batched[None]))
+    np.testing.assert_allclose(matrix_from_vector(turn_between(start, batched)), between, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(within_angle(v, 1.5), within_angle(v[None], 1.5)[0], rtol=0, atol=1e-14)
+    for tilt in (0.0, 0.2):
+        np.testing.assert_allclose(upright(batched, tilt), upright(batched[None], tilt)[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_rotation_stays_none(bad):
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(matrix_from_vector(np.array([0.1, bad, 0.2]))).any()
+        assert np.isnan(vector_from_matrix(np.diag([1.0, 1.0, np.nan]))).all()
+
+
 def test_tool_down_points_down_and_matches_its_vector():
     np.testing.assert_allclose(TOOL_DOWN[:, 2], [0, 0, -1])
     np.testing.assert_allclose(matrix_from_vector(TOOL_DOWN_VECTOR), TOOL_DOWN, atol=1e-12)

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "joins": "how soon a new actor is served, and how soon a dead one's place is free",
     "arm": "every stop of the arm, measured at the simulated controller",
     "starts": "the arm's program started beside busy loops",
+    "step": "CPU time of one control step of the arm, by process",
     "policy": "time and memory of forward passes, beside the arithmetic floor, and what shortens them",
     "learner": "time and memory of updates, inside RLlib and outside, beside a plain one and the floor",
     "learning": "does it learn: SFT and twin RL over seeds, with and without parts of the RL stage",
@@ -33,6 +34,7 @@ BENCHMARKS = {
 MODULES = {name: f"benchmarks.{name}.run" for name in BENCHMARKS} | {
     "joins": "benchmarks.weights.joins",
     "starts": "benchmarks.arm.starts",
+    "step": "benchmarks.arm.step",
 }
 
 
