@@ -123,6 +123,17 @@ def test_a_driver_that_dies_is_said_in_one_line_and_the_controller_ends_its_scri
         until(lambda: not robot.reading().is_script_running, "the controller ends the script")
 
 
+def test_every_thread_of_a_driver_that_has_real_time_priority_has_it(robot):
+    with open_client(robot) as arm:
+        driver = driver_of(arm)
+        if os.sched_getscheduler(driver) == os.SCHED_OTHER:
+            pytest.skip("this user may not ask for real-time priority")
+        arm.servo(by(arm.anchor(), 0.01), PERIOD_S)
+        threads = [int(thread.name) for thread in Path(f"/proc/{driver}/task").iterdir()]
+        assert len(threads) > 2  # the driver's own and ur_rtde's
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_FIFO}
+
+
 def test_a_stopped_driver_is_noticed_and_ended():
     with ideal_robot(fast=False) as robot, open_client(robot, connect_timeout_s=1.0) as arm:
         arm.servo(by(arm.anchor(), 0.05), PERIOD_S)

@@ -15,6 +15,7 @@ from typing import cast
 import redis
 
 from actors.real.dashboard import PORTS
+from actors.real.driver.priority import REALTIME_PRIORITY
 from protos.errors import InputError, TwinRLError
 from protos.files import RAY_SOCKET_BYTES, place_for_sockets
 from protos.problems import problem_of
@@ -90,6 +91,17 @@ def open_files() -> Finding:
     if hard == resource.RLIM_INFINITY or hard >= OPEN_FILES:
         return well(found)
     return wanting(found, f"{OPEN_FILES} needed: raise the hard limit, `ulimit -Hn` or /etc/security/limits.conf")
+
+
+def real_time() -> Finding:
+    """Checks whether the driver of an arm may go before other work."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
+    if os.geteuid() == 0 or soft == resource.RLIM_INFINITY or soft >= REALTIME_PRIORITY:
+        return well(f"real-time priority {REALTIME_PRIORITY} allowed for the driver of an arm")
+    return wanting(
+        "no real-time priority for the driver of an arm: other work on this machine makes it hold more often",
+        f'add "USER - rtprio {REALTIME_PRIORITY}" to /etc/security/limits.conf and log in again',
+    )
 
 
 def clock() -> Finding:

@@ -22,6 +22,7 @@ import numpy as np
 
 from actors.real.arm import ArmSettings, UrArm
 from actors.real.driver.owner import Owner
+from actors.real.driver.priority import ask_for_priority
 from actors.real.driver.wire import ClosedError, Message, Wire, error_message
 from actors.real.safety import Limits, LimitSettings
 from protos.errors import CorruptData, TwinRLError
@@ -31,7 +32,6 @@ from protos.settings import from_json
 from protos.space import Box
 
 log = logging.getLogger(__name__)
-REALTIME_PRIORITY, NICENESS = 10, -10
 LONGEST_S = 60.0
 """Longest time that one call may ask for."""
 
@@ -164,17 +164,6 @@ def _is_beat(message: Message) -> bool:
     return message.get("op") == "beat"
 
 
-def _ask_for_priority() -> None:
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(REALTIME_PRIORITY))
-    except OSError as refused:
-        log.debug("no real-time priority: %s", refused)
-        try:
-            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-        except OSError as error:
-            log.debug("no higher priority: %s", error)
-
-
 def _leave(code: int) -> NoReturn:
     """Ends at once: ur_rtde's threads can abort an interpreter that is torn down after the link was lost."""
     logging.shutdown()
@@ -185,7 +174,7 @@ def _leave(code: int) -> NoReturn:
 def main(fd: int) -> int:
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     interrupt_on_signal()
-    _ask_for_priority()
+    ask_for_priority()
     try:
         serve(Wire(socket.socket(fileno=fd)))
     except ClosedError:
