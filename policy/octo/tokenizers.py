@@ -19,6 +19,7 @@ from policy.octo.settings import STEM_GROUPS, OctoSettings
 from protos.errors import InputError
 
 _PATCH_STEM_OUT = 64
+_PATCH = 4
 
 
 class StandardizedConv(nn.Conv2d):
@@ -32,7 +33,7 @@ class StandardizedConv(nn.Conv2d):
 
 
 class SmallStem(nn.Sequential):
-    """Is Octo's SmallStem16: (n, C, P, P) → (n, out, P/16, P/16)."""
+    """Is Octo's SmallStem16: images (n, P, P, C) in [-1, 1] to tokens (n, (P/16)², out)."""
 
     def __init__(self, channels: int, features: Sequence[int], out: int) -> None:
         layers: list[nn.Module] = []
@@ -45,16 +46,37 @@ class SmallStem(nn.Sequential):
             channels = width
         super().__init__(*layers, nn.Conv2d(channels, out, 1))
 
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image.movedim(-1, 1)).flatten(2).transpose(1, 2)
+
 
 class PatchStem(nn.Sequential):
-    """Maps (n, C + 2, P, P) to (n, 64, P/8, P/8), or P/16 with `coarse`."""
+    """Makes tokens of images and of each pixel's place in them."""
 
     def __init__(self, channels: int, *, coarse: bool) -> None:
         width = _PATCH_STEM_OUT
-        layers = [nn.Conv2d(channels + 2, 32, 4, 4), nn.GELU(), nn.Conv2d(32, width, 3, 2, 1), nn.GELU()]
+        layers = [nn.Conv2d(channels + 2, 32, _PATCH, _PATCH), nn.GELU(), nn.Conv2d(32, width, 3, 2, 1), nn.GELU()]
         if coarse:
             layers += [nn.Conv2d(width, width, 3, 2, 1), nn.GELU()]
         super().__init__(*layers)
+
+    def forward(self, image: Tensor, coordinates: Tensor) -> Tensor:
+        """Returns the tokens (n, tokens, 64) of images (n, P, P, C) in [-1, 1] and coordinates (1, 2, P, P).
+
+        The first convolution is a product of its patches with a matrix; what it makes of the coordinates is computed
+        once for all images.
+        """
+        first, *rest = self
+        n, px, _, channels = image.shape
+        side = px // _PATCH
+        patches = image.reshape(n, side, _PATCH, side, _PATCH * channels).transpose(2, 3)
+        weight = first.weight[:, :channels].movedim(1, -1).reshape(len(first.weight), -1)
+        x = functional.linear(patches.reshape(n, side, side, -1), weight)
+        where = functional.conv2d(coordinates, first.weight[:, channels:], first.bias, first.stride)
+        x = x.movedim(-1, 1) + where
+        for layer in rest:
+            x = layer(x)
+        return x.flatten(2).transpose(1, 2)
 
 
 class ImageTokenizer(nn.Module):
@@ -79,21 +101,18 @@ class ImageTokenizer(nn.Module):
     def forward(self, image: Tensor, goal: Tensor | None = None) -> Tensor:
         """Returns the tokens; `goal` (n, P, P, 3) is the image of the finished task, black where there is none."""
         x = _scaled(image)
-        layers = [x]
         if self.goal_images:
-            layers.append(torch.full_like(x, -1.0) if goal is None else _scaled(goal))
+            x = torch.cat([x, torch.full_like(x, -1.0) if goal is None else _scaled(goal)], dim=-1)
         elif goal is not None:
             raise InputError(
                 "goal images for a policy with octo.goal_images=False: its stems have no channels for them"
             )
-        if self.with_coordinates:
-            layers.append(self.coordinates.expand(len(x), -1, -1, -1))
-        return self.stem(torch.cat(layers, dim=1)).flatten(2).transpose(1, 2)
+        return self.stem(x, self.coordinates) if self.with_coordinates else self.stem(x)
 
 
 def _scaled(image: Tensor) -> Tensor:
-    """Returns (n, 3, P, P) in [-1, 1] of bytes (n, P, P, 3)."""
-    return image.movedim(-1, 1).float() / 127.5 - 1.0
+    """Returns bytes 0..255, or floats in that range, in [-1, 1]."""
+    return image.float() / 127.5 - 1.0
 
 
 def _coordinates(px: int) -> Tensor:
