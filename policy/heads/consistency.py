@@ -44,9 +44,10 @@ class ConsistencyHead(nn.Module):
                 nn.Tanh(),
                 nn.Linear(4 * _TIME_FREQUENCIES, 2 * _TIME_FREQUENCIES),
             )
-            frequencies = torch.exp(torch.linspace(0.0, -math.log(10_000.0), _TIME_FREQUENCIES))
+            frequencies = torch.exp(torch.linspace(0.0, -math.log(10_000.0), _TIME_FREQUENCIES, device="cpu"))
         else:
-            frequencies = torch.exp(torch.linspace(0.0, math.log(100.0), _TIME_FREQUENCIES))
+            frequencies = torch.exp(torch.linspace(0.0, math.log(100.0), _TIME_FREQUENCIES, device="cpu"))
+        # on the CPU by name: where only shapes are wanted, "meta", torch would load its compiler for it
         self.register_buffer("sigmas", noise_levels(settings), persistent=False)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -82,7 +83,7 @@ def noise_levels(settings: HeadSettings) -> Tensor:
     """Returns σ (levels,) from σ_min to σ_max, evenly spaced in σ^(1/ρ)."""
     power = 1.0 / settings.rho
     low, high = settings.sigma_min**power, settings.sigma_max**power
-    return torch.linspace(low, high, settings.levels, dtype=torch.float64).pow(settings.rho).float()
+    return torch.linspace(low, high, settings.levels, dtype=torch.float64, device="cpu").pow(settings.rho).float()
 
 
 def _gelu_network(inputs: int, width: int, outputs: int) -> nn.Sequential:

@@ -226,4 +226,5 @@ def _split(x: Tensor, groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _positions(*shape: int) -> nn.Parameter:
-    return nn.Parameter(0.02 * torch.randn(*shape))
+    values = torch.empty(*shape)
+    return nn.Parameter(values if values.is_meta else 0.02 * torch.randn(*shape))

@@ -1,6 +1,8 @@
 """These tests check the names of weights, in policy folders and where weights are acted with."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -128,3 +130,12 @@ def test_a_folder_whose_manifest_names_other_weights_is_refused(tmp_path):
     record["manifest"]["weights_id"] = "0123456789abcdef"
     path.write_text(json.dumps(record))
     assert checkpoint.load_policy(tmp_path).sha256("head") == own["head"]
+
+
+def test_a_policy_is_read_without_torchs_compiler(tmp_path):
+    checkpoint.save_policy(tmp_path, make_policy())
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom policy.checkpoint import load_policy\n"
+        f"load_policy(Path({str(tmp_path)!r}))\nsys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=120, check=False).returncode == 0
