@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks.demo.turn import Checkout, Plan, StageCost, checkouts
+from benchmarks.demo.turn import Plan, StageCost, checkouts
 from benchmarks.measure import hardware, spread, table, take_turns
 from protos.errors import InputError
 from twinrl.run.stages import STAGES
@@ -58,11 +58,10 @@ class DemoBench:
 def run(settings: DemoBench) -> str:
     """Returns markdown: a row per stage, with the cost at each commit."""
     shlex.split(settings.flags)
-    with checkouts(settings.commits, settings.folder) as found:
-        turns: dict[str, Callable[[], list[StageCost]]] = {
-            one.label: partial(Checkout.turn, one, settings.plan) for one in found
-        }
-        costs = take_turns(turns, settings.rounds)
+    turns: dict[str, Callable[[], list[StageCost]]] = {
+        one.label: partial(one.turn, settings.plan) for one in checkouts(settings.commits, settings.folder)
+    }
+    costs = take_turns(turns, settings.rounds)
     return f"Machine: {hardware()}. Rounds: {settings.rounds}.\n\n{summary(settings.plan, costs)}\n"
 
 
@@ -98,10 +97,10 @@ def _row(name: str, costs: Mapping[str, Sequence[StageCost]]) -> list[str]:
 
 def _first_steps(by_stage: Sequence[Mapping[str, Sequence[StageCost]]]) -> str:
     """Returns a line on how soon a fleet stepped, empty where there was none."""
-    found = [
-        f"{label} {spread(seconds, 1)} s"
-        for of_stage in by_stage
-        for label, costs in of_stage.items()
-        if (seconds := [one.first_step_s for one in costs if one.first_step_s is not None])
-    ]
+    found = []
+    for of_stage in by_stage:
+        for label, costs in of_stage.items():
+            wall = [one.first_step_s for one in costs if one.first_step_s is not None]
+            cpu = [one.first_step_cpu_s for one in costs if one.first_step_cpu_s is not None]
+            found += [f"{label} {spread(wall, 1)} s and {spread(cpu, 1)} s of CPU"] if wall else []
     return f"\n\nFirst step of a twin after its stage's begin: {', '.join(found)}." if found else ""

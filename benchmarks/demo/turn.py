@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,8 @@ class StageCost:
     wall_s: float
     first_step_s: float | None = None
     """Seconds from the stage's begin until the fleet knew of a twin's first step, where there is a fleet."""
+    first_step_cpu_s: float | None = None
+    """CPU seconds of all processes until then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +98,20 @@ class Checkout:
         self, stage: int, runs: Path, process: "subprocess.Popen[bytes]", meter: Meter, *, before: float
     ) -> StageCost:
         """Returns the cost of a stage, by its place, once it is done; `before` are the CPU seconds before it."""
-        folder, begun, first_step = runs / NAME, time.time(), None
+        folder, begun = runs / NAME, time.time()
+        stepped: float | None = None
+        stepped_cpu_s: float | None = None
         while len(lines := read_lines(folder / "stages.jsonl")) <= stage:
-            first_step = first_step or _first_step(folder, begun)
+            if stepped is None and (stepped := _first_step(folder, begun)) is not None:
+                stepped_cpu_s = meter.sample() - before
             if process.poll() is not None:
                 raise TwinRLError(f"{self.label}: the demo ended early; the end of its log:\n{log_tail(runs / LOG)}")
             time.sleep(POLL_S)
         return StageCost(
             cpu_s=meter.sample() - before,
             wall_s=lines[stage]["wall_s"],
-            first_step_s=None if first_step is None else first_step - begun,
+            first_step_s=None if stepped is None else stepped - begun,
+            first_step_cpu_s=stepped_cpu_s,
         )
 
     @contextmanager
@@ -142,23 +148,23 @@ def _first_step(folder: Path, begun: float) -> float | None:
     return status.t
 
 
-@contextmanager
-def checkouts(commits: tuple[str, ...], folder: Path) -> Iterator[list[Checkout]]:
-    """Yields a worktree of each commit, removed afterwards, and a folder of runs, kept; "." is this checkout."""
-    folder = folder.absolute()
+def checkouts(commits: Sequence[str], folder: Path) -> list[Checkout]:
+    """Returns a worktree of each commit and a folder for its runs, both kept for the next time; "." is this checkout.
+
+    A new worktree's kernels are compiled in its first round.
+    """
     found: list[Checkout] = []
-    try:
-        for commit in commits:
-            name = "working-tree" if commit == "." else _git("rev-parse", "--short", f"{commit}^{{commit}}")
-            code = CHECKOUT if commit == "." else folder / "code" / name
-            if commit != "." and not code.exists():
-                _git("worktree", "add", "--detach", str(code), name)
-            found.append(Checkout(label=commit if commit == "." else name, code=code, runs=folder / name))
-        yield found
-    finally:
-        for one in found:
-            if one.code != CHECKOUT:
-                _git("worktree", "remove", "--force", str(one.code))
+    for commit in commits:
+        if commit == ".":
+            found.append(Checkout(label=commit, code=CHECKOUT, runs=folder.absolute() / "working-tree"))
+            continue
+        name = _git("rev-parse", "--short", f"{commit}^{{commit}}")
+        code = folder.absolute() / "code" / name
+        if not code.exists():
+            _git("worktree", "prune")
+            _git("worktree", "add", "--detach", str(code), name)
+        found.append(Checkout(label=name, code=code, runs=folder.absolute() / name))
+    return found
 
 
 def _git(*arguments: str) -> str:

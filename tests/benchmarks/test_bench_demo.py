@@ -111,17 +111,17 @@ def test_a_demo_that_ends_early_is_told_with_its_log(checkout):
 
 
 def test_commits_that_are_not_there_are_refused(tmp_path):
-    with checkouts((".",), tmp_path) as (here,):
-        assert (here.code / "benchmarks" / "demo" / "turn.py").exists()
-    with pytest.raises(InputError, match="nosuchcommit"), checkouts(("nosuchcommit",), tmp_path):
-        pass
+    (here,) = checkouts((".",), tmp_path)
+    assert (here.code / "benchmarks" / "demo" / "turn.py").exists()
+    with pytest.raises(InputError, match="nosuchcommit"):
+        checkouts(("nosuchcommit",), tmp_path)
 
 
 def test_a_table_compares_the_last_commit_with_the_first():
     def turn(scale, step=None):
         return [
             StageCost(cpu_s=10.0 * scale, wall_s=4.0 * scale),
-            StageCost(cpu_s=30.0 * scale, wall_s=20.0, first_step_s=step),
+            StageCost(cpu_s=30.0 * scale, wall_s=20.0, first_step_s=step, first_step_cpu_s=step),
         ]
 
     costs = {"old": [turn(2.0, 25.0), turn(4.0, 27.0)], "new": [turn(1.0, 9.0)] * 2}
@@ -130,7 +130,9 @@ def test_a_table_compares_the_last_commit_with_the_first():
     together = "120.0 (80.0 – 160.0) | 32.0 (28.0 – 36.0) | 40.0 (40.0 – 40.0) | 24.0 (24.0 – 24.0) | 0.33 | 0.75"
     assert f"| SFT in the twin | {stage} |" in text
     assert f"| together | {together} |" in text
-    assert text.endswith("old 26.0 (25.0 – 27.0) s, new 9.0 (9.0 – 9.0) s.")
+    assert text.endswith(
+        "old 26.0 (25.0 – 27.0) s and 26.0 (25.0 – 27.0) s of CPU, new 9.0 (9.0 – 9.0) s and 9.0 (9.0 – 9.0) s of CPU."
+    )
 
 
 @pytest.mark.parametrize(
