@@ -190,6 +190,25 @@ def test_close_ends_workers_before_services_and_kills_the_stubborn(tmp_path):
     assert {row["name"]: row["state"] for row in rows} == dict.fromkeys(names, "stopped")
 
 
+def test_a_child_that_an_interruption_meets_while_it_starts_is_ended_too(tmp_path, monkeypatch):
+    started = []
+
+    class Interrupting(subprocess.Popen):
+        def __init__(self, command, *arguments, **settings):
+            super().__init__(command, *arguments, **settings)
+            if SLEEPER in command:
+                started.append(self.pid)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)
+
+    with Supervisor(tmp_path) as supervisor:
+        monkeypatch.setattr(subprocess, "Popen", Interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            supervisor.start(python("child", SLEEPER))
+    (pid,) = started
+    assert gone(pid)
+
+
 def test_one_child_can_be_stopped_alone(supervisor):
     supervisor.start(python("standin", SLEEPER))
     supervisor.start(python("guide", SLEEPER))

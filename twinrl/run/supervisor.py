@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +95,7 @@ class Supervisor(Closing):
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.RLock()
         self._closing = threading.Event()
+        self._starter = ThreadPoolExecutor(1, "starter")
         self._guardian = subprocess.Popen(
             [sys.executable, "-S", str(Path(__file__).with_name("guardian.py"))],
             stdin=subprocess.PIPE,
@@ -107,7 +109,13 @@ class Supervisor(Closing):
         self._watcher.start()
 
     def start(self, child: Child) -> int:
-        """Starts a child and returns its process id. A name may be used again once its process has ended."""
+        """Starts a child and returns its process id. A name may be used again once its process has ended.
+
+        A signal interrupts the main thread alone: no child starts without being known, and `close` ends it.
+        """
+        return self._starter.submit(self._start, child).result()
+
+    def _start(self, child: Child) -> int:
         with self._lock:
             old = self._entries.get(child.name)
             assert old is None or old.state not in ("running", "restarting"), f"{child.name} runs already"
@@ -190,6 +198,7 @@ class Supervisor(Closing):
         if self._closing.is_set():
             return
         self._closing.set()
+        self._starter.shutdown()
         self._watcher.join()
         for service in (False, True):
             self.stop(*(name for name, entry in self._entries.items() if entry.child.service is service))
