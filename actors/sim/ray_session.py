@@ -6,6 +6,8 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +51,14 @@ def start_ray(address: str) -> None:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
             "_temp_dir": str(short_folder("twinrl-ray-", RAY_SOCKET_BYTES)),
+            "_system_config": {"prestart_worker_first_driver": False, "enable_worker_prestart": False},
             "runtime_env": {"env_vars": {"PYTHONPATH": path} | THIN},
         }
     started = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            ray.init(address=address, **options)
+            with _bare_head() if address == "local" else nullcontext():
+                ray.init(address=address, **options)
             return
         except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
             ray.shutdown()
@@ -63,6 +67,31 @@ def start_ray(address: str) -> None:
                 continue
             waited = time.monotonic() - started
             raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {_first_line(error)}") from error
+
+
+@contextmanager
+def _bare_head() -> Iterator[None]:
+    """Lets `ray.init` start what runs tasks, and no dashboard, autoscaler and log monitor, for which it waits.
+
+    It has no options for them. The version of Ray is pinned; tests/actors/test_ray_session.py says what must be there.
+    """
+    from ray._private import node
+
+    class BareNode(node.Node):
+        def start_api_server(self, **_: object) -> None:
+            self._webui_url = ""
+
+        def start_monitor(self) -> None:
+            """Starts no autoscaler: the machine is all there is."""
+
+        def start_log_monitor(self) -> None:
+            """Starts nobody who copies the workers' logs to the driver."""
+
+    whole, node.Node = node.Node, BareNode
+    try:
+        yield
+    finally:
+        node.Node = whole
 
 
 def _first_line(error: Exception) -> str:

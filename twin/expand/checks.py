@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
-import mujoco
 import numpy as np
 
 from protos.schema import F64
 from twin.camera import pose_of
 from twin.expand.path import ToolPath, angle_between, evenly
 from twin.expand.planner import METRES_PER_RAD, RESOLUTION_M, Check
-from twin.kinematics import Kinematics
-from twin.physics import build_model
 from twin.randomize import Domain
 from twin.robots import FINGERS, Robot
 from twin.rotations import quaternion_from_matrix
@@ -59,6 +56,11 @@ class Clearance:
     """
 
     def __init__(self, robot: Robot, task: Task, domain: Domain) -> None:
+        import mujoco
+
+        from twin.physics import build_model
+
+        self._mujoco = mujoco  # loaded here: whoever reads the settings of an expansion does without it
         self._model = model = build_model(robot, task, domain)
         self._data = mujoco.MjData(model)
         self._task, self._travel_m = task, robot.gripper.travel_m
@@ -94,7 +96,7 @@ class Clearance:
         """Moves the arm to joint angles (joints,) [rad] and the gripper to an opening from 0 to 1."""
         self._data.qpos[self._arm] = joints
         self._data.qpos[self._hand] = [-opening * self._travel_m, opening * self._travel_m]
-        mujoco.mj_kinematics(self._model, self._data)
+        self._mujoco.mj_kinematics(self._model, self._data)
 
     def of_arm(self, bodies: Sequence[str], limit_m: float) -> float:
         """Measures links and palm to table and bodies [m], negative where they overlap; at most `limit_m`."""
@@ -118,7 +120,7 @@ class Clearance:
         near = apart - radius[ours][:, None] - radius[theirs] < limit_m
         least, ends = limit_m, np.zeros(6)
         for i, j in np.argwhere(near):
-            least = mujoco.mj_geomDistance(self._model, self._data, ours[i], theirs[j], least, ends)
+            least = self._mujoco.mj_geomDistance(self._model, self._data, ours[i], theirs[j], least, ends)
         return float(least)
 
 
@@ -127,6 +129,8 @@ class PathChecks:
 
     def __init__(self, robot: Robot, task: Task, domain: Domain, clearance_m: float) -> None:
         self._task, self._clearance_m = task, clearance_m
+        from twin.kinematics import Kinematics
+
         self._world, self._kinematics = Clearance(robot, task, domain), Kinematics(robot)
         self._range: F64 = np.array([link.range for link in robot.links])  # (joints, 2) rad
 
