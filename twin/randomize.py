@@ -97,6 +97,7 @@ DOMAINS: Mapping[str, Domain] = {
         camera_shift_m=(-0.012, -0.012, 0.01),
         colour_shift=0.3,
     ),
+    "stiff": Domain(latency_steps=(0,), servo_stiffness=2.0),
     "varied": Domain(
         exposure_stops=0.5, white_balance=0.1, sensor_noise=0.01, camera_jitter_m=0.005, camera_jitter_rad=0.01
     ),
@@ -106,6 +107,7 @@ DOMAINS: Mapping[str, Domain] = {
     twin      the twin itself
     standin   the world that takes the real arm's place: a calibrated camera, other dynamics and latency
     far       one farther from the twin, its side camera 2 cm off its place
+    stiff     an arm whose joints follow their servos within 40 ms: for measuring how an arm stops
     varied    the twin with light, colours, noise and cameras that vary from episode to episode
 """
 TABLE_SHIFT = (-0.2, -0.1, 0.1)

@@ -30,6 +30,8 @@ SAMPLE_S = 0.005
 MOVING_M_S = 0.005
 """Speed below which the tool stands."""
 START_TIMEOUT_S = 90.0
+OTHER_COMPUTER = 20
+"""Real-time priority of what is no process of the arm's computer: its load must not slow the controller."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,14 @@ class Stop:
 
 
 class Observer(Closing):
-    """Reads the tool at the controller, whatever the arm's program does."""
+    """Reads the tool at the controller, whatever the arm's program does; its times are the controller's."""
 
     def __init__(self, host: str) -> None:
         import rtde_receive
 
-        self._receive = rtde_receive.RTDEReceiveInterface(host, -1.0, ["actual_TCP_pose", "actual_TCP_speed"])
+        self._receive = rtde_receive.RTDEReceiveInterface(
+            host, -1.0, ["timestamp", "actual_TCP_pose", "actual_TCP_speed"]
+        )
         self._samples: list[tuple[float, F64, float]] = []
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="observer", daemon=True)
@@ -56,7 +60,12 @@ class Observer(Closing):
         while not self._closing.wait(SAMPLE_S):
             place = np.array(self._receive.getActualTCPPose()[:3])
             speed = float(np.linalg.norm(self._receive.getActualTCPSpeed()[:3]))
-            self._samples.append((time.monotonic(), place, speed))
+            self._samples.append((self.now_s, place, speed))
+
+    @property
+    def now_s(self) -> float:
+        """The controller's clock."""
+        return float(self._receive.getTimestamp())
 
     @property
     def speed_m_s(self) -> float:
@@ -71,7 +80,7 @@ class Observer(Closing):
     def moved_for_s(self) -> float:
         """Seconds since the tool moved for the first time; 0 before."""
         first = next((t for t, _, speed in list(self._samples) if speed > MOVING_M_S), None)
-        return 0.0 if first is None else time.monotonic() - first
+        return 0.0 if first is None else self.now_s - first
 
     def stop_since(self, began_s: float, until_s: float) -> Stop:
         """Returns when the tool stood for the first time, and how far it went until `until_s`."""
@@ -121,14 +130,15 @@ class Program(Closing):
 class Stage(Closing):
     """A stand-in behind two stretches of network, one for the arm and one for what a lab sees, and a replay."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, domain: str) -> None:
         self.folder = folder
         self._open = ExitStack()
         self.inner, self.host = free_host(), free_host()
         scene = folder / "scene"
         synthetic_scene().save(scene)
         self._pendant = PendantSettings.of(Scene.load(scene).robot)
-        standin = save_settings(StandinSettings(scene=scene, host=self.inner, fast=False), folder / "standin.json")
+        settings = StandinSettings(scene=scene, domain=domain, host=self.inner, fast=False)
+        standin = save_settings(settings, folder / "standin.json")
         self._start(["-m", "actors.simulated_ur", "--settings", str(standin)], (self.inner, LAB_PORT))
         self.network = self._proxy(CONTROL_PORTS)
         self.lab = self._proxy((LAB_PORT,))
@@ -154,8 +164,8 @@ class Stage(Closing):
 
     def _start(self, arguments: Sequence[str], address: tuple[str, int]) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
-        with suppress(PermissionError):  # controller and network are no processes of the arm's computer
-            os.setpriority(os.PRIO_PROCESS, process.pid, -10)
+        with suppress(PermissionError):
+            os.sched_setscheduler(process.pid, os.SCHED_FIFO, os.sched_param(OTHER_COMPUTER))
         self._open.callback(process.wait)
         self._open.callback(process.kill)
         wait_for(lambda: listens(*address), f"{' '.join(arguments[:2])} listens", START_TIMEOUT_S)

@@ -39,7 +39,7 @@ def run(settings: StartsBench) -> str:
     """Returns the table."""
     took_s: list[float] = []
     failed: list[str] = []
-    with tempfile.TemporaryDirectory() as folder, Stage(Path(folder)) as stage, ExitStack() as busy:
+    with tempfile.TemporaryDirectory() as folder, Stage(Path(folder), "standin") as stage, ExitStack() as busy:
         for _ in range(settings.busy):
             loop = subprocess.Popen([sys.executable, "-c", BUSY])
             busy.callback(loop.wait)

@@ -54,7 +54,7 @@ def test_a_latency_that_no_twin_has_is_refused_at_once():
 
 def test_an_arm_of_no_domain_is_refused_at_once():
     assert RunSettings().standin == "standin"
-    with pytest.raises(InputError, match="choose one of twin, standin, far, varied"):
+    with pytest.raises(InputError, match="choose one of twin, standin, far, stiff, varied"):
         RunSettings(standin="moon")
 
 
