@@ -46,8 +46,8 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ours(codec: str, *, mirror: bool, prefetch: int, threads: int) -> Contender:
-    return Contender(options={"codec": codec, "mirror": mirror, "prefetch": prefetch, "threads": threads})
+def ours(codec: str, *, images: str, prefetch: int, threads: int) -> Contender:
+    return Contender(options={"codec": codec, "images": images, "prefetch": prefetch, "threads": threads})
 
 
 def reverb(*, own_process: bool, chunk: int) -> Contender:
@@ -62,18 +62,19 @@ AHEAD = {"prefetch": 3, "threads": 2}
 """Options of a reader that prefetches by two threads, as the peers do by two workers."""
 BASE = "TwinRL, JPEG, mirror"
 OURS: Mapping[str, Contender] = {
-    BASE: ours("jpeg", mirror=True, **AHEAD),
-    "TwinRL, raw, mirror": ours("raw", mirror=True, **AHEAD),
-    "TwinRL, raw, direct": ours("raw", mirror=False, **AHEAD),
-    "TwinRL, JPEG, direct": ours("jpeg", mirror=False, **AHEAD),
+    BASE: ours("jpeg", images="memory", **AHEAD),
+    "TwinRL, JPEG, file": ours("jpeg", images="file", **AHEAD),
+    "TwinRL, raw, mirror": ours("raw", images="memory", **AHEAD),
+    "TwinRL, raw, direct": ours("raw", images="server", **AHEAD),
+    "TwinRL, JPEG, direct": ours("jpeg", images="server", **AHEAD),
 }
 PEERS: Mapping[str, Contender] = {
     "dm-reverb, in the learner's process": reverb(own_process=False, chunk=2),
     "dm-reverb, in a process of its own": reverb(own_process=True, chunk=0),
 }
 STEPPED: Mapping[str, Contender] = {
-    f"TwinRL, {name}, {when}": ours(codec, mirror=mirror, prefetch=prefetch, threads=1)
-    for name, codec, mirror in (("JPEG, mirror", "jpeg", True), ("raw, direct", "raw", False))
+    f"TwinRL, {name}, {when}": ours(codec, images=images, prefetch=prefetch, threads=1)
+    for name, codec, images in (("JPEG, mirror", "jpeg", "memory"), ("raw, direct", "raw", "server"))
     for when, prefetch in (("prefetch 2", 2), ("no prefetch", 0))
 }
 

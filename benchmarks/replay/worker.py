@@ -2,8 +2,8 @@
 
     writers (processes) ── ReplayWriter ──► EmbeddedServer (process) ──► ReplayReader ──► batch
 
-Options: `codec`, `mirror` (decoded images in memory; else read from the server when drawn), `prefetch` (batches drawn
-ahead by `threads` threads; 0: drawn when asked for).
+Options: `codec`, `images` (decoded ones are kept in "memory" or in a "file"; "server": they are read there when drawn),
+`prefetch` (batches drawn ahead by `threads` threads; 0: drawn when asked for).
 """
 
 import time
@@ -67,7 +67,8 @@ class TwinRL:
                 gamma=0.99,
                 n_step=1,
                 fields=("side", "wrist"),
-                image_memory_bytes=MIRROR_BYTES if options["mirror"] else 0,
+                image_memory_bytes=0 if options["images"] == "server" else MIRROR_BYTES,
+                image_folder=Path(job.folder) if options["images"] == "file" else None,
             ),
         )
         self._reader.start()

@@ -8,6 +8,7 @@ that were prefetched when a learner ends are simply drawn again by the next one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -62,6 +63,8 @@ class BatchSettings:
     """Transitions that the learner keeps of each buffer."""
     image_memory_bytes: int = 4 << 30
     """Memory for decoded images, where batches carry them."""
+    image_folder: Path | None = None
+    """Folder on a local disk for a file that takes the place of that memory."""
 
     def __post_init__(self) -> None:
         positive(self, "gamma", "n_step", "image_memory_bytes")

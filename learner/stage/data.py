@@ -182,6 +182,7 @@ def transition_reader(policy: Policy, settings: RlSettings, resume: Position | N
         fields=batch_fields(settings.update),
         window=policy.settings.octo.window if _needs_windows(policy, settings) else 1,
         image_memory_bytes=batch.image_memory_bytes,
+        image_folder=batch.image_folder,
         backbone_id=policy.sha256("backbone"),
     )
     return ReplayReader(

@@ -139,7 +139,7 @@ class Sink:
 
 
 def make_sink(
-    *shards: Shard, capacity: int, memory_rows: int = 0, cameras=("side", "wrist"), urls=(), **options
+    *shards: Shard, capacity: int, memory_rows: int = 0, cameras=("side", "wrist"), urls=(), folder=None, **options
 ) -> Sink:
     """`urls`: where the store finds the shards, if not at their own address."""
     settings = ReplaySettings(urls=tuple(urls) or tuple(shard.url for shard in shards), **options)
@@ -149,6 +149,7 @@ def make_sink(
         capacity=capacity,
         memory_bytes=memory_rows * ROW_BYTES,
         readers=[SlotReader(settings, k, KEYS) for k in range(settings.shards)],
+        folder=folder,
     )
     return Sink(store=store, capacity=capacity)
 

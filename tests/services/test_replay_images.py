@@ -36,10 +36,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+@pytest.mark.parametrize("kept_in", ["memory", "file"])
 @pytest.mark.parametrize("memory_rows", [0, 60, 10_000], ids=["direct", "hybrid", "mirror"])
 @pytest.mark.parametrize("codec", CODECS)
-def test_every_row_has_its_image_and_the_next_row_the_one_after_it(sink_of, shard, rng, codec, memory_rows):
-    sink = sink_of(shard, capacity=CAPACITY, memory_rows=memory_rows)
+def test_every_row_has_its_image_and_the_next_row_the_one_after_it(
+    sink_of, shard, rng, codec, memory_rows, kept_in, tmp_path
+):
+    folder = tmp_path if kept_in == "file" else None
+    sink = sink_of(shard, capacity=CAPACITY, memory_rows=memory_rows, folder=folder)
     episodes = fill(sink, shard, rng, codec, [1, 16, 37, 5, 64, 17])
     chosen = [rng.choice(rows[1:-1] if len(rows) > 2 else rows[:1], 12) for rows in episodes]
     rows = rng.permutation(np.concatenate(chosen))

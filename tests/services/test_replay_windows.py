@@ -1,5 +1,6 @@
 """Tests batches with images against the episodes: windows, padding marks, from memory and from the server."""
 
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -16,6 +17,7 @@ from replay_samples import SCHEMA, START, cut, make_segment, names_in, read_all,
 from protos.codec import read_prefix
 from protos.episode import Segment
 from protos.errors import InputError, Unreachable
+from protos.problems import problem_of
 from protos.schema import Outcome, Source
 from services.replay import EmbeddedServer, ReplayReader, ReplaySettings, ReplayWriter, delete_buffer
 from services.replay.read.index import SOURCES
@@ -161,16 +163,20 @@ def test_rows_that_left_the_server_are_drawn_again_and_then_no_more(settings, rn
         assert 0 < reader.counts()["twin"] < 80
 
 
-def test_images_in_memory_outlive_the_buffer_and_others_are_reported(settings, rng):
+def test_images_in_memory_or_a_file_outlive_the_buffer_and_others_are_reported(settings, rng, tmp_path):
     segments = [make_segment(rng, episode=f"e{i}") for i in range(5)]
     send(settings, segments)
     mirrored, direct = (image_reader(settings, image_memory_bytes=size) for size in (1 << 20, 0))
+    filed = image_reader(settings, image_memory_bytes=1 << 20, image_folder=tmp_path)
     assert delete_buffer(settings, "twin") == 5
     read_all(mirrored)
-    check(mirrored.sample(rng, {"twin": 100}), segments, window=2, n=3)
+    for reader in (mirrored, filed):
+        check(reader.sample(rng, {"twin": 100}), segments, window=2, n=3)
     with pytest.raises(Unreachable, match="left the server"):
         direct.sample(rng, {"twin": 10})
-    for reader in (mirrored, direct):
+    assert filed.stats()["images_memory_bytes"] == direct.stats()["images_memory_bytes"]
+    assert list(tmp_path.iterdir()) == [], "a file without a name, so a killed learner leaves nothing"
+    for reader in (mirrored, filed, direct):
         reader.close()
 
 
@@ -272,6 +278,19 @@ def test_mistakes_are_named(settings):
         reader_of(settings, fields=("depth",))
     with pytest.raises(InputError, match=r"image_memory_bytes=-1: 0 or more"):
         reader_of(settings, image_memory_bytes=-1)
+
+
+def test_a_folder_without_room_for_the_images_is_named_at_once(settings, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            reader_of(settings, fields=IMAGES, capacity={"twin": 5000}, image_folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "making room for decoded images" in problem_of(caught.value)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        reader_of(settings, fields=IMAGES, image_folder=tmp_path / "nowhere")
 
 
 def test_the_memory_plan_is_logged_once(settings, caplog):

@@ -1,6 +1,6 @@
 """This module keeps the images of one buffer's observations: as many as memory allows, the others on their servers.
 
-    stage(segments) ─┬─ images ─► decoded into the ring of the newest observations (mirrored)
+    stage(segments) ─┬─ images ─► decoded into the ring of the newest observations (mirrored), in memory or in a file
                      └─ heads ──► where each observation lies on its server ──► add(rows)
     locate(rows) ──► places ──► take ─┬─ copied from the ring
                                       └─ read from the server, and checked       (direct)
@@ -9,15 +9,19 @@ Locking: `add` and `locate` are quick and belong under the lock that guards the 
 same observation to both; `stage` and `take` are slow, need no lock and may run in several threads at once.
 """
 
+import mmap
 import os
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.problems import doing
 from protos.schema import U8, Bools, Schema
 from services.replay.read.fetching import (
     PLACE,
@@ -42,7 +46,7 @@ SPARE = 8
 
 
 class ImageRing:
-    """A ring keeps the newest observations decoded, in memory that is allocated once. Thread-safe.
+    """A ring keeps the newest observations decoded, in memory or a file that is allocated once. Thread-safe.
 
     The numbers of the observations are handed out first and their places overwritten after that, by whoever decodes,
     so what has been handed out is what must no longer be read:
@@ -51,12 +55,15 @@ class ImageRing:
         … 37 38 │ 39 40 41 42 43 44 45 46 47 48 49 50 │ 51 …       number n lies at n modulo the ring's rows
     """
 
-    def __init__(self, schema: Schema, *, cameras: Sequence[Camera], rows: int) -> None:
+    def __init__(self, schema: Schema, *, cameras: Sequence[Camera], rows: int, folder: Path | None = None) -> None:
+        """Memory lies in a file of `folder` where that is given. Raises OSError when it has no room for it."""
         self.rows = rows
         self.bytes = rows * sum(image_bytes(schema, camera) for camera in cameras)
-        self._images: dict[Camera, U8] = {
-            camera: np.empty((rows, pixels(schema, camera), pixels(schema, camera), 3), np.uint8) for camera in cameras
-        }
+        self.memory_bytes = self.bytes if folder is None else 0
+        self._images: dict[Camera, U8] = {}
+        for camera in cameras:
+            room = _room(rows * image_bytes(schema, camera), folder)
+            self._images[camera] = room.reshape(rows, pixels(schema, camera), pixels(schema, camera), 3)
         self.taken = 0
         """Observations copied so far."""
         self._next = 0
@@ -94,6 +101,18 @@ class ImageRing:
         return here
 
 
+def _room(size: int, folder: Path | None) -> U8:
+    """Returns `size` bytes of memory, or of a file without a name, which the system writes and reads as it sees fit.
+
+    Raises OSError where the folder cannot be written or is full: later that would be a signal and the process's end.
+    """
+    if folder is None or size == 0:
+        return np.empty(size, np.uint8)
+    with doing("making room for decoded images", folder), tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return np.frombuffer(mmap.mmap(file.fileno(), size), np.uint8)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
     """A view says which images are wanted and where they go."""
@@ -113,15 +132,16 @@ class ImageStore:
         capacity: int,
         memory_bytes: int,
         readers: Sequence[SlotReader],
+        folder: Path | None = None,
     ) -> None:
-        """Keeps the newest observations that fit `memory_bytes` decoded; 0: none.
+        """Keeps the newest observations that fit `memory_bytes` decoded; 0: none. In a file of `folder`, if given.
 
         `readers`: one per shard; they belong to the store from now on.
         """
         self.schema, self.cameras = schema, tuple(cameras)
         row_bytes = sum(image_bytes(schema, camera) for camera in cameras)
         rows = min(memory_bytes // row_bytes, capacity + capacity // SPARE)
-        self._ring = ImageRing(schema, cameras=self.cameras, rows=rows)
+        self._ring = ImageRing(schema, cameras=self.cameras, rows=rows, folder=folder)
         self._places = np.zeros(capacity, PLACE)
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "replay-images")
         self._direct = DirectReader(schema, readers, self._decoders)
@@ -190,7 +210,7 @@ class ImageStore:
     def stats(self) -> dict[str, float]:
         """Returns counts of observations delivered from memory and from servers, and gone; and what is held now."""
         counts = {name: self._direct.counts[name] for name in ("direct", "gone", "corrupt")}
-        held = {"memory_bytes": self._ring.bytes + self._places.nbytes}
+        held = {"memory_bytes": self._ring.memory_bytes + self._places.nbytes}
         return {name: float(value) for name, value in ({"mirrored": self._ring.taken} | counts | held).items()}
 
     def close(self) -> None:

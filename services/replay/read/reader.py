@@ -234,6 +234,7 @@ class ReplayReader:
             capacity=self.settings.capacity[buffer],
             memory_bytes=self.settings.image_memory(buffer),
             readers=[SlotReader(self.replay, shard, keys) for shard in range(self.replay.shards)],
+            folder=self.settings.image_folder,
         )
 
     def _batch(self, mirrors: Mapping[Buffer, Mirror], size: int, out: Batch | None) -> Batch:
@@ -269,5 +270,6 @@ class ReplayReader:
             return numbers
         size = sum(image_bytes(self.schema, camera) for camera in cameras)
         kept = min(rows, self.settings.image_memory(buffer) // size)
-        images = f"{numbers}, images of {kept} rows {kept * size / _MIB:.0f} MiB"
+        place = "" if self.settings.image_folder is None else f" in {self.settings.image_folder}"
+        images = f"{numbers}, images of {kept} rows {kept * size / _MIB:.0f} MiB{place}"
         return images if kept == rows else f"{images}, those of {rows - kept} rows read from the server when drawn"

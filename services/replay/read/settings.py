@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from protos.errors import InputError
@@ -33,6 +34,9 @@ class ReaderSettings:
     """Observations per row of a batch, 1 or 2, for images and proprioception."""
     image_memory_bytes: int = 4 << 30
     """The newest images that fit stay decoded in memory; older ones are read from the server when they are drawn."""
+    image_folder: Path | None = None
+    """Folder on a local disk: decoded images lie in a file without a name there, which ends with the reader, instead of
+    in memory. The system keeps as much of the file in memory as it has free."""
     backbone_id: str = ""
     """Backbone whose readouts batches hold; empty: any one's."""
     waiting_bytes: int = 1 << 30
