@@ -52,6 +52,7 @@ class Meter:
     def __init__(self) -> None:
         self._seen: dict[Key, _Seen] = {}
         self._adopted: set[Key] = set()
+        self._forgetful: set[int] = set()  # parents that ignore the ends of their children
         self._lost = 0
         self._ticks = self._before = 0
         self._mutex = threading.Lock()
@@ -101,10 +102,10 @@ class Meter:
 
     def _note_lost(self, now: dict[Key, _Seen]) -> None:
         """Keeps the time of those that have ended and that nobody waited for."""
-        parents = {pid: one for (pid, _), one in now.items()}
         for key, one in self._seen.items():
-            if key not in now and one.parent in parents and _ignores_children(one.parent):
+            if key not in now and one.parent in self._forgetful:
                 self._lost += one.own + one.waited
+        self._forgetful = {pid for pid in {one.parent for one in now.values()} if _ignores_children(pid)}
 
     def _reap(self, now: dict[Key, _Seen]) -> None:
         """Waits for ended processes that came to this one when their parent ended; its own children it leaves alone."""
