@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-WORLD_VARIABLE = "TWINRL_FORK_WORLD"
-"""Environment variable with the `TwinWorld` to warm up for, as JSON."""
+from actors.sim.fork_launcher import WORLD_VARIABLE
+
 RAY_WORKER_MODULES = ("ray", "ray.actor", "ray._private.node", "ray._private.runtime_env.setup_hook")
 POLL_S = 2.0
 MAX_REQUEST_BYTES = 4 << 20

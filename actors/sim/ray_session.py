@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from actors.sim.fork_server import WORLD_VARIABLE
+from actors.sim import fork_launcher
 from actors.sim.settings import TwinWorld
 from protos.errors import Unreachable
 from protos.files import RAY_SOCKET_BYTES, short_folder
@@ -71,13 +71,17 @@ def start_ray(address: str) -> None:
 
 @contextmanager
 def _bare_head() -> Iterator[None]:
-    """Lets `ray.init` start what runs tasks, and no dashboard, autoscaler and log monitor, for which it waits.
+    """Lets `ray.init` start what runs tasks, and no dashboard, autoscaler and log monitor; workers without a detour.
 
     It has no options for them. The version of Ray is pinned; tests/actors/test_ray_session.py says what must be there.
     """
     from ray._private import node
 
     class BareNode(node.Node):
+        def __init__(self, ray_params: Any, **options: Any) -> None:
+            ray_params.update_if_absent(setup_worker_path=fork_launcher.__file__)
+            super().__init__(ray_params, **options)
+
         def start_api_server(self, **_: object) -> None:
             self._webui_url = ""
 
@@ -101,8 +105,7 @@ def _first_line(error: Exception) -> str:
 
 def warm_environment(world: TwinWorld) -> dict[str, Any]:
     """Returns the runtime environment of workers that are forked warm for one world (`actors.sim.fork_server`)."""
-    launcher = Path(__file__).with_name("fork_launcher.py")
     return {
-        "env_vars": THIN | {WORLD_VARIABLE: json.dumps(to_json(world))},
-        "py_executable": f"{sys.executable} -I -S {launcher}",
+        "env_vars": THIN | {fork_launcher.WORLD_VARIABLE: json.dumps(to_json(world))},
+        "py_executable": f"{sys.executable} -I -S {fork_launcher.__file__}",
     }

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from actors.sim import TwinWorld, fork_launcher
-from actors.sim.fork_server import WORLD_VARIABLE
+from actors.sim.fork_launcher import WORLD_VARIABLE
 from protos.schema import Schema
 from protos.settings import to_json
 from twin.scene import synthetic_scene
