@@ -47,8 +47,9 @@ class Kinematics:
 
         The pose is position (n, 3) and rotation (n, 3, 3).
         """
-        joints = np.array(q, float)
-        target = np.ascontiguousarray(np.broadcast_to(rotation, (len(joints), 3, 3)), float)
+        joints, target = np.array(q, float), np.ascontiguousarray(rotation, float)
+        if target.shape != (len(joints), 3, 3):
+            target = np.ascontiguousarray(np.broadcast_to(target, (len(joints), 3, 3)))
         place = np.ascontiguousarray(position, float)
         _inverse(joints, place, target, self._chain, self._limits, self.home, iterations, damping)
         return joints

@@ -32,6 +32,7 @@ class ArmWorld:
         self._physics.reset(np.zeros(1, int), self._targets, task.body_poses(first))
         self._renderer = TwinRenderer(scene, self._physics, domain, schema)
         self._owed_s = 0.0
+        self._has_vanishing = type(task).retired is not Task.retired
 
     def place(self, configuration: Configuration) -> None:
         """Puts objects and targets to the configuration's poses, at rest; the arm stays where it is."""
@@ -58,7 +59,8 @@ class ArmWorld:
         steps = int(self._owed_s / TIMESTEP_S + 1e-6)
         if steps > 0:
             self._physics.step(steps)
-            retire(self._physics, self._state())
+            if self._has_vanishing:
+                retire(self._physics, self._state())
             self._owed_s -= steps * TIMESTEP_S
 
     @property

@@ -46,6 +46,10 @@ OUTPUTS = [
 """Variables that the controller streams: all that is read here and no more, which keeps a package small."""
 PAYLOAD = ["payload", "payload_cog"]
 """Variables that old software does not have."""
+SURE_SHARE = 0.7
+"""A wait for the robot's clock sleeps through this share of what the wait before took, and looks again from then on."""
+PAUSE_SHARE, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 0.0001, 0.002
+"""It looks again after a share of the time that has passed, within these bounds."""
 LOST = "link to the controller lost: check power and network"
 _ABANDONED: list[Any] = []
 """ur_rtde objects that lost their controller: destroying them while they reconnect ends the process (ur_rtde 1.6)."""
@@ -72,6 +76,7 @@ class Link:
         self._receive, self.control, self._tells_payload = receive, control, tells_payload
         self._timeout_s = timeout_s
         self._is_lost = False
+        self._waited_s = 0.0
         self._told = time.monotonic()
         self.lock = threading.RLock()
 
@@ -226,7 +231,8 @@ class Link:
 
     def wait_until(self, time_s: float) -> None:
         """Sleeps until the robot's clock shows `time_s`. Raises ArmStopped if it stands still."""
-        pause_s, deadline, last = 0.0001, time.monotonic() + self._timeout_s, self.time_s
+        began, last = time.monotonic(), self.time_s
+        deadline, pause_s = began + self._timeout_s, SURE_SHARE * min(self._waited_s, max(time_s - last, 0.0))
         while (now := self.time_s) < time_s:
             if now != last:
                 last, deadline = now, time.monotonic() + self._timeout_s
@@ -234,8 +240,9 @@ class Link:
                 raise ArmStopped(
                     f"the robot's clock stands still for {self._timeout_s:g} s: {self.trouble() or 'check the network'}"
                 )
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, 0.002)
+            time.sleep(max(pause_s, SHORTEST_PAUSE_S))
+            pause_s = min(PAUSE_SHARE * (time.monotonic() - began), LONGEST_PAUSE_S)
+        self._waited_s = time.monotonic() - began
 
     def close(self) -> None:
         """Ends the control script and both connections. A lost link is left alone: its threads are beyond our reach."""

@@ -118,6 +118,10 @@ class StreamLimiter:
 
     def _advance(self, motion: _Motion) -> None:
         """Moves on by as much of a motion as the joints can follow; a tool too fast for that brakes first."""
+        if not (motion.way.any() or motion.turn.any()):
+            self.is_slowed_by_joints = False
+            self._velocity, self._spin = np.zeros(3), np.zeros(3)
+            return
         share, place = self._followed(motion, JOINT_SPEED_SHARE)
         self.is_slowed_by_joints = share < 1.0
         if share < 1.0 and self._is_sudden(share, motion):
@@ -146,20 +150,17 @@ class StreamLimiter:
     def _followed(self, motion: _Motion, speed_share: float) -> tuple[float, _Place]:
         """Returns the share of a motion that keeps every joint within speed and range, and where it leads."""
         before, reach = self._at.arm.joints, speed_share * self._joint_speeds * motion.dt
-        up, down = (
-            np.minimum(reach, _stoppable(np.maximum(left, 0.0), motion.dt, JOINT_BRAKING_RAD_S2) * motion.dt)
-            for left in (self._joint_end - before, self._joint_end + before)
-        )
+        left = np.maximum(self._joint_end - _both_ways(before), 0.0)
+        room = np.minimum(reach, _stoppable(left, motion.dt, JOINT_BRAKING_RAD_S2) * motion.dt)
         first = self._at.arm.joint_motion(np.concatenate([motion.way, motion.turn]))
-        fastest = float(np.maximum(first / np.maximum(up, TINY), -first / np.maximum(down, TINY)).max())
+        fastest = float((_both_ways(first) / np.maximum(room, TINY)).max())
         most = min(1.0, 1.0 / max(fastest, TINY))
         for less in _SHARES:
             share = most * less
             position = self._at.position + share * motion.way
             rotation = matrix_from_vector(share * motion.turn) @ self._at.rotation
             arm = self._kinematics.corrected(self._kinematics.at(before + share * first), position, rotation)
-            change = arm.joints - before
-            is_possible = (change <= up + TINY).all() and (-change <= down + TINY).all()
+            is_possible = (_both_ways(arm.joints - before) <= room + TINY).all()
             if is_possible and np.abs(arm.missing(position, rotation)).max() < EXACT:
                 return share, _Place(position, rotation, arm)
         return 0.0, self._at
@@ -179,7 +180,12 @@ def _stoppable(distance: F64 | float, step_s: float, acceleration: float) -> F64
 
     With the whole slice as `step_s` that holds on whatever the next slices are; with half of it, for equal slices.
     """
-    return np.asarray(acceleration * (np.sqrt(step_s * step_s + 2 * np.asarray(distance) / acceleration) - step_s))
+    return np.asarray(acceleration * (np.sqrt(step_s * step_s + 2 / acceleration * distance) - step_s))
+
+
+def _both_ways(joints: F64) -> F64:
+    """Returns (2, 6): what counts towards the upper ends of the joints' ranges, and towards the lower ones."""
+    return np.array((joints, -joints))
 
 
 def _reached(before: F64, safe: F64, wanted: F64, change: float) -> F64:

@@ -144,6 +144,10 @@ class Program:
         """Ends the script; a client that waits for a motion waits in vain, as on the robot."""
         self.running = self._waits_for_motion = False
 
+    def is_streamed(self, number: int | None) -> bool:
+        """Returns True for a command that a client streams without waiting for an answer."""
+        return self.running and number in self._streamed
+
     def command_arrived(self) -> None:
         """Executes what is in the command register; called when a client has written it.
 

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 STALL_S = 0.02
 """A longer gap between two ticks is a stall of this computer, not silence of the client."""
+CYCLE_S = 0.005
+"""Less real time than this, a step of the physics, passes later where commands are streamed, together with more."""
 NEW_VARIABLES = frozenset({"payload", "payload_cog", "payload_inertia", "tcp_offset", "ft_raw_wrench"})
 """Variables that old software does not tell: PolyScope before 5.6 and every CB3, as far as is assumed here."""
 TELLS_NEW_VARIABLES: Version = (5, 6, 0, 0)
@@ -87,7 +89,7 @@ class Controller:
 
     def receive(self, inputs: Mapping[str, Any]) -> None:
         """Takes input registers from a client."""
-        self._catch_up()
+        self._catch_up(least_s=CYCLE_S if self.program.is_streamed(inputs.get("input_int_register_0")) else 0.0)
         self.variables.update(inputs)
         if "input_int_register_0" not in inputs:
             self._switch(inputs)
@@ -131,8 +133,8 @@ class Controller:
             self.set_pendant(replace(self.pendant, speed_slider=share))
         outputs.switch(self.variables, inputs)
 
-    def _catch_up(self) -> None:
-        self.arm.clock.catch_up()
+    def _catch_up(self, *, least_s: float = 0.0) -> None:
+        self.arm.clock.catch_up(least_s=least_s)
         if self.arm.trouble:
             self.protective_stop(self.arm.trouble)
         self.program.time_passed()

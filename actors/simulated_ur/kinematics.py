@@ -56,7 +56,7 @@ class ControllerKinematics:
 
     def joints_for(self, pose: F64, *, near: F64) -> F64:
         """Returns joint angles near `near` with the TCP at `pose`. Raises OutOfReachError."""
-        position, rotation = pose[None, :3], matrix_from_vector(pose[3:])
+        position, rotation = pose[None, :3], matrix_from_vector(pose[3:])[None]
         joints = near[None]
         for iterations, damping in ATTEMPTS:
             joints = self._arm.inverse(joints, position, rotation, iterations=iterations, damping=damping)

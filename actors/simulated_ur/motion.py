@@ -182,17 +182,21 @@ class RobotClock:
         self.fast = fast
         self._mark = now()
 
-    def catch_up(self) -> None:
-        """Lets the real time pass that went by since the last call or grant."""
+    def catch_up(self, *, least_s: float = 0.0) -> None:
+        """Lets the real time pass that went by since the last call or grant; a clock that runs ahead leaves less than
+        `least_s` for later."""
         now = self._now()
+        if self.fast and now - self._mark < least_s:
+            return
         elapsed, self._mark = now - self._mark, now
         self._advance(min(elapsed, STALL_S))
 
     def grant(self, seconds: float) -> None:
         """Lets `seconds` of robot time pass at once (with `fast`); the wall time that it takes does not count."""
         if self.fast:
+            began = self._now()
             self._advance(seconds)
-            self._mark = self._now()
+            self._mark += self._now() - began
 
 
 class SimulatedArm:

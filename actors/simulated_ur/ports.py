@@ -70,7 +70,10 @@ async def serve(controller: Controller, *, host: str, lab_port: int, objects: Se
 
 
 async def _tick(controller: Controller, streams: RtdeServer) -> None:
-    """Lets time pass at a steady rate and sends the state, in real time as often as the fastest client asked for."""
+    """Lets time pass at a steady rate and sends the state, in real time as often as the fastest client asked for.
+
+    Where the clock runs ahead, commands do that by themselves while they arrive.
+    """
     now = asyncio.get_running_loop().time
     due_s = now()
     while True:
@@ -79,6 +82,8 @@ async def _tick(controller: Controller, streams: RtdeServer) -> None:
         period_s = TICK_S if controller.is_fast else min(TICK_S, streams.period_s)
         due_s = max(due_s + period_s, now())
         await asyncio.sleep(due_s - now())
+        while streams.has_told():  # commands let time pass by themselves
+            await asyncio.sleep(TICK_S)
 
 
 class Interpreter(Protocol):

@@ -6,8 +6,8 @@
     v controller version               I input recipe  ► recipe id, types      U data package, both ways
 
 In real time state packages leave at the frequency that a client asks for. Where the robot's clock runs ahead they leave
-at every tick and at once after a command that changed something, so that a client who paces itself on that clock need
-not wait for the next tick. An input belongs to the connection that asked for it first, until it closes.
+at once after a command that changed something, so that a client who paces itself on that clock need not wait for the
+next tick; ticks send them only while no commands arrive. An input belongs to the connection that asked for it first, until it closes.
 
 Source: Universal Robots, "Real-Time Data Exchange (RTDE) Guide", protocol version 2, with its tables of robot
 controller inputs and outputs.
@@ -18,7 +18,6 @@ import logging
 import re
 import struct
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
@@ -90,22 +89,13 @@ def wire_type(name: str) -> str | None:
     return _TYPES.get(name)
 
 
-@dataclass(frozen=True)
-class Field:
-    """One variable of a recipe and how many numbers it takes on the wire."""
-
-    name: str
-    kind: str
-
-    @property
-    def width(self) -> int:
-        digits = WIRE_FORMATS[self.kind][:-1]
-        return int(digits) if digits else 1
+_WIDTHS = {kind: int(form[:-1] or 1) for kind, form in WIRE_FORMATS.items()}
+"""RTDE type -> how many numbers it takes on the wire."""
 
 
 def start_values() -> dict[str, Any]:
     """Returns every variable of a robot whose program does not run; what its pendant sets is 0."""
-    widths = {name: Field(name, kind).width for name, kind in _TYPES.items()}
+    widths = {name: _WIDTHS[kind] for name, kind in _TYPES.items()}
     values: dict[str, Any] = {name: 0 if width == 1 else [0] * width for name, width in widths.items()}
     for direction in ("input", "output"):
         for name, (_, indices) in _REGISTERS.items():
@@ -144,25 +134,26 @@ class Recipe:
         told = ["IN_USE" if name in taken else kind or "NOT_FOUND" for name, kind in zip(names, kinds, strict=True)]
         self.reply = ",".join(told).encode()
         self.is_whole = not {"IN_USE", "NOT_FOUND"} & set(told)
-        self.fields = [Field(name, kind) for name, kind in zip(names, kinds, strict=True) if kind]
-        self._struct = struct.Struct(">" + "".join(WIRE_FORMATS[field.kind] for field in self.fields))
+        known = [(name, kind) for name, kind in zip(names, kinds, strict=True) if kind]
+        self.fields = [(name, _WIDTHS[kind]) for name, kind in known]
+        """Name and width of every variable that there is."""
+        self._struct = struct.Struct(">" + "".join(WIRE_FORMATS[kind] for _, kind in known))
 
     def pack(self, values: Mapping[str, Any]) -> bytes:
         numbers: list[float] = []
-        for field in self.fields:
-            if field.width == 1:
-                numbers.append(values[field.name])
+        for name, width in self.fields:
+            if width == 1:
+                numbers.append(values[name])
             else:
-                numbers.extend(values[field.name])
+                numbers.extend(values[name])
         return self._struct.pack(*numbers)
 
     def unpack(self, payload: bytes) -> dict[str, Any]:
         """Returns the values of a data package. Raises struct.error when the payload has another length."""
         numbers, start, values = self._struct.unpack(payload), 0, {}
-        for field in self.fields:
-            piece = numbers[start : start + field.width]
-            values[field.name] = piece[0] if field.width == 1 else list(piece)
-            start += field.width
+        for name, width in self.fields:
+            values[name] = numbers[start] if width == 1 else list(numbers[start : start + width])
+            start += width
         return values
 
 
@@ -172,6 +163,7 @@ class RtdeServer:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.connections: set[RtdeConnection] = set()
+        self._has_told = False
 
     def connect(self) -> "RtdeConnection":
         return RtdeConnection(self)
@@ -189,7 +181,13 @@ class RtdeServer:
     def publish_changes(self) -> None:
         """Sends the state, where the clock runs ahead, to every started client for whom it changed."""
         if self.machine.is_fast:
+            self._has_told = True
             self._send([one for one in self.connections if one.started], changes_only=True)
+
+    def has_told(self) -> bool:
+        """Returns True if changes were published since it was asked last: nobody needs a tick for them."""
+        told, self._has_told = self._has_told, False
+        return told
 
     def taken(self, by_others_than: "RtdeConnection") -> set[str]:
         """Returns the inputs that other connections write."""
@@ -286,7 +284,7 @@ class RtdeConnection(asyncio.Protocol):
         (hertz,) = _FREQUENCY.unpack_from(payload)
         self.period_s = 1.0 / (min(hertz, FASTEST_HZ) if hertz >= 1.0 else FASTEST_HZ)
         self._output = Recipe(_names(payload[_FREQUENCY.size :]), absent=self._server.machine.absent)
-        self.outputs = frozenset(field.name for field in self._output.fields)
+        self.outputs = frozenset(name for name, _ in self._output.fields)
         self._reply(kind, _ACCEPTED + self._output.reply)
 
     def _set_up_inputs(self, kind: int, payload: bytes) -> None:

@@ -38,6 +38,22 @@ def test_a_grant_passes_at_once_and_what_it_takes_does_not_count():
     assert wall.now_s == pytest.approx(50.006)
 
 
+def test_moments_between_streamed_commands_pass_later_and_are_not_lost():
+    wall, passed, clock = make(cost_s=0.003)
+    for _ in range(3):
+        wall.now_s += 0.0008
+        clock.catch_up(least_s=0.002)
+        clock.grant(0.02)
+    assert passed == [0.02, 0.02, pytest.approx(0.0024), 0.02]
+
+
+def test_in_real_time_every_moment_passes_at_once():
+    wall, passed, clock = make(fast=False)
+    wall.now_s += 0.0008
+    clock.catch_up(least_s=0.002)
+    assert passed == [pytest.approx(0.0008)]
+
+
 def test_without_fast_a_grant_is_nothing():
     _, passed, clock = make(fast=False)
     clock.grant(0.02)

@@ -36,6 +36,8 @@ class MujocoPhysics(Physics):
         self._arm = np.array([self.model.joint(name).qposadr[0] for name in robot.joints])
         self._arm_rates = np.array([self.model.joint(name).dofadr[0] for name in robot.joints])
         self._fingers = np.array([self.model.joint(name).qposadr[0] for name in FINGERS])
+        self._centre = robot.gripper.com_from_tcp_m
+        self._weight_n = robot.gripper.mass_kg * _GRAVITY
 
     def place(self, slots: NDArray[np.intp], poses: Mapping[str, F64]) -> None:
         """Puts bodies, at rest, to their poses: free ones by their joint, fixed ones by their mocap body."""
@@ -65,7 +67,7 @@ class MujocoPhysics(Physics):
     def command(self, joints: F64, opening: NDArray[np.floating]) -> None:
         """Writes the servos' set points."""
         self._ctrl[:, : len(self._arm)] = joints
-        self._ctrl[:, len(self._arm) :] = np.clip(opening, 0, 1)[:, None] * self.robot.gripper.travel_m
+        self._ctrl[:, len(self._arm) :] = np.minimum(np.maximum(opening, 0), 1)[:, None] * self.robot.gripper.travel_m
 
     def step(self, steps: int) -> None:
         """Makes `steps` physics steps in every slot."""
@@ -95,11 +97,13 @@ class MujocoPhysics(Physics):
     def wrench(self) -> F64:
         """Wrench (n, 6): what the flange's force and torque sensors and the gripper's weight leave for the world."""
         R = self.tool_rotation
-        held_by_flange = np.einsum("nij,nkj->nki", R, self._sensors.reshape(self.n, 2, 3))
-        weight = np.array([0, 0, -self.robot.gripper.mass_kg * _GRAVITY])
-        moment = np.cross(R @ self.robot.gripper.com_from_tcp_m, weight)
-        # forces on the gripper cancel: flange + weight + world = 0
-        world = -np.concatenate([held_by_flange[:, 0] + weight, held_by_flange[:, 1] + moment], 1)
+        held_by_flange = R @ self._sensors.reshape(self.n, 2, 3).transpose(0, 2, 1)  # (n, 3, force and torque)
+        x, y, _ = (R @ self._centre).T
+        # forces on the gripper cancel: flange + weight + world = 0; the weight's moment is centre x weight
+        world = -np.concatenate([held_by_flange[:, :, 0], held_by_flange[:, :, 1]], 1)
+        world[:, 2] += self._weight_n
+        world[:, 3] += self._weight_n * y
+        world[:, 4] -= self._weight_n * x
         return np.where(self._sensors.any(1, keepdims=True), world, 0.0)
 
     def close(self) -> None:
