@@ -183,8 +183,10 @@ class RobotClock:
         self._mark = now()
 
     def catch_up(self, *, least_s: float = 0.0) -> None:
-        """Lets the real time pass that went by since the last call or grant; a clock that runs ahead leaves less than
-        `least_s` for later."""
+        """Lets the real time pass that went by since the last call or grant.
+
+        A clock that runs ahead leaves less than `least_s` for later.
+        """
         now = self._now()
         if self.fast and now - self._mark < least_s:
             return

@@ -7,7 +7,8 @@
 
 In real time state packages leave at the frequency that a client asks for. Where the robot's clock runs ahead they leave
 at once after a command that changed something, so that a client who paces itself on that clock need not wait for the
-next tick; ticks send them only while no commands arrive. An input belongs to the connection that asked for it first, until it closes.
+next tick; ticks send them only while no commands arrive. An input belongs to the connection that asked for it first,
+until it closes.
 
 Source: Universal Robots, "Real-Time Data Exchange (RTDE) Guide", protocol version 2, with its tables of robot
 controller inputs and outputs.
