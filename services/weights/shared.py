@@ -43,7 +43,7 @@ STALLED_S = 2.0
 """Time without a chunk after which nobody waits any longer for the one who pulls."""
 _FORM = 1
 """Number of the form in which parts lie decoded; another form lies in another folder."""
-_POLL_S = 0.003
+_POLL_S = 0.01
 _NEW = ".new"
 _NAME = re.compile(rf"[0-9a-f]{{64}}({re.escape(_NEW)})?")
 
