@@ -54,7 +54,7 @@ _COUNTS = ("swaps", "skipped", "corrupt", "refused", "resumed", "failures", "pul
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One complete version. Its arrays are shared with later versions: treat them as read-only.
+    """One complete version. Its arrays are shared, with later versions or all of the host: treat them as read-only.
 
     They stay as they are while anything refers to them, an array or a view; after that their memory is used again.
     """
