@@ -46,6 +46,8 @@ class StepBench:
 
     steps: int = 200
     rounds: int = 3
+    stream_hz: float = 50.0
+    """Servo targets per second of robot time."""
     fast: bool = True
     """False: in real time."""
 
@@ -65,7 +67,7 @@ class Cost:
 
 def run(settings: StepBench) -> str:
     """Returns the table."""
-    with tempfile.TemporaryDirectory() as folder, Standin(Path(folder), fast=settings.fast) as standin:
+    with tempfile.TemporaryDirectory() as folder, Standin(Path(folder), settings) as standin:
         systems = {
             "driver in its own process": lambda: _measure(standin, settings.steps, nullcontext()),
             "driver inside the program": lambda: _measure(standin, settings.steps, _inside()),
@@ -78,11 +80,12 @@ def run(settings: StepBench) -> str:
 class Standin(Closing):
     """`python -m actors.simulated_ur` in the synthetic scene, with the domain that the demo gives it."""
 
-    def __init__(self, folder: Path, *, fast: bool) -> None:
+    def __init__(self, folder: Path, settings: StepBench) -> None:
+        self._stream_hz = settings.stream_hz
         self.host, scene = free_host(), folder / "scene"
         synthetic_scene().save(scene)
         self._pendant = PendantSettings.of(Scene.load(scene).robot)
-        path = save_settings(StandinSettings(scene=scene, host=self.host, fast=fast), folder / "standin.json")
+        path = save_settings(StandinSettings(scene=scene, host=self.host, fast=settings.fast), folder / "standin.json")
         command = [sys.executable, "-m", "actors.simulated_ur", "--settings", str(path)]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         self.pid = self._process.pid
@@ -90,7 +93,7 @@ class Standin(Closing):
 
     def settings(self) -> RealSettings:
         """Returns settings that drive this arm."""
-        arm = ArmSettings(host=self.host, blend=BLEND, pendant=self._pendant)
+        arm = ArmSettings(host=self.host, blend=BLEND, stream_hz=self._stream_hz, pendant=self._pendant)
         return RealSettings(arm=arm, armed=True, lab=SimulatedLab(timeout_s=30.0), operator="none")
 
     def close(self) -> None:

@@ -129,6 +129,16 @@ def test_in_real_time_packages_leave_as_often_as_asked(asked, sent):
     assert wire.sent == b"", "a change waits for its package"
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_command_makes_the_tick_after_it_needless_where_the_clock_runs_ahead(is_fast):
+    _, server, wire = connect(is_fast)
+    assert not server.has_told()
+    wire.ask("I", b"input_int_register_0")
+    wire.ask("U", struct.pack(">Bi", 1, 7))
+    assert server.has_told() == is_fast
+    assert not server.has_told(), "one tick, not every one"
+
+
 def test_variables_that_programs_of_others_ask_for():
     _, _, wire = connect()
     names = b"safety_status,joint_position_deviation_ratio,output_bit_register_64,tool_temperature,tcp_offset"
