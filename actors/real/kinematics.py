@@ -12,6 +12,7 @@ Source: Universal Robots, "DH parameters for calculations of kinematics and dyna
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -21,8 +22,12 @@ from twin.rotations import matrix_from_vector, turn_between
 
 ModelName = Literal["ur3e", "ur5e", "ur10e", "ur16e"]
 Numbers = tuple[float, ...]
-DAMPING = 1e-6 * np.eye(6)
+DAMPING = 1e-10 * np.eye(6)
 """Added to J J^T: small enough that a singular pose shows as fast joints, large enough to solve."""
+EXACT = 1e-10
+"""Joints that miss a pose by more [m, rad] do not reach it. Near a singularity joints err by the miss over the smallest
+singular value of the Jacobian, so a coarse bound lets the joints that are tracked drift away from the arm's."""
+NEWTON_STEPS = 6
 _SINES = (1.0, 0.0, 0.0, 1.0, -1.0, 0.0)
 """Sines of the twists alpha: +90, 0, 0, +90, -90 and 0 degrees; a cosine is 0 where its sine is not."""
 
@@ -81,10 +86,11 @@ class Posture:
     axes: tuple[Numbers, ...]
     """A point on the axis of every joint, and the axis's direction."""
 
-    def joint_motion(self, motion: F64) -> F64:
-        """Returns the motion of the joints (6,) [rad] that moves the TCP by `motion` (6,) [m, rad] to first order."""
+    @cached_property
+    def inverse(self) -> F64:
+        """The motions of the joints for motions of the TCP [m, rad], to first order: (6 joints, 6)."""
         jacobian = self._jacobian()
-        return jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING, motion)
+        return np.asarray(jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + DAMPING))
 
     def missing(self, position: F64, rotation: F64) -> F64:
         """Returns what the TCP lacks (6,) [m, rad] to a pose close by; of the rotation, to second order."""
@@ -126,9 +132,20 @@ class ArmKinematics:
         place, turn, axes = self._flange(joints)
         return Posture(joints, place + turn @ self.tool_position, turn @ self.tool_rotation, axes)
 
-    def corrected(self, near: Posture, position: F64, rotation: F64) -> Posture:
-        """Returns the arm after one step of Newton's method towards a TCP pose close by."""
-        return self.at(near.joints + near.joint_motion(near.missing(position, rotation)))
+    def follow(self, joints: F64, position: F64, rotation: F64) -> Posture | None:
+        """Returns the arm with its TCP at a pose close by; `joints` (6,) are nearly those.
+
+        None where Newton's method does not come to the pose: it is out of reach, or singular.
+        """
+        arm = self.at(joints)
+        inverse = None
+        for _ in range(NEWTON_STEPS):
+            missing = arm.missing(position, rotation)
+            if max(map(abs, missing.tolist())) < EXACT:
+                return arm
+            inverse = arm.inverse if inverse is None else inverse
+            arm = self.at(arm.joints + inverse @ missing)
+        return None
 
     def _flange(self, joints: F64) -> tuple[F64, F64, tuple[Numbers, ...]]:
         """Returns the flange's position (3,) and rotation (3, 3), and the axes, by one DH row after another."""

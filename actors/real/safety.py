@@ -84,7 +84,8 @@ class Limits:
     """Box in which the TCP may be commanded; its yaw is not used."""
     settings: LimitSettings
     clipped: Counter[str] = field(default_factory=Counter)
-    """Number of commands clipped by "speed", "yaw", "ceiling" and "box", slowed by "joints" and by "crawl"."""
+    """Number of commands clipped by "speed", "yaw", "ceiling" and "box", slowed by "joints" and by "crawl"; of targets
+    that stopped harder than acceleration allows, as "hard stop"."""
 
     def __post_init__(self) -> None:
         self.low = np.array([self.box.x[0], self.box.y[0], self.box.z[0]])

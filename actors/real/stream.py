@@ -1,10 +1,14 @@
 """This module leads the streamed targets of an arm to a goal, one after another, within its limits in robot time.
 
-    goal ─► velocity towards it: speed, stops at the goal ─► acceleration ─► faces of the work box ─► joints ─► target
-                ▲ velocity and time of the target before ◄────────────────────────────────────────────────────────┘
+    goal ─► velocity towards it: speed, faces of the work box ─► acceleration ─► can the arm stop from there? ─► target
+                ▲                                                                  │ no: less of it, at worst braking
+                └── velocity and time of the target before ◄───────────────────────┘
 
-However late a target is, it moves on by one slice of the stream at most: time that was lost is not made up for by a
-leap. A target that is more than one slice late finds the arm standing at the one before, and starts from rest.
+A velocity is taken only if the tool, braking straight on at the bounds of acceleration, comes to rest inside the work
+box and no joint gets too fast or to its end on that way. So there is a way to stop within all limits after every
+target: it is the one that was found before. However late a target is, it moves on by one slice of the stream at most:
+time that was lost is not made up for by a leap. A target that is more than one slice late finds the arm standing at the
+one before, and starts from rest.
 """
 
 import math
@@ -20,30 +24,23 @@ from twin.rotations import matrix_from_vector, turn_between, vector_from_matrix
 
 JOINT_SPEED_SHARE = 0.8
 """Share of the data sheet's joint speeds that streamed targets may ask for."""
-JOINT_BRAKING_SHARE = 0.9
-"""The same while a tool brakes that comes too near to a singularity."""
+STOPPING_SHARE = 0.75
+"""The same on the way to rest that must be left after a target: it is sampled, and braked in slices."""
 RANGE_MARGIN_RAD = 0.05
 """Streamed targets end this far before the joint angles at which the arm is held."""
 INSIDE_M = 1e-6
 """A target on a face of the work box is inside, whatever its last digits say."""
-EXACT = 1e-5
-"""Joints that miss their target by more [m, rad] do not reach it: it is near a singularity or out of reach."""
 FACE_SHARE = 0.5
 """Share of the acceleration that brakes before one face of the box: three faces at once share it, and some is spare."""
-JOINT_BRAKING_RAD_S2 = 20.0
-"""Joints brake no harder than this before the end of their range."""
 TINY = 1e-9
 SHORTEST_S = 5e-4
 """A clock that has moved on by less has not: a controller's moves on by 2 ms."""
-_SHARES = (1.0, 0.7, 0.4, 0.2, 0.1, 0.03)
-
-
-class _Motion(NamedTuple):
-    """A motion within one slice of the stream, and the time it has."""
-
-    way: F64  # (3,) m
-    turn: F64  # (3,) rad
-    dt: float  # s
+BEND = 2.2
+"""Largest change of an arm's Jacobian [m/rad, rad/rad; its norm] per way of its joints [rad], found by sampling."""
+MOST_SAMPLES = 8
+HALF = 0.55
+"""A steady braking is half as fast on average as at its beginning; some is spare."""
+_SHARES = (1.0, 0.8, 0.5, 0.25, 0.1, 0.03)
 
 
 class _Place(NamedTuple):
@@ -73,13 +70,17 @@ class StreamLimiter:
         self.pose = None
 
     def start(self, pose: F64, *, joints: F64, measured: F64) -> None:
-        """Starts a stream at rest at `pose` (6,), from an arm with measured joints (6,) and TCP pose (6,)."""
+        """Starts a stream at rest at `pose` (6,), from an arm with measured joints (6,) and TCP pose (6,).
+
+        Near a singularity, where no joints nearby reach `pose`, it starts at the measured one.
+        """
         self._kinematics.fit_tool(joints, measured[:3], matrix_from_vector(measured[3:]))
-        position, rotation = pose[:3].copy(), matrix_from_vector(pose[3:])
-        arm = self._kinematics.corrected(self._kinematics.at(joints), position, rotation)
-        self._at = _Place(position, rotation, arm)
-        self._velocity, self._spin = np.zeros(3), np.zeros(3)
-        self._t, self.pose = -math.inf, pose.copy()
+        position, rotation = measured[:3], matrix_from_vector(measured[3:])
+        self._at = _Place(position, rotation, self._kinematics.at(joints))
+        turn = turn_between(rotation, matrix_from_vector(pose[3:]))
+        place = self._followed(self._at, np.concatenate([pose[:3] - position, turn]))
+        self._at, self.pose = (place, pose.copy()) if place is not None else (self._at, measured.copy())
+        self._velocity, self._t = np.zeros(6), -math.inf
 
     def next(self, goal: F64, *, now_s: float, slice_s: float, left_s: float) -> F64:
         """Returns the next target (6,) on the way to `goal` (6,), to be streamed at the robot's time `now_s`.
@@ -89,15 +90,15 @@ class StreamLimiter:
         assert self.pose is not None, "start() comes first"
         since_s = now_s - self._t
         if since_s > 2 * self._slice_s + 1e-3:
-            self._velocity, self._spin = np.zeros(3), np.zeros(3)
+            self._velocity = np.zeros(6)
         dt, self._t = min(since_s, slice_s, self._slice_s), now_s
         if dt > SHORTEST_S:  # else the robot's clock has not moved on, and neither may the target
-            self._advance(self._wanted(goal, dt, max(left_s, dt)))
+            self._advance(self._wanted(goal, dt, max(left_s, dt)), dt)
             self.pose = np.concatenate([self._at.position, tool_vector(vector_from_matrix(self._at.rotation))])
         return self.pose
 
-    def _wanted(self, goal: F64, dt: float, left_s: float) -> _Motion:
-        """Returns the motion within one slice that all limits but the joints' leave."""
+    def _wanted(self, goal: F64, dt: float, left_s: float) -> F64:
+        """Returns the velocity (6,) that all limits but the joints' leave."""
         limits, settings, position = self._limits, self._limits.settings, self._at.position
         speed, spin = settings.speed_m_s, settings.speed_rad_s
         if limits.outside(position) > INSIDE_M:
@@ -106,64 +107,116 @@ class StreamLimiter:
         hard, hard_spin = settings.acceleration_m_s2, settings.acceleration_rad_s2
         velocity = self._before_faces(_towards(goal[:3] - position, dt, left_s, speed, hard), dt)
         turn = turn_between(self._at.rotation, matrix_from_vector(goal[3:]))
-        turning = _reached(self._spin, self._spin, _towards(turn, dt, left_s, spin, hard_spin), hard_spin * dt)
-        return _Motion(velocity * dt, turning * dt, dt)
+        turning = _towards(turn, dt, left_s, spin, hard_spin)
+        return np.concatenate([velocity, _reached(self._velocity[3:], self._velocity[3:], turning, hard_spin * dt)])
 
     def _before_faces(self, wanted: F64, dt: float) -> F64:
         """Returns the velocity (3,) nearest to the wanted one from which the tool stops before the faces of the box."""
-        limits, hard = self._limits, self._limits.settings.acceleration_m_s2
-        low = -_stoppable(np.maximum(self._at.position - limits.low, 0.0), dt, FACE_SHARE * hard)
-        high = _stoppable(np.maximum(limits.high - self._at.position, 0.0), dt, FACE_SHARE * hard)
-        return _reached(self._velocity, np.clip(self._velocity, low, high), np.clip(wanted, low, high), hard * dt)
+        limits, hard, before = self._limits, self._limits.settings.acceleration_m_s2, self._velocity[:3]
+        fastest = float(np.linalg.norm(before)) + hard * dt
+        low, high = (
+            np.minimum(_stoppable(way, dt, FACE_SHARE * hard), way / (fastest / (2 * hard) + dt))
+            for way in (np.maximum(self._at.position - limits.low, 0), np.maximum(limits.high - self._at.position, 0))
+        )
+        return _reached(before, np.clip(before, -low, high), np.clip(wanted, -low, high), hard * dt)
 
-    def _advance(self, motion: _Motion) -> None:
-        """Moves on by as much of a motion as the joints can follow; a tool too fast for that brakes first."""
-        if not (motion.way.any() or motion.turn.any()):
-            self.is_slowed_by_joints = False
-            self._velocity, self._spin = np.zeros(3), np.zeros(3)
+    def _advance(self, wanted: F64, dt: float) -> None:
+        """Moves on for one slice at the wanted velocity (6,), or as much of it as leaves a way to rest."""
+        if not wanted.any():  # which the largest acceleration allows
+            self._velocity, self.is_slowed_by_joints = np.zeros(6), False
             return
-        share, place = self._followed(motion, JOINT_SPEED_SHARE)
-        self.is_slowed_by_joints = share < 1.0
-        if share < 1.0 and self._is_sudden(share, motion):
-            braked = self._braked(motion.dt)
-            braked_share, braked_place = self._followed(braked, JOINT_BRAKING_SHARE)
-            if braked_share == 1.0:
-                share, place, motion = 1.0, braked_place, braked
-        self._at = place
+        braked = self._braked(dt)
+        most = self._share_by_joints(braked, wanted, dt)
+        self.is_slowed_by_joints = most < 1.0
+        for share in _SHARES if most > 0 else ():
+            velocity = braked + most * share * (wanted - braked)
+            if (place := self._moved(velocity, dt)) is None:
+                self.is_slowed_by_joints = True
+            elif self._can_stop(place, velocity):
+                break
+        else:
+            velocity, place = braked, self._moved(braked, dt)
         self._limits.clipped["joints"] += self.is_slowed_by_joints
-        self._velocity, self._spin = share * motion.way / motion.dt, share * motion.turn / motion.dt
+        if place is None:  # the way to rest that was found before is none: a hard stop is what is left
+            velocity, place = np.zeros(6), self._at
+            self._limits.clipped["hard stop"] += 1
+        self._at, self._velocity = place, velocity
 
-    def _is_sudden(self, share: float, motion: _Motion) -> bool:
-        """Returns True if a share of a motion needs more than the largest acceleration."""
-        change = np.linalg.norm(share * motion.way / motion.dt - self._velocity) / motion.dt
-        change_of_spin = np.linalg.norm(share * motion.turn / motion.dt - self._spin) / motion.dt
+    def _braked(self, dt: float) -> F64:
+        """Returns the velocity (6,) after braking for one slice as hard as may be."""
+        stops_s = self._stops_s(self._velocity)
+        return self._velocity * np.repeat(np.maximum(1 - dt / np.maximum(stops_s, TINY), 0), 3)
+
+    def _stops_s(self, velocity: F64) -> F64:
+        """Returns how long tool and rotation need to come to rest (2,) [s]."""
         settings = self._limits.settings
-        return bool(change > settings.acceleration_m_s2 or change_of_spin > settings.acceleration_rad_s2)
+        hard, hard_spin = settings.acceleration_m_s2, settings.acceleration_rad_s2
+        return np.array([np.linalg.norm(velocity[:3]) / hard, np.linalg.norm(velocity[3:]) / hard_spin])
 
-    def _braked(self, dt: float) -> _Motion:
-        """Returns the motion within one slice that brakes as hard as it may."""
-        settings = self._limits.settings
-        slow = self._before_faces(np.zeros(3), dt)
-        still = _reached(self._spin, self._spin, np.zeros(3), settings.acceleration_rad_s2 * dt)
-        return _Motion(slow * dt, still * dt, dt)
+    def _share_by_joints(self, braked: F64, wanted: F64, dt: float) -> float:
+        """Returns how far from the braked to the wanted velocity the joints let the tool go, to first order."""
+        place, stop_s = self._at, float(self._stops_s(wanted).max())
+        slow, fast = place.arm.inverse @ braked, place.arm.inverse @ wanted
+        up, down = (
+            np.minimum(STOPPING_SHARE * self._joint_speeds, np.maximum(left, 0.0) / (dt + stop_s / 2))
+            for left in (self._joint_end - place.arm.joints, self._joint_end + place.arm.joints)
+        )
+        change = fast - slow
+        room = np.where(change > 0, up - slow, down + slow)
+        return float(np.clip(np.min(room / np.maximum(np.abs(change), TINY)), 0.0, 1.0))
 
-    def _followed(self, motion: _Motion, speed_share: float) -> tuple[float, _Place]:
-        """Returns the share of a motion that keeps every joint within speed and range, and where it leads."""
-        before, reach = self._at.arm.joints, speed_share * self._joint_speeds * motion.dt
-        left = np.maximum(self._joint_end - _both_ways(before), 0.0)
-        room = np.minimum(reach, _stoppable(left, motion.dt, JOINT_BRAKING_RAD_S2) * motion.dt)
-        first = self._at.arm.joint_motion(np.concatenate([motion.way, motion.turn]))
-        fastest = float((_both_ways(first) / np.maximum(room, TINY)).max())
-        most = min(1.0, 1.0 / max(fastest, TINY))
-        for less in _SHARES:
-            share = most * less
-            position = self._at.position + share * motion.way
-            rotation = matrix_from_vector(share * motion.turn) @ self._at.rotation
-            arm = self._kinematics.corrected(self._kinematics.at(before + share * first), position, rotation)
-            is_possible = (_both_ways(arm.joints - before) <= room + TINY).all()
-            if is_possible and np.abs(arm.missing(position, rotation)).max() < EXACT:
-                return share, _Place(position, rotation, arm)
-        return 0.0, self._at
+    def _moved(self, velocity: F64, dt: float) -> _Place | None:
+        """Returns the place after one slice; None where a joint would be too fast, at its end, or none reach it."""
+        return self._followed(self._at, velocity * dt, JOINT_SPEED_SHARE * dt)
+
+    def _followed(self, place: _Place, motion: F64, share_s: float = math.inf) -> _Place | None:
+        """Returns the place after a motion (6,); None where no joints, within speed times `share_s`, follow it."""
+        first, most = place.arm.inverse @ motion, share_s * self._joint_speeds
+        if not (np.abs(first) <= 2 * most).all():
+            return None
+        position, rotation = place.position + motion[:3], matrix_from_vector(motion[3:]) @ place.rotation
+        if (arm := self._kinematics.follow(place.arm.joints + first, position, rotation)) is None:
+            return None
+        is_within = np.abs(arm.joints) <= np.maximum(np.abs(place.arm.joints), self._joint_end) + TINY
+        is_possible = is_within & (np.abs(arm.joints - place.arm.joints) <= most + TINY)
+        return _Place(position, rotation, arm) if is_possible.all() else None
+
+    def _can_stop(self, place: _Place, velocity: F64) -> bool:
+        """Returns True if the tool comes to rest from a place within the work box and the joints' limits.
+
+        Tool and rotation brake straight on, each as hard as it may. The Jacobian J changes by at most BEND of the
+        joints' way, hence its inverse by at most BEND |J^-1|^2 of it, and the joints get at most 1 / sqrt(1 - bend)
+        times as fast as they are. Only where that is too much for them the way is looked at.
+        """
+        stops_s = self._stops_s(velocity)
+        end, limits, at = place.position + velocity[:3] * stops_s[0] / 2, self._limits, self._at.position
+        if (end < np.minimum(limits.low, at) - TINY).any() or (end > np.maximum(limits.high, at) + TINY).any():
+            return False
+        stop_s, inverse = float(stops_s.max()), place.arm.inverse
+        parts = np.abs(inverse[:, :3] @ velocity[:3]) + np.abs(inverse[:, 3:] @ velocity[3:])
+        whole = math.sqrt(float(parts @ parts))
+        bend = BEND * math.sqrt(float(np.vdot(inverse, inverse))) * whole * stop_s
+        if bend < 1:
+            fastest = parts + (1 / math.sqrt(1 - bend) - 1) * whole
+            is_far = np.abs(place.arm.joints) + fastest * stop_s < self._joint_end
+            if (is_far & (fastest < STOPPING_SHARE * self._joint_speeds)).all():
+                return True
+        return self._is_way_to_rest(place, velocity, stops_s, min(math.ceil(bend), MOST_SAMPLES))
+
+    def _is_way_to_rest(self, place: _Place, velocity: F64, stops_s: F64, samples: int) -> bool:
+        """Returns True if the joints can follow the way to rest, sample by sample."""
+        if (np.abs(place.arm.inverse @ velocity) > STOPPING_SHARE * self._joint_speeds).any():
+            return False
+        sample_s, way_s = float(stops_s.max()) / samples, np.zeros(2)
+        share = STOPPING_SHARE if samples > 1 else STOPPING_SHARE * HALF
+        for number in range(samples):
+            braked_s = np.minimum((number + 1) * sample_s, stops_s)
+            before_s, way_s = way_s, braked_s - braked_s**2 / (2 * np.maximum(stops_s, TINY))
+            motion = velocity * np.repeat(way_s - before_s, 3)
+            if (after := self._followed(place, motion, share * sample_s)) is None:
+                return False
+            place = after
+        return True
 
 
 def _towards(way: F64, dt: float, left_s: float, speed: float, acceleration: float) -> F64:
@@ -180,12 +233,7 @@ def _stoppable(distance: F64 | float, step_s: float, acceleration: float) -> F64
 
     With the whole slice as `step_s` that holds on whatever the next slices are; with half of it, for equal slices.
     """
-    return np.asarray(acceleration * (np.sqrt(step_s * step_s + 2 / acceleration * distance) - step_s))
-
-
-def _both_ways(joints: F64) -> F64:
-    """Returns (2, 6): what counts towards the upper ends of the joints' ranges, and towards the lower ones."""
-    return np.array((joints, -joints))
+    return np.asarray(acceleration * (np.sqrt(step_s * step_s + 2 * np.asarray(distance) / acceleration) - step_s))
 
 
 def _reached(before: F64, safe: F64, wanted: F64, change: float) -> F64:

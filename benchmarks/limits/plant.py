@@ -17,12 +17,16 @@ from twin.robots import UR5E
 from twin.rotations import matrix_from_vector, turn_between, vector_from_matrix
 
 JUMP_RAD = 0.5
-EXACT, REACHED = 3e-5, 1e-3
-"""Joints that miss a target by more [m, of a matrix's entries] are improved; by much more, they do not reach it."""
+EXACT, REACHED = 1e-10, 1e-3
+"""Joints that miss a target by more [m, of a matrix's entries] are improved; by much more, they do not reach it. Near a
+singularity a small miss of the tool is a large one of the joints, and shows as a speed that the joints do not have."""
 ITERATIONS = 30
+FARTHEST_RAD = 6.1
+"""Any posture has its joints this far from 0 at most: a little nearer than the end at which an arm is held."""
 READING_S = 2e-4
 """Robot time that passes whenever the clock is read: somebody may wait for the next package."""
-_NORMAL, _PROTECTIVE_STOP, _POWERED_AND_RUNNING = 1, 3, 0b11
+_NORMAL, _PROTECTIVE_STOP = 1, 3
+_POWERED, _POWERED_AND_RUNNING = 0b01, 0b11
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,20 @@ class Plant:
     def joints_at(self, position: F64, yaw: float) -> F64:
         """Returns joints (6,) with the tool pointing down at a position (3,) [m], turned by `yaw` [rad]."""
         return self._kinematics.start_joints(position, yaw)[0]
+
+    def any_posture(self, low: F64, high: F64) -> F64:
+        """Returns joints (6,) drawn from all of their range with the tool between two corners (3,) [m] of a box.
+
+        Every second arm has its wrist or elbow almost straight.
+        """
+        while True:
+            joints = self._rng.uniform(-FARTHEST_RAD, FARTHEST_RAD, (4096, 6))
+            straight = self._rng.choice([2, 4])
+            joints[::2, straight] = self._rng.normal(0, 0.15, 2048)
+            position, _ = self._kinematics.forward(joints)
+            inside = np.flatnonzero(((position > low) & (position < high)).all(1))
+            if len(inside):
+                return np.asarray(joints[self._rng.choice(inside)])
 
     def place(self, joints: F64, *, delay_s: float, gain: float) -> None:
         """Jogs the arm to joints (6,), where it stands; from now on it follows `delay_s` late by `gain` per 0.1 s."""
@@ -86,7 +104,7 @@ class Plant:
             miss = max(np.abs(reached - position).max(), np.abs(turned - rotation).max())
             if miss < EXACT:
                 break
-            joints = self._kinematics.inverse(joints, position, rotation, iterations=1, damping=1e-6)
+            joints = self._kinematics.inverse(joints, position, rotation, iterations=1, damping=1e-10)
         return np.asarray(joints[0]) if miss < REACHED else None
 
     # --- what ur_rtde offers, under its names
@@ -153,7 +171,7 @@ class Plant:
         return _PROTECTIVE_STOP if self.stops_now else _NORMAL
 
     def getRobotStatus(self) -> int:  # noqa: N802
-        return _POWERED_AND_RUNNING
+        return _POWERED if self.stops_now else _POWERED_AND_RUNNING
 
     def isConnected(self) -> bool:  # noqa: N802
         return True
@@ -186,7 +204,7 @@ class Extremes:
     """Both of targets that are faster than the ones before."""
     braking_m_s2: float = 0.0
     braking_rad_s2: float = 0.0
-    """Both of slower ones. A joint at its end or near a singularity stops the tool however hard that is."""
+    """Both of slower ones."""
     joint_share: float = 0.0
     """Joint speed as a share of the data sheet's."""
     outside_m: float = 0.0

@@ -22,12 +22,16 @@ from protos.schema import F64
 from twin.rotations import about_z, matrix_from_vector, vector_from_matrix
 from twin.tasks import WORK_BOX
 
+ANY_SHARE = 0.3
+"""Share of the episodes that start in any posture whatever, the others with the tool pointing down, or nearly."""
 EPISODE = 40
 """Actions from one start."""
 ARM_EPISODES = 20
 """Starts of one connection."""
 PERIOD_S = 0.1
-SLACK = 1.01
+JOINT_SHARE = JOINT_SPEED_SHARE + 0.002
+"""Near a singularity the joints of targets that are known to 1e-10 m are known to some 1e-5 rad."""
+SLACK = 1 + 1e-6
 """Rounding of what is measured."""
 
 
@@ -53,6 +57,7 @@ class Outcome:
     refused: int = 0
     held: int = 0
     protective_stops: int = 0
+    hard_stops: int = 0
     clipped: str = ""
 
 
@@ -82,6 +87,7 @@ def measure(settings: LimitsBench) -> Outcome:
         outcome.protective_stops += plant.stops
         for name, count in limits.clipped.items():
             clipped[name] = clipped.get(name, 0) + count
+    outcome.hard_stops = clipped.get("hard stop", 0)
     outcome.clipped = ", ".join(f"{count} {name}" for name, count in sorted(clipped.items()))
     return outcome
 
@@ -111,12 +117,14 @@ def _episode(arm: UrArm, plant: Plant, rng: np.random.Generator, outcome: Outcom
 
 
 def _start(plant: Plant, rng: np.random.Generator) -> F64:
-    """Returns joints anywhere: the tool inside the box or around it, turned and leaning as it likes."""
+    """Returns joints anywhere: the tool inside the box or around it, pointing down or wherever it likes."""
     low, high = (
         np.array([WORK_BOX.x[0], WORK_BOX.y[0], WORK_BOX.z[0]]),
         np.array([WORK_BOX.x[1], WORK_BOX.y[1], WORK_BOX.z[1]]),
     )
     around = rng.choice([0.0, 0.09, 0.12], p=[0.7, 0.28, 0.02])  # the last is refused, after some seconds
+    if rng.random() < ANY_SHARE:
+        return plant.any_posture(low - around, high + around)
     position = rng.uniform(low - around, high + around)
     joints = plant.joints_at(position, rng.uniform(-2, 2))
     return joints + rng.normal(0, 0.1, 6) * (rng.random() < 0.3)
@@ -150,7 +158,10 @@ def check(outcome: Outcome) -> None:
     found, limits = outcome.extremes, LimitSettings()
     for name in ("speed_m_s", "speed_rad_s", "acceleration_m_s2", "acceleration_rad_s2"):
         assert getattr(found, name) <= SLACK * getattr(limits, name), f"{name}: {getattr(found, name):.3f}"
-    assert found.joint_share <= 1.0, f"joint speed: {found.joint_share:.3f} of the data sheet's"
+    assert found.braking_m_s2 <= SLACK * limits.acceleration_m_s2, f"braking: {found.braking_m_s2:.3f} m/s2"
+    assert found.braking_rad_s2 <= SLACK * limits.acceleration_rad_s2, f"braking: {found.braking_rad_s2:.3f} rad/s2"
+    assert found.joint_share <= JOINT_SHARE, f"joint speed: {found.joint_share:.3f} of the data sheet's"
+    assert outcome.hard_stops == 0, f"{outcome.hard_stops} hard stops"
     assert found.crawl_m_s <= SLACK * CRAWL_M_S, f"{found.crawl_m_s:.3f} m/s outside the work box"
     assert found.outside_m <= 1e-6, f"{found.outside_m * 1000:.2f} mm out of the work box"
     assert outcome.protective_stops == 0, f"{outcome.protective_stops} protective stops"
@@ -164,9 +175,10 @@ def report(outcome: Outcome) -> str:
         ("angular speed of a pair [rad/s]", f"{found.speed_rad_s:.3f}", limits.speed_rad_s),
         ("acceleration [m/s²]", f"{found.acceleration_m_s2:.1f}", limits.acceleration_m_s2),
         ("angular acceleration [rad/s²]", f"{found.acceleration_rad_s2:.1f}", limits.acceleration_rad_s2),
-        ("braking [m/s²]", f"{found.braking_m_s2:.1f}", f"{limits.acceleration_m_s2}, joints first"),
-        ("angular braking [rad/s²]", f"{found.braking_rad_s2:.1f}", f"{limits.acceleration_rad_s2}, joints first"),
+        ("braking [m/s²]", f"{found.braking_m_s2:.1f}", limits.acceleration_m_s2),
+        ("angular braking [rad/s²]", f"{found.braking_rad_s2:.1f}", limits.acceleration_rad_s2),
         ("joint speed, share of the data sheet's", f"{found.joint_share:.2f}", JOINT_SPEED_SHARE),
+        ("harder stops, for a joint's sake", outcome.hard_stops, 0),
         ("speed outside the work box [m/s]", f"{found.crawl_m_s:.3f}", CRAWL_M_S),
         ("out of the work box [mm]", f"{max(found.outside_m, 0.0) * 1000:.2f}", 0),
         ("protective stops", outcome.protective_stops, 0),

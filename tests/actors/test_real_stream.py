@@ -9,12 +9,13 @@ from hypothesis.extra.numpy import arrays
 from actors.real.kinematics import MODELS, ArmKinematics, model_error
 from actors.real.safety import CRAWL_M_S, Limits, LimitSettings, angle_between
 from actors.real.stream import JOINT_SPEED_SHARE, StreamLimiter
+from benchmarks.limits.plant import Plant
 from benchmarks.limits.run import LimitsBench, check, measure
 from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.space import Box
 from twin.kinematics import Kinematics
 from twin.robots import UR5E
-from twin.rotations import TOOL_DOWN, about_z, heading, matrix_from_vector, vector_from_matrix
+from twin.rotations import TOOL_DOWN, about_z, heading, matrix_from_vector, turn_between, vector_from_matrix
 
 BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 HZ = 50.0
@@ -38,6 +39,14 @@ def goal_at(pose, way=(0, 0, 0), yaw=0.0):
     return np.concatenate([pose[:3] + way, vector_from_matrix(turned)])
 
 
+def joints_of(pose, near):
+    """Returns the joints at a pose, by the twin's kinematics."""
+    found = near[None]
+    for _ in range(30):
+        found = ARM.inverse(found, pose[None, :3], matrix_from_vector(pose[3:]), iterations=1, damping=1e-10)
+    return found[0]
+
+
 def stream(limiter, goal, times, period_s=0.1):
     """Streams one period's targets at robot times; returns them."""
     ends = times[0] + period_s
@@ -50,11 +59,9 @@ def test_joints_are_followed_and_missed_by_nothing(model):
     joints = np.array([0.1, -1.2, 1.6, -1.9, -1.5, 0.4])
     arm.fit_tool(joints, arm.at(joints).position - 0.17 * np.eye(3)[2], arm.at(joints).rotation)
     moved = arm.at(joints + rng.normal(0, 0.02, 6))
-    found = arm.at(joints)
-    for _ in range(2):
-        found = arm.corrected(found, moved.position, moved.rotation)
-    np.testing.assert_allclose(found.joints, moved.joints, atol=1e-5)
-    assert np.abs(found.missing(moved.position, moved.rotation)).max() < 1e-6
+    found = arm.follow(joints, moved.position, moved.rotation)
+    np.testing.assert_allclose(found.joints, moved.joints, atol=1e-8)
+    assert arm.follow(joints, moved.position * 3, moved.rotation) is None, "out of reach"
 
 
 def test_the_geometry_is_the_twins():
@@ -156,12 +163,58 @@ def test_near_a_singularity_the_target_is_slowed_to_what_the_joints_can_do():
     goal, before, slowed = goal_at(pose, (0.0, 0.05, 0.05), 0.5), joints, 0
     for k in range(20):
         target = limiter.next(goal, now_s=1 + k * SLICE_S, slice_s=SLICE_S, left_s=0.1)
-        found = before[None]
-        for _ in range(20):
-            found = ARM.inverse(found, target[None, :3], matrix_from_vector(target[3:]), iterations=1, damping=1e-9)
-        assert np.abs(found[0] - before).max() / SLICE_S <= (JOINT_SPEED_SHARE + 0.02) * np.pi
-        before, slowed = found[0], slowed + limiter.is_slowed_by_joints
+        found = joints_of(target, before)
+        assert np.abs(found - before).max() / SLICE_S <= (JOINT_SPEED_SHARE + 0.002) * np.pi
+        before, slowed = found, slowed + limiter.is_slowed_by_joints
     assert slowed > 0
+
+
+@pytest.mark.parametrize(
+    ("seed", "hz", "hard"), [(0, 50.0, 20.0), (1, 50.0, 20.0), (2, 50.0, 2.0), (3, 250.0, 20.0), (4, 50.0, 0.5)]
+)
+def test_from_any_posture_braking_is_bounded_and_no_joint_too_fast(seed, hz, hard):
+    rng = np.random.default_rng(seed)
+    limits = Limits(BOX, LimitSettings(acceleration_m_s2=hard, acceleration_rad_s2=2.5 * hard))
+    plant, slowed = Plant(rng), 0
+    for _ in range(12):
+        joints = plant.any_posture(limits.low, limits.high)
+        place, rotation = ARM.forward(joints[None])
+        before = np.concatenate([place[0], vector_from_matrix(rotation[0])])
+        limiter = StreamLimiter(limits, "ur5e", hz)
+        limiter.start(before, joints=joints, measured=before)
+        velocity, t = np.zeros(6), 1.0
+        for _ in range(6):
+            way, turn = rng.uniform(-0.1, 0.1, 3), rng.uniform(-0.3, 0.3, 3)
+            goal = np.concatenate(
+                [
+                    np.clip(before[:3] + way, limits.low, limits.high),
+                    vector_from_matrix(matrix_from_vector(turn) @ matrix_from_vector(before[3:])),
+                ]
+            )
+            for k in range(int(hz / 10)):
+                dt = rng.choice([1.0, rng.uniform(0.3, 1)]) / hz
+                target = limiter.next(goal, now_s=t, slice_s=dt, left_s=0.1 - 0.09 * k * 10 / hz)
+                rotation, t = matrix_from_vector(before[3:]), t + 1 / hz
+                turned = turn_between(rotation, matrix_from_vector(target[3:]))
+                now = np.concatenate([target[:3] - before[:3], turned]) / dt
+                assert np.linalg.norm((now - velocity)[:3]) / dt <= hard + 1e-6
+                assert np.linalg.norm((now - velocity)[3:]) / dt <= 2.5 * hard + 1e-4
+                found = joints_of(target, joints)
+                assert np.abs(found - joints).max() / dt <= (JOINT_SPEED_SHARE + 0.01) * np.pi
+                assert limits.outside(target[:3]) <= 1e-9
+                before, joints, velocity = target, found, now
+            slowed += limiter.is_slowed_by_joints
+    assert slowed > 0 and limits.clipped["hard stop"] == 0
+
+
+def test_a_stream_that_cannot_start_where_it_was_told_starts_where_the_arm_is():
+    joints = np.array([0.0, -1.2, 1.6, -1.97, 0.0, np.pi])  # the wrist is straight
+    place, rotation = ARM.forward(joints[None])
+    measured = np.concatenate([place[0], vector_from_matrix(rotation[0])])
+    limiter = StreamLimiter(Limits(Box(x=(-1, 1), y=(-1, 1), z=(-1, 1)), LimitSettings()), "ur5e", HZ)
+    begin = goal_at(measured, (0.003, 0.003, 0.003), 0.02)
+    limiter.start(begin, joints=joints, measured=measured)
+    np.testing.assert_array_equal(limiter.pose, measured)
 
 
 def test_a_joint_near_its_end_is_not_turned_on():
