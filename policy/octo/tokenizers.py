@@ -61,19 +61,15 @@ class PatchStem(nn.Sequential):
         super().__init__(*layers)
 
     def forward(self, image: Tensor, coordinates: Tensor) -> Tensor:
-        """Returns the tokens (n, tokens, 64) of images (n, P, P, C) in [-1, 1] and coordinates (1, 2, P, P).
+        """Returns the tokens (n, tokens, 64) of images (n, P, P, C) in [-1, 1] and coordinates (1, P, P, 2).
 
-        The first convolution is a product of its patches with a matrix; what it makes of the coordinates is computed
-        once for all images.
+        The first convolution is a product of patches with a matrix; what it makes of the coordinates is computed once
+        for all images.
         """
         first, *rest = self
-        n, px, _, channels = image.shape
-        side = px // _PATCH
-        patches = image.reshape(n, side, _PATCH, side, _PATCH * channels).transpose(2, 3)
-        weight = first.weight[:, :channels].movedim(1, -1).reshape(len(first.weight), -1)
-        x = functional.linear(patches.reshape(n, side, side, -1), weight)
-        where = functional.conv2d(coordinates, first.weight[:, channels:], first.bias, first.stride)
-        x = x.movedim(-1, 1) + where
+        seen, where = first.weight.movedim(1, -1).split([image.shape[-1], coordinates.shape[-1]], dim=-1)
+        x = functional.linear(_patches(image), seen.flatten(1))
+        x = (x + functional.linear(_patches(coordinates), where.flatten(1), first.bias)).movedim(-1, 1)
         for layer in rest:
             x = layer(x)
         return x.flatten(2).transpose(1, 2)
@@ -115,11 +111,18 @@ def _scaled(image: Tensor) -> Tensor:
     return image.float() / 127.5 - 1.0
 
 
+def _patches(image: Tensor) -> Tensor:
+    """Returns the numbers of each square of `_PATCH` pixels side by side: (n, P, P, c) to (n, P / 4, P / 4, 16 c)."""
+    n, px, _, channels = image.shape
+    side = px // _PATCH
+    return image.reshape(n, side, _PATCH, side, _PATCH * channels).transpose(2, 3).flatten(3)
+
+
 def _coordinates(px: int) -> Tensor:
-    """Returns x and y of every pixel in [-1, 1], (1, 2, P, P)."""
-    shape = torch.empty(1, 2, px, px)
+    """Returns x and y of every pixel in [-1, 1], (1, P, P, 2)."""
+    shape = torch.empty(1, px, px, 2)
     if shape.is_meta:  # what follows would load torch's compiler, a second of CPU time, for numbers that nobody reads
         return shape
     line = torch.linspace(-1.0, 1.0, px)
     y, x = torch.meshgrid(line, line, indexing="ij")
-    return torch.stack([x, y])[None]
+    return torch.stack([x, y], dim=-1)[None]

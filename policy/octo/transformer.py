@@ -76,31 +76,27 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, rows: int) -> Tensor:
         """Returns the last `rows` tokens (n, rows, D) of x (n, L, D) under an additive mask (..., L, L)."""
-        length, dim = x.shape[1:]
-        normed, last = self.attention_norm(x), slice(length - rows, length)
-        query = functional.linear(normed[:, last], self.qkv.weight[:dim], self.qkv.bias[:dim])
-        attend = self._attend_few if rows * self.heads < dim else self._attend
-        x = x[:, last] + self.out(attend(query, normed, mask[..., last, :]))
+        normed, last = self.attention_norm(x), slice(x.shape[1] - rows, None)
+        attend = self._attend_few if rows * self.heads < x.shape[2] else self._attend
+        x = x[:, last] + self.out(attend(normed, mask[..., last, :], rows))
         return x + self.mlp(self.mlp_norm(x))
 
-    def _attend(self, query: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Returns the values (n, rows, D) that `query` (n, rows, D) finds in x (n, L, D)."""
-        dim = x.shape[2]
-        key, value = functional.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, dim=-1)
-        attended = functional.scaled_dot_product_attention(
-            self._split(query), self._split(key), self._split(value), attn_mask=mask
-        )
+    def _attend(self, x: Tensor, mask: Tensor, rows: int) -> Tensor:
+        """Returns the values (n, rows, D) that the last `rows` tokens of x (n, L, D) find."""
+        query, key, value = (self._split(part) for part in self.qkv(x).chunk(3, dim=-1))
+        attended = functional.scaled_dot_product_attention(query[:, :, -rows:], key, value, attn_mask=mask)
         return attended.transpose(1, 2).flatten(2)
 
-    def _attend_few(self, query: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        """Returns the same without keys and values of x, where queries are few: projecting L tokens costs more than
-        projecting the queries back.
+    def _attend_few(self, x: Tensor, mask: Tensor, rows: int) -> Tensor:
+        """Returns the same without keys and values of x: projecting L tokens costs more than projecting a few queries
+        back.
 
         q · (K x + k) is (Kᵀ q) · x and a number that is the same for every token, which softmax does not see; and as
         weights sum to 1, Σ w (V x + v) is V (Σ w x) + v.
         """
-        n, rows, dim = query.shape
+        n, _, dim = x.shape
         heads, size = self.heads, dim // self.heads
+        query = functional.linear(x[:, -rows:], self.qkv.weight[:dim], self.qkv.bias[:dim])
         key, value = self.qkv.weight[dim:].view(2, heads, size, dim)
         by_head = query.view(n * rows, heads, size).transpose(0, 1) * size**-0.5
         asked = torch.bmm(by_head, key).view(heads, n, rows, dim).transpose(0, 1).reshape(n, heads * rows, dim)
