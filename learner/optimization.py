@@ -61,10 +61,10 @@ def adamw(
     )
 
 
-def clip(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
-    """Scales gradients down to a joint norm of `limit`, unless that is None; returns the norm as it was."""
-    trained = [p for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+def clip(optimizer: Optimizer, limit: float | None) -> Tensor:
+    """Scales an optimizer's gradients down to a joint norm of `limit`, unless that is None; returns the norm before."""
+    trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in trained])
     if limit is not None and trained:
         nn.utils.clip_grads_with_norm_(trained, limit, norm)
     return norm

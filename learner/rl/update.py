@@ -134,8 +134,8 @@ class RlAgent:
     def clip_gradients(self) -> tuple[Tensor, Tensor]:
         """Clips the gradients of policy and critics to their limits; returns both norms as they were."""
         return (
-            clip(self.policy.parameters(), self.settings.actor.clip_norm),
-            clip(self.critic.parameters(), self.settings.critic.clip_norm),
+            clip(self.actor_optimizer, self.settings.actor.clip_norm),
+            clip(self.critic_optimizer, self.settings.critic.clip_norm),
         )
 
     def _set_rates(self, phase: Phase) -> None:
@@ -204,8 +204,7 @@ def new_critic(policy: PolicySettings, settings: UpdateSettings, seed: int) -> C
 @torch.no_grad()
 def track(target: CriticEnsemble, critic: CriticEnsemble, tau: float) -> None:
     """Moves the target: target ← target + τ (critic − target)."""
-    for slow, fast in zip(target.parameters(), critic.parameters(), strict=True):
-        slow.lerp_(fast, tau)
+    torch._foreach_lerp_(list(target.parameters()), list(critic.parameters()), tau)
 
 
 def detached(found: Losses) -> Losses:

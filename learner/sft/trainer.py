@@ -86,7 +86,7 @@ class SftTrainer:
             self.optimizer, warmup_cosine(self.step, warmup=optimizer.warmup, decay=decay, floor=optimizer.final_lr)
         )
         self.step += 1
-        norm = clip(self.policy.parameters(), optimizer.clip_norm)
+        norm = clip(self.optimizer, optimizer.clip_norm)
         found = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
         if self.guard.accepts(found["loss"], norm):
             self.optimizer.step()
