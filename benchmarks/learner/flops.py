@@ -6,7 +6,7 @@ weights, gradient of the input. Whoever is a constant in a loss, or first in a n
 
 from torch import nn
 
-from benchmarks.policy.flops import block_flops, entrance_flops, linear_flops, octo_flops, tokens
+from benchmarks.policy.flops import block_flops, coordinate_flops, entrance_flops, linear_flops, octo_flops, tokens
 from learner.rl import UpdateSettings
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
@@ -21,7 +21,9 @@ def update_flops(policy: Policy, update: UpdateSettings, rows: int) -> int:
     flops += 3 * encoder  # both observations; of its gradients only those of its weights
     flops += critic + (3 * critic - first)  # the target's value; TD error
     flops += 2 * critic  # value of the actor's action, in which the critics are constants
-    return rows * (flops + _backbone(policy.settings.octo, update))
+    passes = {"frozen": 0, "last": 2, "full": 3}[update.actor.backbone]  # through the stems, backward included
+    octo = policy.settings.octo
+    return rows * (flops + _backbone(octo, update)) + passes * coordinate_flops(octo)
 
 
 def sft_flops(policy: Policy, rows: int) -> int:
@@ -30,7 +32,7 @@ def sft_flops(policy: Policy, rows: int) -> int:
     heads = 3 * linear_flops(policy.head) + 3 * linear_flops(policy.auxiliary) + 2 * linear_flops(policy.proprio)
     if policy.settings.head.network == "conrft":
         heads -= first_layer_flops(policy.consistency.time)
-    return rows * (3 * octo_flops(octo, 1) - entrance_flops(octo) + heads)
+    return rows * (3 * _row_flops(octo) - entrance_flops(octo) + heads) + 2 * coordinate_flops(octo)
 
 
 def critic_flops(policy: PolicySettings, update: UpdateSettings) -> tuple[int, int]:
@@ -40,11 +42,15 @@ def critic_flops(policy: PolicySettings, update: UpdateSettings) -> tuple[int, i
     return first + 2 * update.critic.members * (width * width + width), first
 
 
+def _row_flops(octo: OctoSettings) -> int:
+    return octo_flops(octo, 1) - coordinate_flops(octo)
+
+
 def _backbone(octo: OctoSettings, update: UpdateSettings) -> int:
     """Octo on this observation, with as much gradient as trains, and on the next."""
     if update.actor.backbone == "frozen":
         return 0
-    forward = octo_flops(octo, 1)
+    forward = _row_flops(octo)
     if update.actor.backbone == "full":
         return 2 * forward + 2 * forward - entrance_flops(octo)
     length = tokens(octo)

@@ -33,16 +33,26 @@ def octo_flops(octo: OctoSettings, batch: int, *, readout_only: bool = True) -> 
     length = tokens(octo)
     last = octo.readout_tokens if readout_only else length
     layers = (octo.layers - 1) * block_flops(octo, length, length) + block_flops(octo, length, last)
-    return batch * (stems + projections + layers)
+    return batch * (stems + projections + layers) + coordinate_flops(octo)
+
+
+def coordinate_flops(octo: OctoSettings) -> int:
+    """What the light stems make of coordinates, once for all images of a pass."""
+    if octo.stem != "patch_stem":
+        return 0
+    out, kernel = _PATCH[0][:2]
+    return sum(_linear((px // kernel) ** 2, 2 * kernel * kernel, out) for px in (octo.side_px, octo.wrist_px))
 
 
 def block_flops(octo: OctoSettings, length: int, rows: int) -> int:
     """One transformer block that computes the last `rows` of its `length` tokens."""
     dim = octo.dim
-    query, keys_values, out = _linear(rows, dim, dim), _linear(length, dim, 2 * dim), _linear(rows, dim, dim)
-    attention = 2 * _linear(rows, dim, length)  # scores, and the mean of the values, all heads together
-    mlp = 2 * _linear(rows, dim, octo.mlp_dim)
-    return query + keys_values + attention + out + mlp
+    asked = octo.heads * rows
+    if asked < dim:  # few queries attend to the tokens themselves
+        attention = 3 * _linear(rows, dim, dim) + 2 * _linear(asked, dim, length)
+    else:
+        attention = _linear(length, dim, 3 * dim) + 2 * _linear(rows, dim, length)
+    return attention + _linear(rows, dim, dim) + 2 * _linear(rows, dim, octo.mlp_dim)
 
 
 def entrance_flops(octo: OctoSettings) -> int:
@@ -71,7 +81,7 @@ def _stem(octo: OctoSettings, camera: str) -> tuple[int, list[int]]:
     px = octo.side_px if side else octo.wrist_px
     channels = 6 if octo.goal_images else 3
     if octo.stem == "patch_stem":
-        layers, channels = list(_PATCH[: 2 if side else 3]), channels + 2  # x and y
+        layers = list(_PATCH[: 2 if side else 3])
     else:
         layers = [(features, 3, 2, 1) for features in octo.stem_features] + [(octo.stem_out, 1, 1, 0)]
     flops = []
