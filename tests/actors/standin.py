@@ -16,15 +16,24 @@ import numpy as np
 import pytest
 
 from actors.lab import LAB_PORT, LabClient
+from actors.real.arm import ArmSettings
+from actors.real.safety import Limits, LimitSettings
 from actors.simulated_ur import StandinSettings
 from actors.simulated_ur.controller import Controller
 from actors.simulated_ur.ports import DASHBOARD_PORT, serve
 from actors.simulated_ur.rtde import RTDE_PORT
 from protos.errors import InputError
 from protos.settings import save_settings
+from protos.space import Box
 from twin import robots
 from twin.kinematics import Kinematics
 from twin.scene import synthetic_scene
+
+BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
+"""Work box of an arm under test."""
+PERIOD_S = 0.1
+SLOW = 0.02
+"""Pace of a robot whose time hardly passes between two commands: a stall of this computer is no time for it."""
 
 
 def free_host() -> str:
@@ -184,6 +193,25 @@ def standin_process(folder, **settings):
         yield standin
     finally:
         standin.kill()
+
+
+def arm_at(kind, host, *, armed=True, released=True, limits=None, **settings):
+    """Connects an arm's driver of this kind; its limits are those of the work box."""
+    settings = {"hold_after_s": 1.0, "connect_timeout_s": 3.0} | settings
+    arm = kind(ArmSettings(host=host, **settings), Limits(BOX, limits or LimitSettings()), armed=armed)
+    if released:
+        arm.release()
+    return arm
+
+
+def by(pose, *delta):
+    """Returns a pose moved by the first numbers of a twist."""
+    return pose + np.concatenate([delta, np.zeros(6 - len(delta))])
+
+
+def start_again(control):
+    assert control.reuploadScript()
+    until(control.isProgramRunning, "the script runs")
 
 
 def listens(host, port):

@@ -9,20 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from standin import free_host, ideal_robot, until
+from standin import BOX, PERIOD_S, SLOW, arm_at, by, free_host, ideal_robot, until
 
 from actors.real import arm as driver
 from actors.real.arm import ArmSettings, UrArm
 from actors.real.link import Link
 from actors.real.safety import Limits, LimitSettings
 from protos.errors import ArmHeld, ArmStopped, InputError, Unreachable
-from protos.space import Box
 
 pytest.importorskip("rtde_control")
-BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
-PERIOD_S = 0.1
-SLOW = 0.02
-"""Pace of a robot whose time hardly passes between two commands: a stall of this computer is no time for it."""
 
 
 class Clock:
@@ -47,12 +42,8 @@ def clock():
         yield stopped
 
 
-def open_arm(host, *, armed=True, released=True, limits=None, **settings):
-    settings = {"hold_after_s": 1.0, "connect_timeout_s": 3.0} | settings
-    arm = UrArm(ArmSettings(host=host, **settings), Limits(BOX, limits or LimitSettings()), armed=armed)
-    if released:
-        arm.release()
-    return arm
+def open_arm(host, **settings):
+    return arm_at(UrArm, host, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +66,6 @@ def arm(connected):
 
 def where(arm):
     return arm.observe().pose
-
-
-def by(pose, *delta):
-    return pose + np.concatenate([delta, np.zeros(6 - len(delta))])
 
 
 def test_connecting_moves_nothing_and_without_arming_nothing_moves(robot):

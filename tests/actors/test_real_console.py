@@ -53,20 +53,6 @@ def served():
         yield served
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """Provides the folder of an untrained policy, and the policy."""
-    from policy.checkpoint import save_policy
-    from policy.model import Policy
-    from policy.settings import preset
-
-    torch.manual_seed(0)
-    policy = Policy(preset("tiny"))
-    folder = tmp_path_factory.mktemp("policy")
-    save_policy(folder, policy)
-    return folder, policy
-
-
 @pytest.fixture
 def settings(robot, served, tmp_path):
     """Provides settings with references of both cameras."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from standin import ideal_robot, until
+from standin import BOX, PERIOD_S, SLOW, arm_at, by, ideal_robot, until
 
 from actors.real.arm import ArmSettings
 from actors.real.driver.client import ArmClient
@@ -21,30 +21,18 @@ from actors.real.driver.owner import Owner
 from actors.real.driver.wire import LIMIT_BYTES, ClosedError, Wire
 from actors.real.safety import Limits, LimitSettings
 from protos.errors import ArmHeld, ArmStopped, InputError, Unreachable
-from protos.space import Box
 
 pytest.importorskip("rtde_control")
-BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
-PERIOD_S = 0.1
-SLOW = 0.02
 
 
-def open_client(robot, *, armed=True, released=True, **settings):
-    settings = {"hold_after_s": 1.0, "standstill_s": 10.0, "connect_timeout_s": 3.0} | settings
-    arm = ArmClient(ArmSettings(host=robot.host, **settings), Limits(BOX, LimitSettings()), armed=armed)
-    if released:
-        arm.release()
-    return arm
+def open_client(robot, **settings):
+    return arm_at(ArmClient, robot.host, **{"standstill_s": 10.0} | settings)
 
 
 @pytest.fixture(scope="module")
 def robot():
     with ideal_robot(pace=SLOW) as robot:
         yield robot
-
-
-def by(pose, *delta):
-    return pose + np.concatenate([delta, np.zeros(6 - len(delta))])
 
 
 def driver_of(arm):

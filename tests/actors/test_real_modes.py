@@ -40,20 +40,6 @@ def replay(tmp_path_factory):
         yield ReplaySettings(urls=(server.url,))
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """Provides the folder of an untrained policy, and the policy."""
-    from policy.checkpoint import save_policy
-    from policy.model import Policy
-    from policy.settings import preset
-
-    torch.manual_seed(0)
-    policy = Policy(preset("tiny"))
-    folder = tmp_path_factory.mktemp("policy")
-    save_policy(folder, policy)
-    return folder, policy
-
-
 @pytest.fixture
 def settings(standin, replay, tmp_path):
     return RealSettings(

@@ -5,18 +5,16 @@ import re
 
 import numpy as np
 import pytest
-from standin import ideal_robot, until
+from standin import BOX, ideal_robot, until
 
 from actors.real import PendantSettings
 from actors.real.arm import ArmSettings, UrArm
 from actors.real.pendant import PendantReading
 from actors.real.safety import Limits, LimitSettings
 from protos.errors import ArmStopped, InputError
-from protos.space import Box
 from twin.robots import UR5E
 
 pytest.importorskip("rtde_control")
-BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 OWN_TCP = (0.0, 0.0, 0.15, 0.0, 0.0, 0.0)
 
 

@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from standin import BOX, PERIOD_S
 
 from actors.real.arm import ArmSettings
 from actors.real.safety import Limits, LimitSettings, angle_between
 from protos.errors import ArmStopped, InputError
 from protos.proprioception import TOOL_DOWN_VECTOR
-from protos.space import Box
 from twin.rotations import TOOL_DOWN, YAW_LIMIT_RAD, about_z, heading, matrix_from_vector, vector_from_matrix
 
-BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
-PERIOD_S = 0.1
 SAFETY_PAGE = Path(__file__).resolve().parents[2] / "docs" / "safety.md"
 
 

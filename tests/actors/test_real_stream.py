@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from standin import BOX
 
 from actors.real.kinematics import MODELS, ArmKinematics, model_error
 from actors.real.safety import CRAWL_M_S, Limits, LimitSettings, angle_between
@@ -17,7 +18,6 @@ from twin.kinematics import Kinematics
 from twin.robots import UR5E
 from twin.rotations import TOOL_DOWN, about_z, heading, matrix_from_vector, turn_between, vector_from_matrix
 
-BOX = Box(x=(-0.70, -0.30), y=(-0.28, 0.28), z=(0.012, 0.24))
 HZ = 50.0
 SLICE_S = 1 / HZ
 ARM = Kinematics(UR5E)

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from standin import ideal_robot, until
+from standin import ideal_robot, start_again, until
 
 rtde_control = pytest.importorskip("rtde_control")
 rtde_receive = pytest.importorskip("rtde_receive")
@@ -16,36 +16,11 @@ def robot():
         yield robot
 
 
-@pytest.fixture(scope="module")
-def connected(robot):
-    receive = rtde_receive.RTDEReceiveInterface(robot.host)
-    control = rtde_control.RTDEControlInterface(robot.host)
-    yield control, receive
-    control.disconnect()
-    receive.disconnect()
-
-
-@pytest.fixture
-def clients(robot, connected):
-    """Provides both clients, with the script running whatever the test before did."""
-    control, receive = connected
-    robot.pendant("unlock protective stop")
-    until(lambda: not receive.isProtectiveStopped(), "the stop is released")
-    if not control.isProgramRunning():
-        start_again(control)
-    return connected
-
-
 def fresh(receive):
     """Returns the TCP pose of the next package."""
     before = receive.getTimestamp()
     until(lambda: receive.getTimestamp() > before, "the stream goes on")
     return np.array(receive.getActualTCPPose())
-
-
-def start_again(control):
-    assert control.reuploadScript()
-    until(control.isProgramRunning, "the script runs")
 
 
 def shifted(pose, *by):

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from standin import ideal_robot, until
+from standin import ideal_robot, start_again, until
 
 from actors.simulated_ur.rtde import RTDE_PORT
 from protos.errors import InputError
@@ -23,39 +23,12 @@ def robot():
         yield robot
 
 
-@pytest.fixture(scope="module")
-def connected(robot):
-    receive = rtde_receive.RTDEReceiveInterface(robot.host)
-    control = rtde_control.RTDEControlInterface(robot.host)
-    yield control, receive
-    control.disconnect()
-    receive.disconnect()
-
-
-@pytest.fixture
-def clients(robot, connected):
-    """Provides both clients with the script running, and puts the pendant back after the test."""
-    control, _ = connected
-    before = robot.lab.pendant()
-    if not control.isProgramRunning():
-        start_again(control)
-    yield connected
-    robot.lab.pendant(**before)
-    if not control.isProgramRunning():
-        start_again(control)
-
-
 @pytest.fixture
 def dashboard(robot):
     dashboard = dashboard_client.DashboardClient(robot.host)
     dashboard.connect(2000)
     yield dashboard
     dashboard.disconnect()
-
-
-def start_again(control):
-    assert control.reuploadScript()
-    until(control.isProgramRunning, "the script runs")
 
 
 def test_set_tcp_moves_the_reported_pose_and_not_the_arm(robot, clients):
