@@ -20,7 +20,7 @@ from twin.scene import synthetic_scene
 from twinrl.commands import fidelity as command
 from twinrl.fidelity.measure import images_of_recorded, motions_of_recorded, of_domains
 from twinrl.fidelity.probes import World, before_grasp, pulses, recorded_situations, situations
-from twinrl.report import write_report
+from twinrl.report.page import write_report
 from twinrl.run.settings import RunSettings
 
 SMALL = Schema(side_px=32, wrist_px=32)

@@ -15,9 +15,8 @@ from scipy import stats
 
 from protos.errors import InputError
 from twin import tasks
-from twinrl.report import write_report
 from twinrl.report.inputs import EVALUATIONS, Rate, moving_mean
-from twinrl.report.page import percent
+from twinrl.report.page import percent, write_report
 
 SPACE = tasks.get("pick_and_place").space
 SUCCESS = {

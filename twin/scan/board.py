@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.optimize import least_squares
 
 from protos.errors import SceneError
 from protos.schema import F64, U8
@@ -175,6 +174,8 @@ def _fit(
     the scale comes from the distances between the markers; a board of one marker has to go without. The inner corners
     of a ChArUco board stay where they are.
     """
+    from scipy.optimize import least_squares
+
     blooms = board.kind == "aruco" and len({marker for marker, _ in seen}) > 1
 
     def residuals(x: F64) -> F64:

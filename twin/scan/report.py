@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from skimage.metrics import structural_similarity
 
 from protos.schema import F32, U8, Bools
 from twin.camera import Camera
@@ -211,6 +210,8 @@ def ssim(photo: U8, shown: U8, valid: Bools) -> float:
 
     Windows near invalid pixels see the photo on both sides of the border.
     """
+    from skimage.metrics import structural_similarity
+
     filled = np.where(valid[..., None], shown, photo)
     _, similarity = structural_similarity(
         photo, filled, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,

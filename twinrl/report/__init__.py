@@ -7,8 +7,6 @@
 
 Numbers are counted from the files, never rounded up into claims: every rate stands beside its count and its Wilson 95 %
 interval, and an input that is missing is named as missing.
+
+    twinrl.report.page.write_report(run_dir) -> Path
 """
-
-from twinrl.report.page import write_report
-
-__all__ = ["write_report"]

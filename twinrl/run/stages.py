@@ -24,7 +24,6 @@ from protos.status import read_status
 from services.telemetry import read_metrics
 from twin import tasks
 from twinrl.fidelity import measure as fidelity
-from twinrl.report import write_report
 from twinrl.run import real_stages
 from twinrl.run.context import DEMONSTRATIONS_TIMEOUT_S, RL_TIMEOUT_S, RunContext, WorldSeed
 from twinrl.run.for_task import exploration, labels_for, policy_for
@@ -181,6 +180,8 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
 
 def report(context: RunContext, view: View) -> float:
     """The twin's fidelity, images of both worlds, then the page."""
+    from twinrl.report.page import write_report
+
     run = context.settings
     with doing("writing the report", context.folder):
         measured = fidelity.measure_run(
