@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from demo_process import demo
 
 from protos.folders import owned
 from protos.settings import save_settings
@@ -47,6 +48,13 @@ STAGES = [
 def start(runs: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "twinrl.cli", "demo", "--runs", str(runs), "--name", "small", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def refused(runs: Path, *arguments: str) -> str:
+    """Runs the command to its refusal; returns what it says."""
+    code, output = demo("--runs", str(runs), "--name", "small", *arguments)
+    assert code == 2, output
+    return output
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]", within_s: float) -> None:
@@ -106,17 +114,13 @@ def test_a_run_is_interrupted_resumed_and_complete(tmp_path):
     ],
 )
 def test_wrong_input_is_refused(tmp_path, arguments, message):
-    process = start(tmp_path, *arguments)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 2, output
+    output = refused(tmp_path, *arguments)
     assert message in " ".join(output.split())
 
 
 def test_a_capture_without_pictures_is_refused_in_one_line(tmp_path):
     (tmp_path / "photos").mkdir()
-    process = start(tmp_path, "--capture", str(tmp_path / "photos"))
-    last = process.communicate(timeout=60)[0].strip().splitlines()[-1]
-    assert process.returncode == 2
+    last = refused(tmp_path, "--capture", str(tmp_path / "photos")).strip().splitlines()[-1]
     told = f"{tmp_path / 'photos'} is empty or missing; give a folder of photos or a video file"
     assert last == f"twinrl: stage 'scan': {told}. Go on with: twinrl demo --runs {tmp_path} --name small --resume"
 
@@ -124,9 +128,7 @@ def test_a_capture_without_pictures_is_refused_in_one_line(tmp_path):
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "thesis.tex").write_text("do not delete")
-    process = start(tmp_path)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 2
+    output = refused(tmp_path)
     assert "is not a run of TwinRL" in output
     assert (tmp_path / "small" / "thesis.tex").exists()
 
@@ -138,18 +140,12 @@ def saved(folder: Path, **settings: object) -> Path:
     return folder
 
 
-def ended(process: "subprocess.Popen[str]") -> str:
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 2, output
-    return output
-
-
 def test_a_run_under_way_is_refused_and_left_alone(tmp_path):
     saved(tmp_path / "small")
     with owned(tmp_path / "small", "twinrl demo"):
         before = sorted(tmp_path.rglob("*"))
         for arguments in ((), ("--resume",)):
-            output = ended(start(tmp_path, *arguments))
+            output = refused(tmp_path, *arguments)
             assert output.count("\n") == 1
             assert f"small is in use by twinrl demo (pid {os.getpid()} on " in output
         assert sorted(tmp_path.rglob("*")) == before
@@ -159,9 +155,9 @@ def test_an_older_run_in_use_is_not_deleted(tmp_path):
     saved(tmp_path / "small", seed=2)
     saved(tmp_path / "small.old", seed=1)
     with owned(tmp_path / "small.old", "twinrl demo"):
-        assert "small.old is in use by" in ended(start(tmp_path))
+        assert "small.old is in use by" in refused(tmp_path)
     assert json.loads((tmp_path / "small.old" / "settings.json").read_text())["seed"] == 1
-    ended(start(tmp_path, "--seed=3", "--capture", str(tmp_path / "photos")))
+    refused(tmp_path, "--seed=3", "--capture", str(tmp_path / "photos"))
     seeds = {
         name: json.loads((tmp_path / name / "settings.json").read_text())["seed"] for name in ("small", "small.old")
     }
@@ -173,7 +169,7 @@ def test_what_is_called_old_and_is_no_run_is_not_deleted(tmp_path):
     saved(tmp_path / "small")
     (tmp_path / "small.old").mkdir()
     (tmp_path / "small.old" / "thesis.tex").touch()
-    assert "small.old exists and is not a run of TwinRL" in ended(start(tmp_path))
+    assert "small.old exists and is not a run of TwinRL" in refused(tmp_path)
     assert (tmp_path / "small" / "settings.json").exists()
 
 
@@ -183,7 +179,7 @@ def test_a_run_is_resumed_where_it_lies(tmp_path, name):
     (tmp_path / name / "settings").mkdir()
     (tmp_path / name / "settings" / "sft_a.json").write_text("{}")
     (tmp_path / name).rename(tmp_path / "small")
-    output = ended(start(tmp_path, "--resume"))
+    output = refused(tmp_path, "--resume")
     assert "photos is empty or missing" in output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small"]
     job = json.loads((tmp_path / "small" / "settings" / "scan.json").read_text())
@@ -195,8 +191,7 @@ def test_a_run_is_resumed_where_it_lies(tmp_path, name):
 
 def test_a_run_that_was_never_named_says_what_to_rename(tmp_path):
     saved(tmp_path / "mein tisch", name="mein tisch")
-    process = start(tmp_path, "--name", "mein tisch", "--resume")
-    last = ended(process).strip().splitlines()[-1]
+    last = refused(tmp_path, "--name", "mein tisch", "--resume").strip().splitlines()[-1]
     assert last.startswith(f"twinrl: {tmp_path / 'mein tisch'}: rename the folder")
     assert last.endswith("as in 'mein-tisch'")
 
@@ -206,7 +201,7 @@ def test_a_name_under_which_a_shared_replay_keeps_another_run_is_refused(tmp_pat
         settings = ReplaySettings(urls=(server.url,))
         with closing(connect(settings)) as client:
             client.execute_command("HSET", Keys("twinrl-small", "demo").counters, "transitions", 7)
-        output = ended(start(tmp_path / "runs", "--replay", server.url))
+        output = refused(tmp_path / "runs", "--replay", server.url)
     assert "keeps 7 transitions of another run of this name" in output
     assert "choose another --name" in output
     assert not (tmp_path / "runs").exists()
@@ -214,6 +209,6 @@ def test_a_name_under_which_a_shared_replay_keeps_another_run_is_refused(tmp_pat
 
 def test_paths_given_to_a_run_mean_the_same_from_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ended(start(Path("runs"), "--capture", "photos"))
+    refused(Path("runs"), "--capture", "photos")
     settings = run_settings(tmp_path / "runs" / "small")
     assert settings.capture == tmp_path / "photos"
