@@ -21,6 +21,14 @@ settings.register_profile("search", deadline=None, suppress_health_check=[Health
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+LONGEST_FILES = ("test_run.py", "test_training_commands.py", "test_packaging.py")
+"""Files at the end of the order that would keep one worker busy when the other has nothing left."""
+
+
+def pytest_collection_modifyitems(items) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
+
+
 @pytest.fixture(scope="session")
 def examples_site(tmp_path_factory) -> Path:
     """Returns a folder with the example package as `pip install examples` leaves it there."""
