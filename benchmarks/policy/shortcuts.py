@@ -109,8 +109,9 @@ def _ways(settings: PolicySettings) -> dict[str, Callable[[], object]]:
     full, last, first = (_twin_of(octo) for _ in range(3))
     full.transformer = _FullLastLayer(full.transformer)
     last.to(memory_format=torch.channels_last)
-    for tokenizer in first.tokenizers.values():
-        cast("nn.Module", tokenizer.stem).register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    for layer in first.tokenizers.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     return {
         "forward": forward,
         "consistency acting": consistency_acting,
