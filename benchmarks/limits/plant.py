@@ -5,45 +5,28 @@ protective stop: a target that no joints reach, and one that is half a radian of
 time passes when targets are sent and when `stall` is called. Its kinematics are the twin's, not the driver's.
 """
 
-import itertools
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.limits.extremes import Target
+from benchmarks.limits.postures import KINEMATICS, joints_at, reach
 from protos.schema import F64
-from twin.kinematics import Kinematics
 from twin.robots import UR5E
-from twin.rotations import matrix_from_vector, turn_between, vector_from_matrix
+from twin.rotations import vector_from_matrix
 
 JUMP_RAD = 0.5
-EXACT, REACHED = 1e-10, 1e-3
-"""Joints that miss a target by more [m, of a matrix's entries] are improved; by much more, they do not reach it. Near a
-singularity a small miss of the tool is a large one of the joints, and shows as a speed that the joints do not have."""
-ITERATIONS = 30
-FARTHEST_RAD = 6.1
-"""Any posture has its joints this far from 0 at most: a little nearer than the end at which an arm is held."""
 READING_S = 2e-4
 """Robot time that passes whenever the clock is read: somebody may wait for the next package."""
 _NORMAL, _PROTECTIVE_STOP = 1, 3
 _POWERED, _POWERED_AND_RUNNING = 0b01, 0b11
 
 
-@dataclass(frozen=True)
-class Target:
-    """One servo target: the robot's time at which it was sent, how long it is to stand, TCP pose (6,), joints (6,)."""
-
-    t: float
-    slice_s: float
-    pose: F64
-    joints: F64
-
-
 class Plant:
     """A UR5e that is ur_rtde's receive and control interface at once. Refuses what ur_rtde would refuse."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._kinematics, self._rng = Kinematics(UR5E), rng
+        self._rng = rng
         self.t, self.stops = 1.0, 0
         self._waiting = deque[Target]()
         self.streams: list[list[Target]] = [[]]
@@ -52,25 +35,7 @@ class Plant:
         """True from a protective stop on, until it is unlocked."""
         self.late_share, self.late_s = 0.0, 0.09
         """Share of the servo targets after which the computer stalls, and for how long at most."""
-        self.place(self.joints_at(np.array([-0.54, 0.0, 0.16]), 0.0), delay_s=0.0, gain=1.0)
-
-    def joints_at(self, position: F64, yaw: float) -> F64:
-        """Returns joints (6,) with the tool pointing down at a position (3,) [m], turned by `yaw` [rad]."""
-        return self._kinematics.start_joints(position, yaw)[0]
-
-    def any_posture(self, low: F64, high: F64) -> F64:
-        """Returns joints (6,) drawn from all of their range with the tool between two corners (3,) [m] of a box.
-
-        Every second arm has its wrist or elbow almost straight.
-        """
-        while True:
-            joints = self._rng.uniform(-FARTHEST_RAD, FARTHEST_RAD, (4096, 6))
-            straight = self._rng.choice([2, 4])
-            joints[::2, straight] = self._rng.normal(0, 0.15, 2048)
-            position, _ = self._kinematics.forward(joints)
-            inside = np.flatnonzero(((position > low) & (position < high)).all(1))
-            if len(inside):
-                return np.asarray(joints[self._rng.choice(inside)])
+        self.place(joints_at(np.array([-0.54, 0.0, 0.16]), 0.0), delay_s=0.0, gain=1.0)
 
     def place(self, joints: F64, *, delay_s: float, gain: float) -> None:
         """Jogs the arm to joints (6,), where it stands; from now on it follows `delay_s` late by `gain` per 0.1 s."""
@@ -97,15 +62,13 @@ class Plant:
         if self.streams[-1]:
             self.streams.append([])
 
-    def _reach(self, pose: F64, near: F64) -> F64 | None:
-        position, rotation, joints = pose[None, :3], matrix_from_vector(pose[3:]), near[None]
-        for _ in range(ITERATIONS):
-            reached, turned = self._kinematics.forward(joints)
-            miss = max(np.abs(reached - position).max(), np.abs(turned - rotation).max())
-            if miss < EXACT:
-                break
-            joints = self._kinematics.inverse(joints, position, rotation, iterations=1, damping=1e-10)
-        return np.asarray(joints[0]) if miss < REACHED else None
+    def unlock(self) -> None:
+        """Ends a protective stop."""
+        self.stops_now = False
+
+    def tool(self) -> F64:
+        """Returns the position (3,) of the TCP [m]."""
+        return KINEMATICS.forward(self.joints[None])[0][0]
 
     # --- what ur_rtde offers, under its names
 
@@ -118,7 +81,7 @@ class Plant:
             return False
         stream = self.streams[-1]
         before = stream[-1].joints if stream else self.joints
-        joints = self._reach(numbers, before)
+        joints = reach(numbers, before)
         if joints is None or np.abs(joints - before).max() > JUMP_RAD:
             self.stops_now = True
             self.stops += 1
@@ -143,11 +106,11 @@ class Plant:
         return list(self.joints)
 
     def getActualTCPPose(self) -> list[float]:  # noqa: N802
-        position, rotation = self._kinematics.forward(self.joints[None])
+        position, rotation = KINEMATICS.forward(self.joints[None])
         return [*position[0], *vector_from_matrix(rotation[0])]
 
     def getActualTCPSpeed(self) -> list[float]:  # noqa: N802
-        return list(self._kinematics.tool_velocity(self.joints[None], self._speeds[None])[0])
+        return list(KINEMATICS.tool_velocity(self.joints[None], self._speeds[None])[0])
 
     def getActualTCPForce(self) -> list[float]:  # noqa: N802
         return [0.0] * 6
@@ -190,62 +153,3 @@ class Plant:
 
     def disconnect(self) -> None:
         self._end_stream()
-
-
-@dataclass
-class Extremes:
-    """The largest values between one streamed target and the next, in robot time."""
-
-    pairs: int = 0
-    speed_m_s: float = 0.0
-    speed_rad_s: float = 0.0
-    acceleration_m_s2: float = 0.0
-    acceleration_rad_s2: float = 0.0
-    """Both of targets that are faster than the ones before."""
-    braking_m_s2: float = 0.0
-    braking_rad_s2: float = 0.0
-    """Both of slower ones."""
-    joint_share: float = 0.0
-    """Joint speed as a share of the data sheet's."""
-    outside_m: float = 0.0
-    """Farthest that a target lies outside the box, in a stream that began inside."""
-    crawl_m_s: float = 0.0
-    """Speed between targets of which the first is outside the box."""
-
-    def add(self, stream: list[Target], low: F64, high: F64, slice_s: float) -> None:
-        """Looks at all targets of a stream.
-
-        A target's velocity is its motion over the time since the one before, its own slice at most; one that comes
-        after more than two slices of the stream starts from rest. An acceleration needs three targets.
-        """
-        began_inside, velocity = False, np.zeros(6)
-        for index, (a, b) in enumerate(itertools.pairwise(stream)):
-            outside = float(np.maximum(low - a.pose[:3], a.pose[:3] - high).max())
-            began_inside = began_inside or outside <= 1e-6
-            if (gap := b.t - a.t) <= 0:
-                continue  # refused: a protective stop
-            motion = _motion(a, b)
-            way, turn = np.linalg.norm(motion[:3]), np.linalg.norm(motion[3:])
-            self.pairs += 1
-            self.speed_m_s = max(self.speed_m_s, float(way) / gap)
-            self.speed_rad_s = max(self.speed_rad_s, float(turn) / gap)
-            shares = np.abs(b.joints - a.joints) / gap / UR5E.velocity_limits
-            self.joint_share = max(self.joint_share, float(shares.max()))
-            if began_inside:
-                self.outside_m = max(self.outside_m, float(np.maximum(low - b.pose[:3], b.pose[:3] - high).max()))
-            if outside > 1e-6:
-                self.crawl_m_s = max(self.crawl_m_s, float(way) / gap)
-            credited = min(gap, b.slice_s)
-            now = motion / credited
-            before = np.zeros(6) if gap > 2 * slice_s + 1e-3 else velocity
-            change = (now - before) / credited if index > 0 else np.zeros(6)
-            for part, unit in ((slice(0, 3), "m_s2"), (slice(3, 6), "rad_s2")):
-                is_faster = np.linalg.norm(now[part]) > np.linalg.norm(before[part])
-                name = f"{'acceleration' if is_faster else 'braking'}_{unit}"
-                setattr(self, name, max(getattr(self, name), float(np.linalg.norm(change[part]))))
-            velocity = now
-
-
-def _motion(a: Target, b: Target) -> F64:
-    turn = turn_between(matrix_from_vector(a.pose[3:]), matrix_from_vector(b.pose[3:]))
-    return np.concatenate([b.pose[:3] - a.pose[:3], turn])

@@ -2,20 +2,28 @@
 
 twinrl bench limits                        100,000 actions, about a quarter of an hour on one core
 twinrl bench limits --actions 3000           a look
+twinrl bench limits --over-rtde              3000 actions through ur_rtde, over a wire that delays, at the controller
 
     adversary ─► UrArm.servo ─► limits ─► stream ─► plant, which stalls, follows late, and keeps every target
+    adversary ─► ArmClient ─► driver's process ─► ur_rtde ─► proxy, which delays ─► simulated controller, spied on
 """
 
-from dataclasses import dataclass
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 from unittest import mock
 
 import numpy as np
 
 from actors.real.arm import ArmSettings, UrArm
+from actors.real.driver.client import Arm, ArmClient
 from actors.real.link import Link
 from actors.real.safety import CRAWL_M_S, Limits, LimitSettings
 from actors.real.stream import JOINT_SPEED_SHARE
-from benchmarks.limits.plant import Extremes, Plant
+from benchmarks.limits.extremes import Extremes, Target
+from benchmarks.limits.plant import Plant
+from benchmarks.limits.postures import any_posture, joints_at
+from benchmarks.limits.wire import SpiedRobot
 from benchmarks.measure import hardware, table
 from protos.errors import ArmStopped, InputError
 from protos.schema import F64
@@ -39,13 +47,21 @@ SLACK = 1 + 1e-6
 class LimitsBench:
     """Adversarial actions on the arm's driver: speeds, accelerations and joint speeds of what is streamed."""
 
-    actions: int = 100_000
+    actions: int = 0
+    """0 is 100,000, and 3,000 over RTDE."""
+    over_rtde: bool = False
+    """Real ur_rtde and the simulated controller in place of the plant; targets as they arrive there."""
     stream_hz: float = 50.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.actions < EPISODE:
+        if 0 != self.actions < EPISODE:
             raise InputError(f"actions={self.actions}: at least {EPISODE}, one episode")
+
+    @property
+    def count(self) -> int:
+        """The number of actions."""
+        return self.actions or (3_000 if self.over_rtde else 100_000)
 
 
 @dataclass
@@ -57,23 +73,35 @@ class Outcome:
     refused: int = 0
     held: int = 0
     protective_stops: int = 0
-    hard_stops: int = 0
-    clipped: str = ""
+    clipped: Counter[str] = field(default_factory=Counter)
+    took_s: float = 0.0
+    delayed: bool = False
+    """True for targets that a wire has delayed."""
+
+    def add(self, streams: list[list[Target]], limits: Limits, slice_s: float) -> None:
+        """Looks at what one connection streamed, and at what its limits counted."""
+        for stream in streams:
+            self.extremes.add(stream, limits.low, limits.high, slice_s, delayed=self.delayed)
+        self.clipped.update(limits.clipped)
+
+    @property
+    def hard_stops(self) -> int:
+        """Number of stops harder than the bounds of acceleration."""
+        return self.clipped["hard stop"]
 
 
 def run(settings: LimitsBench) -> str:
     """Measures, and returns a table; AssertionError when a bound is broken."""
-    outcome = measure(settings)
+    outcome = measure_over_rtde(settings) if settings.over_rtde else measure(settings)
     check(outcome)
     return f"{hardware()}\n\n{report(outcome)}"
 
 
 def measure(settings: LimitsBench) -> Outcome:
     """Runs all episodes."""
-    outcome = Outcome(Extremes())
+    outcome, began = Outcome(Extremes()), time.monotonic()
     rng = np.random.default_rng(settings.seed)
-    clipped: dict[str, int] = {}
-    while outcome.actions < settings.actions:
+    while outcome.actions < settings.count:
         plant, limits = Plant(rng), Limits(WORK_BOX, LimitSettings())
         arm_settings = ArmSettings(blend=rng.uniform(0.05, 1.0), stream_hz=settings.stream_hz, hold_after_s=1.0)
         with (
@@ -82,22 +110,39 @@ def measure(settings: LimitsBench) -> Outcome:
         ):
             for _ in range(ARM_EPISODES):
                 _episode(arm, plant, rng, outcome)
-        for stream in plant.streams:
-            outcome.extremes.add(stream, limits.low, limits.high, 1 / settings.stream_hz)
+        outcome.add(plant.streams, limits, 1 / settings.stream_hz)
         outcome.protective_stops += plant.stops
-        for name, count in limits.clipped.items():
-            clipped[name] = clipped.get(name, 0) + count
-    outcome.hard_stops = clipped.get("hard stop", 0)
-    outcome.clipped = ", ".join(f"{count} {name}" for name, count in sorted(clipped.items()))
+    outcome.took_s = time.monotonic() - began
     return outcome
 
 
-def _episode(arm: UrArm, plant: Plant, rng: np.random.Generator, outcome: Outcome) -> None:
+def measure_over_rtde(settings: LimitsBench) -> Outcome:
+    """Runs all episodes through the driver's process, ur_rtde, and a wire that delays."""
+    outcome, began = Outcome(Extremes(), delayed=True), time.monotonic()
+    rng = np.random.default_rng(settings.seed)
+    while outcome.actions < settings.count:
+        limits = Limits(WORK_BOX, LimitSettings())
+        with SpiedRobot(rng) as robot:
+            arm_settings = ArmSettings(
+                host=robot.host, blend=rng.uniform(0.05, 1.0), stream_hz=settings.stream_hz, hold_after_s=1.0
+            )
+            with ArmClient(arm_settings, limits, armed=True) as arm:
+                for _ in range(ARM_EPISODES):
+                    _episode(arm, robot, rng, outcome)
+                    if outcome.actions >= settings.count:
+                        break
+        outcome.add(robot.streams, limits, 1 / settings.stream_hz)
+        outcome.protective_stops += robot.stops
+    outcome.took_s = time.monotonic() - began
+    return outcome
+
+
+def _episode(arm: Arm, plant: Plant | SpiedRobot, rng: np.random.Generator, outcome: Outcome) -> None:
     """Makes the actions from one start."""
-    arm.hold("a start")
-    plant.stops_now = False
-    plant.late_share = rng.choice([0.0, 0.05, 0.3])
-    plant.place(_start(plant, rng), delay_s=rng.choice([0.0, 0.1, 0.2]), gain=rng.uniform(0.7, 1.0))
+    arm.try_to_hold("a start")
+    plant.unlock()
+    plant.place(_start(rng), delay_s=rng.choice([0.0, 0.1, 0.2]), gain=rng.uniform(0.7, 1.0))
+    plant.late_share = float(rng.choice([0.0, 0.05, 0.3]))
     habit = rng.choice(["anything", "corner", "reversal", "turning", "lean", "normal"])
     way, turn = rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)
     for step in range(EPISODE):
@@ -111,12 +156,12 @@ def _episode(arm: UrArm, plant: Plant, rng: np.random.Generator, outcome: Outcom
             outcome.refused += 1
         except ArmStopped:
             outcome.held += 1
-            if arm.limits.outside(np.array(plant.getActualTCPPose()[:3])) > arm.limits.settings.ceiling_m:
+            if arm.limits.outside(plant.tool()) > arm.limits.settings.ceiling_m:
                 return
-            plant.stops_now = False
+            plant.unlock()
 
 
-def _start(plant: Plant, rng: np.random.Generator) -> F64:
+def _start(rng: np.random.Generator) -> F64:
     """Returns joints anywhere: the tool inside the box or around it, pointing down or wherever it likes."""
     low, high = (
         np.array([WORK_BOX.x[0], WORK_BOX.y[0], WORK_BOX.z[0]]),
@@ -124,9 +169,9 @@ def _start(plant: Plant, rng: np.random.Generator) -> F64:
     )
     around = rng.choice([0.0, 0.09, 0.12], p=[0.7, 0.28, 0.02])  # the last is refused, after some seconds
     if rng.random() < ANY_SHARE:
-        return plant.any_posture(low - around, high + around)
+        return any_posture(low - around, high + around, rng)
     position = rng.uniform(low - around, high + around)
-    joints = plant.joints_at(position, rng.uniform(-2, 2))
+    joints = joints_at(position, rng.uniform(-2, 2))
     return joints + rng.normal(0, 0.1, 6) * (rng.random() < 0.3)
 
 
@@ -170,13 +215,16 @@ def check(outcome: Outcome) -> None:
 def report(outcome: Outcome) -> str:
     """Returns a markdown table of what was found, beside the bounds."""
     found, limits = outcome.extremes, LimitSettings()
-    rows = [
-        ("speed of a pair [m/s]", f"{found.speed_m_s:.3f}", limits.speed_m_s),
-        ("angular speed of a pair [rad/s]", f"{found.speed_rad_s:.3f}", limits.speed_rad_s),
+    accelerations = [
         ("acceleration [m/s²]", f"{found.acceleration_m_s2:.1f}", limits.acceleration_m_s2),
         ("angular acceleration [rad/s²]", f"{found.acceleration_rad_s2:.1f}", limits.acceleration_rad_s2),
         ("braking [m/s²]", f"{found.braking_m_s2:.1f}", limits.acceleration_m_s2),
         ("angular braking [rad/s²]", f"{found.braking_rad_s2:.1f}", limits.acceleration_rad_s2),
+    ]
+    rows = [
+        ("speed of a pair [m/s]", f"{found.speed_m_s:.3f}", limits.speed_m_s),
+        ("angular speed of a pair [rad/s]", f"{found.speed_rad_s:.3f}", limits.speed_rad_s),
+        *([] if outcome.delayed else accelerations),
         ("joint speed, share of the data sheet's", f"{found.joint_share:.2f}", JOINT_SPEED_SHARE),
         ("harder stops, for a joint's sake", outcome.hard_stops, 0),
         ("speed outside the work box [m/s]", f"{found.crawl_m_s:.3f}", CRAWL_M_S),
@@ -184,6 +232,7 @@ def report(outcome: Outcome) -> str:
         ("protective stops", outcome.protective_stops, 0),
         ("actions: refused, held", f"{outcome.actions}: {outcome.refused}, {outcome.held}", ""),
         ("pairs of targets", found.pairs, ""),
-        ("clipped", outcome.clipped, ""),
+        ("clipped", ", ".join(f"{count} {name}" for name, count in sorted(outcome.clipped.items())), ""),
+        ("actions per second", f"{outcome.actions / outcome.took_s:.0f}", ""),
     ]
     return table(["adversarial actions", "largest", "bound"], rows)

@@ -10,7 +10,7 @@ from standin import BOX
 from actors.real.kinematics import MODELS, ArmKinematics, model_error
 from actors.real.safety import CRAWL_M_S, Limits, LimitSettings, angle_between
 from actors.real.stream import JOINT_SPEED_SHARE, StreamLimiter
-from benchmarks.limits.plant import Plant
+from benchmarks.limits.postures import any_posture
 from benchmarks.limits.run import LimitsBench, check, measure
 from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.space import Box
@@ -175,9 +175,9 @@ def test_near_a_singularity_the_target_is_slowed_to_what_the_joints_can_do():
 def test_from_any_posture_braking_is_bounded_and_no_joint_too_fast(seed, hz, hard):
     rng = np.random.default_rng(seed)
     limits = Limits(BOX, LimitSettings(acceleration_m_s2=hard, acceleration_rad_s2=2.5 * hard))
-    plant, slowed = Plant(rng), 0
+    slowed = 0
     for _ in range(12):
-        joints = plant.any_posture(limits.low, limits.high)
+        joints = any_posture(limits.low, limits.high, rng)
         place, rotation = ARM.forward(joints[None])
         before = np.concatenate([place[0], vector_from_matrix(rotation[0])])
         limiter = StreamLimiter(limits, "ur5e", hz)
