@@ -15,6 +15,7 @@ both release Python's lock in all that takes long. Each group's physics is one b
 
 import logging
 import os
+import signal
 import threading
 import time
 import uuid
@@ -47,6 +48,26 @@ POLICY_SERVER = "policy-server"
 NICENESS = 19
 """Hundreds of twins on a few cores would starve the policy server that all of them wait for, and the learner. Ray makes
 all its workers nice, 15 by default, so anything less would need privileges."""
+
+
+REST_S = 0.2
+"""Pause of an actor's main thread between two looks for calls and signals."""
+
+
+def rest_between_calls() -> None:
+    """Slows the loop of this worker's main thread down, which takes calls and does nothing else; call it there.
+
+    Ray's loop asks Python a hundred times a second whether a signal has come, and has no setting for it: half a percent
+    of a core for each actor, so that hundreds of them cost a core. Only what Python then runs can hold the loop up: a
+    handler of a signal. Calls to the actor wait for `REST_S` at most; its steps have threads of their own.
+    """
+
+    def rest(*_: object) -> None:
+        time.sleep(REST_S)
+        signal.setitimer(signal.ITIMER_REAL, REST_S / 100)
+
+    signal.signal(signal.SIGALRM, rest)
+    signal.setitimer(signal.ITIMER_REAL, REST_S / 100)
 
 
 def step_aside() -> None:
@@ -160,6 +181,7 @@ class TwinActor:
         self._thread: threading.Thread | None = None
         self._began = threading.Lock()
         self._twins: list[VectorTwin] = []
+        rest_between_calls()
 
     def begin(self, avoid: Sequence[str] = ()) -> bool:
         """Starts the loops, once; `avoid` are keys of starts that broke worlds before. True in the first call."""
