@@ -4,16 +4,17 @@
                                               ▲
     weights service ──► WeightSubscriber ─────┘ swapped between two batches, never inside one
 
-Requests that arrive while a batch is computed form the next batch, so the batch grows with the load and no request
-waits for a timer. A new weight version is loaded between batches; the answer names the version that made it. Requests
-hold the windows of policies that look back, for the server remembers nothing of an episode. Exploration noise is each
-request's own.
+Requests that arrive while a batch is computed form the next batch. One that is small beside the fleet waits a moment
+for more rows, since a batch costs as much by itself as some rows do; the other actors step meanwhile. A new weight
+version is loaded between batches; the answer names the version that made it. Requests hold the windows of policies that
+look back, for the server remembers nothing of an episode. Exploration noise is each request's own.
 """
 
 import asyncio
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,10 @@ from services.weights import WeightSubscriber
 
 log = logging.getLogger(__name__)
 FIRST_VERSION_TIMEOUT_S = 60.0
+ENOUGH_ROWS = 32
+"""More rows make none of them cheaper (tiny policy, 64 pixels, one core)."""
+GATHER_S = 0.05
+"""Longest wait for more rows; where most of a fleet is away no more will come."""
 
 Answer = tuple[F32, F32, int, str]
 """Actions (n, 7), readout embeddings (n, D), weight version, backbone id."""
@@ -50,6 +55,8 @@ class PolicyServer:
         self._newest = NewestWeights(self._subscriber, instruction)
         self._generator = torch.Generator().manual_seed(settings.world.seed)
         self._waiting: list[_Request] = []
+        self._enough = min(ENOUGH_ROWS, settings.actors * settings.twins_per_actor // 4)
+        self._arrived = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, "policy")
         self._busy = False
         self._batches = self._rows = 0
@@ -62,6 +69,7 @@ class PolicyServer:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         observation = Observation(side=side, wrist=wrist, proprio=proprio)
         self._waiting.append(_Request(observation, explore, pad, answer))
+        self._arrived.set()
         if not self._busy:
             self._busy = True
             self._task = asyncio.ensure_future(self._serve())
@@ -95,6 +103,7 @@ class PolicyServer:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
+            await self._gather()
             batch, self._waiting = self._waiting, []
             try:
                 answers = await loop.run_in_executor(self._worker, self._compute, batch)
@@ -105,6 +114,14 @@ class PolicyServer:
             for request, one in zip(batch, answers, strict=True):
                 request.answer.set_result(one)
         self._busy = False
+
+    async def _gather(self) -> None:
+        """Returns once the batch is worth its fixed cost, or has waited for `GATHER_S`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                while sum(len(request.observation) for request in self._waiting) < self._enough:
+                    self._arrived.clear()
+                    await self._arrived.wait()
 
     def _compute(self, batch: list[_Request]) -> list[Answer]:
         """Computes one forward pass over every waiting row; runs in the worker thread."""
