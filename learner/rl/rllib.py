@@ -152,7 +152,7 @@ class TwinLearner(TorchLearner):
 
     @override(TorchLearner)
     def _log_steps_trained_metrics(self, batch: MultiAgentBatch) -> None:
-        """Does nothing, for the same reason; RLlib's counting costs a small update a tenth of its time."""
+        """Does nothing, for the same reason."""
 
     @override(TorchLearner)
     def compute_loss_for_module(self, **_: Any) -> Tensor:
