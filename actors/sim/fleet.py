@@ -3,10 +3,10 @@
     twin actors ──stats──► FleetWatch ──► begin, kill ──► twin actors
                   faults─► FaultLog ──► quarantine.jsonl, status; starts to avoid ──► actors that begin
 
-Ray restarts a dead actor process (`max_restarts=-1`); the roster knows which ones are away meanwhile. An actor whose
-loop ended with an error, or that makes no progress, is killed, which restarts it too; the watch decides when it begins
-again. Nothing here touches a transition: actors write to replay themselves, so the fleet may end and start again
-without losing data.
+Ray restarts a dead actor process (`max_restarts=-1`); RLlib's FaultTolerantActorManager finds out which one was away
+and probes it back into service. An actor whose loop ended with an error, or that makes no progress, is killed, which
+restarts it too; the watch decides when it begins again. Nothing here touches a transition: actors write to replay
+themselves, so the fleet may end and start again without losing data.
 """
 
 import logging
@@ -56,8 +56,7 @@ class Fleet:
         self._status.write(doing="starting Ray", waiting_for="ray")
         start_ray(self.settings.ray_address)
         import ray
-
-        from actors.sim.roster import Roster
+        from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
         instruction = tasks.get(self.settings.world.task).instruction
         server = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=1000)(PolicyServer)
@@ -67,7 +66,7 @@ class Fleet:
             options["runtime_env"] = warm_environment(self.settings.world)
         twin_actor = ray.remote(**options)(TwinActor)
         self.actors: list[ActorHandle] = [twin_actor.remote(self.settings, i) for i in range(self.settings.actors)]
-        self._roster = Roster(self.actors)
+        self._manager = FaultTolerantActorManager(self.actors, max_remote_requests_in_flight_per_actor=2)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +74,7 @@ class Fleet:
 
         self._status.write(doing="stopping", waiting_for="")
         # what is not sent by then lies in the spool; a supervisor gives us four seconds in all
-        self._roster.ask("stop", range(len(self.actors)), 1.5, timeout_s=1.0)
+        self._manager.foreach_actor("stop", kwargs={"timeout_s": 1.0}, timeout_seconds=1.5)
         ray.shutdown()
         self._faults.close()
         self._metrics.close()
@@ -89,8 +88,14 @@ class Fleet:
             time.sleep(ROUND_S + ROUND_PER_ACTOR_S * self.settings.actors)
 
     def supervise(self) -> dict[str, float]:
-        """Runs one round: collects counters, begins and kills actors."""
-        answers = self._roster.rounds("stats", ANSWER_TIMEOUT_S)
+        """Runs one round: collects counters, probes actors that were away, begins and kills actors."""
+        manager = self._manager
+        manager.foreach_actor_async("stats", tag="stats")
+        results = manager.fetch_ready_async_reqs(tags="stats", timeout_seconds=ANSWER_TIMEOUT_S)
+        answers = {result.actor_id: result.get() for result in results if result.ok}
+        back = manager.probe_unhealthy_actors(timeout_seconds=ANSWER_TIMEOUT_S, mark_healthy=True)
+        if back:
+            log.warning("twin actor(s) %s are back", back)
         for index in range(len(self.actors)):
             answer = answers.get(index)
             verdict = self._watch.silent(index) if answer is None else self._watch.seen(index, answer)
@@ -129,14 +134,14 @@ class Fleet:
         known = {index: stats.get("faults", 0) for index, stats in self.stats.items()}
         more = [index for index, stats in answers.items() if stats.get("faults", 0) > known.get(index, 0)]
         if more:
-            found = self._roster.ask("faults", more, ANSWER_TIMEOUT_S)
-            self._faults.add([fault for faults in found.values() for fault in faults])
+            results = self._manager.foreach_actor("faults", remote_actor_ids=more, timeout_seconds=ANSWER_TIMEOUT_S)
+            self._faults.add([fault for result in results if result.ok for fault in result.get()])
 
     def _doing(self) -> str:
         """Returns how many actors step, and which slots are out, in one line."""
         held = sum(bool(stats.get("waits_for")) for stats in self.stats.values())
         stepping = sum(stats["began"] and not stats["error"] for stats in self.stats.values()) - held
-        away = len(self._roster.away)
+        away = len(self.actors) - self._manager.num_healthy_actors()
         line = f"{max(0, stepping - away)} of {len(self.actors)} twin actors step"
         out = [f"twin-{index} {one}" for index, stats in self.stats.items() for one in stats.get("quarantined", [])]
         return f"{line}; quarantined: {_first_of(out)}" if out else line
@@ -144,7 +149,7 @@ class Fleet:
     def _waiting_for(self) -> str:
         held = [stats["waits_for"] for stats in self.stats.values() if stats.get("waits_for")]
         waiting = held[:1]  # they all wait for the same policy server
-        away = len(self._roster.away)
+        away = len(self.actors) - self._manager.num_healthy_actors()
         if away:
             waiting.append(f"{away} twin actor(s) restarting")
         if paused := self._watch.paused():

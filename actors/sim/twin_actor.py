@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from actors.guides import RandomGuide
 from actors.interfaces import Decision
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from twin.env import VectorTwin
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 POLICY_SERVER = "policy-server"
 """Ray name of the node's policy server."""
@@ -169,7 +171,7 @@ class LoopGroup:
 
 
 class TwinActor:
-    """A Ray actor that runs its loops in threads and answers `stats` meanwhile."""
+    """A Ray actor that runs its loops in threads and answers `ping` and `stats` meanwhile."""
 
     def __init__(self, settings: FleetSettings, index: int) -> None:
         self._settings, self._index = settings, index
@@ -191,6 +193,14 @@ class TwinActor:
             self._thread = threading.Thread(target=self._run, args=(avoid,), name="episodes", daemon=True)
             self._thread.start()
         return True
+
+    def ping(self) -> str:
+        """Answers the probes of Ray's FaultTolerantActorManager."""
+        return "pong"
+
+    def apply(self, func: "Callable[Concatenate[TwinActor, P], T]", *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls a function on this actor; Ray's FaultTolerantActorManager sends such functions."""
+        return func(self, *args, **kwargs)
 
     def stats(self) -> dict[str, Any]:
         """Returns counters and seconds of the loops; `error` is empty while they run."""
