@@ -36,7 +36,7 @@ from protos.schema import CONTROL_HZ, F64
 
 SETTLED_RAD_S = 0.01
 SETTLE_LIMIT_S = 0.5
-"""A move or stop ends when the joints stand still, after this long at the latest."""
+"""A move ends when the joints stand still, after this long at the latest."""
 STALL_S = 0.1
 """A longer gap between two ticks is a stall of this computer; the robot does not make up for it with a leap."""
 SLICE_S = 0.02
@@ -82,19 +82,24 @@ class Hold:
 
 
 class Stop:
-    """Brakes from the velocity of the moment within `seconds`, all joints at once, and stays there."""
+    """Brakes from the velocity of the moment within `seconds`, all joints at once, and stays there.
 
-    def __init__(self, joints: F64, velocity: F64, seconds: float) -> None:
-        self._joints, self._velocity, self._seconds = joints, velocity, seconds
+    The way begins where the joints are; the lead that their target has before them, without which they would lag, goes
+    with the velocity.
+    """
+
+    def __init__(self, joints: F64, velocity: F64, lead: F64, seconds: float) -> None:
+        self._joints, self._velocity, self._lead, self._seconds = joints, velocity, lead, seconds
 
     def target(self, t: float, dt: float) -> F64:
         if self._seconds <= 0:
             return self._joints
         s = min(t, self._seconds)
-        return self._joints + self._velocity * (s - s * s / (2 * self._seconds))
+        left = 1 - s / self._seconds
+        return self._joints + self._velocity * s * (1 + left) / 2 + self._lead * left
 
     def done(self, t: float, joint_speed: float) -> bool:
-        return t >= self._seconds and (joint_speed < SETTLED_RAD_S or t > self._seconds + SETTLE_LIMIT_S)
+        return t >= self._seconds  # a script goes on when its target stands
 
 
 class Servo:
@@ -240,8 +245,9 @@ class SimulatedArm:
         self._was_done = False
 
     def stop(self, seconds: float) -> None:
-        """Brakes to the rest within a time, from where the joints are: a servo's lag is no way to go on with."""
-        self.begin(Stop(self.world.joints.copy(), self.world.joint_velocities.copy(), seconds))
+        """Brakes to the rest within a time."""
+        joints, velocity = self.world.joints.copy(), self.world.joint_velocities.copy()
+        self.begin(Stop(joints, velocity, self.target - joints, seconds))
 
     def end_motion(self) -> None:
         """Brakes as at the end of a script."""

@@ -61,7 +61,7 @@ def test_speed_is_approached_at_its_acceleration_and_goes_on_when_it_is_commande
 
 @given(speed=st.floats(-2.0, 2.0), seconds=st.floats(0.01, 1.0))
 def test_a_stop_brakes_evenly_to_the_rest(speed, seconds):
-    stop = Stop(START, np.full(6, speed), seconds)
+    stop = Stop(START, np.full(6, speed), np.zeros(6), seconds)
     times = np.linspace(0, 2 * seconds, 201)
     way = np.array([stop.target(t, times[1])[0] for t in times])
     np.testing.assert_allclose(way[-1], speed * seconds / 2, atol=1e-9)
@@ -71,7 +71,7 @@ def test_a_stop_brakes_evenly_to_the_rest(speed, seconds):
 
 
 def test_a_stop_from_the_rest_is_over_at_once():
-    stop = Stop(GOAL, np.zeros(6), 0.0)
+    stop = Stop(GOAL, np.zeros(6), np.zeros(6), 0.0)
     np.testing.assert_array_equal(stop.target(0.1, 0.1), GOAL)
     assert stop.done(0.0, 0.0)
 
@@ -88,6 +88,34 @@ class Still:
     def advance(self, seconds):
         self.joint_velocities = (self._target - self.joints) / seconds
         self.joints = self._target
+
+
+class Lagging(Still):
+    """A world whose joints follow their targets late."""
+
+    def __init__(self, lag_s):
+        super().__init__()
+        self._lag_s = lag_s
+
+    def advance(self, seconds):
+        for _ in range(100):
+            self.joint_velocities = (self._target - self.joints) / self._lag_s
+            self.joints = self.joints + self.joint_velocities * seconds / 100
+
+
+@pytest.mark.parametrize("lag_s", [0.03, 0.08])
+def test_joints_that_lag_brake_evenly_too(lag_s):
+    arm = SimulatedArm(Lagging(lag_s), fast=True)
+    for _ in range(100):
+        arm.speed(np.full(6, 0.4), acceleration=4.0)
+        arm.clock.grant(0.02)
+    arm.stop(0.2)
+    speeds = []
+    while not arm.is_done:
+        speeds.append(arm.world.joint_velocities[0])
+        arm.clock.grant(0.02)
+    assert (np.diff(speeds) < 1e-3).all() and min(speeds) > -1e-3
+    assert abs(arm.world.joint_velocities[0]) < 0.1
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
