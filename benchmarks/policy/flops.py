@@ -37,7 +37,7 @@ def octo_flops(octo: OctoSettings, batch: int, *, readout_only: bool = True) -> 
 
 
 def coordinate_flops(octo: OctoSettings) -> int:
-    """What the light stems make of coordinates, once for all images of a pass."""
+    """Returns the cost of what the light stems make of coordinates, once for all images of a pass."""
     if octo.stem != "patch_stem":
         return 0
     out, kernel = _PATCH[0][:2]
