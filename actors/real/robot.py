@@ -182,6 +182,7 @@ class RealEnvironment:
                 break
         self._disturbance.reset(0)
         self._steps = self._solved_for = 0
+        log.info("an episode begins")
 
     def _bring(self, configuration: Configuration) -> None:
         x, y, z, yaw = self.task.pose(configuration, TOOL)

@@ -18,8 +18,6 @@ from protos.errors import InputError
 
 FAST_M_S = 0.12
 """The fault strikes when the tool is at least so fast."""
-RESET_S = 4.5
-"""A reset is over this long after the first motion."""
 WATCHED_S = 1.5
 COLUMNS = ("fault", "still after [s]", "farthest [mm]", "the operator reads", "it goes on")
 Act = Callable[[Stage, Program], None]
@@ -122,8 +120,8 @@ def _strike(fault: Fault, domain: str) -> tuple[Stop, str, str]:
 
 
 def _is_servoing(stage: Stage, program: Program) -> bool:
-    """Tells whether an episode is under way and the tool is fast; resets move on straight lines before it."""
-    return program.driver > 0 and stage.observer.speed_m_s > FAST_M_S and stage.observer.moved_for_s > RESET_S
+    """Tells whether an episode is under way and the tool is fast."""
+    return program.driver > 0 and stage.observer.speed_m_s > FAST_M_S and program.has_begun
 
 
 def _end(stage: Stage, program: Program) -> tuple[str, str]:

@@ -115,6 +115,11 @@ class Program(Closing):
                 return int(child)
         return 0
 
+    @property
+    def has_begun(self) -> bool:
+        """True once the arm is no longer brought to its start: an episode has begun."""
+        return "an episode begins" in self.log.read_text(errors="replace")
+
     def said(self) -> str:
         """Returns the last line that an operator would read."""
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
