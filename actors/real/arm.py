@@ -34,6 +34,8 @@ from protos.settings import bounded
 log = logging.getLogger(__name__)
 
 ARRIVED_M, ARRIVED_RAD = 0.004, 0.03
+ARRIVAL_LOOK_S = 0.01
+"""A move is looked at so often, whether it has arrived or must be stopped."""
 FEED_RATIO = 4
 """The controller's watchdog hears from us so many times as often as it asks for."""
 SHORTEST_SLICE_S = 1e-3
@@ -254,7 +256,7 @@ class UrArm(Closing):
         while not self._has_arrived(pose):
             if time.monotonic() > deadline:
                 raise self._stopped(f"the arm did not arrive within {settings.move_timeout_s:g} s: look for obstacles")
-            time.sleep(0.002)
+            time.sleep(ARRIVAL_LOOK_S)
         self._is_moving, self._last_action = False, time.monotonic()
 
     def hold(self, why: str) -> None:
