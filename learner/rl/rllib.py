@@ -147,14 +147,6 @@ class TwinLearner(TorchLearner):
         return {}, {DEFAULT_MODULE_ID: loss}, {}
 
     @override(TorchLearner)
-    def _log_metrics(self, batch: MultiAgentBatch) -> None:
-        """Does nothing: the metrics of an update are in its answer."""
-
-    @override(TorchLearner)
-    def _log_steps_trained_metrics(self, batch: MultiAgentBatch) -> None:
-        """Does nothing, for the same reason."""
-
-    @override(TorchLearner)
     def compute_loss_for_module(self, **_: Any) -> Tensor:
         raise NotImplementedError("the losses of both networks are computed together, in _update")
 
