@@ -117,6 +117,7 @@ class PolicyServer:
 
     async def _gather(self) -> None:
         """Returns once the batch is worth its fixed cost, or has waited for `GATHER_S`."""
+        self._arrived = asyncio.Event()  # of the loop that waits
         with suppress(TimeoutError):
             async with asyncio.timeout(GATHER_S):
                 while sum(len(request.observation) for request in self._waiting) < self._enough:

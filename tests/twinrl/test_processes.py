@@ -201,10 +201,14 @@ def test_a_child_that_an_interruption_meets_while_it_starts_is_ended_too(tmp_pat
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.2)
 
-    with Supervisor(tmp_path) as supervisor:
-        monkeypatch.setattr(subprocess, "Popen", Interrupting)
-        with pytest.raises(KeyboardInterrupt):
-            supervisor.start(python("child", SLEEPER))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Supervisor(tmp_path) as supervisor:
+            monkeypatch.setattr(subprocess, "Popen", Interrupting)
+            with pytest.raises(KeyboardInterrupt):
+                supervisor.start(python("child", SLEEPER))
+    finally:
+        signal.signal(signal.SIGINT, before)
     (pid,) = started
     assert gone(pid)
 
