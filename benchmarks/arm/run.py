@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from actors.lab import LabClient
 from benchmarks.arm.stage import Program, Stage, Stop, wait_for
@@ -31,6 +32,8 @@ class ArmBench:
     """Each fault strikes so often; the worst stop is told."""
     domain: str = "stiff"
     """Domain of the stand-in; joints of "standin" come to rest 0.1 s later than a robot's."""
+    moment: Literal["episode", "reset"] = "episode"
+    """When a fault strikes: during servo targets, or during the straight line to a start."""
     only: tuple[str, ...] = ()
     """Names of faults; all by default."""
 
@@ -94,20 +97,24 @@ def run(settings: ArmBench) -> str:
     """Returns the table. Each fault has a stage of its own."""
     rows = []
     for name in settings.only or FAULTS:
-        struck = [_strike(FAULTS[name], settings.domain) for _ in range(settings.rounds)]
+        struck = [_strike(FAULTS[name], settings) for _ in range(settings.rounds)]
         worst = max((stop for stop, _, _ in struck), key=lambda stop: stop.after_s)
         furthest = max(stop.furthest_m for stop, _, _ in struck)
         rows.append([name, f"{worst.after_s:.2f}", f"{furthest * 1000:.0f}", *struck[0][1:]])
     return f"{table(COLUMNS, rows)}\n\n{hardware()}\n"
 
 
-def _strike(fault: Fault, domain: str) -> tuple[Stop, str, str]:
+def _strike(fault: Fault, settings: ArmBench) -> tuple[Stop, str, str]:
     with (
         tempfile.TemporaryDirectory() as folder,
-        Stage(Path(folder), domain) as stage,
+        Stage(Path(folder), settings.domain) as stage,
         Program(stage.settings(), stage.folder) as program,
     ):
-        wait_for(lambda: program.process.poll() is not None or _is_servoing(stage, program), "it moves fast", 120.0)
+        wait_for(
+            lambda: program.process.poll() is not None or _is_fast(stage, program, settings.moment),
+            "it moves fast",
+            120.0,
+        )
         began, struck_s = time.monotonic(), stage.observer.now_s
         fault.strike(stage, program)
         time.sleep(WATCHED_S)
@@ -119,9 +126,9 @@ def _strike(fault: Fault, domain: str) -> tuple[Stop, str, str]:
         return stop, *_end(stage, program)
 
 
-def _is_servoing(stage: Stage, program: Program) -> bool:
-    """Tells whether an episode is under way and the tool is fast."""
-    return program.driver > 0 and stage.observer.speed_m_s > FAST_M_S and program.has_begun
+def _is_fast(stage: Stage, program: Program, moment: str) -> bool:
+    is_moment = program.has_begun == (moment == "episode")
+    return program.driver > 0 and stage.observer.speed_m_s > FAST_M_S and is_moment
 
 
 def _end(stage: Stage, program: Program) -> tuple[str, str]:
