@@ -33,7 +33,7 @@ class ArmBench:
     domain: str = "stiff"
     """Domain of the stand-in; joints of "standin" come to rest 0.1 s later than a robot's."""
     moment: Literal["episode", "reset"] = "episode"
-    """When a fault strikes: during servo targets, or during the straight line to a start."""
+    """A fault strikes during the servo targets of an episode, or during the straight line to a start."""
     only: tuple[str, ...] = ()
     """Names of faults; all by default."""
 
