@@ -204,7 +204,8 @@ def new_critic(policy: PolicySettings, settings: UpdateSettings, seed: int) -> C
 @torch.no_grad()
 def track(target: CriticEnsemble, critic: CriticEnsemble, tau: float) -> None:
     """Moves the target: target ← target + τ (critic − target)."""
-    torch._foreach_lerp_(list(target.parameters()), list(critic.parameters()), tau)
+    for slow, fast in zip(target.parameters(), critic.parameters(), strict=True):
+        slow.lerp_(fast, tau)
 
 
 def detached(found: Losses) -> Losses:
