@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from service_process import ServiceProcess, until
+from service_process import until
 from weight_samples import encode_part
 
 from protos.errors import InputError, Unreachable
@@ -20,19 +20,6 @@ def parts(value):
         "backbone": {"w": np.linspace(0, 1, 300_000, dtype=np.float32).reshape(300, 1000)},
         "head": {"w": np.full((500, 40), value, np.float32)},
     }
-
-
-@pytest.fixture
-def server(tmp_path):
-    with ServiceProcess("services.weights", tmp_path, "--store", str(tmp_path / "store")) as process:
-        yield process
-
-
-@pytest.fixture
-def publisher(server):
-    publisher = WeightPublisher(server.address)
-    yield publisher
-    publisher.close(flush_s=0.1)
 
 
 @pytest.fixture

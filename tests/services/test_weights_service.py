@@ -37,12 +37,6 @@ def parts(value, size=4):
 
 
 @pytest.fixture
-def server(tmp_path):
-    with ServiceProcess("services.weights", tmp_path, "--store", str(tmp_path / "store")) as process:
-        yield process
-
-
-@pytest.fixture
 def publisher(server):
     publisher = WeightPublisher(server.address)
     yield publisher

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from service_process import ServiceProcess, until
+from service_process import until
 from weight_samples import encode_part
 
 from protos.errors import CorruptData
-from services.weights import WeightPublisher, WeightSubscriber
+from services.weights import WeightSubscriber
 from services.weights import shared as shared_module
 from services.weights.shared import SharedParts
 
@@ -30,19 +30,6 @@ def tensors(value):
         "bias": np.full(7, value, np.float32),
         "steps": np.arange(3, dtype=np.int64),
     }
-
-
-@pytest.fixture
-def server(tmp_path):
-    with ServiceProcess("services.weights", tmp_path, "--store", str(tmp_path / "store")) as process:
-        yield process
-
-
-@pytest.fixture
-def publisher(server):
-    publisher = WeightPublisher(server.address)
-    yield publisher
-    publisher.close(flush_s=0.1)
 
 
 @pytest.fixture
