@@ -5,30 +5,29 @@
     script    30003 ── ur_rtde's control script
 
 ur_rtde is not made for several threads: `Link.lock` guards every command. A command that waits for an answer waits for
-ever when the controller falls silent, so each runs in a thread of its own with a deadline; one that is given up stays
-behind in ur_rtde. Its constructors hold Python's lock and have deadlines of their own, hence the ports are tried first.
-It prints its own reconnection notes to standard error.
+ever when the controller falls silent, so it runs in a thread beside, with a deadline (`patience`); one that is given up
+stays behind in ur_rtde. Its constructors hold Python's lock and have deadlines of their own, hence the ports are tried
+first. It prints its own reconnection notes to standard error.
 """
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from actors.real.dashboard import SAFETY_STOPS, check_ready
 from actors.real.kinematics import ModelName, model_error
+from actors.real.patience import Patience
 from actors.real.pendant import PendantReading, PendantSettings
 from protos.errors import ArmHeld, ArmStopped, InputError, Unreachable
 from protos.proprioception import tool_vector
 from protos.schema import F64
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 OUTPUTS = [
     "timestamp",
@@ -74,7 +73,7 @@ class Link:
 
     def __init__(self, receive: Any, control: Any, timeout_s: float, *, tells_payload: bool = True) -> None:
         self._receive, self.control, self._tells_payload = receive, control, tells_payload
-        self._timeout_s = timeout_s
+        self._timeout_s, self._patience = timeout_s, Patience(timeout_s)
         self._is_lost = False
         self._waited_s = 0.0
         self._told = time.monotonic()
@@ -93,7 +92,8 @@ class Link:
         for doubt in doubts:
             log.warning("UR controller at %s: %s", host, doubt)
         try:
-            control = _within(timeout_s, f"control script at {host}", lambda: rtde_control.RTDEControlInterface(host))
+            with Patience(timeout_s) as patience:
+                control = patience.run(f"control script at {host}", lambda: rtde_control.RTDEControlInterface(host))
         except Unreachable as error:
             if "already in use" not in str(error):
                 raise
@@ -207,7 +207,7 @@ class Link:
                 raise ArmStopped(f"{what} impossible: {LOST}")
             try:
                 self._told = time.monotonic()
-                taken = _within(self._timeout_s, what, command)
+                taken = self._patience.run(what, command)
             except Unreachable as error:
                 self._is_lost = True
                 raise ArmStopped(f"{LOST} ({error})") from error
@@ -232,6 +232,8 @@ class Link:
     def wait_until(self, time_s: float) -> None:
         """Sleeps until the robot's clock shows `time_s`. Raises ArmStopped if it stands still."""
         began, last = time.monotonic(), self.time_s
+        if last >= time_s:
+            return
         deadline, pause_s = began + self._timeout_s, SURE_SHARE * min(self._waited_s, max(time_s - last, 0.0))
         while (now := self.time_s) < time_s:
             if now != last:
@@ -252,12 +254,13 @@ class Link:
             if self.is_connected:
                 self._is_lost = True
                 for command in (self.control.stopScript, self.control.disconnect, self._receive.disconnect):
-                    _within(self._timeout_s, "disconnecting", command)
+                    self._patience.run("disconnecting", command)
             else:
                 _ABANDONED.append((self._receive, self.control))
         except Unreachable as error:
             log.info("%s", error)
         finally:
+            self._patience.close()
             self.lock.release()
 
 
@@ -272,7 +275,8 @@ def _receiver(host: str, timeout_s: float) -> tuple[Any, bool]:
 
     def connect(variables: list[str]) -> Any:
         connecting = lambda: rtde_receive.RTDEReceiveInterface(host, -1.0, variables)  # noqa: E731
-        return _within(timeout_s, f"RTDE at {host}:30004", connecting)
+        with Patience(timeout_s) as patience:
+            return patience.run(f"RTDE at {host}:30004", connecting)
 
     try:
         return connect([*OUTPUTS, *PAYLOAD]), True
@@ -280,23 +284,3 @@ def _receiver(host: str, timeout_s: float) -> tuple[Any, bool]:
         if "not found by the controller" not in str(error):
             raise
     return connect(OUTPUTS), False
-
-
-def _within(timeout_s: float, what: str, call: Callable[[], T]) -> T:
-    """Runs a call of ur_rtde that has no deadline of its own. Raises Unreachable after `timeout_s`."""
-    answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            answers.put((call(), None))
-        except RuntimeError as error:
-            answers.put((None, error))
-
-    threading.Thread(target=run, daemon=True, name=what).start()
-    try:
-        result, error = answers.get(timeout=timeout_s)
-    except queue.Empty:
-        raise Unreachable(f"{what}: no answer (deadline {timeout_s:g} s)") from None
-    if error is not None:
-        raise Unreachable(f"{what}: {error} (deadline {timeout_s:g} s)") from error
-    return result  # type: ignore[return-value]

@@ -273,8 +273,7 @@ class RealEnvironment:
                 wanted = np.zeros(ACTION_DIM)
                 wanted[GRIPPER_ACTION] = 1.0 if self._gripper.is_commanded_open else -1.0
             try:
-                if not self._arm.limits.check_measured(**vars(self._arm.observe())):  # else the servo says why
-                    wanted[GRIPPER_ACTION] = self._move_gripper(wanted[GRIPPER_ACTION])
+                wanted[GRIPPER_ACTION] = self._move_gripper(wanted[GRIPPER_ACTION])
                 return wanted, self._move_tool(wanted)
             except ArmHeld as hold:
                 log.info("held in mid-episode: %s", hold)
@@ -310,8 +309,10 @@ class RealEnvironment:
 
     def _move_gripper(self, command: float) -> float:
         """Follows the gripper's action; returns the one that the gripper's limit on turning round left."""
-        if command == 0:
+        if command == 0 or (command > 0) == self._gripper.is_commanded_open:
             return command
+        if self._arm.limits.check_measured(**vars(self._arm.observe())):
+            return command  # the fingers stay, and the servo says why
         self._gripper.follow(is_open=command > 0)
         return command if (command > 0) == self._gripper.is_commanded_open else -command
 

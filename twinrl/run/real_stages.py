@@ -17,6 +17,7 @@ from learner.rl import ActorSettings, BatchSettings, LoopSettings, UpdateSetting
 from learner.stage import RlSettings
 from protos.errors import TwinRLError
 from protos.files import read_lines, write_durably
+from protos.schema import CONTROL_HZ
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
 from twin import tasks
@@ -149,8 +150,8 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
         schema=run.schema,
         seed=context.world_seed(seed),
         armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
-        # the stand-in follows steps well, a real arm needs it smoother
-        arm=ArmSettings(host=host, blend=0.3, pendant=pendant),
+        # the stand-in follows the step of a whole control period well, a real arm needs it smoother
+        arm=ArmSettings(host=host, stream_hz=CONTROL_HZ, pendant=pendant),
         replay=context.services.replay(),
         spool=context.folder / "spool" / f"arm-{name}",
         **mode,  # type: ignore[arg-type]

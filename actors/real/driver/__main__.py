@@ -111,7 +111,7 @@ def _operations(arm: UrArm) -> dict[str, Callable[[Message], Any]]:
         "time_s": lambda _: arm.time_s,
         "held": lambda _: None,  # every answer tells it, and the anchor
         "can_be_commanded": lambda _: arm.can_be_commanded(),
-        "servo": lambda call: arm.servo(_pose(call), _seconds(call, "period_s")).tolist(),
+        "servo": lambda call: {"reached": arm.servo(_pose(call), _seconds(call, "period_s")).tolist(), **_state(arm)},
         "rest": lambda call: arm.rest(_seconds(call, "seconds")),
         "move_to": lambda call: arm.move_to(_pose(call)),
         "hold": lambda call: arm.hold(str(call.get("why"))),

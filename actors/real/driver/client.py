@@ -30,6 +30,8 @@ from protos.settings import to_json
 log = logging.getLogger(__name__)
 BEATS_PER_SILENCE = 5
 """Number of beats in the time after which the driver takes silence for the end of its caller."""
+FRESH_S = 0.01
+"""A state that an answer told is the newest for so long."""
 GRACE_S = 2.0
 """The driver's own deadlines end first: it knows more of the reason."""
 
@@ -70,6 +72,7 @@ class ArmClient(Closing):
         self._lock = threading.RLock()
         self._calls, self._anchor = 0, np.zeros(6)
         self._held, self._answered = "", 0.0
+        self._state: ArmState | None = None
         self._wire, there = Wire.pair()
         with there:
             self._process = subprocess.Popen(
@@ -95,8 +98,10 @@ class ArmClient(Closing):
     # --- reading
 
     def observe(self) -> ArmState:
-        state: dict[str, Any] = self._call("observe")
-        return ArmState(t=state.pop("t"), **{name: np.array(numbers) for name, numbers in state.items()})
+        """Returns the newest state; after a servo, the one that its answer told a moment ago."""
+        if self._state is None or time.monotonic() - self._answered > FRESH_S:
+            self._state = _state(self._call("observe"))
+        return self._state
 
     def can_be_commanded(self) -> bool:
         return bool(self._call("can_be_commanded"))
@@ -122,7 +127,10 @@ class ArmClient(Closing):
     # --- moving
 
     def servo(self, target: F64, period_s: float) -> F64:
-        return np.array(self._call("servo", within_s=period_s, pose=target.tolist(), period_s=period_s))
+        answer: dict[str, Any] = self._call("servo", within_s=period_s, pose=target.tolist(), period_s=period_s)
+        reached = np.array(answer.pop("reached"))
+        self._state = _state(answer)
+        return reached
 
     def rest(self, seconds: float) -> None:
         self._call("rest", within_s=seconds, seconds=seconds)
@@ -158,6 +166,7 @@ class ArmClient(Closing):
         """Returns the driver's answer. Raises the error that it tells, ArmStopped when it tells nothing."""
         with self._lock:
             self._calls += 1
+            self._state = None
             try:
                 self._wire.send({"call": self._calls, "op": op, **arguments})
                 answer = self._awaited(within_s + self.settings.connect_timeout_s + GRACE_S)
@@ -199,3 +208,7 @@ class ArmClient(Closing):
             log.warning("the arm's driver does not leave: killed")
             self._process.kill()
             self._process.wait()
+
+
+def _state(told: dict[str, Any]) -> ArmState:
+    return ArmState(t=told.pop("t"), **{name: np.array(numbers) for name, numbers in told.items()})
