@@ -3,6 +3,7 @@
 gradients ─► clip ─► NanGuard.accepts ─► AdamW at set_factor(warmup_cosine(step), …)
 """
 
+import inspect
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,19 @@ class ComputeSettings:
         positive(self, "accumulate", "nan_limit")
 
 
+class UncompiledAdamW(AdamW):
+    """AdamW that torch's compiler is not asked to leave alone: for that torch imports it, over a second of CPU time.
+
+    Losses may be compiled (`ComputeSettings.compile`); steps never are.
+    """
+
+    add_param_group = inspect.unwrap(AdamW.add_param_group)
+    load_state_dict = inspect.unwrap(AdamW.load_state_dict)
+    state_dict = inspect.unwrap(AdamW.state_dict)
+    zero_grad = inspect.unwrap(AdamW.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(AdamW.step))
+
+
 def train_backbone(policy: Policy, backbone: Backbone, blocks: int) -> None:
     """Marks the parameters of the backbone that train; `blocks` transformer blocks where these are the last."""
     if backbone == "frozen":
@@ -54,7 +68,7 @@ def adamw(
 ) -> AdamW:
     """Makes AdamW over groups of (parameters, learning rate), without parameters that do not train and empty groups."""
     trained = [([p for p in parameters if p.requires_grad], lr) for parameters, lr in groups]
-    return AdamW(
+    return UncompiledAdamW(
         [{"params": parameters, "lr": lr, "initial_lr": lr} for parameters, lr in trained if parameters],
         weight_decay=weight_decay,
         fused=fused and device in _FUSED,
