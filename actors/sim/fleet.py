@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.quarantine import FaultLog
 from actors.sim.policy_server import PolicyServer
-from actors.sim.ray_session import start_ray, warm_environment
+from actors.sim.ray_session import actor_manager, start_ray, warm_environment
 from actors.sim.settings import FleetSettings
 from actors.sim.twin_actor import POLICY_SERVER, TwinActor
 from actors.sim.watch import FleetWatch, Verdict
@@ -56,7 +56,6 @@ class Fleet:
         self._status.write(doing="starting Ray", waiting_for="ray")
         start_ray(self.settings.ray_address)
         import ray
-        from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
         instruction = tasks.get(self.settings.world.task).instruction
         server = ray.remote(num_cpus=0.1, max_restarts=-1, max_concurrency=1000)(PolicyServer)
@@ -66,7 +65,7 @@ class Fleet:
             options["runtime_env"] = warm_environment(self.settings.world)
         twin_actor = ray.remote(**options)(TwinActor)
         self.actors: list[ActorHandle] = [twin_actor.remote(self.settings, i) for i in range(self.settings.actors)]
-        self._manager = FaultTolerantActorManager(self.actors, max_remote_requests_in_flight_per_actor=2)
+        self._manager = actor_manager()(self.actors, max_remote_requests_in_flight_per_actor=2)
         return self
 
     def __exit__(self, *_: object) -> None:

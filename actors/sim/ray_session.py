@@ -1,4 +1,4 @@
-"""This module joins or starts Ray, and describes the environment of its workers."""
+"""This module joins or starts Ray, describes the environment of its workers, and reads what watches actors."""
 
 import json
 import logging
@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.sim import fork_launcher
 from actors.sim.settings import TwinWorld
@@ -17,6 +19,9 @@ from protos.errors import Unreachable
 from protos.files import RAY_SOCKET_BYTES, short_folder
 from protos.problems import problem_of
 from protos.settings import to_json
+
+if TYPE_CHECKING:
+    from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +72,30 @@ def start_ray(address: str) -> None:
                 continue
             waited = time.monotonic() - started
             raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {_first_line(error)}") from error
+
+
+def actor_manager() -> "type[FaultTolerantActorManager]":
+    """Returns RLlib's FaultTolerantActorManager, read from its file alone, which needs nothing of RLlib but a type.
+
+    Importing RLlib for it takes three seconds of CPU time and 300 MB, torch's included, in a process that only watches.
+    """
+    import ray
+
+    needed = ModuleType("ray.rllib.utils.typing")
+    vars(needed)["T"] = TypeVar("T")
+    path = Path(ray.__file__).parent / "rllib" / "utils" / "actor_manager.py"
+    spec = spec_from_file_location("ray.rllib.utils.actor_manager", path)
+    assert spec is not None and spec.loader is not None, f"the version of Ray is pinned: {path}"
+    module = module_from_spec(spec)
+    added = needed.__name__ not in sys.modules
+    sys.modules.setdefault(needed.__name__, needed)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        if added:
+            del sys.modules[needed.__name__]
+    manager: type[FaultTolerantActorManager] = module.FaultTolerantActorManager
+    return manager
 
 
 @contextmanager
