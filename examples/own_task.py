@@ -9,7 +9,7 @@ import numpy as np
 
 from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
-from twin.randomize import DOMAINS, Domain
+from twin.randomize import DOMAINS, Conditions
 from twin.tasks import TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, expert, mirrored, shapes
 
 CUBE, PEDESTAL = "cube", "pedestal"
@@ -35,8 +35,9 @@ class PlaceOnPedestal(Task):
     fixed_bodies: tuple[str, ...] = (PEDESTAL,)
     hold: Hold = HOLD
 
-    def mjcf(self, domain: Domain) -> str:
-        box = f'type="box" size="{HALF_M} {HALF_M} {HALF_M}" mass="{domain.object_mass_kg}" {shapes.rough(domain)}'
+    def mjcf(self, conditions: Conditions) -> str:
+        held = f'mass="{conditions.object_mass_kg}" {shapes.rough(conditions)}'
+        box = f'type="box" size="{HALF_M} {HALF_M} {HALF_M}" {held}'
         stand = f'type="box" size=".03 .03 {TOP_M / 2}" pos="0 0 {TOP_M / 2}" rgba=".2 .5 .3 1"'
         return f"""<body name="{PEDESTAL}" mocap="true"><geom {stand}/></body>
             <body name="{CUBE}"><freejoint name="{CUBE}"/><geom {box} rgba=".85 .15 .15 1"/></body>"""

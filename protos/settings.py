@@ -100,10 +100,14 @@ def load_settings(kind: type[T], path: Path, *, written: bool = False) -> T:
 
 
 def from_json(kind: type[T], data: Mapping[str, Any], where: str = "settings") -> T:
-    """Builds the dataclass `kind`; missing keys take their defaults."""
+    """Builds the dataclass `kind`; missing keys take their defaults.
+
+    A `kind` with a function `from_older` reads data of earlier versions: it returns them in today's form.
+    """
     assert is_dataclass(kind), f"{kind} is not a dataclass"
     if not isinstance(data, Mapping):
         raise InputError(f"{where}: expected the settings of {kind.__name__}, got {data!r}")
+    data = getattr(kind, "from_older", lambda given: given)(data)
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]
     for key in data:

@@ -5,7 +5,8 @@
     observe ◄─ side and wrist images, proprioception ◄───────────────────────────────────┘
 
 `Step.executed` is the clipped action as commanded: what a policy must answer to move the same way. Disturbance, gain
-and latency belong to the world.
+and latency belong to the world. A reset draws the conditions of its episode, which depend on the seed, the slot and
+the number of the slot's episode alone.
 """
 
 import time
@@ -29,7 +30,7 @@ from protos.schema import (
 )
 from twin.kinematics import Kinematics
 from twin.physics import TIMESTEP_S, broken, fault_of, make, proprio_of, retire, state_of
-from twin.randomize import Disturbance, Domain
+from twin.randomize import Disturbance, Domain, Draws
 from twin.render.compositor import TwinRenderer
 from twin.robots import UR5E, Robot
 from twin.rotations import (
@@ -42,7 +43,7 @@ from twin.rotations import (
     within_yaw,
 )
 from twin.scene import Scene, synthetic_scene
-from twin.tasks import TOOL, Task, TaskState
+from twin.tasks import TOOL, Task, TaskState, resting
 
 LEASH_M, LEASH_RAD = 0.06, 0.35
 """The commanded pose runs at most this far ahead of the tool: on every axis, and about any axis."""
@@ -77,7 +78,7 @@ class VectorTwin:
         self._turns = [dim for dim in self._disturbed if dim >= 3]
         self._renderer = TwinRenderer(scene, self._physics, domain, schema, threads, exact=exact)
         self.seed(seed)
-        self._latency = np.zeros(n, int)
+        self._latency, self._gain = np.zeros(n, int), np.ones((n, 1))
         self._queue = np.zeros((n, max(domain.latency_steps) + 1, ACTION_DIM))
         self._position, self._rotation = np.zeros((n, 3)), np.zeros((n, 3, 3))
         self._opening = np.ones(n)
@@ -88,10 +89,11 @@ class VectorTwin:
             self.reset(slot, task.space.sample(np.random.default_rng(0)))
 
     def seed(self, seed: int) -> None:
-        """Starts the world's random numbers (latency, disturbance, appearance) anew."""
-        self._rng = np.random.default_rng(seed)
+        """Starts the world's random numbers (conditions, disturbance, appearance) anew."""
+        self._draws = Draws(self.n, self.domain, seed)
         self._renderer.seed(seed)
-        self._disturbance = Disturbance(self.n, self.domain.disturbance, self._rng, channels=len(self._disturbed))
+        rng = np.random.default_rng(seed)
+        self._disturbance = Disturbance(self.n, self.domain.disturbance, rng, channels=len(self._disturbed))
 
     def reset(self, slot: int, configuration: Configuration) -> None:
         """Starts an episode in one slot: bodies and tool at the configuration's poses, gripper open, all at rest."""
@@ -99,15 +101,18 @@ class VectorTwin:
             raise InputError(f"slot {slot}: this environment has slots 0 to {self.n - 1}")
         x, y, z, yaw = self.task.pose(configuration, TOOL)
         joints = self._kinematics.start_joints((x, y, z), yaw)
-        self._physics.reset(np.array([slot]), joints, self.task.body_poses(configuration))
+        poses = self.task.body_poses(configuration)
+        conditions = self._draws.next(slot)
+        self._physics.equip(slot, conditions)
+        self._physics.reset(np.array([slot]), joints, resting(self.task, poses, conditions))
         self._joints[slot] = joints[0]
         self._position[slot], self._rotation[slot] = (x, y, z), about_z(yaw) @ TOOL_DOWN
         self._opening[slot] = 1.0
         self._queue[slot] = 0.0
         self._queue[slot, :, GRIPPER_ACTION] = 1.0
-        self._latency[slot] = self._rng.choice(self.domain.latency_steps)
+        self._latency[slot], self._gain[slot] = conditions.latency_steps, conditions.gain
         self._disturbance.reset(slot)
-        self._renderer.start_episode(slot)
+        self._renderer.start_episode(slot, conditions)
         self._steps[slot] = self._held[slot] = 0
 
     def observe(self) -> Observation:
@@ -130,6 +135,7 @@ class VectorTwin:
         executed = np.clip(action, -1, 1).astype(np.float32)
         self._enqueue(executed)
         self._move(self._queue[np.arange(self.n), self._latency])
+        self._renderer.remember()
         self._physics.step(CONTROL_STEPS)
         self._steps += 1
         state = self.state()
@@ -173,7 +179,7 @@ class VectorTwin:
         if self._turns:
             for place in reversed(range(pending.shape[1])):  # the oldest takes effect first
                 rotation = self._turned(rotation, pending[:, place])
-        return self._position + pending[:, :, :3].sum(1) * metres * self.domain.gain, rotation
+        return self._position + pending[:, :, :3].sum(1) * metres * self._gain, rotation
 
     def _enqueue(self, executed: F32) -> None:
         """Puts the newest action to place 0 of the queue; the one at place `latency` takes effect now."""
@@ -187,7 +193,7 @@ class VectorTwin:
         box, tool = self.task.work_box, self._physics.tool_position
         # a slot whose physics blew up shows NaN until its reset; its commands stay finite
         tool = np.where(np.isfinite(tool), tool, self._position)
-        wanted = self._position + effective[:, :3] * metres * self.domain.gain
+        wanted = self._position + effective[:, :3] * metres * self._gain
         self.held_back = np.abs(wanted - tool).max(axis=1) > LEASH_M
         wanted = np.clip(wanted, tool - LEASH_M, tool + LEASH_M)
         self._position = np.clip(wanted, [box.x[0], box.y[0], box.z[0]], [box.x[1], box.y[1], box.z[1]])
@@ -202,7 +208,7 @@ class VectorTwin:
     def _turned(self, rotation: F64, action: F64) -> F64:
         """Turns base_from_tcp (n, 3, 3) by actions (n, 7) about the base frame's axes, within tilt and yaw limit."""
         vector = np.zeros((self.n, 6))
-        vector[:, self._turns] = action[:, self._turns] * self.task.action_scale[1] * self.domain.gain
+        vector[:, self._turns] = action[:, self._turns] * self.task.action_scale[1] * self._gain
         return within_yaw(upright(matrix_from_vector(vector[:, 3:]) @ rotation, self.task.tilt_rad), rotation)
 
     def _leashed(self, rotation: F64) -> F64:

@@ -1,25 +1,27 @@
 """This module moves one arm over its table in small slices of time: the physics behind a simulated controller.
 
-It shares model, images and tasks with the vector twin but knows no actions and no control steps. Latency and gain
-of a domain belong to whoever drives it; everything else of the domain is here.
+It shares model, images and tasks with the vector twin but knows no actions. Latency and gain of a domain belong to
+whoever drives it; everything else of the domain is here, and drawn for every `place`.
 """
 
 import numpy as np
 
 from protos.errors import InputError
-from protos.schema import F64, U8, Configuration, Schema
+from protos.schema import CONTROL_HZ, F64, U8, Configuration, Schema
 from twin.kinematics import Kinematics
 from twin.physics import TIMESTEP_S, Pose, make, retire, state_of, tool_poses
-from twin.randomize import Domain
+from twin.randomize import Domain, Draws
 from twin.render.compositor import TwinRenderer
 from twin.scene import Scene
-from twin.tasks import TOOL, Task, TaskState
+from twin.tasks import TOOL, Task, TaskState, resting
+
+CONTROL_STEPS = round(1 / CONTROL_HZ / TIMESTEP_S)
 
 
 class ArmWorld:
     """A world is one arm, its gripper and the task's bodies. Not safe for use from several threads at once."""
 
-    def __init__(self, scene: Scene, task: Task, domain: Domain, *, schema: Schema) -> None:
+    def __init__(self, scene: Scene, task: Task, domain: Domain, *, schema: Schema, seed: int = 0) -> None:
         """Builds the world; the arm starts at rest in the middle of the task's start poses with its gripper open."""
         self.task = task
         self.robot = scene.robot
@@ -29,15 +31,19 @@ class ArmWorld:
         self._targets = Kinematics(scene.robot).start_joints(middle)
         self._opening = np.ones(1)
         first = task.space.sample(np.random.default_rng(0))
-        self._physics.reset(np.zeros(1, int), self._targets, task.body_poses(first))
-        self._renderer = TwinRenderer(scene, self._physics, domain, schema)
-        self._owed_s = 0.0
+        self._physics.reset(np.zeros(1, int), self._targets, resting(task, task.body_poses(first), domain.middle))
+        self._renderer = TwinRenderer(scene, self._physics, domain, schema, seed=seed)
+        self._draws = Draws(1, domain, seed)
+        self._owed_s, self._steps = 0.0, 0
         self._has_vanishing = type(task).retired is not Task.retired
 
     def place(self, configuration: Configuration) -> None:
         """Puts objects and targets to the configuration's poses, at rest; the arm stays where it is."""
-        self._physics.place(np.zeros(1, int), self.task.body_poses(configuration))
-        self._renderer.start_episode(0)
+        conditions = self._draws.next(0)
+        self._physics.equip(0, conditions)
+        poses = self.task.body_poses(configuration)
+        self._physics.place(np.zeros(1, int), resting(self.task, poses, conditions))
+        self._renderer.start_episode(0, conditions)
 
     def set_joint_targets(self, q: F64) -> None:
         """Sets the joint angles (joints,) [rad] that the servos hold from now on."""
@@ -58,7 +64,10 @@ class ArmWorld:
         self._owed_s += seconds
         steps = int(self._owed_s / TIMESTEP_S + 1e-6)
         if steps > 0:
+            if (self._steps + steps) // CONTROL_STEPS > self._steps // CONTROL_STEPS:
+                self._renderer.remember()
             self._physics.step(steps)
+            self._steps += steps
             if self._has_vanishing:
                 retire(self._physics, self._state())
             self._owed_s -= steps * TIMESTEP_S

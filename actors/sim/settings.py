@@ -9,6 +9,7 @@ from services.net import Credentials
 from services.replay import ReplaySettings
 from services.weights import StalenessBound
 from twin.expand import ExpansionSettings
+from twin.randomize import Domain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +18,7 @@ class TwinWorld:
 
     scene: Path
     task: str = "pick_and_place"
-    domain: str = "twin"
-    latency_steps: tuple[int, ...] = ()
-    """Control steps from an action to its effect, one of them drawn per episode; empty: those of the domain."""
+    domain: Domain = field(default_factory=Domain)
     physics: str = "mujoco"
     """One of `twin.physics.names()`."""
     schema: Schema = field(default_factory=Schema)

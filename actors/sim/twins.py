@@ -21,15 +21,12 @@ def make_twin(
     """Returns n twins of one world; `threads` draw their images and step their physics.
 
     `seed` and `disturbance` (strength of the motion noise) take the place of the world's and its domain's. Raises
-    InputError for a task, domain or physics that does not exist.
+    InputError for a task or physics that does not exist.
     """
     from twin import tasks
     from twin.env import VectorTwin
-    from twin.randomize import domain_named
 
-    domain = domain_named(world.domain, world.latency_steps)
-    if disturbance is not None:
-        domain = replace(domain, disturbance=disturbance)
+    domain = world.domain if disturbance is None else replace(world.domain, disturbance=disturbance)
     return VectorTwin(
         load_scene(world.scene),
         tasks.get(world.task),

@@ -24,6 +24,7 @@ from actors.simulated_ur.motion import ProtectiveStopError, SimulatedArm
 from actors.simulated_ur.pendant import ROBOT_MODES, SAFETY_MODES, Pendant, Version
 from actors.simulated_ur.world import World
 from protos.schema import F64, U8, Configuration
+from twin.randomize import Span
 from twin.robots import UR5E, Robot
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Controller:
         robot: Robot = UR5E,
         pendant: Pendant | None = None,
         latency_steps: tuple[int, ...] = (0,),
-        gain: float = 1.0,
+        gain: Span = (1.0, 1.0),
         seed: int = 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -260,7 +261,7 @@ class Controller:
         """Puts the objects where a person would; the next episode's latency is drawn."""
         self._catch_up()
         self.world.place(configuration)
-        self.arm.draw_latency()
+        self.arm.start_episode()
 
     def render(self) -> tuple[U8, U8]:
         """Returns the side and the wrist image of this moment."""

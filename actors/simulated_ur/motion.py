@@ -33,6 +33,7 @@ import numpy as np
 from actors.simulated_ur.kinematics import OutOfReachError
 from actors.simulated_ur.world import World
 from protos.schema import CONTROL_HZ, F64
+from twin.randomize import Span
 
 SETTLED_RAD_S = 0.01
 SETTLE_LIMIT_S = 0.5
@@ -209,7 +210,7 @@ class RobotClock:
 class SimulatedArm:
     """Moves the arm and the gripper of a world, in one mode after another.
 
-    `latency_steps` are the delays, in control steps, of which each episode draws one.
+    `latency_steps` are the delays, in control steps, and `gain` the span, of which each episode draws one.
     """
 
     def __init__(
@@ -218,7 +219,7 @@ class SimulatedArm:
         *,
         fast: bool,
         latency_steps: tuple[int, ...] = (0,),
-        gain: float = 1.0,
+        gain: Span = (1.0, 1.0),
         seed: int = 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -234,9 +235,9 @@ class SimulatedArm:
         self.speed_fraction = 1.0
         """Share of the commanded speed that the pendant's slider allows."""
         self.begin(Hold(self.target))
-        self._latency_steps, self._gain = latency_steps, gain
+        self._latency_steps, self._gains = latency_steps, gain
         self._rng = np.random.default_rng(seed)
-        self._delay_s = latency_steps[0] / CONTROL_HZ
+        self._delay_s, self._gain = latency_steps[0] / CONTROL_HZ, sum(gain) / 2
         self._gripper_waiting: deque[tuple[float, float]] = deque()
 
     def begin(self, mode: Mode) -> None:
@@ -301,9 +302,11 @@ class SimulatedArm:
         delay_s = self._delay_s if isinstance(self._mode, Servo) else 0.0
         self._gripper_waiting.append((self.time_s + delay_s, opening))
 
-    def draw_latency(self) -> None:
-        """Draws the delay of the next episode."""
+    def start_episode(self) -> None:
+        """Draws the delay and the gain of the next episode."""
         self._delay_s = int(self._rng.choice(self._latency_steps)) / CONTROL_HZ
+        if self._gains[0] < self._gains[1]:
+            self._gain = float(self._rng.uniform(*self._gains))
 
     def _advance(self, seconds: float) -> None:
         while seconds > 1e-9:

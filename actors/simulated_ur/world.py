@@ -12,7 +12,7 @@ from actors.simulated_ur.settings import StandinSettings
 from protos.errors import InputError
 from protos.schema import F64, U8, Configuration
 from twin import tasks
-from twin.randomize import DOMAINS, Domain
+from twin.randomize import Domain, domain_named
 from twin.robots import UR5E, Robot
 from twin.scene import Scene
 
@@ -52,12 +52,10 @@ def host_world(settings: StandinSettings) -> Hosted:
     """Returns the MuJoCo world of the stand-in's scene, task and domain. Raises InputError for unknown names."""
     from twin.world import ArmWorld
 
-    if settings.domain not in DOMAINS:
-        raise InputError(f"domain {settings.domain!r}: choose one of {', '.join(DOMAINS)}")
-    domain, task, scene = DOMAINS[settings.domain], tasks.get(settings.task), Scene.load(settings.scene)
+    domain, task, scene = domain_named(settings.domain), tasks.get(settings.task), Scene.load(settings.scene)
     if scene.robot.name != UR5E.name:
         raise InputError(f"robot {scene.robot.name!r} of {settings.scene}: the stand-in simulates a {UR5E.name}")
-    world = ArmWorld(scene, task, domain, schema=settings.schema)
+    world = ArmWorld(scene, task, domain, schema=settings.schema, seed=settings.seed)
     world.render()  # compiles before a client waits for an answer
     kinematics = ControllerKinematics(scene.robot)
     kinematics.joints_for(kinematics.pose_of(world.joints), near=world.joints)

@@ -212,6 +212,7 @@ def _evaluate(context: VariantContext, policy: str) -> dict[str, int]:
     world = TwinWorld(
         scene=(context.folder / "scene").absolute(),
         task=run.task,
+        domain=run.twin,
         schema=run.schema,
         seed=context.world_seed(WorldSeed.EVALUATE_TWIN_RL),
     )

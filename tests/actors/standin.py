@@ -94,7 +94,7 @@ class IdealRobot:
     With a `pace` below 1 the time between two commands passes more slowly, so a stall of this computer counts less.
     """
 
-    def __init__(self, *, fast=True, latency_steps=(0,), gain=1.0, pace=1.0):
+    def __init__(self, *, fast=True, latency_steps=(0,), gain=(1.0, 1.0), pace=1.0):
         self.host = free_host()
         domain = json.dumps({"fast": fast, "latency_steps": latency_steps, "gain": gain, "pace": pace})
         self._process = subprocess.Popen([sys.executable, __file__, self.host, domain], stderr=subprocess.DEVNULL)

@@ -17,6 +17,7 @@ from protos.errors import InputError
 from protos.schema import Schema
 from protos.settings import save_settings
 from twin import tasks
+from twin.randomize import DOMAINS, Domain
 from twin.scene import synthetic_scene
 from twinrl.commands import probe as command
 from twinrl.report.inputs import EpisodeLine
@@ -118,16 +119,20 @@ def test_a_policy_of_another_package_is_tried_by_its_name(scene, examples_site, 
 
 
 def test_a_run_is_tried_in_its_own_twin(scene, tmp_path):
-    run = RunSettings(name="run", runs=tmp_path, task="erase_whiteboard", latency_steps=(1, 2))
+    run = RunSettings(name="run", runs=tmp_path, task="erase_whiteboard", twin=Domain(latency_steps=(1, 2)))
     save_policy(run.folder / "sft_a" / "policy", tiny_policy())
     save_settings(run, run.folder / "settings.json")
     (run.folder / "replay").mkdir()
     own = command.settings_of(command.Probe(what=str(run.folder), scene=scene)).world
-    assert (own.task, own.domain, own.latency_steps) == ("erase_whiteboard", "twin", (1, 2))
+    assert (own.task, own.domain) == ("erase_whiteboard", run.twin)
+    later = command.settings_of(command.Probe(what=str(run.folder), scene=scene, latency_steps=(3,))).world
+    assert later.domain == Domain(latency_steps=(3,))
     far = command.settings_of(
         command.Probe(what=str(run.folder), scene=scene, domain="far", task="pick_and_place")
     ).world
-    assert (far.task, far.domain, far.latency_steps) == ("pick_and_place", "far", ())
+    assert (far.task, far.domain) == ("pick_and_place", DOMAINS["far"])
+    with pytest.raises(InputError, match="domain 'moon': choose one of twin, standin"):
+        command.settings_of(command.Probe(what=str(run.folder), scene=scene, domain="moon"))
 
 
 def test_what_is_not_there_is_said(scene, tmp_path):

@@ -132,7 +132,7 @@ def test_the_speed_slider_stretches_a_move(share):
 def test_the_slider_slows_a_servo_motion_and_at_zero_nothing_moves():
     reached = []
     for share in (1.0, 0.4, 0.0):
-        arm = SimulatedArm(Still(), fast=True, gain=0.85)
+        arm = SimulatedArm(Still(), fast=True, gain=(0.85, 0.85))
         arm.speed_fraction = share
         arm.servo(GOAL, 0.1)
         reached.append(arm.target[0])

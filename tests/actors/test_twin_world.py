@@ -9,8 +9,8 @@ import pytest
 
 from actors.sim import TwinWorld
 from actors.sim.twins import make_twin
-from protos.errors import InputError
 from protos.schema import TCP_POSITION, Schema
+from twin.randomize import Domain
 from twin.scene import synthetic_scene
 
 UP = np.array([[0, 0, 1, 0, 0, 0, 1]], np.float32)
@@ -24,8 +24,8 @@ def scene(tmp_path_factory):
 
 
 @pytest.mark.parametrize("steps", [0, 4])
-def test_a_latency_of_the_settings_takes_the_place_of_the_domains(scene, steps):
-    world = TwinWorld(scene=scene, schema=Schema(side_px=16, wrist_px=16), latency_steps=(steps,))
+def test_a_twin_has_the_domain_of_the_settings(scene, steps):
+    world = TwinWorld(scene=scene, schema=Schema(side_px=16, wrist_px=16), domain=Domain(latency_steps=(steps,)))
     with closing(make_twin(world, n=1, seed=0)) as twin:
         twin.reset(0, twin.task.space.sample(np.random.default_rng(0)))
         heights = [twin.observe().proprio[0, TCP_POSITION][2]]
@@ -51,8 +51,3 @@ twin.step(np.zeros((1, 7), np.float32))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_an_unknown_domain_is_refused(scene):
-    with pytest.raises(InputError, match="domain 'moon': choose one of twin, standin"):
-        make_twin(TwinWorld(scene=scene, domain="moon"), n=1, seed=0)

@@ -263,7 +263,7 @@ class ContactConformance(Worlds):
             assert physics.opening[0] == pytest.approx(wanted, abs=0.03)
 
     def test_the_wrench_weighs_what_hangs_on_the_tool(self, worlds, arm):
-        physics, joints = worlds(tool=(*CUBE_AT[:2], GRASP_Z_M), object_mass_kg=0.3, friction=3.0)
+        physics, joints = worlds(tool=(*CUBE_AT[:2], GRASP_Z_M), object_mass_kg=(0.3, 0.3), friction=(3.0, 3.0))
         self.grasp(arm, physics, joints)
         joints, _ = self.lift(arm, physics, joints)
         self.grasp(arm, physics, joints, 10)

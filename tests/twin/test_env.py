@@ -147,7 +147,7 @@ def test_the_carried_cube_does_not_slip(make_twin, configurations):
 
 
 def test_the_wrench_weighs_the_held_cube(make_twin, task, configurations):
-    twin = make_twin(domain=replace(PROMPT, object_mass_kg=0.5, friction=3.0))
+    twin = make_twin(domain=replace(PROMPT, object_mass_kg=(0.5, 0.5), friction=(3.0, 3.0)))
     configuration = configurations("A", 1)[0]
     x, y, _, _ = task.pose(configuration, CUBE)
     poses = dict(configuration.poses) | {"tool": (x, y, 0.02, 0.0)}

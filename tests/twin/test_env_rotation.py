@@ -72,7 +72,7 @@ def test_the_tool_leans_as_far_as_the_task_allows(twin_of, task):
 
 
 def test_the_commanded_rotation_stays_on_its_leash(twin_of, task):
-    twin = twin_of(replace(task, action_scale=(0.03, 1.5)), replace(PROMPT, servo_stiffness=0.05))
+    twin = twin_of(replace(task, action_scale=(0.03, 1.5)), replace(PROMPT, servo_stiffness=(0.05, 0.05)))
     for _ in range(4):
         measured = twin.state().tool_rotation[0].copy()
         twin.step(act(rotate=(0, 0, 1)))

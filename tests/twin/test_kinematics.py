@@ -26,7 +26,7 @@ def kinematics(robot):
 
 @pytest.fixture(scope="module")
 def model(robot):
-    return build_model(robot, tasks.get("pick_and_place"), DOMAINS["twin"])
+    return build_model(robot, tasks.get("pick_and_place"), DOMAINS["twin"].middle)
 
 
 def somewhere(robot, shares):

@@ -235,14 +235,14 @@ class WithMug(PickAndPlace):
 
     mug: ScannedObject = field(kw_only=True)
 
-    def assets(self, domain):
+    def assets(self, conditions):
         return self.mug.assets()
 
     def splat_spacing(self, body):
         return 0.01 if body == "mug" else super().splat_spacing(body)
 
-    def mjcf(self, domain):
-        return super().mjcf(domain) + self.mug.mjcf(domain.friction)
+    def mjcf(self, conditions):
+        return super().mjcf(conditions) + self.mug.mjcf(conditions.friction)
 
 
 def test_it_falls_comes_to_rest_and_its_splats_follow(folder):

@@ -10,7 +10,7 @@ from protos.errors import InputError
 from twin import robots, tasks
 from twin.kinematics import Kinematics
 from twin.physics import make
-from twin.randomize import DOMAINS, Domain
+from twin.randomize import DOMAINS, Conditions, Domain
 from twin.tasks.pick_and_place import PickAndPlace
 
 
@@ -60,11 +60,11 @@ def test_an_unknown_engine_is_refused_with_the_choices():
 class PyramidTask(PickAndPlace):
     """A pyramid takes the cube's place."""
 
-    def assets(self, domain: Domain) -> str:
+    def assets(self, conditions: Conditions) -> str:
         return '<mesh name="pyramid" vertex="-.02 -.02 0  .02 -.02 0  .02 .02 0  -.02 .02 0  0 0 .04"/>'
 
-    def mjcf(self, domain: Domain) -> str:
-        cube = super().mjcf(domain)
+    def mjcf(self, conditions: Conditions) -> str:
+        cube = super().mjcf(conditions)
         return cube.replace('type="box" size="0.018 0.018 0.018"', 'type="mesh" mesh="pyramid"')
 
 

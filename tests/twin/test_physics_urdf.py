@@ -32,7 +32,7 @@ def robot(request):
 
 
 def test_an_arm_keeps_its_kinematics_masses_and_limits(robot, tmp_path):
-    model = build_model(robot, tasks.get("pick_and_place"), DOMAINS["twin"])
+    model = build_model(robot, tasks.get("pick_and_place"), DOMAINS["twin"].middle)
     back = read_back(write_urdf(model, "base", tmp_path))
     names = [model.body(body).name for body in subtree(model, "base")]
     assert set(names) == {back.body(i).name for i in range(1, back.nbody)} | {"base"}

@@ -1,5 +1,7 @@
 """These tests check what differs between the cameras of two episodes, and that it repeats."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -10,23 +12,30 @@ from twin.render.appearance import Appearances
 from twin.render.kernels import expose
 from twin.render.lanes import LANES
 
-VARIED = Domain(exposure_stops=1.0, white_balance=0.2, sensor_noise=0.02, camera_jitter_m=0.01, camera_jitter_rad=0.02)
+VARIED = Domain(
+    exposure_stops=(-1.0, 1.0),
+    white_balance=(-0.2, 0.2),
+    sensor_noise=(0.02, 0.02),
+    camera_jitter_m=0.01,
+    camera_jitter_rad=0.02,
+)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "limits"),
     [
-        ("exposure_stops", 3.0, "0.0 to 2.0"),
-        ("white_balance", -0.1, "0.0 to 0.5"),
-        ("sensor_noise", 1.0, "0.0 to 0.2"),
+        ("exposure_stops", (0.0, 3.0), "two numbers from -2.0 to 2.0"),
+        ("white_balance", 0.1, "two numbers from -0.5 to 0.5"),
+        ("sensor_noise", (-0.1, 0.0), "two numbers from 0.0 to 0.2"),
+        ("colour_jitter", 0.6, "0.0 to 0.5"),
         ("camera_jitter_m", 0.2, "0.0 to 0.05"),
         ("camera_jitter_rad", 1.0, "0.0 to 0.1"),
         ("camera_poses", 0, "1 to 64"),
-        ("exposure_stops", float("nan"), "0.0 to 2.0"),
+        ("exposure_stops", (0.0, float("nan")), "two numbers from -2.0 to 2.0"),
     ],
 )
 def test_limits_name_the_value(name, value, limits):
-    with pytest.raises(InputError, match=f"{name}={value}: {limits}"):
+    with pytest.raises(InputError, match=re.escape(f"{name}={value}: {limits}")):
         Domain(**{name: value})
 
 

@@ -18,7 +18,7 @@ from twin.scene import Scene
 
 
 def built(robot):
-    return build_model(robot, tasks.get("pick_and_place"), DOMAINS["twin"])
+    return build_model(robot, tasks.get("pick_and_place"), DOMAINS["twin"].middle)
 
 
 @pytest.fixture(scope="module", params=robots.names())

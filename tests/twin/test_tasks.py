@@ -121,7 +121,16 @@ def test_the_board_is_clean_when_the_last_mark_is_gone():
 
 
 @pytest.mark.parametrize(
-    "setting", [{"gain": 0}, {"latency_steps": ()}, {"latency_steps": (11,)}, {"friction": float("nan")}]
+    "setting",
+    [
+        {"gain": 0},
+        {"gain": (1.0, 0.9)},
+        {"latency_steps": ()},
+        {"latency_steps": (11,)},
+        {"camera_delay_steps": (-1,)},
+        {"friction": (float("nan"), 1.0)},
+        {"object_size": (0.9, 3.0)},
+    ],
 )
 def test_domains_refuse_nonsense(setting):
     with pytest.raises(InputError, match=next(iter(setting))):

@@ -13,6 +13,7 @@ from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.schema import GRIPPER_ACTION, Observation, Outcome, Schema, Source
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, totals
+from twin.randomize import DOMAINS, Domain
 from twin.scene import synthetic_scene
 from twinrl.commands import expand
 from twinrl.run.settings import RunSettings
@@ -103,10 +104,10 @@ def test_mistakes_are_named(demos, tmp_path, monkeypatch, arguments, message):
 
 
 def test_what_a_run_shows_is_tried_in_the_runs_own_twin(tmp_path):
-    run = RunSettings(name="run", runs=tmp_path, task="insert_hexagon_block", latency_steps=(1, 2))
+    run = RunSettings(name="run", runs=tmp_path, task="insert_hexagon_block", twin=Domain(latency_steps=(1, 2)))
     save_settings(run, run.folder / "settings.json")
-    assert twin_of(run.folder, None, "twin") == ("pick_and_place", (0, 1)), "no run was made there yet"
+    assert twin_of(run.folder, None, None) == ("pick_and_place", DOMAINS["twin"]), "no run was made there yet"
     (run.folder / "replay").mkdir()
-    assert twin_of(run.folder, None, "twin") == ("insert_hexagon_block", (1, 2))
-    assert twin_of(run.folder, "erase_whiteboard", "far") == ("erase_whiteboard", ())
-    assert twin_of(None, None, "twin") == ("pick_and_place", (0, 1))
+    assert twin_of(run.folder, None, None) == ("insert_hexagon_block", run.twin)
+    assert twin_of(run.folder, "erase_whiteboard", "far") == ("erase_whiteboard", DOMAINS["far"])
+    assert twin_of(None, None, None) == ("pick_and_place", DOMAINS["twin"])

@@ -171,14 +171,14 @@ def test_verdicts_follow_the_limits():
 
 @pytest.mark.parametrize(
     ("later_ms", "steps", "setting"),
-    [(130, (0, 1), "--latency-steps 1 2"), (170, (0, 1), "--latency-steps 2 3"), (-100, (1, 2), "--latency-steps 0 1")],
+    [(130, (0, 1), "1 2"), (170, (0, 1), "2 3"), (-100, (1, 2), "0 1")],
 )
 def test_a_late_arm_names_the_setting_that_makes_the_twin_as_late(later_ms, steps, setting):
     axes = {name: AxisResponse(rms_mm=9, delay_ms=later_ms + off, gain=0.9) for name, off in {"x": -9, "y": 9}.items()}
     axes["z"] = AxisResponse(rms_mm=1, delay_ms=None, gain=None)
     response = StepResponse(sequences=3, rms_mm=9, axes=axes)
     told = rows(Fidelity(first="twin", second="arm", response=response, latency_steps=steps))[-1]
-    assert (told.what, told.value) == ("latency that would match", setting)
+    assert (told.what, told.value) == ("latency that would match", f"--twin.latency-steps {setting}")
     assert " or ".join(map(str, steps)) in told.note
 
 

@@ -15,7 +15,7 @@ from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from twin import tasks
 from twin.env import VectorTwin
-from twin.randomize import DOMAINS
+from twin.randomize import DOMAINS, Domain
 from twin.scene import synthetic_scene
 from twinrl.commands import fidelity as command
 from twinrl.fidelity.measure import images_of_recorded, motions_of_recorded, of_domains
@@ -29,7 +29,7 @@ SCENE = synthetic_scene(0.03)
 
 
 def world(domain):
-    return World(scene=SCENE, task=TASK, domain=domain, schema=SMALL)
+    return World(scene=SCENE, task=TASK, domain=DOMAINS[domain], schema=SMALL)
 
 
 def segments_of_the_standin(count):
@@ -63,13 +63,20 @@ def test_the_standin_differs_by_what_its_domain_says():
     assert images["side"].ssim < images["wrist"].ssim < 1
 
 
-def test_the_settings_latency_takes_the_place_of_the_domains():
-    as_late = replace(world("twin"), latency_steps=DOMAINS["standin"].latency_steps)
+def test_a_twin_as_late_as_the_other_world_is_measured_so():
+    as_late = replace(world("twin"), domain=replace(DOMAINS["twin"], latency_steps=DOMAINS["standin"].latency_steps))
     gaps = [
         np.mean([axis.delay_ms for axis in of_domains(twin, world("standin"))[1].axes.values()])
         for twin in (world("twin"), as_late)
     ]
     assert gaps[0] - gaps[1] == pytest.approx(83, abs=25)
+
+
+def test_a_twin_that_varies_is_measured_in_its_middle():
+    domain = Domain(exposure_stops=(-1.0, 1.0), sensor_noise=(0.05, 0.1), camera_jitter_m=0.02, gain=(0.5, 1.5))
+    images, response = of_domains(world("twin"), replace(world("twin"), domain=domain))
+    assert {each.psnr_db for each in images.values()} == {np.inf}
+    assert response.axes["x"].gain == pytest.approx(1, abs=1e-6)
 
 
 def test_situations_show_the_whole_workspace_and_pulses_stay_in_it():

@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tyro
 
 from benchmarks.learning.run import LearningBench, plan
 from learner.sft import LabelSettings, hindsight_labels, object_path
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.schema import Schema
+from protos.settings import from_json, to_json
 from twin import tasks
 from twin.env import VectorTwin
-from twin.randomize import DOMAINS
+from twin.randomize import DOMAINS, Domain
 from twin.rotations import TOOL_DOWN, yaw_of
 from twin.scene import synthetic_scene
 from twinrl.run.for_task import exploration, labels_for, policy_for
@@ -46,10 +48,19 @@ def test_a_run_of_a_task_that_does_not_exist_is_refused():
         LearningBench(task="juggle")
 
 
-def test_a_latency_that_no_twin_has_is_refused_at_once():
-    assert RunSettings().latency_steps == DOMAINS["twin"].latency_steps
+def test_the_twin_of_a_run_varies_by_its_settings():
+    assert RunSettings().twin == DOMAINS["varied"]
+    told = tyro.cli(RunSettings, args=["--twin.latency-steps", "1", "2", "--twin.exposure-stops", "-0.3", "0.3"])
+    assert told.twin == replace(DOMAINS["varied"], latency_steps=(1, 2), exposure_stops=(-0.3, 0.3))
+    assert from_json(RunSettings, to_json(told)) == told
+
+
+def test_settings_from_before_the_twin_could_vary_are_read():
+    old = to_json(RunSettings()) | {"latency_steps": [1, 2]}
+    del old["twin"]
+    assert from_json(RunSettings, old).twin == Domain(latency_steps=(1, 2))
     with pytest.raises(InputError, match=r"latency_steps=\(11,\)"):
-        RunSettings(latency_steps=(11,))
+        from_json(RunSettings, old | {"latency_steps": [11]})
 
 
 def test_an_arm_of_no_domain_is_refused_at_once():

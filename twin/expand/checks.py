@@ -61,7 +61,7 @@ class Clearance:
         from twin.physics import build_model
 
         self._mujoco = mujoco  # loaded here: whoever reads the settings of an expansion does without it
-        self._model = model = build_model(robot, task, domain)
+        self._model = model = build_model(robot, task, domain.middle)
         self._data = mujoco.MjData(model)
         self._task, self._travel_m = task, robot.gripper.travel_m
         self._arm = [int(model.joint(name).qposadr[0]) for name in robot.joints]

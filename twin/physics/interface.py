@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from protos.schema import F64
 from twin.kinematics import Kinematics
-from twin.randomize import Domain
+from twin.randomize import OF_MODEL, Conditions, Domain
 from twin.robots import FINGERS, Robot
 from twin.robots.mjcf import robot_mjcf, servos_mjcf
-from twin.rotations import yaw_of
+from twin.rotations import matrix_from_quaternion, yaw_of
 from twin.tasks import Task
 
 Pose = tuple[float, float, float, float]
@@ -33,28 +33,76 @@ Pose = tuple[float, float, float, float]
 TIMESTEP_S = 0.005
 
 
-def build_model(robot: Robot, task: Task, domain: Domain) -> mujoco.MjModel:
+def build_model(robot: Robot, task: Task, conditions: Conditions) -> mujoco.MjModel:
     """Compiles arm, gripper, table and a task's bodies; the table top is z = 0, the robot stands where it is mounted.
 
     Euler integration is a choice, not a default: with the implicit integrator a held object creeps 4 mm per control
     step between the fingers of an arm with stiff position servos, with Euler 0.3 mm.
     """
     left, right = FINGERS
-    return mujoco.MjModel.from_xml_string(
+    spec = mujoco.MjSpec.from_string(
         f"""<mujoco><compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP_S}" integrator="Euler" cone="elliptic" impratio="5" iterations="20">
     <flag autoreset="disable"/></option>
-  <asset>{task.assets(domain)}</asset>
+  <asset>{task.assets(conditions)}</asset>
   <worldbody>
     <geom name="table" type="box" size=".45 .55 .05" pos="-.35 0 -.05" friction=".6 .005 .0001"/>
-    {task.mjcf(domain)}
-    {robot_mjcf(robot, domain.friction)}
+    {task.mjcf(conditions)}
+    {robot_mjcf(robot, conditions.friction)}
   </worldbody>
   <contact><exclude body1="{left}" body2="{right}"/></contact>
-  <actuator>{servos_mjcf(robot, domain.servo_stiffness)}</actuator>
+  <actuator>{servos_mjcf(robot, conditions.servo_stiffness)}</actuator>
   <sensor><force name="force" site="tcp"/><torque name="torque" site="tcp"/></sensor>
 </mujoco>"""
     )
+    for name in task.bodies:
+        scale = conditions.scale(free=name in task.free_bodies)
+        if (scale != 1).any():
+            _resize(spec, name, scale)
+    return spec.compile()
+
+
+def _resize(spec: mujoco.MjSpec, body: str, scale: F64) -> None:
+    """Scales the geoms of a body by (3,) along its axes, in place; `scale` is the same along x and y.
+
+    Every geom stays of its kind: where it leans and the scales differ, its sizes are those along its own axes.
+    """
+    meshes = set()
+    for geom in spec.body(body).geoms:
+        geom.pos = geom.pos * scale
+        if geom.type == mujoco.mjtGeom.mjGEOM_MESH:
+            meshes.add(geom.meshname)
+        elif np.isfinite(geom.fromto[0]):
+            _resize_between(geom, scale)
+        else:
+            along = np.linalg.norm(scale[:, None] * matrix_from_quaternion(geom.quat), axis=0)
+            geom.size = _sizes(geom.type, geom.size, along)
+    for name in meshes:
+        mesh = spec.mesh(name)
+        mesh.scale = mesh.scale * scale
+
+
+def _sizes(kind: mujoco.mjtGeom, size: F64, along: F64) -> F64:
+    """Returns a geom's sizes (3,) scaled by (3,) along its own axes; a capsule's length is from tip to tip."""
+    if kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
+        return size * along[[0, 2, 2]]
+    if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
+        radius = size[0] * along[0]
+        return np.array([radius, (size[0] + size[1]) * along[2] - radius, 0.0])
+    return size * along
+
+
+def _resize_between(geom: mujoco.MjsGeom, scale: F64) -> None:
+    """Scales a capsule or a cylinder that is given by the ends of its axis."""
+    ends = geom.fromto.reshape(2, 3)
+    way = ends[1] - ends[0]
+    length = np.linalg.norm(way)
+    along = np.array([scale[0], scale[0], np.linalg.norm(scale * way) / length])
+    radius, half, _ = _sizes(geom.type, np.array([geom.size[0], length / 2, 0.0]), along)
+    axis = scale * way / np.linalg.norm(scale * way)
+    middle = scale * ends.mean(0)
+    geom.fromto = np.concatenate([middle - half * axis, middle + half * axis])
+    geom.size = np.array([radius, 0.0, 0.0])
 
 
 class Physics(ABC):
@@ -67,9 +115,25 @@ class Physics(ABC):
 
     def __init__(self, robot: Robot, task: Task, domain: Domain, n: int) -> None:
         self.n, self.robot, self.task = n, robot, task
-        self.model = build_model(robot, task, domain)
-        """Bodies, their order and their shapes, whatever engine moves them."""
+        self._varies = domain.varies(*OF_MODEL)
+        self.model = build_model(robot, task, domain.middle)
+        """Bodies, their order and their shapes in the middle of the domain, whatever engine moves them."""
+        self.scales: F64 = np.ones((n, self.model.nbody, 3))
+        """Size of every slot's bodies over that in the task, along the body's axes."""
         self._kinematics = Kinematics(robot)
+        for slot in range(n):
+            self._note_sizes(slot, domain.middle)
+
+    @abstractmethod
+    def equip(self, slot: int, conditions: Conditions) -> None:
+        """Gives one slot the conditions of its next episode; a `reset` or `place` of its bodies must follow.
+
+        Of those that are the same in every episode of the domain nothing is done.
+        """
+
+    def _note_sizes(self, slot: int, conditions: Conditions) -> None:
+        for name in self.task.bodies:
+            self.scales[slot, self.model.body(name).id] = conditions.scale(free=name in self.task.free_bodies)
 
     @abstractmethod
     def reset(self, slots: NDArray[np.intp], joints: F64, poses: Mapping[str, F64]) -> None:

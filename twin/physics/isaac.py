@@ -22,7 +22,7 @@ from protos.schema import F64
 from twin.physics.interface import Physics
 from twin.physics.isaac_world import ROBOT, SENSED, build
 from twin.physics.urdf import subtree
-from twin.randomize import Domain
+from twin.randomize import Conditions, Domain
 from twin.robots import FINGERS, Robot
 from twin.rotations import about_z, matrix_from_quaternion, quaternion_from_matrix
 from twin.tasks import Task
@@ -37,6 +37,9 @@ class IsaacPhysics(Physics):
     def __init__(self, robot: Robot, task: Task, domain: Domain, n: int, threads: int = 1) -> None:
         _require_isaacgym()
         super().__init__(robot, task, domain, n)
+        if self._varies:
+            values = ", ".join(f"{name}={getattr(domain, name)}" for name in self._varies)
+            raise InputError(f"physics 'isaac': {values}: one value for all episodes needed here; or choose mujoco")
         self._described = mujoco.MjData(self.model)
         self._world = build(robot, task, self.model, n, threads)
         self._acquire()
@@ -50,6 +53,9 @@ class IsaacPhysics(Physics):
         self._sent: list[Any] = []
         self._broken = np.zeros(n, bool)
         self._restarted = np.zeros(n, bool)
+
+    def equip(self, slot: int, conditions: Conditions) -> None:
+        """Does nothing: what a model holds is the same in every episode here."""
 
     def reset(self, slots: NDArray[np.intp], joints: F64, poses: Mapping[str, F64]) -> None:
         """Notes the states, which are written before the next step; the outputs show them at once."""

@@ -12,8 +12,8 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from protos.schema import F64
-from twin.physics.interface import Physics
-from twin.randomize import Domain
+from twin.physics.interface import Physics, build_model
+from twin.randomize import Conditions, Domain
 from twin.robots import FINGERS, Robot
 from twin.rotations import about_z, quaternion_from_matrix
 from twin.tasks import Task
@@ -28,6 +28,7 @@ class MujocoPhysics(Physics):
     def __init__(self, robot: Robot, task: Task, domain: Domain, n: int, threads: int = 1) -> None:
         super().__init__(robot, task, domain, n)
         self._batch = Batch(self.model, n, threads)
+        self._models = [self.model] * n
         bind = self._batch.bind
         self._qpos, self._qvel, self._ctrl = bind("qpos"), bind("qvel"), bind("ctrl")
         self._mocap_pos, self._mocap_quat = bind("mocap_pos"), bind("mocap_quat")
@@ -38,6 +39,14 @@ class MujocoPhysics(Physics):
         self._fingers = np.array([self.model.joint(name).qposadr[0] for name in FINGERS])
         self._centre = robot.gripper.com_from_tcp_m
         self._weight_n = robot.gripper.mass_kg * _GRAVITY
+
+    def equip(self, slot: int, conditions: Conditions) -> None:
+        """Compiles a model of the slot's own."""
+        if not self._varies:
+            return
+        self._models[slot] = build_model(self.robot, self.task, conditions)
+        self._batch.set_models(self._models)
+        self._note_sizes(slot, conditions)
 
     def place(self, slots: NDArray[np.intp], poses: Mapping[str, F64]) -> None:
         """Puts bodies, at rest, to their poses: free ones by their joint, fixed ones by their mocap body."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from protos.schema import F32, F64
 from twin.camera import pose_of
-from twin.randomize import Domain
+from twin.randomize import Domain, Span
 from twin.rotations import matrix_from_vector
 
 _DISPLAY_GAMMA = 2.2
@@ -25,6 +25,8 @@ class Appearance(NamedTuple):
     wrist_pose: F64  # (4, 4) actual_from_mounted
     gains: F32  # (3,) on r, g, b
     noise: int  # seed of its first image's noise
+    strength: float  # standard deviation of the noise, as a share of full scale
+    tints: F32  # (1 + painted, 3) added to the colours of what stands still, and of each body that is painted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,9 @@ class _Jitter:
 class Appearances:
     """The appearances of n slots."""
 
-    def __init__(self, n: int, domain: Domain, seed: int) -> None:
-        self._domain, self._seed = domain, seed
+    def __init__(self, n: int, domain: Domain, seed: int, *, painted: int = 0) -> None:
+        """Draws for n slots; `painted` is the number of bodies with a colour of their own."""
+        self._domain, self._seed, self._painted = domain, seed, painted
         self._jitter = _Jitter(metres=domain.camera_jitter_m, radians=domain.camera_jitter_rad)
         rng = np.random.default_rng((seed, n))
         still = domain.camera_jitter_m == domain.camera_jitter_rad == 0
@@ -67,11 +70,18 @@ class Appearances:
         self._episodes[slot], self._images[slot] = self._episodes[slot] + 1, 0
         domain, rng = self._domain, np.random.default_rng((self._seed, slot, int(self._episodes[slot])))
         light, warmth = rng.uniform(-1, 1, 2)
-        gain = 2.0 ** (light * domain.exposure_stops / _DISPLAY_GAMMA)
-        tint = warmth * domain.white_balance * np.array([1.0, 0.0, -1.0])
+        gain = 2.0 ** (_within(domain.exposure_stops, light) / _DISPLAY_GAMMA)
+        tint = _within(domain.white_balance, warmth) * np.array([1.0, 0.0, -1.0])
         return Appearance(
             side_pose=int(rng.integers(len(self.side_poses))),
             wrist_pose=self._jitter.draw(rng),
             gains=(gain * (1 + tint)).astype(np.float32),
             noise=int(rng.integers(1 << 31)),
+            strength=_within(domain.sensor_noise, rng.uniform(-1, 1)),
+            tints=(domain.colour_jitter * rng.uniform(-1, 1, (1 + self._painted, 3))).astype(np.float32),
         )
+
+
+def _within(span: Span, place: float) -> float:
+    """Returns the value at a place from -1, the lower end, to 1, the upper end."""
+    return (span[0] + span[1]) / 2 + place * (span[1] - span[0]) / 2

@@ -18,6 +18,9 @@ The wrist camera moves with the tool, so every image is drawn from scratch:
     exact  static as it is ───────────────────┴─ with what moves near the tool: sort, blend ─► canvas
 """
 
+from copy import copy
+from typing import Self
+
 import numba
 import numpy as np
 
@@ -27,7 +30,7 @@ from twin.render import interface, kernels
 from twin.render.kernels import BLOCK, I32, JIT, Layer, View, Workspace
 from twin.render.lanes import LANES
 from twin.render.moving import PosedSplats
-from twin.render.rasterizer import append, draw, footprints, layer_of, view_of, workspace_for
+from twin.render.rasterizer import append, draw, footprints, layer_of, tinted, view_of, workspace_for
 from twin.scene import Scene
 from twin.splats import Splats, merge_to
 
@@ -43,8 +46,15 @@ class FastSide:
     def __init__(self, static: Layer, camera: Camera) -> None:
         behind = draw(static, camera, workspace_for(len(static.means), camera.width, camera.height), stop=STOP)
         self.background = behind.over()
+        self._covered = 1 - behind.transmittance[..., None]
         self._limit = behind.depth + np.float32(DEPTH_SLACK_M)
         self._view, self._size = view_of(camera), (camera.width, camera.height)
+
+    def tinted(self, tint: F32) -> Self:
+        """Returns the view of a scene with `tint` (3,) added to its colours."""
+        other = copy(self)
+        other.background = self.background + self._covered * tint
+        return other
 
     def draw(self, moving: PosedSplats, work: Workspace) -> None:
         """Draws the moving splats in front of the background, on the canvas; `work` has room for them."""
@@ -68,6 +78,15 @@ class ExactSide:
         self._depth = work.depth[: self._count] + np.float32(DEPTH_SLACK_M)
         self._canvas = work.canvas.copy()
         self.background = np.zeros((camera.height, camera.width, 3), np.float32)
+
+    def tinted(self, tint: F32) -> Self:
+        """Returns the view of a scene with `tint` (3,) added to its colours."""
+        other = copy(self)
+        other._rows, other._canvas = self._rows.copy(), self._canvas.copy()
+        other._rows[:, 6:9] += tint
+        covered = 1 - self._canvas[:, 3:4, : self._size[0]]
+        other._canvas[:, :3, : self._size[0]] += covered * tint[:, None]
+        return other
 
     def draw(self, moving: PosedSplats, work: Workspace) -> None:
         """Draws static and moving splats together, on the canvas; `work` has room for all of them."""
@@ -121,6 +140,12 @@ class WristView:
         self._stop = interface.STOP if exact else STOP
         self._intrinsics, self._px = intrinsics, px
         self.background = np.zeros((px, px, 3), np.float32)
+
+    def tinted(self, tint: F32) -> Self:
+        """Returns the view of a scene with `tint` (3,) added to its colours."""
+        other = copy(self)
+        other._static = tinted(self._static, tint)
+        return other
 
     def workspace(self, moving: int) -> Workspace:
         """Returns buffers for so many moving splats and the static ones."""

@@ -1,8 +1,9 @@
 """This module draws both cameras of n twins.
 
     physics ─► poses ─► moving splats ─┬─► side: background drawn once per camera pose ─┐
-                                       └─► wrist: small static layer ───────────────────┴─► sensor ─► images
+               (late)                  └─► wrist: small static layer ───────────────────┴─► sensor ─► images
 
+What a slot's cameras see in an episode, sizes and colours included, is made once, for the first image of the episode.
 By default the cost of an image does not depend on the size of the scan or of scanned objects, which are merged; with
 `exact` the images are those of a full render of all splats, for evaluation and as the reference of the fast ones.
 """
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from protos.schema import F32, F64, U8, Schema
 from twin.camera import Camera, invert, pose_of
-from twin.physics import Physics
-from twin.randomize import TABLE_SHIFT, Domain
+from twin.physics import Physics, build_model
+from twin.randomize import TABLE_SHIFT, Conditions, Domain
 from twin.render import kernels
 from twin.render.appearance import Appearance, Appearances
 from twin.render.cameras import ExactSide, FastSide, WristView
-from twin.render.kernels import Workspace, expose
+from twin.render.kernels import Layer, Workspace, expose
 from twin.render.moving import PosedSplats, moving_splats
 from twin.render.rasterizer import layer_of, view_of, workspace_for
 from twin.scene import Scene
@@ -32,6 +33,15 @@ class _Buffers(NamedTuple):
     moving: PosedSplats
     side: Workspace
     wrist: Workspace
+
+
+class _Outfit(NamedTuple):
+    """An outfit is what one slot's cameras see in one episode."""
+
+    appearance: Appearance
+    bodies: Layer
+    side: FastSide | ExactSide
+    wrist: WristView
 
 
 class TwinRenderer:
@@ -58,26 +68,44 @@ class TwinRenderer:
         self._camera_from_gripper = invert(gripper_from_tcp @ scene.wrist.tcp_from_camera)
         self.side: U8 = np.zeros((physics.n, schema.side_px, schema.side_px, 3), np.uint8)
         self.wrist: U8 = np.zeros((physics.n, schema.wrist_px, schema.wrist_px, 3), np.uint8)
-        moving = moving_splats(physics.model, physics.robot, physics.task, thin=not exact)
+        unscaled = build_model(physics.robot, physics.task, domain.middle.unscaled)
+        moving = moving_splats(unscaled, physics.robot, physics.task, thin=not exact)
         self._buffers = [self._make_buffers(PosedSplats(moving)) for _ in range(threads)]
+        self._painted = [int(physics.model.body(name).id) for name in physics.task.bodies]
+        self._outfits: list[_Outfit | None] = [None] * physics.n
+        self._delay, oldest = np.zeros(physics.n, int), max(domain.camera_delay_steps)
+        bodies = physics.model.nbody
+        self._past = np.zeros((oldest, physics.n, bodies, 3)), np.zeros((oldest, physics.n, bodies, 9))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="splats") if threads > 1 else None
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
         """Starts the appearances of all slots anew."""
-        self._appearances = Appearances(self._physics.n, self._domain, seed)
+        self._appearances = Appearances(self._physics.n, self._domain, seed, painted=len(self._painted))
         self._sides: dict[int, FastSide | ExactSide] = {}
+        self._outfits = [None] * self._physics.n
 
-    def start_episode(self, slot: int) -> None:
-        """Draws a new appearance for one slot."""
+    def start_episode(self, slot: int, conditions: Conditions) -> None:
+        """Draws a new appearance for one slot, whose physics are where the episode starts."""
         self._appearances.reset(slot)
+        self._outfits[slot] = None
+        self._delay[slot] = conditions.camera_delay_steps
+        for past, now in zip(self._past, (self._physics.body_positions, self._physics.body_rotations), strict=True):
+            past[:, slot] = now[slot]
+
+    def remember(self) -> None:
+        """Notes where everything is at the beginning of a control step, for images that are late."""
+        if self._past[0].size:
+            for past, now in zip(self._past, (self._physics.body_positions, self._physics.body_rotations), strict=True):
+                past[1:] = past[:-1].copy()
+                past[0] = now
 
     def draw(self) -> None:
         """Updates `side` and `wrist` of every slot to the physics' state; a slot with NaN keeps its images."""
         drawable = np.flatnonzero(np.isfinite(self._physics.body_positions).all(axis=(1, 2)))
-        for pose in {self._appearances[int(slot)].side_pose for slot in drawable} - self._sides.keys():
-            kind = ExactSide if self._exact else FastSide
-            self._sides[pose] = kind(self._static, _moved(self._camera, self._appearances.side_poses[pose]))
+        for slot in drawable:
+            if self._outfits[slot] is None:
+                self._outfits[slot] = self._outfit(int(slot))
         shares = np.array_split(drawable, len(self._buffers))
         if self._pool is None:
             self._draw(shares[0], self._buffers[0])
@@ -90,31 +118,56 @@ class TwinRenderer:
             self._pool.shutdown()
 
     def _draw(self, slots: NDArray[np.intp], buffers: _Buffers) -> None:
-        physics, moving = self._physics, buffers.moving
+        moving = buffers.moving
         for slot in slots:
-            appearance = self._appearances[slot]
-            positions = physics.body_positions[slot].astype(np.float32)
-            rotations = physics.body_rotations[slot].reshape(-1, 3, 3).astype(np.float32)
+            outfit = self._outfits[slot]
+            assert outfit is not None
+            appearance, bodies, side, wrist = outfit
+            positions, rotations = self._seen(slot)
+            moving.wear(bodies)
             moving.pose(positions, rotations)
-            side = self._sides[appearance.side_pose]
             side.draw(moving, buffers.side)
             seed = self._appearances.noise_seed(slot)
-            self._develop(buffers.side.canvas, side.background, appearance, seed, self.side[slot])
+            _develop(buffers.side.canvas, side.background, appearance, seed, self.side[slot])
             gripper = pose_of(positions[self._gripper], rotations[self._gripper])
             camera_from_base = appearance.wrist_pose @ self._camera_from_gripper @ invert(gripper)
-            self._wrist.draw(moving, camera_from_base[:3].astype(np.float32), buffers.wrist)
-            self._develop(buffers.wrist.canvas, self._wrist.background, appearance, ~seed, self.wrist[slot])
+            wrist.draw(moving, camera_from_base[:3].astype(np.float32), buffers.wrist)
+            _develop(buffers.wrist.canvas, wrist.background, appearance, ~seed, self.wrist[slot])
 
-    def _develop(self, canvas: F32, background: F32, appearance: Appearance, seed: int, image: U8) -> None:
-        """Turns the canvas into the image that the sensor of this episode gives."""
-        if self._domain.sensor_noise == 0 and (appearance.gains == 1).all():
-            kernels.to_bytes(canvas, background, image)
-        else:
-            expose(canvas, background, appearance.gains, self._domain.sensor_noise, seed, image)
+    def _seen(self, slot: int) -> tuple[F32, F32]:
+        """Returns where the bodies of a slot are in its images: positions (bodies, 3), rotations (bodies, 3, 3)."""
+        late = self._delay[slot]
+        now = self._physics.body_positions, self._physics.body_rotations
+        positions, rotations = (past[late - 1] for past in self._past) if late else now
+        return positions[slot].astype(np.float32), rotations[slot].reshape(-1, 3, 3).astype(np.float32)
+
+    def _outfit(self, slot: int) -> _Outfit:
+        """Makes what a slot's cameras see in its episode."""
+        appearance, scales = self._appearances[slot], self._physics.scales[slot]
+        pose, posed = appearance.side_pose, self._buffers[0].moving
+        if pose not in self._sides:
+            kind = ExactSide if self._exact else FastSide
+            self._sides[pose] = kind(self._static, _moved(self._camera, self._appearances.side_poses[pose]))
+        side, wrist, bodies = self._sides[pose], self._wrist, posed.plain
+        if appearance.tints.any():
+            side, wrist = side.tinted(appearance.tints[0]), wrist.tinted(appearance.tints[0])
+        if appearance.tints.any() or (scales != 1).any():
+            tints = np.zeros((len(scales), 3), np.float32)
+            tints[self._painted] = appearance.tints[1:]
+            bodies = posed.dressed(scales, tints)
+        return _Outfit(appearance=appearance, bodies=bodies, side=side, wrist=wrist)
 
     def _make_buffers(self, moving: PosedSplats) -> _Buffers:
         splats, px = len(moving) + (len(self._static.means) if self._exact else 0), self.side.shape[1]
         return _Buffers(moving=moving, side=workspace_for(splats, px, px), wrist=self._wrist.workspace(len(moving)))
+
+
+def _develop(canvas: F32, background: F32, appearance: Appearance, seed: int, image: U8) -> None:
+    """Turns the canvas into the image that the sensor of this episode gives."""
+    if appearance.strength == 0 and (appearance.gains == 1).all():
+        kernels.to_bytes(canvas, background, image)
+    else:
+        expose(canvas, background, appearance.gains, appearance.strength, seed, image)
 
 
 def _moved(camera: Camera, calibrated_from_actual: F64) -> Camera:

@@ -11,8 +11,8 @@ from protos.schema import F32, F64
 from twin import surfaces
 from twin.kinematics import Kinematics
 from twin.render import kernels
-from twin.render.kernels import View, Workspace, eyes_of, shade
-from twin.render.rasterizer import layer_of
+from twin.render.kernels import Layer, View, Workspace, eyes_of, shade
+from twin.render.rasterizer import layer_of, tinted
 from twin.robots import FINGERS, Robot
 from twin.rotations import matrix_from_quaternion
 from twin.splats import Splats, concatenate, merge_to
@@ -115,7 +115,7 @@ class PosedSplats:
 
     def __init__(self, moving: MovingSplats) -> None:
         self._body, self._first_wrist = moving.body, moving.first_wrist
-        self._local = layer_of(moving.splats)
+        self._local = self.plain = layer_of(moving.splats)
         means, covariances = np.empty_like(self._local.means), np.empty_like(self._local.covariances)
         self.layer = self._local._replace(means=means, covariances=covariances)
         """Splats in the base frame; harmonics are still in the bodies' frames."""
@@ -123,6 +123,19 @@ class PosedSplats:
 
     def __len__(self) -> int:
         return len(self._body)
+
+    def dressed(self, scales: F64, tints: F32) -> Layer:
+        """Returns the splats of bodies scaled by (bodies, 3), with (bodies, 3) added to their colours."""
+        size = scales[self._body]
+        rows, columns = np.triu_indices(3)
+        return tinted(self.plain, tints[self._body])._replace(
+            means=(self.plain.means * size).astype(np.float32),
+            covariances=(self.plain.covariances * (size[:, rows] * size[:, columns])).astype(np.float32),
+        )
+
+    def wear(self, local: Layer) -> None:
+        """Takes `plain`, or what `dressed` returned, for the next poses."""
+        self._local, self.layer = local, self.layer._replace(colours=local.colours)
 
     def pose(self, positions: F32, rotations: F32) -> None:
         """Moves every splat with its body: positions (bodies, 3), rotations (bodies, 3, 3) in the base frame."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from protos.schema import F32
 from twin.camera import Camera
 from twin.render import kernels
 from twin.render.interface import STOP, Image, common_size
@@ -63,6 +64,12 @@ def layer_of(splats: Splats) -> Layer:
     """Returns the arrays that the kernels read."""
     colours = splats.colours if splats.degree else np.maximum(splats.colours, 0)
     return Layer(splats.means, splats.covariances(), splats.opacities, colours, splats.sh)
+
+
+def tinted(layer: Layer, tint: F32) -> Layer:
+    """Returns a layer with (3,) or (N, 3) added to its colours; only the mean of harmonics may lie below 0."""
+    colours = layer.colours + tint
+    return layer._replace(colours=colours if layer.sh.shape[1] else np.maximum(colours, 0))
 
 
 def view_of(camera: Camera) -> View:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twin.plugins import Registry
-from twin.tasks.base import PARKED_Z_M, TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, mirrored
+from twin.tasks.base import PARKED_Z_M, TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, mirrored, resting
 
 
 def _opened(name: str, make: Callable[[], Any]) -> Callable[[], Task]:
@@ -59,4 +59,5 @@ __all__ = [
     "mirrored",
     "names",
     "register",
+    "resting",
 ]

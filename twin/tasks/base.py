@@ -10,7 +10,7 @@ import numpy as np
 from protos.errors import InputError
 from protos.schema import F32, F64, Bools, Configuration
 from protos.space import Box, ConfigurationSpace
-from twin.randomize import Domain
+from twin.randomize import Conditions
 from twin.robots import ROBOTIQ_2F85
 
 if TYPE_CHECKING:
@@ -115,10 +115,13 @@ class Task(ABC):
         return (0, 1, 2, 5, 6) if self.tilt_rad == 0 else tuple(range(7))
 
     @abstractmethod
-    def mjcf(self, domain: Domain) -> str:
-        """Writes the task's bodies: a freejoint body per free body, a mocap body per fixed one."""
+    def mjcf(self, conditions: Conditions) -> str:
+        """Writes the task's bodies: a freejoint body per free body, a mocap body per fixed one.
 
-    def assets(self, domain: Domain) -> str:
+        Friction, mass and colours are the conditions'. Sizes are the task's own: whoever builds a model scales them.
+        """
+
+    def assets(self, conditions: Conditions) -> str:
         """Writes the content of MJCF's `asset` element: meshes of the task's bodies."""
         return ""
 
@@ -150,3 +153,9 @@ class Task(ABC):
     def body_poses(self, configuration: Configuration) -> dict[str, F64]:
         """Returns the start poses of the task's bodies: name -> (1, 4)."""
         return {name: np.array([self.pose(configuration, name)], float) for name in self.bodies}
+
+
+def resting(task: Task, poses: Mapping[str, F64], conditions: Conditions) -> dict[str, F64]:
+    """Returns poses name -> (k, 4) of bodies as large as the conditions say: as much higher, so that they rest."""
+    scales = {name: conditions.scale(free=name in task.free_bodies) for name in poses}
+    return {name: pose * [1.0, 1.0, scales[name][2], 1.0] for name, pose in poses.items()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from protos.schema import F32, F64, Bools
 from protos.space import Box, ConfigurationSpace
-from twin.randomize import Domain
+from twin.randomize import Conditions
 from twin.robots.mjcf import numbers
 from twin.tasks import expert, shapes
 from twin.tasks.base import TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, mirrored
@@ -61,10 +61,10 @@ class EraseWhiteboard(Task):
     hold: Hold = HOLD
     success_steps: int = 1
 
-    def mjcf(self, domain: Domain) -> str:
+    def mjcf(self, conditions: Conditions) -> str:
         """Writes eraser, board and marks; the eraser's origin is the middle of its face; marks collide with nothing."""
-        back = numbers(*domain.shifted(BACK_COLOUR, BACK_SHIFT))
-        held = f'{shapes.rough(domain)} mass="{domain.object_mass_kg / 2}"'
+        back = numbers(*conditions.shifted(BACK_COLOUR, BACK_SHIFT))
+        held = f'{shapes.rough(conditions)} mass="{conditions.object_mass_kg / 2}"'
         eraser = "".join(
             f'<geom type="box" size="{numbers(*FACE_M, height / 2)}" pos="0 0 {z}" rgba="{colour} 1" {held}/>'
             for height, z, colour in (

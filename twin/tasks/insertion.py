@@ -12,7 +12,7 @@ import numpy as np
 
 from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
-from twin.randomize import Domain
+from twin.randomize import Conditions
 from twin.robots.mjcf import numbers
 from twin.tasks import expert, shapes
 from twin.tasks.base import TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, mirrored
@@ -95,10 +95,10 @@ class InsertHexagonBlock(Insertion):
     seated: expert.Tolerance = HEXAGON_SEATED
     inside: expert.Tolerance = HEXAGON_INSIDE
 
-    def mjcf(self, domain: Domain) -> str:
+    def mjcf(self, conditions: Conditions) -> str:
         """Writes a free prism; a socket of six walls and six slopes, smooth, on a dark floor."""
-        colour = numbers(*domain.shifted(HEXAGON_COLOUR, HEXAGON_SHIFT))
-        block = f'mass="{domain.object_mass_kg / 3}" {shapes.rough(domain)} rgba="{colour} 1"'
+        colour = numbers(*conditions.shifted(HEXAGON_COLOUR, HEXAGON_SHIFT))
+        block = f'mass="{conditions.object_mass_kg / 3}" {shapes.rough(conditions)} rgba="{colour} 1"'
         walls = shapes.socket(
             6,
             HEXAGON_APOTHEM_M + HEXAGON_CLEARANCE_M,
@@ -154,12 +154,12 @@ class InsertTripleColumnBlock(Insertion):
     seated: expert.Tolerance = COLUMNS_SEATED
     inside: expert.Tolerance = COLUMNS_INSIDE
 
-    def mjcf(self, domain: Domain) -> str:
+    def mjcf(self, conditions: Conditions) -> str:
         """Writes the block, whose origin is at the end of its columns, and a board of holes with four smooth walls."""
-        colour = numbers(*domain.shifted(COLUMNS_COLOUR, COLUMNS_SHIFT))
-        rough, sixth = shapes.rough(domain), f'mass="{domain.object_mass_kg / 6}"'
+        colour = numbers(*conditions.shifted(COLUMNS_COLOUR, COLUMNS_SHIFT))
+        rough, sixth = shapes.rough(conditions), f'mass="{conditions.object_mass_kg / 6}"'
         hub = f'size="{HUB_RADIUS_M} {HUB_M / 2}" pos="0 0 {COLUMN_M + HUB_M / 2}" {sixth} {rough} rgba="{colour} 1"'
-        knob = f'mass="{domain.object_mass_kg / 9}" {rough} rgba="{colour} 1"'
+        knob = f'mass="{conditions.object_mass_kg / 9}" {rough} rgba="{colour} 1"'
         block = f'<geom type="cylinder" {hub}/>'
         block += shapes.hexagon(KNOB_APOTHEM_M, KNOB_M / 2, knob, z_m=COLUMN_M + HUB_M + KNOB_M / 2)
         board = f'<geom type="cylinder" size="{RING_M + COLUMN_RADIUS_M} {FLOOR_M / 2}" pos="0 0 {FLOOR_M / 2}" '

@@ -7,7 +7,7 @@ import numpy as np
 
 from protos.schema import F32, Bools
 from protos.space import Box, ConfigurationSpace
-from twin.randomize import Domain
+from twin.randomize import Conditions
 from twin.robots.mjcf import numbers
 from twin.tasks import expert, shapes
 from twin.tasks.base import TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, mirrored
@@ -48,14 +48,14 @@ class PickAndPlace(Task):
     hold: Hold = HOLD
     symmetries: Mapping[str, int] = field(default_factory=lambda: {CUBE: 4})
 
-    def mjcf(self, domain: Domain) -> str:
+    def mjcf(self, conditions: Conditions) -> str:
         """Writes a free box and a disc that nothing collides with."""
-        cube = numbers(*domain.shifted(CUBE_COLOUR, CUBE_SHIFT))
+        cube = numbers(*conditions.shifted(CUBE_COLOUR, CUBE_SHIFT))
         return (
             f'<body name="{TARGET}" mocap="true"><geom type="cylinder" size="{TARGET_RADIUS_M} {TARGET_HALF_M}" '
             f'rgba="{numbers(*TARGET_COLOUR)} 1" contype="0" conaffinity="0"/></body>'
             f'<body name="{CUBE}"><freejoint name="{CUBE}"/><geom type="box" size="{numbers(*[CUBE_HALF_M] * 3)}" '
-            f'mass="{domain.object_mass_kg}" {shapes.rough(domain)} rgba="{cube} 1"/></body>'
+            f'mass="{conditions.object_mass_kg}" {shapes.rough(conditions)} rgba="{cube} 1"/></body>'
         )
 
     def splat_spacing(self, body: str) -> float:

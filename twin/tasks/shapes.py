@@ -2,7 +2,7 @@
 
 import math
 
-from twin.randomize import Domain
+from twin.randomize import Conditions
 from twin.robots.mjcf import numbers
 
 _SLOPE_HALF_M = 0.002
@@ -11,9 +11,9 @@ SMOOTH = 'friction=".2 .005 .0001" priority="1"'
 """Attributes of what objects slide into: its low friction counts, not the object's."""
 
 
-def rough(domain: Domain) -> str:
-    """Returns the attributes of what the fingers hold: the domain's friction."""
-    return f'friction="{domain.friction} .01 .001" condim="4"'
+def rough(conditions: Conditions) -> str:
+    """Returns the attributes of what the fingers hold: its friction."""
+    return f'friction="{conditions.friction} .01 .001" condim="4"'
 
 
 def hexagon(apothem_m: float, half_height_m: float, attributes: str, *, z_m: float = 0.0) -> str:

@@ -84,8 +84,8 @@ class Expand:
     """Scene folder of the twin; a run's own by default."""
     task: str | None = None
     """Task of the twin; a run's own, or pick_and_place, by default."""
-    domain: str = "twin"
-    """Dynamics and appearance of the twin."""
+    domain: str | None = None
+    """Dynamics and appearance of the twin, by name; a run's own, or "twin", by default."""
     region: tuple[str, ...] = ()
     """Expand demonstrations from these regions only."""
     world: Literal["twin", "real"] | None = None
@@ -123,12 +123,11 @@ def main(arguments: Sequence[str]) -> int:
     began = time.process_time()
     with ExitStack() as stack:
         source = open_origin(command.origin, stack, hz=CONTROL_HZ)
-        task, latency_steps = twin_of(command.origin.source, command.task, command.domain)
+        task, domain = twin_of(command.origin.source, command.task, command.domain)
         world = TwinWorld(
             scene=_scene(command),
             task=task,
-            domain=command.domain,
-            latency_steps=latency_steps,
+            domain=domain,
             schema=source.schema,
             seed=command.seed,
         )

@@ -75,7 +75,7 @@ def _of_run(folder: Path) -> Fidelity:
         raise InputError(f"{folder}: no run was made there")
     run = run_settings(folder)
     with replay_of(folder) as replay:
-        found = files.measure_run(folder, replay, run.schema, seed=run.seed, latency_steps=run.latency_steps)
+        found = files.measure_run(folder, replay, run.schema, seed=run.seed, domain=run.twin)
     try:
         files.write(folder, found)
     except OSError as error:  # an archive is measured like any run
@@ -91,18 +91,19 @@ def _of_domains(command: MeasureFidelity) -> Fidelity:
     assert command.domains is not None
     scene, task = Scene.load(command.scene), tasks.get(command.task)
     first, second = (
-        World(scene=scene, task=task, domain=name, schema=command.schema, seed=command.seed) for name in command.domains
+        World(scene=scene, task=task, domain=domain_named(name), schema=command.schema, seed=command.seed)
+        for name in command.domains
     )
     images, response = of_domains(first, second)
     tried = [_tried(command, name) for name in command.domains] if command.policy is not None else [[], []]
     return Fidelity(
-        first=first.domain,
-        second=second.domain,
+        first=command.domains[0],
+        second=command.domains[1],
         policy="" if command.policy is None else str(command.policy),
         success=of_success(*tried),
         images=images,
         response=response,
-        latency_steps=domain_named(first.domain).latency_steps,
+        latency_steps=first.domain.latency_steps,
     )
 
 
@@ -116,7 +117,11 @@ def _tried(command: MeasureFidelity, domain: str) -> list[EpisodeLine]:
     with tempfile.TemporaryDirectory(prefix="twinrl-") as folder:
         out = Path(folder) / "episodes.jsonl"
         world = TwinWorld(
-            scene=command.scene, task=command.task, domain=domain, schema=command.schema, seed=command.seed
+            scene=command.scene,
+            task=command.task,
+            domain=domain_named(domain),
+            schema=command.schema,
+            seed=command.seed,
         )
         rollouts = command.rollouts * space.rows * space.columns
         evaluate(EvaluationSettings(world=world, policy=command.policy, out=out, rollouts=rollouts))

@@ -45,10 +45,10 @@ class Probe:
     """Scene folder of the twin; a run's own by default."""
     task: str | None = None
     """A run's own, or pick_and_place, by default."""
-    domain: str = "twin"
-    """Dynamics and looks of the twin."""
+    domain: str | None = None
+    """Dynamics and looks of the twin, by name; a run's own, or "twin", by default."""
     latency_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEPS …")] = ()
-    """Control steps from an action to its effect, one drawn per episode; a run's own, or the domain's, by default."""
+    """Control steps from an action to its effect, one drawn per episode; the domain's by default."""
     seed: int = 0
     """Decides the starts of every cell."""
     rollouts_per_cell: int = 5
@@ -93,12 +93,11 @@ def settings_of(command: Probe) -> ProbeSettings:
     scene = command.scene or Path(command.what) / "scene"
     if not (scene / "scene.toml").is_file():
         raise InputError(f"{scene}: no scene folder; name one with --scene")
-    task, latency_steps = twin_of(Path(command.what), command.task, command.domain)
+    task, domain = twin_of(Path(command.what), command.task, command.domain)
     world = TwinWorld(
         scene=scene.absolute(),
         task=task,
-        domain=command.domain,
-        latency_steps=command.latency_steps or latency_steps,
+        domain=replace(domain, latency_steps=command.latency_steps or domain.latency_steps),
         seed=command.seed,
         schema=Schema() if named else _schema_of(folder),
     )

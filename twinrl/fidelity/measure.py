@@ -21,6 +21,7 @@ from protos.files import write_durably
 from protos.schema import Buffer, Observation, Schema, Source
 from services.replay import ReplaySettings, read_episodes
 from twin import tasks
+from twin.randomize import Domain
 from twin.scene import Scene
 from twinrl.fidelity.compare import (
     Counts,
@@ -91,11 +92,10 @@ EPISODES = 40
 """Largest number of episodes of the arm that are read per buffer, oldest first."""
 
 
-def measure_run(
-    folder: Path, replay: ReplaySettings, schema: Schema, *, seed: int, latency_steps: tuple[int, ...]
-) -> Fidelity:
-    """Measures the twin of a run from its files and its replay. Raises InputError when the run has neither evaluations
-    nor episodes.
+def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: int, domain: Domain) -> Fidelity:
+    """Measures the twin of a run, which is `domain`, from its files and its replay.
+
+    Raises InputError when the run has neither evaluations nor episodes.
     """
     run = read_run_files(folder)
     pair = next((pair for pair in PAIRS if all(run.evaluations[name] for name in pair)), None)
@@ -106,7 +106,7 @@ def measure_run(
     images, response = None, None
     if shown:
         scene, task = Scene.load(folder / "scene"), tasks.get(shown[0].task)
-        twin = World(scene=scene, task=task, domain="twin", schema=schema, seed=seed, latency_steps=latency_steps)
+        twin = World(scene=scene, task=task, domain=domain, schema=schema, seed=seed)
         images = images_of_recorded(twin, shown)
         response = motions_of_recorded(twin, acted)
     policy = "" if pair is None else EVALUATIONS[pair[0]][0]
@@ -117,7 +117,7 @@ def measure_run(
         success=success,
         images=images,
         response=response,
-        latency_steps=latency_steps,
+        latency_steps=domain.latency_steps,
     )
 
 

@@ -27,7 +27,7 @@ from protos.schema import (
     Schema,
 )
 from twin.env import VectorTwin
-from twin.randomize import domain_named
+from twin.randomize import Domain
 from twin.rotations import TOOL_DOWN, matrix_from_vector, yaw_of
 from twin.scene import Scene
 from twin.tasks import TOOL, Task
@@ -45,19 +45,17 @@ LONGEST_STEPS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A twin, in one of its domains."""
+    """A twin, in one domain; of what varies from episode to episode the middle, but every latency."""
 
     scene: Scene
     task: Task
-    domain: str
+    domain: Domain
     schema: Schema
     seed: int = 0
-    latency_steps: tuple[int, ...] = ()
-    """Latencies that replace the domain's."""
 
     def twins(self, n: int) -> VectorTwin:
         """Starts n twins; the caller closes them."""
-        domain = domain_named(self.domain, self.latency_steps)
+        domain = self.domain.still
         return VectorTwin(self.scene, self.task, n=n, domain=domain, seed=self.seed, schema=self.schema)
 
     def images(self, starts: Sequence[Configuration]) -> Observation:

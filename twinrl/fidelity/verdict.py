@@ -112,7 +112,7 @@ def _latency(response: StepResponse, steps: tuple[int, ...]) -> list[Row]:
     matching = tuple(max(0, step + later) for step in steps)
     if matching == steps:
         return []
-    setting = f"--latency-steps {' '.join(map(str, matching))}"
+    setting = f"--twin.latency-steps {' '.join(map(str, matching))}"
     return [Row(what="latency that would match", value=setting, note=f"it is {_words(steps)} steps", verdict="–")]
 
 

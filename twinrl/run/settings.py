@@ -3,15 +3,16 @@
 The defaults are the demo: a tiny policy, 64-pixel cameras, two CPU cores, five to ten minutes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from protos.errors import InputError
 from protos.schema import Schema
 from services.net import Credentials
 from twin import tasks
-from twin.randomize import DOMAINS, domain_named
+from twin.randomize import DOMAINS, Domain, domain_named
 from twin.scan import ScanSettings
 
 BUNDLED_CAPTURE = Path(__file__).resolve().parents[2] / "examples" / "capture"
@@ -102,9 +103,9 @@ class RunSettings:
     credentials: Credentials = field(default_factory=Credentials)
     """Certificates for rediss://."""
     schema: Schema = field(default_factory=Schema)
-    latency_steps: tuple[int, ...] = DOMAINS["twin"].latency_steps
-    """Control steps from an action to its effect in the twin, one of them drawn per episode; `twinrl fidelity` says
-    by how much the arm is later."""
+    twin: Domain = DOMAINS["varied"]
+    """Dynamics and appearance of the twin, drawn for every episode: demonstrations, RL and evaluations there.
+    `twinrl fidelity` says by how much the arm is later."""
     standin: str = "standin"
     """Domain of the stand-in arms; "far" is farther from the twin in everything."""
     demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
@@ -117,10 +118,17 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         tasks.get(self.task)
-        domain_named("twin", self.latency_steps)
         domain_named(self.standin)
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
+
+    @staticmethod
+    def from_older(data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Reads settings in which the twin had a latency and varied in nothing else."""
+        data = dict(data)
+        if "latency_steps" in data:
+            data["twin"] = {"latency_steps": data.pop("latency_steps")}
+        return data
 
     @property
     def episodes_per_evaluation(self) -> int:

@@ -185,7 +185,7 @@ def report(context: RunContext, view: View) -> float:
     run = context.settings
     with doing("writing the report", context.folder):
         measured = fidelity.measure_run(
-            context.folder, context.services.replay(), run.schema, seed=run.seed, latency_steps=run.latency_steps
+            context.folder, context.services.replay(), run.schema, seed=run.seed, domain=run.twin
         )
         fidelity.write(context.folder, measured)
         write_images(context.folder, run)
@@ -199,7 +199,7 @@ def _world(context: RunContext, seed: WorldSeed) -> TwinWorld:
     return TwinWorld(
         scene=(context.folder / "scene").absolute(),
         task=settings.task,
-        latency_steps=settings.latency_steps,
+        domain=settings.twin,
         schema=settings.schema,
         seed=context.world_seed(seed),
     )

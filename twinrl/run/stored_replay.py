@@ -18,6 +18,7 @@ from protos.problems import doing
 from protos.settings import load_settings
 from services.monitor import of_run, read_run
 from services.replay import EmbeddedServer, ReplaySettings, ServerConfig
+from twin.randomize import Domain, domain_named
 from twinrl.run.room import check_room, size_of
 from twinrl.run.settings import RunSettings
 
@@ -40,13 +41,13 @@ def run_settings(folder: Path) -> RunSettings:
     return replace(found, name=name)
 
 
-def twin_of(folder: Path | None, task: str | None, domain: str) -> tuple[str, tuple[int, ...]]:
-    """Task and latency [control steps] of the twin in which something of a folder is tried.
+def twin_of(folder: Path | None, task: str | None, domain: str | None) -> tuple[str, Domain]:
+    """Task and domain of the twin in which something of a folder is tried: a run's own, unless others are named.
 
-    A run's own, unless another task or another domain than "twin" is asked for; no latency stands for the domain's.
+    What is not of a run is tried in the domain "twin". Raises InputError for a domain that does not exist.
     """
-    run = run_settings(folder) if folder is not None and is_run(folder) else RunSettings()
-    return task or run.task, run.latency_steps if domain == "twin" else ()
+    run = run_settings(folder) if folder is not None and is_run(folder) else RunSettings(twin=domain_named("twin"))
+    return task or run.task, domain_named(domain) if domain else run.twin
 
 
 @contextmanager
