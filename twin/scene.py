@@ -21,7 +21,7 @@ from twin import robots
 from twin.camera import Camera, look_at, pose_looking, square_camera
 from twin.robots import UR5E, Robot, Transform
 from twin.splats import Splats, concatenate, read_ply, write_ply
-from twin.surfaces import grid, surface_splats
+from twin.surfaces import LIGHT, Light, grid, surface_splats
 
 FORMAT = 1
 """Version of scene.toml."""
@@ -90,6 +90,10 @@ class Scene:
     """Part of the table that the wrist camera can see."""
     robot: Robot = UR5E
     """Arm that stands there; scene.toml has its name and how its tool is mounted."""
+    light: Light = LIGHT
+    """Light on what moves; a scan does not measure it, so it is not kept in scene.toml, nor is the blur."""
+    blur: float = 0.0
+    """Standard deviation of the images' blur, as a share of their width."""
     alignment: RobotAlignment | None = None
     """Alignment to the robot; None where the base frame comes from a board, or from the photos' positions."""
 

@@ -5,10 +5,12 @@ opacity 0.95, its colour darkened by a fixed light from above and to the side.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from protos.errors import InputError
 from protos.schema import F64
 from twin.rotations import quaternion_from_matrix
 from twin.splats import SPREAD, Splats
@@ -16,9 +18,31 @@ from twin.splats import SPREAD, Splats
 THICKNESS = 0.12
 """Standard deviation along the normal over the spacing."""
 OPACITY = 0.95
-AMBIENT = 0.62
-LIGHT = np.array([-0.55, 0.35, 0.75]) / np.linalg.norm([-0.55, 0.35, 0.75])
-"""Direction towards the light, base frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Light:
+    """A light is far away and leaves nothing quite dark."""
+
+    towards: tuple[float, float, float] = (-0.55, 0.35, 0.75)
+    """Direction towards it, base frame, of any length."""
+    ambient: float = 0.62
+    """Share of the light that comes from everywhere."""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.towards).all() and np.linalg.norm(self.towards) > 1e-6):
+            raise InputError(f"light towards={self.towards}: a direction of three finite numbers")
+        if not 0 <= self.ambient <= 1:
+            raise InputError(f"light ambient={self.ambient}: a share from 0 to 1")
+
+    def shade(self, normals: F64) -> F64:
+        """Returns the share (N,) of their colour that surfaces with unit normals (N, 3) show."""
+        direction = np.array(self.towards) / np.linalg.norm(self.towards)
+        return self.ambient + (1 - self.ambient) * np.clip(normals @ direction, 0, 1)
+
+
+LIGHT = Light()
+"""Light in which robots and tasks are drawn where nothing else is known."""
 Surface = tuple[F64, F64]
 """Points (N, 3) and their unit normals (N, 3)."""
 
@@ -106,12 +130,17 @@ def _tube(radius: float, half: float, spacing: float) -> Surface:
 
 
 def surface_splats(
-    surface: Surface, spacing: float, colour: ArrayLike, base_from_surface: ArrayLike | None = None
+    surface: Surface,
+    spacing: float,
+    colour: ArrayLike,
+    base_from_surface: ArrayLike | None = None,
+    *,
+    light: Light = LIGHT,
 ) -> Splats:
     """Returns splats in the surface's own frame, shaded as if it had the rotation (3, 3) in the base frame."""
     points, normals = surface
     lit = normals if base_from_surface is None else normals @ np.asarray(base_from_surface).T
-    shade = AMBIENT + (1 - AMBIENT) * np.clip(lit @ LIGHT, 0, 1)
+    shade = light.shade(lit)
     return Splats.of(
         means=points,
         quaternions=quaternion_from_matrix(_frames(normals)),

@@ -7,6 +7,7 @@
 An operator is an `actors.interfaces.Operator`.
 """
 
-from actors.human.scripted import ObjectPoses, ScriptedOperator, TakeoverSettings
+from actors.human.scripted import ObjectPoses, ScriptedOperator
+from actors.human.watching import TakeoverSettings
 
 __all__ = ["ObjectPoses", "ScriptedOperator", "TakeoverSettings"]

@@ -1,17 +1,22 @@
-"""A scripted operator watches an episode, takes over when it stalls, and finishes it as an expert would.
+"""A scripted operator watches an episode, takes over when the policy is in trouble, and gives back when it is not.
 
 It stands in for a person in demonstrations and tests, and every report says so. It sees what a person at the table
-sees: where the objects lie and where the tool is and goes. A takeover lasts until the episode ends.
+sees: where the objects lie beside the fingers, where the tool is and how it answers; not what the simulator will do.
+
+    watches ── trouble ──► acts as an expert ── unstuck ──► watches …        (`actors.human.watching`)
+
+Nothing jumps when the arm changes hands: an action moves the commanded pose on from where it is, the fingers stay as
+they were told, and the arm is given back only once they have done it.
 """
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from protos.errors import InputError
-from protos.schema import F32, F64, GRIPPER, TCP_POSE, TCP_POSITION, TCP_VELOCITY, Observation
+from actors.human.watching import TakeoverSettings, Watch
+from protos.schema import F32, F64, GRIPPER, TCP_POSE, TCP_POSITION, TCP_VELOCITY, WRENCH, Observation
 from twin.rotations import about_z, matrix_from_vector
 from twin.tasks import Task, TaskState
 
@@ -43,30 +48,6 @@ class Robot(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class TakeoverSettings:
-    """Conditions under which the scripted operator acts."""
-
-    always: bool = False
-    """True for a demonstrator, who acts in every step."""
-    watch: float = 1.0
-    """Probability that it watches an episode at all."""
-    takeover_at: float = 0.45
-    """Share of the longest episode after which an unfinished one is taken over."""
-    stall_steps: int = 15
-    """Control steps without progress after which the episode is taken over earlier."""
-    progress_m: float = 0.01
-    """Least progress: tool to object, and object to target, together this much nearer than ever before."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("watch", "takeover_at"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}={getattr(self, name)}: a share from 0 to 1")
-        if self.stall_steps < 1:
-            raise InputError(f"stall_steps={self.stall_steps}: at least 1 control step")
-
-
 class ScriptedOperator:
     """Operates one slot; satisfies `actors.interfaces.Operator`."""
 
@@ -75,36 +56,42 @@ class ScriptedOperator:
     def __init__(self, task: Task, robot: Robot, poses: ObjectPoses, settings: TakeoverSettings) -> None:
         self._task, self._robot, self._poses, self.settings = task, robot, poses, settings
         self._rng = np.random.default_rng(settings.seed)
-        self._acts = self._watches = False
-        self._nearest = np.inf
-        self._progressed_at = 0
+        self._watch = Watch(task, settings)
+        self._is_watching = False
+        self._taken_over_at: float | None = None
+        self.takeovers: Counter[str] = Counter()
+        """Number of takeovers by their reason."""
+        self.returns = 0
+        """Number of times that it gave back."""
 
     def override(self, slot: int, step: int, observation: Observation) -> F32 | None:
-        """Returns the expert's action (7,) once the episode is taken over, None before."""
+        """Returns the expert's action (7,) while it helps, None while the policy acts."""
         assert slot == 0, f"slot {slot}: a person holds one arm"
         if step == 0:
             self._begin()
-        if not (self._acts or self._watches):
+        if not (self.settings.always or self._is_watching):
             return None
         state = self._state(observation)
-        self._acts = self._acts or self._stalls(step, state)
-        return self._task.expert(state)[0] if self._acts else None
+        if not self.settings.always:
+            self._watch.look(step, state, float(np.linalg.norm(observation.proprio[0, WRENCH][:3])))
+            self._decide()
+        return self._task.expert(state)[0] if self.settings.always or self._taken_over_at is not None else None
 
     def _begin(self) -> None:
-        self._acts = self.settings.always
-        self._watches = bool(self._rng.random() < self.settings.watch)
-        self._nearest, self._progressed_at = np.inf, 0
+        self._is_watching = bool(self._rng.random() < self.settings.watch)
+        self._watch.begin()
+        self._taken_over_at = None
 
-    def _stalls(self, step: int, state: TaskState) -> bool:
-        """Returns True when time is getting short, or tool and objects have made no progress for a while."""
-        thing = state.bodies[self._task.space.manipulated]
-        ways = [np.linalg.norm(state.tool - thing)]
-        # a mark that has vanished is progress: one way less
-        ways += [np.linalg.norm(thing - state.bodies[name]) for name in self._task.fixed_bodies if state.has(name)[0]]
-        if (left := float(sum(ways))) < self._nearest - self.settings.progress_m:
-            self._nearest, self._progressed_at = left, step
-        is_late = step >= self.settings.takeover_at * self._task.max_steps
-        return is_late or step - self._progressed_at >= self.settings.stall_steps
+    def _decide(self) -> None:
+        """Takes over, or gives back."""
+        if self._taken_over_at is None:
+            if reason := self._watch.trouble():
+                self._taken_over_at = self._watch.left
+                self.takeovers[reason] += 1
+        elif self._watch.is_unstuck(self._taken_over_at):
+            self._watch.restart()
+            self._taken_over_at = None
+            self.returns += 1
 
     def _state(self, observation: Observation) -> TaskState:
         proprio, seen = observation.proprio.astype(float), self._poses.objects()

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from protos.errors import ArmStopped, InputError, Unreachable
 from protos.settings import bounded
@@ -60,6 +61,17 @@ class GripperSettings:
                 raise InputError(f"gripper {name}={getattr(self, name)}: a register holds 0 to 255")
         if self.open_at >= self.closed_at:
             raise InputError(f"gripper open_at={self.open_at}: must be below closed_at={self.closed_at}")
+
+
+class Gripper(Protocol):
+    """Fingers that are told to open or to close."""
+
+    is_commanded_open: bool
+
+    def activate(self) -> None: ...
+    def command(self, *, is_open: bool) -> None: ...
+    def follow(self, *, is_open: bool) -> None: ...
+    def opening(self) -> float: ...
 
 
 class RobotiqGripper:

@@ -21,7 +21,7 @@ from actors.lab import LabClient
 from actors.real.arm import ARRIVED_M
 from actors.real.dashboard import check_ready
 from actors.real.driver.client import Arm, ArmClient
-from actors.real.gripper import RobotiqGripper
+from actors.real.gripper import Gripper, RobotiqGripper
 from actors.real.safety import CRAWL_M_S, Limits
 from actors.real.settings import ConsoleLab, RealSettings
 from actors.real.table.cameras import Cameras, LabCameras, UsbCameras, look
@@ -143,7 +143,7 @@ class RealEnvironment:
     def __init__(
         self,
         arm: Arm,
-        gripper: RobotiqGripper,
+        gripper: Gripper,
         cameras: Cameras,
         hands: Hands,
         task: Task,

@@ -30,7 +30,7 @@ async def _run(settings: StandinSettings) -> None:
     from actors.simulated_ur.world import host_world
 
     hosted = host_world(settings)
-    domain = hosted.domain
+    domain = hosted.lab.domain
     controller = Controller(
         hosted.world,
         fast=settings.fast,
@@ -38,6 +38,7 @@ async def _run(settings: StandinSettings) -> None:
         pendant=settings.pendant,
         latency_steps=domain.latency_steps,
         gain=domain.gain,
+        drive=hosted.lab.drive,
         seed=settings.seed,
     )
     listening = asyncio.ensure_future(

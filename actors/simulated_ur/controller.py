@@ -20,10 +20,11 @@ import numpy as np
 from actors.simulated_ur import outputs, rtde
 from actors.simulated_ur.commands import Program, ScriptEndedError, ScriptFailedError
 from actors.simulated_ur.kinematics import ControllerKinematics, OutOfReachError
-from actors.simulated_ur.motion import ProtectiveStopError, SimulatedArm
+from actors.simulated_ur.motion import NO_DRIVE, ProtectiveStopError, SimulatedArm
 from actors.simulated_ur.pendant import ROBOT_MODES, SAFETY_MODES, Pendant, Version
 from actors.simulated_ur.world import World
 from protos.schema import F64, U8, Configuration
+from twin.labs import Drive
 from twin.randomize import Span
 from twin.robots import UR5E, Robot
 
@@ -50,6 +51,7 @@ class Controller:
         pendant: Pendant | None = None,
         latency_steps: tuple[int, ...] = (0,),
         gain: Span = (1.0, 1.0),
+        drive: Drive = NO_DRIVE,
         seed: int = 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,7 +59,9 @@ class Controller:
         self.kinematics = kinematics = ControllerKinematics(robot)
         self.variables = rtde.start_values()
         self.is_fast = fast
-        self.arm = arm = SimulatedArm(world, fast=fast, latency_steps=latency_steps, gain=gain, seed=seed, now=now)
+        self.arm = arm = SimulatedArm(
+            world, fast=fast, latency_steps=latency_steps, gain=gain, drive=drive, seed=seed, now=now
+        )
         self.program = Program(arm, kinematics, self.variables, self)
         self._robot, self._force_zero = robot, np.zeros(6)
         self.popup = ""

@@ -1,6 +1,6 @@
 """This module moves the simulated arm: commands in, one joint target per slice of robot time out.
 
-    servo  the newest target that is at least `delay_s` old, approached by the share `gain` per 100 ms
+    servo  the newest target that has arrived, `delay_s` after it was sent, approached by the share `gain` per 100 ms
     move   a trapezoidal profile along joints (moveJ) or along a line (moveL)
     speed  joint velocities, reached at a given acceleration, until something else is commanded
     stop   a steady deceleration to the rest
@@ -33,6 +33,7 @@ import numpy as np
 from actors.simulated_ur.kinematics import OutOfReachError
 from actors.simulated_ur.world import World
 from protos.schema import CONTROL_HZ, F64
+from twin.labs import Drive
 from twin.randomize import Span
 
 SETTLED_RAD_S = 0.01
@@ -45,6 +46,7 @@ SLICE_S = 0.02
 JUMP_LIMIT_RAD = 0.5
 """A servo target farther than this from the one before is refused, as on the real controller."""
 LONGEST_MOVE_S = 60.0
+NO_DRIVE = Drive()
 
 
 SCRIPT_END_RAD_S2 = 5.0
@@ -109,13 +111,13 @@ class Servo:
     def __init__(self, joints: F64, *, delay_s: float, gain: float) -> None:
         self._joints, self._heard = joints, joints
         self.newest = joints
-        self._delay_s, self._gain = delay_s, gain
+        self._delay_s, self._gain, self._arrives_s = delay_s, gain, 0.0
         self._waiting: deque[tuple[float, F64]] = deque()
 
-    def add(self, t: float, joints: F64) -> None:
-        """Takes a target commanded `t` seconds after the mode began."""
-        self.newest = joints
-        self._waiting.append((t + self._delay_s, joints))
+    def add(self, t: float, joints: F64, *, jitter_s: float = 0.0) -> None:
+        """Takes a target commanded `t` seconds after the mode began; it overtakes no earlier one."""
+        self.newest, self._arrives_s = joints, max(self._arrives_s, t + max(self._delay_s + jitter_s, 0.0))
+        self._waiting.append((self._arrives_s, joints))
 
     def target(self, t: float, dt: float) -> F64:
         while self._waiting and self._waiting[0][0] <= t:
@@ -220,6 +222,7 @@ class SimulatedArm:
         fast: bool,
         latency_steps: tuple[int, ...] = (0,),
         gain: Span = (1.0, 1.0),
+        drive: Drive = NO_DRIVE,
         seed: int = 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -235,9 +238,11 @@ class SimulatedArm:
         self.speed_fraction = 1.0
         """Share of the commanded speed that the pendant's slider allows."""
         self.begin(Hold(self.target))
-        self._latency_steps, self._gains = latency_steps, gain
+        self._latency_steps, self._gains, self._drive = latency_steps, gain, drive
         self._rng = np.random.default_rng(seed)
-        self._delay_s, self._gain = latency_steps[0] / CONTROL_HZ, sum(gain) / 2
+        self._delay_s, self._gain = latency_steps[0] / CONTROL_HZ + drive.servo_delay_s, sum(gain) / 2
+        self._seed, self._episode = seed, 0
+        self._jitter = np.random.default_rng((seed, 0))
         self._gripper_waiting: deque[tuple[float, float]] = deque()
 
     def begin(self, mode: Mode) -> None:
@@ -267,7 +272,8 @@ class SimulatedArm:
         if not isinstance(self._mode, Servo):
             self.begin(Servo(self.target, delay_s=self._delay_s, gain=self._gain))
         assert isinstance(self._mode, Servo)
-        self._mode.add(self._mode_s, joints)
+        jitter_s = self._drive.servo_jitter_s
+        self._mode.add(self._mode_s, joints, jitter_s=jitter_s * float(self._jitter.normal()) if jitter_s else 0.0)
         self.clock.grant(min(seconds, 1.0))
 
     def speed(self, velocity: F64, acceleration: float) -> None:
@@ -304,7 +310,9 @@ class SimulatedArm:
 
     def start_episode(self) -> None:
         """Draws the delay and the gain of the next episode."""
-        self._delay_s = int(self._rng.choice(self._latency_steps)) / CONTROL_HZ
+        self._delay_s = int(self._rng.choice(self._latency_steps)) / CONTROL_HZ + self._drive.servo_delay_s
+        self._episode += 1
+        self._jitter = np.random.default_rng((self._seed, self._episode))
         if self._gains[0] < self._gains[1]:
             self._gain = float(self._rng.uniform(*self._gains))
 

@@ -8,15 +8,16 @@ from actors.lab import LAB_PORT
 from actors.simulated_ur.pendant import Pendant
 from protos.errors import InputError
 from protos.schema import Schema
+from twin.labs import Lab
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandinSettings:
-    """One simulated arm in a scene. Its physics and appearance differ from the twin's by `domain`."""
+    """One simulated arm in a scene. Its physics and appearance differ from the twin's by `lab`."""
 
     scene: Path
     task: str = "pick_and_place"
-    domain: str = "standin"
+    lab: Lab = field(default_factory=Lab)
     schema: Schema = field(default_factory=Schema)
     seed: int = 0
     host: str = "127.0.0.41"

@@ -12,7 +12,7 @@ from actors.simulated_ur.settings import StandinSettings
 from protos.errors import InputError
 from protos.schema import F64, U8, Configuration
 from twin import tasks
-from twin.randomize import Domain, domain_named
+from twin.labs import Lab
 from twin.robots import UR5E, Robot
 from twin.scene import Scene
 
@@ -40,23 +40,23 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Hosted:
-    """A world, and the facts about its domain and task that the controller has to know."""
+    """A world, and the facts about its lab and task that the controller has to know."""
 
     world: World
     robot: Robot
-    domain: Domain
+    lab: Lab
     objects: Sequence[str]
 
 
 def host_world(settings: StandinSettings) -> Hosted:
-    """Returns the MuJoCo world of the stand-in's scene, task and domain. Raises InputError for unknown names."""
+    """Returns the MuJoCo world of the stand-in's scene, task and lab. Raises InputError for unknown names."""
     from twin.world import ArmWorld
 
-    domain, task, scene = domain_named(settings.domain), tasks.get(settings.task), Scene.load(settings.scene)
+    task, scene = tasks.get(settings.task), Scene.load(settings.scene)
     if scene.robot.name != UR5E.name:
         raise InputError(f"robot {scene.robot.name!r} of {settings.scene}: the stand-in simulates a {UR5E.name}")
-    world = ArmWorld(scene, task, domain, schema=settings.schema, seed=settings.seed)
+    world = ArmWorld(scene, task, settings.lab, schema=settings.schema, seed=settings.seed)
     world.render()  # compiles before a client waits for an answer
     kinematics = ControllerKinematics(scene.robot)
     kinematics.joints_for(kinematics.pose_of(world.joints), near=world.joints)
-    return Hosted(world, scene.robot, domain, task.bodies)
+    return Hosted(world, scene.robot, settings.lab, task.bodies)

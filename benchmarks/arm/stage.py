@@ -23,6 +23,7 @@ from protos.process import Closing
 from protos.schema import F64
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, ReplaySettings
+from twin import labs, tasks
 from twin.scene import Scene, synthetic_scene
 
 CONTROL_PORTS = (29999, 30001, 30002, 30003, 30004, 63352)
@@ -142,7 +143,8 @@ class Stage(Closing):
         scene = folder / "scene"
         synthetic_scene().save(scene)
         self._pendant = PendantSettings.of(Scene.load(scene).robot)
-        settings = StandinSettings(scene=scene, domain=domain, host=self.inner, fast=False)
+        lab = labs.get(domain, tasks.get("pick_and_place"))
+        settings = StandinSettings(scene=scene, lab=lab, host=self.inner, fast=False)
         standin = save_settings(settings, folder / "standin.json")
         self._start(["-m", "actors.simulated_ur", "--settings", str(standin)], (self.inner, LAB_PORT))
         self.network = self._proxy(CONTROL_PORTS)

@@ -78,7 +78,7 @@ def run(settings: StepBench) -> str:
 
 
 class Standin(Closing):
-    """`python -m actors.simulated_ur` in the synthetic scene, with the domain that the demo gives it."""
+    """`python -m actors.simulated_ur` in the synthetic scene, in the lab that the demo has."""
 
     def __init__(self, folder: Path, settings: StepBench) -> None:
         self._stream_hz = settings.stream_hz

@@ -45,7 +45,7 @@ def settings(standin, replay, tmp_path):
     return RealSettings(
         arm=ArmSettings(host=standin.host, hold_after_s=1.0, blend=0.3),
         lab=SimulatedLab(timeout_s=30),
-        takeover=TakeoverSettings(takeover_at=0.1),
+        takeover=TakeoverSettings(stuck_s=0.5),
         replay=replay,
         spool=tmp_path / "spool",
     )

@@ -122,7 +122,7 @@ def test_a_policy_that_does_nothing_is_rescued_in_time(robot):
     loop = EpisodeLoop(robot.environment, NoPolicy(), guide, EpisodeRecorder(tags), sink, robot.operator(always=False))
     loop.run(lambda: False)
     (result,) = guide.results
-    assert result.outcome is Outcome.SUCCESS and result.interventions == 1
+    assert result.outcome is Outcome.SUCCESS and result.interventions >= 1
     assert 0 < result.human_steps < result.steps
 
 

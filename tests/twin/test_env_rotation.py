@@ -9,6 +9,7 @@ from protos.schema import UNDER_WAY, Schema
 from twin import tasks
 from twin.env import LEASH_RAD, VectorTwin
 from twin.kinematics import Kinematics
+from twin.labs import Lab
 from twin.randomize import DOMAINS, Domain
 from twin.rotations import TOOL_DOWN, YAW_LIMIT_RAD, about_z, heading, vector_from_matrix
 from twin.tasks import PARKED_Z_M
@@ -135,7 +136,7 @@ def test_a_retired_body_is_gone_in_its_slot_until_the_reset(twin_of, configurati
 
 
 def test_marks_vanish_in_the_arms_world_too(scene):
-    world = ArmWorld(scene, Vanishing(tilt_rad=0.0), PROMPT, schema=PX)
+    world = ArmWorld(scene, Vanishing(tilt_rad=0.0), Lab(domain=PROMPT), schema=PX)
     world.advance(0.1)
     assert world.object_pose(TARGET)[2] > 0
     world.set_joint_targets(Kinematics(world.robot).start_joints((-0.54, 0.0, 0.05))[0])

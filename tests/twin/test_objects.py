@@ -16,6 +16,7 @@ from protos.schema import Configuration, Schema
 from protos.space import Box
 from twin import surfaces, tasks
 from twin.camera import look_at, pose_of
+from twin.labs import Lab
 from twin.objects import ScannedObject
 from twin.objects.cutting import FOLDER, CutSettings, cut
 from twin.objects.hull import HullSettings, convex_parts, hull, mass_properties
@@ -253,7 +254,7 @@ def test_it_falls_comes_to_rest_and_its_splats_follow(folder):
     task = WithMug(mug=mug, splats={"mug": mug.splats}, free_bodies=(*base.free_bodies, "mug"), space=space)
     start = space.sample(np.random.default_rng(0), region="B")
     poses = dict(start.poses) | {"mug": (-0.5, 0.22, 0.08, 0.7)}
-    world = ArmWorld(Scene.load(path), task, DOMAINS["twin"], schema=Schema(side_px=128, wrist_px=32))
+    world = ArmWorld(Scene.load(path), task, Lab(domain=DOMAINS["twin"]), schema=Schema(side_px=128, wrist_px=32))
     world.place(Configuration(**(vars(start) | {"poses": poses})))
     world.advance(0.02)
     falling = world.object_pose("mug")[2]

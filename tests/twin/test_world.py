@@ -5,14 +5,14 @@ from protos.errors import InputError
 from protos.proprioception import TOOL_DOWN_VECTOR
 from protos.schema import Schema
 from twin.kinematics import Kinematics
-from twin.randomize import DOMAINS
+from twin.labs import Lab
 from twin.rotations import matrix_from_vector, vector_from_matrix
 from twin.world import ArmWorld
 
 
 @pytest.fixture
 def world(scene, task):
-    return ArmWorld(scene, task, DOMAINS["standin"], schema=Schema(side_px=32, wrist_px=32))
+    return ArmWorld(scene, task, Lab(), schema=Schema(side_px=32, wrist_px=32))
 
 
 def test_the_arm_follows_its_joint_targets_in_small_slices(world):
@@ -42,7 +42,7 @@ def test_the_reported_velocity_is_that_of_the_motion(world):
 
 
 def test_time_is_not_lost_between_slices(scene, task):
-    worlds = [ArmWorld(scene, task, DOMAINS["standin"], schema=Schema(side_px=16, wrist_px=16)) for _ in range(2)]
+    worlds = [ArmWorld(scene, task, Lab(), schema=Schema(side_px=16, wrist_px=16)) for _ in range(2)]
     for world, slices in zip(worlds, ([0.002] * 25, [0.05]), strict=True):
         world.set_joint_targets(world.joints + 0.1)
         for seconds in slices:

@@ -63,10 +63,18 @@ def test_settings_from_before_the_twin_could_vary_are_read():
         from_json(RunSettings, old | {"latency_steps": [11]})
 
 
-def test_an_arm_of_no_domain_is_refused_at_once():
-    assert RunSettings().standin == "standin"
+def test_an_arm_of_no_lab_is_refused_at_once():
+    assert RunSettings().lab == "standin" and RunSettings(lab="7").lab == "7"
     with pytest.raises(InputError, match="choose one of twin, standin, far, stiff, varied"):
-        RunSettings(standin="moon")
+        RunSettings(lab="moon")
+
+
+@pytest.mark.parametrize(("key", "where"), [("standin", {}), ("takeover_at", "real_rl")])
+def test_settings_of_an_arm_without_labs_are_refused_by_name(key, where):
+    old = to_json(RunSettings())
+    (old[where] if where else old)[key] = 0.7
+    with pytest.raises(InputError, match=f"{key}: no such setting"):
+        from_json(RunSettings, old)
 
 
 def test_each_task_is_measured_in_a_folder_of_its_own():

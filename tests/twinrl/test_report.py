@@ -119,6 +119,8 @@ def synthetic_run(folder):
     row = {"what": "success by cell, Spearman", "value": "0.81", "verdict": "good", "note": "40 cells"}
     told = {"second": "arm", "policy": "after twin RL", "rows": [row]}
     (folder / "fidelity.json").write_text(json.dumps(told))
+    lab = {"name": "7", "drive": {"servo_delay_s": 0.123}, "surroundings": {"shadows": [{}, {}], "things": []}}
+    (folder / "lab.json").write_text(json.dumps(lab))
     scan = {"photos": 24, "registered": 24, "reprojection_px": 0.61, "held_out_psnr_db": 31.2}
     (folder / "scene").mkdir()
     (folder / "scene" / "report.json").write_text(

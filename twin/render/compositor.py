@@ -8,6 +8,7 @@ By default the cost of an image does not depend on the size of the scan or of sc
 `exact` the images are those of a full render of all splats, for evaluation and as the reference of the fast ones.
 """
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -57,7 +58,9 @@ class TwinRenderer:
         *,
         exact: bool = False,
         seed: int = 0,
+        memory: int = 0,
     ) -> None:
+        """Draws nothing yet. With `memory`, images may be as late as so many calls of `remember`."""
         self._physics, self._domain, self._exact = physics, domain, exact
         static = scene.static.coloured(scene.static.colours + domain.colour_shift * np.asarray(TABLE_SHIFT))
         self._static, self._camera = layer_of(static), scene.side.camera(schema.side_px, domain.camera_shift_m)
@@ -69,13 +72,14 @@ class TwinRenderer:
         self.side: U8 = np.zeros((physics.n, schema.side_px, schema.side_px, 3), np.uint8)
         self.wrist: U8 = np.zeros((physics.n, schema.wrist_px, schema.wrist_px, 3), np.uint8)
         unscaled = build_model(physics.robot, physics.task, domain.middle.unscaled)
-        moving = moving_splats(unscaled, physics.robot, physics.task, thin=not exact)
+        moving = moving_splats(unscaled, physics.robot, physics.task, thin=not exact, light=scene.light)
         self._buffers = [self._make_buffers(PosedSplats(moving)) for _ in range(threads)]
         self._painted = [int(physics.model.body(name).id) for name in physics.task.bodies]
         self._outfits: list[_Outfit | None] = [None] * physics.n
-        self._delay, oldest = np.zeros(physics.n, int), max(domain.camera_delay_steps)
+        self._delay, oldest = np.zeros(physics.n, int), max(memory, *domain.camera_delay_steps)
         bodies = physics.model.nbody
         self._past = np.zeros((oldest, physics.n, bodies, 3)), np.zeros((oldest, physics.n, bodies, 9))
+        self._blur = scene.blur
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="splats") if threads > 1 else None
         self.seed(seed)
 
@@ -99,6 +103,10 @@ class TwinRenderer:
             for past, now in zip(self._past, (self._physics.body_positions, self._physics.body_rotations), strict=True):
                 past[1:] = past[:-1].copy()
                 past[0] = now
+
+    def late(self, slot: int, remembered: int) -> None:
+        """Makes the images of a slot as late as so many calls of `remember`, until its next episode starts."""
+        self._delay[slot] = remembered
 
     def draw(self) -> None:
         """Updates `side` and `wrist` of every slot to the physics' state; a slot with NaN keeps its images."""
@@ -128,11 +136,11 @@ class TwinRenderer:
             moving.pose(positions, rotations)
             side.draw(moving, buffers.side)
             seed = self._appearances.noise_seed(slot)
-            _develop(buffers.side.canvas, side.background, appearance, seed, self.side[slot])
+            self._develop(buffers.side.canvas, side.background, appearance, seed, self.side[slot])
             gripper = pose_of(positions[self._gripper], rotations[self._gripper])
             camera_from_base = appearance.wrist_pose @ self._camera_from_gripper @ invert(gripper)
             wrist.draw(moving, camera_from_base[:3].astype(np.float32), buffers.wrist)
-            _develop(buffers.wrist.canvas, wrist.background, appearance, ~seed, self.wrist[slot])
+            self._develop(buffers.wrist.canvas, wrist.background, appearance, ~seed, self.wrist[slot])
 
     def _seen(self, slot: int) -> tuple[F32, F32]:
         """Returns where the bodies of a slot are in its images: positions (bodies, 3), rotations (bodies, 3, 3)."""
@@ -157,17 +165,34 @@ class TwinRenderer:
             bodies = posed.dressed(scales, tints)
         return _Outfit(appearance=appearance, bodies=bodies, side=side, wrist=wrist)
 
+    def _develop(self, canvas: F32, background: F32, appearance: Appearance, seed: int, image: U8) -> None:
+        """Turns the canvas into the image that lens and sensor of this episode give."""
+        if self._blur > 0:
+            soften(canvas, background, self._blur * image.shape[1])
+        if appearance.strength == 0 and (appearance.gains == 1).all():
+            kernels.to_bytes(canvas, background, image)
+        else:
+            expose(canvas, background, appearance.gains, appearance.strength, seed, image)
+
     def _make_buffers(self, moving: PosedSplats) -> _Buffers:
         splats, px = len(moving) + (len(self._static.means) if self._exact else 0), self.side.shape[1]
         return _Buffers(moving=moving, side=workspace_for(splats, px, px), wrist=self._wrist.workspace(len(moving)))
 
 
-def _develop(canvas: F32, background: F32, appearance: Appearance, seed: int, image: U8) -> None:
-    """Turns the canvas into the image that the sensor of this episode gives."""
-    if appearance.strength == 0 and (appearance.gains == 1).all():
-        kernels.to_bytes(canvas, background, image)
-    else:
-        expose(canvas, background, appearance.gains, appearance.strength, seed, image)
+def soften(canvas: F32, background: F32, deviation_px: float) -> None:
+    """Blurs a canvas over its `background` (H, W, 3), which shows through no more, by a Gaussian bell, in place.
+
+    The bell is made of passes of three taps, each of a variance up to one half, at which they are one.
+    """
+    width, passes = background.shape[1], math.ceil(2 * deviation_px**2)
+    share = np.float32(deviation_px**2 / (2 * passes))
+    image = canvas[:, :3, :width] + canvas[:, 3:4, :width] * background.transpose(0, 2, 1)
+    for _ in range(passes):
+        for axis in (0, 2):
+            wide = np.pad(image, [(1, 1) if each == axis else (0, 0) for each in range(3)], mode="edge")
+            before, after = (wide[:-2], wide[2:]) if axis == 0 else (wide[:, :, :-2], wide[:, :, 2:])
+            image = image + share * (before - 2 * image + after)
+    canvas[:, :3, :width], canvas[:, 3, :width] = image, 0.0
 
 
 def _moved(camera: Camera, calibrated_from_actual: F64) -> Camera:

@@ -16,6 +16,7 @@ from twin.render.rasterizer import layer_of, tinted
 from twin.robots import FINGERS, Robot
 from twin.rotations import matrix_from_quaternion
 from twin.splats import Splats, concatenate, merge_to
+from twin.surfaces import LIGHT, Light
 from twin.tasks import Task
 
 SPACING_M = {"base": 0.05, "gripper": 0.016} | dict.fromkeys(FINGERS, 0.012)
@@ -39,7 +40,9 @@ class MovingSplats:
     """Index of the first splat that the wrist camera draws."""
 
 
-def moving_splats(model: mujoco.MjModel, robot: Robot, task: Task, *, thin: bool = False) -> MovingSplats:
+def moving_splats(
+    model: mujoco.MjModel, robot: Robot, task: Task, *, thin: bool = False, light: Light = LIGHT
+) -> MovingSplats:
     """Makes splats on every geom of every body, shaded as they are lit with the tool at `SHADED_AT_M`.
 
     A body that the task has scanned splats of is drawn with these instead, `thin` with at most `SCANNED_SPLATS`. The
@@ -61,7 +64,7 @@ def moving_splats(model: mujoco.MjModel, robot: Robot, task: Task, *, thin: bool
         if name in task.splats:
             drawn = [_thinned(task.splats[name]) if thin else task.splats[name]]
         else:
-            drawn = [_geom_splats(model, geom, spacing, rotation) for geom in geoms]
+            drawn = [_geom_splats(model, geom, spacing, rotation, light) for geom in geoms]
         for part in drawn:
             parts.append(part)
             owners.append(np.full(len(part), body.id, np.int32))
@@ -82,7 +85,7 @@ def _shading_rotations(model: mujoco.MjModel, robot: Robot) -> F64:
     return data.xmat
 
 
-def _geom_splats(model: mujoco.MjModel, geom: int, spacing: float, rotation: F64) -> Splats:
+def _geom_splats(model: mujoco.MjModel, geom: int, spacing: float, rotation: F64, light: Light) -> Splats:
     size, kind = model.geom_size[geom], model.geom_type[geom]
     if kind == mujoco.mjtGeom.mjGEOM_BOX:
         points, normals = surfaces.box(size, spacing)
@@ -100,7 +103,7 @@ def _geom_splats(model: mujoco.MjModel, geom: int, spacing: float, rotation: F64
         points, normals = surfaces.cylinder(size[0], size[1], spacing)
     turn = matrix_from_quaternion(model.geom_quat[geom])
     surface = points @ turn.T + model.geom_pos[geom], normals @ turn.T
-    return surfaces.surface_splats(surface, spacing, model.geom_rgba[geom, :3], rotation)
+    return surfaces.surface_splats(surface, spacing, model.geom_rgba[geom, :3], rotation, light=light)
 
 
 def _mesh(model: mujoco.MjModel, mesh: int) -> tuple[F64, NDArray[np.int32]]:

@@ -43,7 +43,7 @@ SPACE = ConfigurationSpace(
     others={BOARD: _BOARD, TOOL: TOOL_START} | _MARKS,
 )
 HOLD = Hold(height_m=0.022, width_m=(0.020, 0.042), near_m=0.009, slip_m=0.013, turn_rad=math.pi)
-PRESS_M, LIFT_M, WIPE_STEP_M, BESIDE_M, BEYOND_M = 0.0015, 0.05, 0.012, 0.03, 0.02
+PRESS_M, LIFT_M, WIPE_STEP_M, BESIDE_M, BEYOND_M = 0.0015, 0.05, 0.008, 0.03, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,18 +115,20 @@ def _wipe(state: TaskState) -> expert.Aim:
     """Aims beside the nearest mark that is left; once down, over it and a little beyond."""
     eraser, marks, board = state.bodies[ERASER], _marks(state), state.bodies[BOARD]
     x, y = eraser[:, 0] - board[:, 0], eraser[:, 1]
+    top = board[:, 2] + BOARD_HALF_M[2]  # where an arm believes it to be
     left = np.stack([state.has(name) for name in MARKS], 1)
     away = np.where(left, np.abs(y[:, None] - marks[:, :, 1]), np.inf)
     mark = np.take_along_axis(marks[:, :, 1], away.argmin(1)[:, None], 1)[:, 0]
     off = np.hypot(np.maximum(np.abs(x) - 0.01, 0), np.maximum(np.abs(y - mark) - BESIDE_M - 0.01, 0))
-    down = 1 - expert.ramp(eraser[:, 2] - TOP_M, 0.001, 0.006)
+    down = 1 - expert.ramp(eraser[:, 2] - top, 0.001, 0.006)
     side = np.clip((y - mark) / 0.005, -1, 1)
     goal = mark + side * (BESIDE_M * (1 - down) - BEYOND_M * down)
     step = WIPE_STEP_M + 0.1 * (1 - down)
-    target = np.column_stack([board[:, 0], y + np.clip(goal - y, -step, step)])
-    free = np.maximum(expert.ramp(eraser[:, 2], 0.01, 0.03), 1 - expert.ramp(off, 0.005, 0.02))
-    face_z = TOP_M - PRESS_M + LIFT_M * expert.ramp(off, 0.003, 0.03)
+    told = y + (state.commanded - state.tool)[:, 1]  # wiping goes on as fast on an arm that follows late
+    target = np.column_stack([board[:, 0], told + np.clip(goal - told, -step, step)])
+    free = np.maximum(expert.ramp(eraser[:, 2] - top, 0.004, 0.024), 1 - expert.ramp(off, 0.005, 0.02))
+    face_z = top - PRESS_M + LIFT_M * expert.ramp(off, 0.003, 0.03)
     z = state.tool[:, 2] + face_z - eraser[:, 2]
-    z = np.maximum(z, state.commanded[:, 2] - 0.004 - 0.5 * np.maximum(eraser[:, 2] - TOP_M, 0))
+    z = np.maximum(z, state.commanded[:, 2] - 0.004 - 0.5 * np.maximum(eraser[:, 2] - top, 0))
     position = np.column_stack([expert.over(state, ERASER, target, free), z])
     return expert.Aim(position=position, yaw=np.zeros(len(eraser)))

@@ -21,7 +21,7 @@ import numpy as np
 
 from protos.schema import ACTION_DIM, F32, F64, GRIPPER_ACTION, Bools
 from twin.rotations import TOOL_DOWN, YAW_LIMIT_RAD, yaw_of
-from twin.tasks.base import Hold, TaskState
+from twin.tasks.base import Hold, Task, TaskState
 
 OPEN, CLOSE = 1.0, -1.0
 RISE_M = 0.03
@@ -43,6 +43,7 @@ class Reach:
     aim: Aim
     holding: Bools  # (n,)
     missed: Bools  # (n,) the fingers were told to close and have not got it
+    free: Bools  # (n,) the fingers are too far apart to hold it
     aligned: Bools  # (n,) closing now would grasp it
 
 
@@ -61,6 +62,7 @@ def reach(state: TaskState, body: str, hold: Hold) -> Reach:
         aim=Aim(position=np.column_stack([thing[:, :2], z]), yaw=yaw + turn),
         holding=state.told_to_close & (off < 0.02) & (above < hold.slip_m) & filled,
         missed=state.told_to_close & ~((off < 0.02) & (above < min(0.018, hold.slip_m))),
+        free=state.grasp_width >= hold.width_m[1],
         aligned=(skew < hold.near_m) & (above < hold.near_m + 0.001),
     )
 
@@ -69,7 +71,7 @@ def act(state: TaskState, grasp: Reach, carry: Aim, done: Bools, action_scale: t
     """Returns the actions (n, 7): reach, close, carry while the object is held, leave when `done`."""
     commanded, yaw = state.commanded, yaw_of(state.commanded_rotation @ TOOL_DOWN.T)
     rise = commanded + np.array([0, 0, RISE_M])
-    leave = np.where(state.told_to_close[:, None], commanded, rise)
+    leave = np.where((state.told_to_close | ~grasp.free)[:, None], commanded, rise)  # fingers may be late and slow
     cases = [done, grasp.holding, grasp.missed]
     goal = np.select([case[:, None] for case in cases], [leave, carry.position, rise], grasp.aim.position)
     goal_yaw = np.select(cases, [yaw, carry.yaw, yaw], grasp.aim.yaw)
@@ -98,6 +100,27 @@ def wrapped(angle: F64, period: float) -> F64:
 def ramp(x: F64, low: float, high: float) -> F64:
     """Returns 0 below `low`, 1 above `high`, and a straight line in between."""
     return np.clip((x - low) / (high - low), 0, 1)
+
+
+GRASP_STEPS, SET_DOWN_STEPS, EXTRA_STEPS = 6, 6, 3
+"""Control steps that an expert needs to close its fingers and lift, to lower and let go, and for a further target."""
+
+
+def steps_left(task: Task, state: TaskState) -> F64:
+    """Estimates the control steps (n,) that an expert needs from here, on an arm that follows at once.
+
+    Reach and grasp count while the object is not held, then the way to the first fixed body, which turns the object
+    meanwhile, then every further fixed body that is still there.
+    """
+    metres, _ = task.action_scale
+    thing, grasp = state.bodies[task.space.manipulated], reach(state, task.space.manipulated, task.hold)
+    to_thing = np.abs(np.add(thing, [0, 0, task.hold.height_m]) - state.tool).max(1) / metres
+    left = np.where(grasp.holding, 0.0, to_thing + GRASP_STEPS)
+    if task.fixed_bodies:
+        first, *others = task.fixed_bodies
+        left += np.abs(state.bodies[first] - thing)[:, :2].max(1) / metres + SET_DOWN_STEPS
+        left += EXTRA_STEPS * np.sum([state.has(name) for name in others], axis=0) if others else 0
+    return np.where(task.succeeded(state), 0.0, left)
 
 
 @dataclass(frozen=True, kw_only=True)

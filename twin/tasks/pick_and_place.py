@@ -71,12 +71,13 @@ class PickAndPlace(Task):
     def expert(self, state: TaskState) -> F32:
         """Moves sideways only when lifted, or close to the target; down as it comes near."""
         cube, target = state.bodies[CUBE], state.bodies[TARGET]
+        table = target[:, 2] - TARGET_HALF_M  # where an arm believes it to be
         off = np.hypot(*(target - cube)[:, :2].T)
-        free = np.maximum(expert.ramp(state.tool[:, 2], 0.02, 0.04), 1 - expert.ramp(off, 0.04, 0.06))
-        z = GRASP_HEIGHT_M + 0.003 + 0.073 * expert.ramp(off, 0.012, 0.05)
+        free = np.maximum(expert.ramp(state.tool[:, 2] - table, 0.02, 0.04), 1 - expert.ramp(off, 0.04, 0.06))
+        z = table + GRASP_HEIGHT_M + 0.003 + 0.073 * expert.ramp(off, 0.012, 0.05)
         carry = expert.Aim(
             position=np.column_stack([expert.over(state, CUBE, target[:, :2], free), z]),
             yaw=np.zeros(len(cube)),
         )
-        placed = (off < 0.028) & (cube[:, 2] < CUBE_HALF_M + 0.014)
+        placed = (off < 0.028) & (cube[:, 2] - table < CUBE_HALF_M + 0.014)
         return expert.act(state, expert.reach(state, CUBE, HOLD), carry, placed, self.action_scale)

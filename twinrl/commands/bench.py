@@ -26,6 +26,7 @@ BENCHMARKS = {
     "arm": "every stop of the arm, measured at the simulated controller",
     "starts": "the arm's program started beside busy loops",
     "step": "CPU time of one control step of the arm, by process",
+    "operator": "the scripted operator in drawn labs: its success, and whom it takes over",
     "policy": "time and memory of forward passes, beside the arithmetic floor, and what shortens them",
     "learner": "time and memory of updates, inside RLlib and outside, beside a plain one and the floor",
     "learning": "does it learn: SFT and twin RL over seeds, with and without parts of the RL stage",

@@ -117,6 +117,8 @@ class RunFiles:
     """Lines by stage: the learner's, then those that the run wrote about the same stage."""
     scan: dict[str, Any]
     fidelity: dict[str, Any]
+    lab: dict[str, Any]
+    """The lab of the stand-in (`twin.labs.Lab`)."""
     images: list[Path]
     missing: list[str] = field(default_factory=list)
     """Files the report would have shown, relative to the run folder."""
@@ -134,13 +136,14 @@ def read_run_files(folder: Path) -> RunFiles:
     }
     real_episodes = _episodes(folder / "real_rl" / "episodes.jsonl")
     stages, settings = read_lines(folder / "stages.jsonl"), read_object(folder / "settings.json")
-    fidelity = read_object(folder / "fidelity.json")
+    fidelity, lab = read_object(folder / "fidelity.json"), read_object(folder / "lab.json")
     scan, images = read_object(folder / "scene" / "report.json"), sorted((folder / "images").glob("*.png"))
     present: dict[str, Sequence[Any] | Mapping[str, Any]] = {
         "settings.json": settings,
         "stages.jsonl": stages,
         "scene/report.json": scan,
         "fidelity.json": fidelity,
+        "lab.json": lab,
         **{f"eval/{name}.jsonl": episodes for name, episodes in evaluations.items()},
         **{f"{name}/metrics.jsonl": lines for name, lines in metrics.items()},
         "real_rl/episodes.jsonl": real_episodes,
@@ -155,6 +158,7 @@ def read_run_files(folder: Path) -> RunFiles:
         metrics=metrics,
         scan=scan,
         fidelity=fidelity,
+        lab=lab,
         images=images,
         missing=[name for name, content in present.items() if not content],
     )

@@ -58,6 +58,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "ages": {title: _markup(svg) for title, svg in curves.age_curves(run).items()},
         "throughput": throughput_rows(run),
         "fidelity": run.fidelity,
+        "lab": lab_rows(run.lab),
         "scan": scan_rows(run.scan),
         "images": [(image_caption(path.stem), _data_url(path)) for path in run.images],
         "settings": {key: show(value) for key, value in settings.items()},
@@ -238,6 +239,15 @@ def scan_rows(scan: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, value in flatten(scan).items():
         if not (isinstance(value, list) and (len(value) > 4 or any(isinstance(one, list) for one in value))):
             rows.append((SCAN_LABELS.get(key, key.replace("_", " ")), show(value)))
+    return rows
+
+
+def lab_rows(lab: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The lab of the stand-in as label and value; of shadows and things about only their number."""
+    rows = []
+    for key, value in flatten(lab).items():
+        counted = len(value) if key in ("surroundings.shadows", "surroundings.things") else value
+        rows.append((key, show(counted)))
     return rows
 
 

@@ -6,10 +6,11 @@ import numpy as np
 from PIL import Image
 
 from protos.schema import U8, Schema
-from twin import tasks
+from twin import labs, tasks
 from twin.env import VectorTwin
-from twin.randomize import Domain, domain_named
+from twin.randomize import Domain
 from twin.scene import Scene
+from twin.tasks import Task
 from twinrl.run.settings import RunSettings
 
 IMAGE_PX = 256
@@ -21,17 +22,18 @@ def write_images(run: Path, settings: RunSettings) -> None:
     """Writes run/images/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B."""
     folder = run / "images"
     folder.mkdir(exist_ok=True)
-    for world, domain in (("twin", settings.twin), ("standin", domain_named(settings.standin))):
-        strips = episode_strips(run / "scene", settings.task, domain, seed=settings.seed)
+    scene, task = Scene.load(run / "scene"), tasks.get(settings.task)
+    lab = labs.get(settings.lab, task)
+    for world, seen, domain in (("twin", scene, settings.twin), ("standin", lab.workspace(scene), lab.domain)):
+        strips = episode_strips(seen, task, domain, seed=settings.seed)
         for camera, strip in strips.items():
             Image.fromarray(strip).save(folder / f"{world}_{camera}.png")
 
 
-def episode_strips(scene_folder: Path, task_name: str, domain: Domain, *, seed: int) -> dict[str, U8]:
+def episode_strips(scene: Scene, task: Task, domain: Domain, *, seed: int) -> dict[str, U8]:
     """Camera -> image strip (2 · px, moments · px, 3) of the expert at the task from A and from B."""
     schema = Schema(side_px=IMAGE_PX, wrist_px=IMAGE_PX)
-    task = tasks.get(task_name)
-    twin = VectorTwin(Scene.load(scene_folder), task, n=2, domain=domain, seed=seed, schema=schema)
+    twin = VectorTwin(scene, task, n=2, domain=domain, seed=seed, schema=schema)
     _begin(twin, seed)
     length = 0
     while not twin.step(twin.expert_action()).success.all() and length < task.max_steps:

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.human import TakeoverSettings
 from actors.lab import LAB_PORT
 from actors.real import ArmSettings, DemonstratePlan, EvaluatePlan, PendantSettings, RealSettings, TrainPlan
 from actors.simulated_ur import StandinSettings
@@ -20,7 +19,7 @@ from protos.files import read_lines, write_durably
 from protos.schema import CONTROL_HZ
 from services.guide import GuideClient, GuideSettings
 from services.telemetry import read_metrics
-from twin import tasks
+from twin import labs, tasks
 from twin.scene import Scene
 from twinrl.run.context import RL_TIMEOUT_S, RunContext, WorldSeed
 from twinrl.run.progress import Stage as View
@@ -55,7 +54,7 @@ def evaluate_after(context: RunContext, view: View) -> float:
 
 
 def real_rl(context: RunContext, view: View) -> float:
-    """Practice on the arm: the guide sends it to S_target, the operator takes over when an episode stalls."""
+    """Practice on the arm: the guide sends it to S_target, the operator takes over when the policy is in trouble."""
     settings, plan = context.settings, context.settings.real_rl
     replay = context.services.replay()
     learner = RlSettings(
@@ -86,7 +85,6 @@ def real_rl(context: RunContext, view: View) -> float:
         seed=WorldSeed.ARM_RL,
         weights=context.services.weights(),
         guide=_guide(context),
-        takeover=TakeoverSettings(takeover_at=plan.takeover_at),
         train=TrainPlan(
             out=context.folder / "real_rl" / "episodes.jsonl", env_steps=plan.env_steps, explore=plan.explore
         ),
@@ -135,7 +133,7 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
     standin = StandinSettings(
         scene=(context.folder / "scene").absolute(),
         task=run.task,
-        domain=run.standin,
+        lab=labs.get(run.lab, tasks.get(run.task)),
         schema=run.schema,
         seed=context.world_seed(seed),
         host=host,

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from protos.errors import InputError
 from protos.schema import Schema
 from services.net import Credentials
-from twin import tasks
-from twin.randomize import DOMAINS, Domain, domain_named
+from twin import labs, tasks
+from twin.randomize import DOMAINS, Domain
 from twin.scan import ScanSettings
 
 BUNDLED_CAPTURE = Path(__file__).resolve().parents[2] / "examples" / "capture"
@@ -71,8 +71,6 @@ class RealRlPlan:
     """Updates per transition; robot time is dearer than twin time."""
     seed_twin_episodes: int = 20
     """Successful twin episodes copied to the demonstrations before the arm moves."""
-    takeover_at: float = 0.7
-    """Share of an episode after which a stalled episode is taken over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +104,8 @@ class RunSettings:
     twin: Domain = DOMAINS["varied"]
     """Dynamics and appearance of the twin, drawn for every episode: demonstrations, RL and evaluations there.
     `twinrl fidelity` says by how much the arm is later."""
-    standin: str = "standin"
-    """Domain of the stand-in arms; "far" is farther from the twin in everything."""
+    lab: str = "standin"
+    """The stand-in's lab: a seed, as in `--lab 7`, or a domain; "far" is farther from the twin in everything."""
     demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
     sft: SftPlan = field(default_factory=SftPlan)
     twin_rl: TwinRlPlan = field(default_factory=TwinRlPlan)
@@ -117,8 +115,7 @@ class RunSettings:
     """Stand-in arms that share an evaluation, one per region when there are two; practice always uses one."""
 
     def __post_init__(self) -> None:
-        tasks.get(self.task)
-        domain_named(self.standin)
+        labs.get(self.lab, tasks.get(self.task))
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
 

@@ -2,6 +2,7 @@
 settings files of their own, follows their progress through the files they write, and returns what it counted.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from actors.sim import (
 from learner.rl import LoopSettings
 from learner.sft import TrainSettings
 from learner.stage import RlSettings, Selection, SftSettings
+from protos.files import write_durably
 from protos.problems import doing
 from protos.schema import Source
+from protos.settings import to_json
 from protos.status import read_status
 from services.telemetry import read_metrics
-from twin import tasks
+from twin import labs, tasks
 from twinrl.fidelity import measure as fidelity
 from twinrl.run import real_stages
 from twinrl.run.context import DEMONSTRATIONS_TIMEOUT_S, RL_TIMEOUT_S, RunContext, WorldSeed
@@ -179,7 +182,7 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
 
 
 def report(context: RunContext, view: View) -> float:
-    """The twin's fidelity, images of both worlds, then the page."""
+    """The twin's fidelity, the lab's numbers, images of both worlds, then the page."""
     from twinrl.report.page import write_report
 
     run = context.settings
@@ -188,6 +191,8 @@ def report(context: RunContext, view: View) -> float:
             context.folder, context.services.replay(), run.schema, seed=run.seed, domain=run.twin
         )
         fidelity.write(context.folder, measured)
+        lab = labs.get(run.lab, tasks.get(run.task))
+        write_durably(context.folder / "lab.json", [json.dumps(to_json(lab), indent=2).encode()])
         write_images(context.folder, run)
         write_report(context.folder)
     view.update(1)
