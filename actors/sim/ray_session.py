@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,8 @@ THIN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX":
 """Environment of workers that each have a fraction of a core."""
 SLOW_START = ("RAY_gcs_server_port_wait_time_s", "60")
 """Deadline of Ray's own start; its 30 s pass on a machine that is busy with something else."""
+AGENT_OPTION = "--dashboard_agent_command="
+AGENT_PORTS = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
 ATTEMPTS = 2
 """Times that a Ray of our own is started: now and then its first process never comes up, without a word."""
 
@@ -100,11 +103,20 @@ def actor_manager() -> "type[FaultTolerantActorManager]":
 
 @contextmanager
 def _bare_head() -> Iterator[None]:
-    """Lets `ray.init` start what runs tasks, and no dashboard, autoscaler and log monitor; workers without a detour.
+    """Lets `ray.init` start what runs tasks, and no dashboard, its agent, autoscaler and log monitor; workers without
+    a detour.
 
     It has no options for them. The version of Ray is pinned; tests/actors/test_ray_session.py says what must be there.
+    The raylet waits for the ports of the dashboard's agent, -1 where it offers nothing, and ends with its agent: the
+    agent's place takes a program that ends when its input does, which is with the raylet.
     """
-    from ray._private import node
+    from ray._private import node, services
+
+    raylet = import_module("ray._raylet")
+
+    def start_without_agent(command: list[str], *rest: Any, **options: Any) -> Any:
+        bare = [AGENT_OPTION + "cat" if word.startswith(AGENT_OPTION) else word for word in command]
+        return start_process(bare, *rest, **options)
 
     class BareNode(node.Node):
         def __init__(self, ray_params: Any, **options: Any) -> None:
@@ -120,11 +132,17 @@ def _bare_head() -> Iterator[None]:
         def start_log_monitor(self) -> None:
             """Starts nobody who copies the workers' logs to the driver."""
 
+        def start_raylet(self, *rest: Any, **options: Any) -> None:
+            for port in AGENT_PORTS:
+                raylet.persist_port(self.get_session_dir_path(), self.node_id, getattr(raylet, port), -1)
+            super().start_raylet(*rest, **options)
+
     whole, node.Node = node.Node, BareNode
+    start_process, services.start_ray_process = services.start_ray_process, start_without_agent
     try:
         yield
     finally:
-        node.Node = whole
+        node.Node, services.start_ray_process = whole, start_process
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import psutil
 from actors.sim.ray_session import actor_manager, start_ray
 
 def running():
-    return [part for child in psutil.Process().children() for part in child.cmdline()[:3]]
+    return [part for child in psutil.Process().children(recursive=True) for part in child.cmdline()[:3]]
 
 start_ray("local")
 import ray
@@ -35,8 +35,13 @@ while manager.probe_unhealthy_actors(timeout_seconds=20, mark_healthy=True) != [
 assert "torch" not in sys.modules and "ray.rllib" not in sys.modules
 words = " ".join(running())
 assert "raylet" in words and "gcs_server" in words, words
-for extra in ("dashboard.py", "monitor.py"):
+for extra in ("dashboard.py", "monitor.py", "DashboardAgent", "agent.py"):
     assert extra not in words, words
+processes = psutil.Process().children(recursive=True)
+raylet = next(one for one in processes if one.name() == "raylet")
+agent = next(one for one in raylet.children() if one.name() == "cat")
+raylet.kill()
+agent.wait(30)
 ray.shutdown()
 assert "raylet" not in " ".join(running())
 """
