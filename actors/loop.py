@@ -108,12 +108,14 @@ class EpisodeLoop:
     def run(self, stop: Callable[[], bool]) -> LoopStats:
         """Steps until `stop()` is true or the guide has no configuration left; unfinished episodes are dropped.
 
-        `stop` is asked in every step, and all the time while the loop is held.
+        `stop` is asked in every step, and all the time while the loop is held. When the guide has configurations again,
+        the loop may be run again.
         """
         self._stop = stop
+        self._retired[:] = [slot in self.quarantine.slots for slot in range(self.environment.n)]
         try:
-            for slot in range(self.environment.n):
-                self._begin(slot)
+            for slot in np.flatnonzero(~self._retired):
+                self._begin(int(slot))
             while not (stop() or self._retired.all()):
                 self._advance()
         except _StoppedWhileHeld:

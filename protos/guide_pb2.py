@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/guide.proto\x12\ttwinrl.v1\"9\n\tGuidePose\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\t\n\x01z\x18\x03 \x01(\x01\x12\x0b\n\x03yaw\x18\x04 \x01(\x01\"\xaf\x01\n\x12GuideConfiguration\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x02 \x01(\x05\x12\x37\n\x05poses\x18\x03 \x03(\x0b\x32(.twinrl.v1.GuideConfiguration.PosesEntry\x1a\x42\n\nPosesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.twinrl.v1.GuidePose:\x02\x38\x01\"\r\n\x0bNextRequest\"L\n\x04\x44raw\x12\x34\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1d.twinrl.v1.GuideConfiguration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x88\x01\n\rEpisodeReport\x12\x34\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1d.twinrl.v1.GuideConfiguration\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x13\n\x0bhuman_steps\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\n\n\x02id\x18\x05 \x01(\t\"\n\n\x08Reported\"\xc0\x01\n\x0eTwinEvaluation\x12\x33\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32$.twinrl.v1.TwinEvaluation.CellsEntry\x1a+\n\x04\x43\x65ll\x12\x11\n\tsuccesses\x18\x01 \x01(\r\x12\x10\n\x08rollouts\x18\x02 \x01(\r\x1aL\n\nCellsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.twinrl.v1.TwinEvaluation.Cell:\x02\x38\x01\"\x13\n\x11SuccessMapRequest\"\xbf\x02\n\x0fSuccessMapReply\x12.\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x1f.twinrl.v1.SuccessMapReply.Cell\x12\x1d\n\x04last\x18\x02 \x01(\x0b\x32\x0f.twinrl.v1.Draw\x1a\xdc\x01\n\x04\x43\x65ll\x12\x0c\n\x04\x63\x65ll\x18\x01 \x01(\r\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x16\n\x0etwin_successes\x18\x03 \x01(\r\x12\x15\n\rtwin_rollouts\x18\x04 \x01(\r\x12\x16\n\x0ereal_successes\x18\x05 \x01(\r\x12\x15\n\rreal_episodes\x18\x06 \x01(\r\x12\x0c\n\x04rate\x18\x07 \x01(\x01\x12\x0e\n\x06target\x18\x08 \x01(\x08\x12\r\n\x05x_min\x18\t \x01(\x01\x12\r\n\x05x_max\x18\n \x01(\x01\x12\r\n\x05y_min\x18\x0b \x01(\x01\x12\r\n\x05y_max\x18\x0c \x01(\x01\x32\xf7\x01\n\x05Guide\x12/\n\x04Next\x12\x16.twinrl.v1.NextRequest\x1a\x0f.twinrl.v1.Draw\x12\x37\n\x06Report\x12\x18.twinrl.v1.EpisodeReport\x1a\x13.twinrl.v1.Reported\x12<\n\nSetSuccess\x12\x19.twinrl.v1.TwinEvaluation\x1a\x13.twinrl.v1.Reported\x12\x46\n\nSuccessMap\x12\x1c.twinrl.v1.SuccessMapRequest\x1a\x1a.twinrl.v1.SuccessMapReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/guide.proto\x12\ttwinrl.v1\"9\n\tGuidePose\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\t\n\x01z\x18\x03 \x01(\x01\x12\x0b\n\x03yaw\x18\x04 \x01(\x01\"\xaf\x01\n\x12GuideConfiguration\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x02 \x01(\x05\x12\x37\n\x05poses\x18\x03 \x03(\x0b\x32(.twinrl.v1.GuideConfiguration.PosesEntry\x1a\x42\n\nPosesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.twinrl.v1.GuidePose:\x02\x38\x01\"\r\n\x0bNextRequest\"L\n\x04\x44raw\x12\x34\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1d.twinrl.v1.GuideConfiguration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\r\n\x0bScanRequest\"A\n\tScanStart\x12\x34\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1d.twinrl.v1.GuideConfiguration\"\xa5\x01\n\rEpisodeReport\x12\x34\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1d.twinrl.v1.GuideConfiguration\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x13\n\x0bhuman_steps\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\n\n\x02id\x18\x05 \x01(\t\x12\x0c\n\x04twin\x18\x06 \x01(\x08\x12\r\n\x05steps\x18\x07 \x01(\r\"\n\n\x08Reported\"\xd1\x01\n\x0eTwinEvaluation\x12\x33\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32$.twinrl.v1.TwinEvaluation.CellsEntry\x12\x0f\n\x07version\x18\x02 \x01(\x03\x1a+\n\x04\x43\x65ll\x12\x11\n\tsuccesses\x18\x01 \x01(\r\x12\x10\n\x08rollouts\x18\x02 \x01(\r\x1aL\n\nCellsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.twinrl.v1.TwinEvaluation.Cell:\x02\x38\x01\"\x13\n\x11SuccessMapRequest\"\xd5\x02\n\x0fSuccessMapReply\x12.\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x1f.twinrl.v1.SuccessMapReply.Cell\x12\x1d\n\x04last\x18\x02 \x01(\x0b\x32\x0f.twinrl.v1.Draw\x1a\xf2\x01\n\x04\x43\x65ll\x12\x0c\n\x04\x63\x65ll\x18\x01 \x01(\r\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x16\n\x0etwin_successes\x18\x03 \x01(\r\x12\x15\n\rtwin_rollouts\x18\x04 \x01(\r\x12\x16\n\x0ereal_successes\x18\x05 \x01(\r\x12\x15\n\rreal_episodes\x18\x06 \x01(\r\x12\x0c\n\x04rate\x18\x07 \x01(\x01\x12\x0e\n\x06target\x18\x08 \x01(\x08\x12\r\n\x05x_min\x18\t \x01(\x01\x12\r\n\x05x_max\x18\n \x01(\x01\x12\r\n\x05y_min\x18\x0b \x01(\x01\x12\r\n\x05y_max\x18\x0c \x01(\x01\x12\x14\n\x0ctwin_version\x18\r \x01(\x03\x32\xb1\x02\n\x05Guide\x12/\n\x04Next\x12\x16.twinrl.v1.NextRequest\x1a\x0f.twinrl.v1.Draw\x12\x38\n\x08NextScan\x12\x16.twinrl.v1.ScanRequest\x1a\x14.twinrl.v1.ScanStart\x12\x37\n\x06Report\x12\x18.twinrl.v1.EpisodeReport\x1a\x13.twinrl.v1.Reported\x12<\n\nSetSuccess\x12\x19.twinrl.v1.TwinEvaluation\x1a\x13.twinrl.v1.Reported\x12\x46\n\nSuccessMap\x12\x1c.twinrl.v1.SuccessMapRequest\x1a\x1a.twinrl.v1.SuccessMapReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,22 +45,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEXTREQUEST']._serialized_end=283
   _globals['_DRAW']._serialized_start=285
   _globals['_DRAW']._serialized_end=361
-  _globals['_EPISODEREPORT']._serialized_start=364
-  _globals['_EPISODEREPORT']._serialized_end=500
-  _globals['_REPORTED']._serialized_start=502
-  _globals['_REPORTED']._serialized_end=512
-  _globals['_TWINEVALUATION']._serialized_start=515
-  _globals['_TWINEVALUATION']._serialized_end=707
-  _globals['_TWINEVALUATION_CELL']._serialized_start=586
-  _globals['_TWINEVALUATION_CELL']._serialized_end=629
-  _globals['_TWINEVALUATION_CELLSENTRY']._serialized_start=631
-  _globals['_TWINEVALUATION_CELLSENTRY']._serialized_end=707
-  _globals['_SUCCESSMAPREQUEST']._serialized_start=709
-  _globals['_SUCCESSMAPREQUEST']._serialized_end=728
-  _globals['_SUCCESSMAPREPLY']._serialized_start=731
-  _globals['_SUCCESSMAPREPLY']._serialized_end=1050
-  _globals['_SUCCESSMAPREPLY_CELL']._serialized_start=830
-  _globals['_SUCCESSMAPREPLY_CELL']._serialized_end=1050
-  _globals['_GUIDE']._serialized_start=1053
-  _globals['_GUIDE']._serialized_end=1300
+  _globals['_SCANREQUEST']._serialized_start=363
+  _globals['_SCANREQUEST']._serialized_end=376
+  _globals['_SCANSTART']._serialized_start=378
+  _globals['_SCANSTART']._serialized_end=443
+  _globals['_EPISODEREPORT']._serialized_start=446
+  _globals['_EPISODEREPORT']._serialized_end=611
+  _globals['_REPORTED']._serialized_start=613
+  _globals['_REPORTED']._serialized_end=623
+  _globals['_TWINEVALUATION']._serialized_start=626
+  _globals['_TWINEVALUATION']._serialized_end=835
+  _globals['_TWINEVALUATION_CELL']._serialized_start=714
+  _globals['_TWINEVALUATION_CELL']._serialized_end=757
+  _globals['_TWINEVALUATION_CELLSENTRY']._serialized_start=759
+  _globals['_TWINEVALUATION_CELLSENTRY']._serialized_end=835
+  _globals['_SUCCESSMAPREQUEST']._serialized_start=837
+  _globals['_SUCCESSMAPREQUEST']._serialized_end=856
+  _globals['_SUCCESSMAPREPLY']._serialized_start=859
+  _globals['_SUCCESSMAPREPLY']._serialized_end=1200
+  _globals['_SUCCESSMAPREPLY_CELL']._serialized_start=958
+  _globals['_SUCCESSMAPREPLY_CELL']._serialized_end=1200
+  _globals['_GUIDE']._serialized_start=1203
+  _globals['_GUIDE']._serialized_end=1508
 # @@protoc_insertion_point(module_scope)

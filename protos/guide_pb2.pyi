@@ -47,26 +47,40 @@ class Draw(_message.Message):
     reason: str
     def __init__(self, configuration: _Optional[_Union[GuideConfiguration, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class ScanRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ScanStart(_message.Message):
+    __slots__ = ("configuration",)
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    configuration: GuideConfiguration
+    def __init__(self, configuration: _Optional[_Union[GuideConfiguration, _Mapping]] = ...) -> None: ...
+
 class EpisodeReport(_message.Message):
-    __slots__ = ("configuration", "outcome", "human_steps", "version", "id")
+    __slots__ = ("configuration", "outcome", "human_steps", "version", "id", "twin", "steps")
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     HUMAN_STEPS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    TWIN_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     configuration: GuideConfiguration
     outcome: str
     human_steps: int
     version: int
     id: str
-    def __init__(self, configuration: _Optional[_Union[GuideConfiguration, _Mapping]] = ..., outcome: _Optional[str] = ..., human_steps: _Optional[int] = ..., version: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
+    twin: bool
+    steps: int
+    def __init__(self, configuration: _Optional[_Union[GuideConfiguration, _Mapping]] = ..., outcome: _Optional[str] = ..., human_steps: _Optional[int] = ..., version: _Optional[int] = ..., id: _Optional[str] = ..., twin: _Optional[bool] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class Reported(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class TwinEvaluation(_message.Message):
-    __slots__ = ("cells",)
+    __slots__ = ("cells", "version")
     class Cell(_message.Message):
         __slots__ = ("successes", "rollouts")
         SUCCESSES_FIELD_NUMBER: _ClassVar[int]
@@ -82,8 +96,10 @@ class TwinEvaluation(_message.Message):
         value: TwinEvaluation.Cell
         def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[TwinEvaluation.Cell, _Mapping]] = ...) -> None: ...
     CELLS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     cells: _containers.MessageMap[int, TwinEvaluation.Cell]
-    def __init__(self, cells: _Optional[_Mapping[int, TwinEvaluation.Cell]] = ...) -> None: ...
+    version: int
+    def __init__(self, cells: _Optional[_Mapping[int, TwinEvaluation.Cell]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class SuccessMapRequest(_message.Message):
     __slots__ = ()
@@ -92,7 +108,7 @@ class SuccessMapRequest(_message.Message):
 class SuccessMapReply(_message.Message):
     __slots__ = ("cells", "last")
     class Cell(_message.Message):
-        __slots__ = ("cell", "region", "twin_successes", "twin_rollouts", "real_successes", "real_episodes", "rate", "target", "x_min", "x_max", "y_min", "y_max")
+        __slots__ = ("cell", "region", "twin_successes", "twin_rollouts", "real_successes", "real_episodes", "rate", "target", "x_min", "x_max", "y_min", "y_max", "twin_version")
         CELL_FIELD_NUMBER: _ClassVar[int]
         REGION_FIELD_NUMBER: _ClassVar[int]
         TWIN_SUCCESSES_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +121,7 @@ class SuccessMapReply(_message.Message):
         X_MAX_FIELD_NUMBER: _ClassVar[int]
         Y_MIN_FIELD_NUMBER: _ClassVar[int]
         Y_MAX_FIELD_NUMBER: _ClassVar[int]
+        TWIN_VERSION_FIELD_NUMBER: _ClassVar[int]
         cell: int
         region: str
         twin_successes: int
@@ -117,7 +134,8 @@ class SuccessMapReply(_message.Message):
         x_max: float
         y_min: float
         y_max: float
-        def __init__(self, cell: _Optional[int] = ..., region: _Optional[str] = ..., twin_successes: _Optional[int] = ..., twin_rollouts: _Optional[int] = ..., real_successes: _Optional[int] = ..., real_episodes: _Optional[int] = ..., rate: _Optional[float] = ..., target: _Optional[bool] = ..., x_min: _Optional[float] = ..., x_max: _Optional[float] = ..., y_min: _Optional[float] = ..., y_max: _Optional[float] = ...) -> None: ...
+        twin_version: int
+        def __init__(self, cell: _Optional[int] = ..., region: _Optional[str] = ..., twin_successes: _Optional[int] = ..., twin_rollouts: _Optional[int] = ..., real_successes: _Optional[int] = ..., real_episodes: _Optional[int] = ..., rate: _Optional[float] = ..., target: _Optional[bool] = ..., x_min: _Optional[float] = ..., x_max: _Optional[float] = ..., y_min: _Optional[float] = ..., y_max: _Optional[float] = ..., twin_version: _Optional[int] = ...) -> None: ...
     CELLS_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     cells: _containers.RepeatedCompositeFieldContainer[SuccessMapReply.Cell]

@@ -39,6 +39,11 @@ class GuideStub:
                 request_serializer=protos_dot_guide__pb2.NextRequest.SerializeToString,
                 response_deserializer=protos_dot_guide__pb2.Draw.FromString,
                 _registered_method=True)
+        self.NextScan = channel.unary_unary(
+                '/twinrl.v1.Guide/NextScan',
+                request_serializer=protos_dot_guide__pb2.ScanRequest.SerializeToString,
+                response_deserializer=protos_dot_guide__pb2.ScanStart.FromString,
+                _registered_method=True)
         self.Report = channel.unary_unary(
                 '/twinrl.v1.Guide/Report',
                 request_serializer=protos_dot_guide__pb2.EpisodeReport.SerializeToString,
@@ -65,6 +70,13 @@ class GuideServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NextScan(self, request, context):
+        """The next start of a scanning twin, which tries cell after cell.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Report(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -72,7 +84,7 @@ class GuideServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetSuccess(self, request, context):
-        """Replaces the twin's rollouts in the cells named.
+        """Replaces the twin's rollouts in the cells named, except where a newer version was tried.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +103,11 @@ def add_GuideServicer_to_server(servicer, server):
                     servicer.Next,
                     request_deserializer=protos_dot_guide__pb2.NextRequest.FromString,
                     response_serializer=protos_dot_guide__pb2.Draw.SerializeToString,
+            ),
+            'NextScan': grpc.unary_unary_rpc_method_handler(
+                    servicer.NextScan,
+                    request_deserializer=protos_dot_guide__pb2.ScanRequest.FromString,
+                    response_serializer=protos_dot_guide__pb2.ScanStart.SerializeToString,
             ),
             'Report': grpc.unary_unary_rpc_method_handler(
                     servicer.Report,
@@ -135,6 +152,33 @@ class Guide:
             '/twinrl.v1.Guide/Next',
             protos_dot_guide__pb2.NextRequest.SerializeToString,
             protos_dot_guide__pb2.Draw.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NextScan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinrl.v1.Guide/NextScan',
+            protos_dot_guide__pb2.ScanRequest.SerializeToString,
+            protos_dot_guide__pb2.ScanStart.FromString,
             options,
             channel_credentials,
             insecure,

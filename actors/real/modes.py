@@ -83,7 +83,7 @@ def evaluate(settings: RealSettings) -> None:
 
 def train(settings: RealSettings) -> None:
     """Practises until the plan's number of steps; ends with the episode in which it is reached."""
-    from services.guide import GuideClient
+    from services.guide import GuideClient, SteadyGuide
 
     plan = _required(settings.train, "train")
     if not settings.guide:
@@ -115,7 +115,8 @@ def train(settings: RealSettings) -> None:
             writer.wait_for_allowance("real", waiting)
             return loop.stats.steps >= plan.env_steps
 
-        guide = ReportedGuide(client, lines, describe, enough)
+        steady = SteadyGuide(client, task.space, seed=settings.seed)
+        guide = ReportedGuide(steady, lines, describe, enough)
         loop = _loop(robot, policy, guide, recorder, ArmSink(writer), robot.operator(always=False))
         _run(loop, robot, lambda: f"episode {loop.stats.episodes + 1}, step {loop.stats.steps}")
         _flush(writer)

@@ -11,6 +11,7 @@ themselves, so the fleet may end and start again without losing data.
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WINDOW_EPISODES = 20
+RATE_WINDOW_S = 30.0
+"""Time over which transitions per second and scans per minute are taken."""
 ROUND_S, ROUND_PER_ACTOR_S = 0.5, 0.01
 """Pause between two rounds: asking hundreds of actors costs as much as their steps."""
 ANSWER_TIMEOUT_S = 1.0
 """Deadline of one round; a later answer is taken in the next one."""
+COUNTS = ("steps", "episodes", "successes", "scans", "scan_successes")
 TROUBLES = ("bad_observations", "quarantined_slots", "stalls", "restarts")
 WEIGHTS_RATES = ("version", "versions_behind", "weights_age_s", "weights_silent_s")
 """Stats of the policy server that the fleet's status shows."""
@@ -45,10 +49,11 @@ class Fleet:
     def __init__(self, settings: FleetSettings) -> None:
         self.settings = settings
         self._status = StatusFile()
-        self._metrics = MetricsLog(settings.run_dir / "metrics.jsonl", stage="twin_rl")
+        self._metrics = MetricsLog(settings.run_dir / "metrics.jsonl", stage=settings.stage)
         self._watch = FleetWatch(settings.actors, stall_s=settings.stall_s)
         self._faults = FaultLog(settings.run_dir / "quarantine.jsonl")
-        self._last = {"steps": 0.0, "episodes": 0.0, "successes": 0.0}
+        self._last: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
+        self._pace: deque[tuple[float, dict[str, float]]] = deque()
         self.stats: dict[int, dict[str, Any]] = {}
         """The last stats of each actor."""
 
@@ -103,8 +108,9 @@ class Fleet:
         self.stats |= answers
         totals = _sum(list(self.stats.values()))
         totals |= {"restarts": float(self._watch.restarts), "stalls": float(self._watch.stalls)}
+        totals |= self._rates(totals) | self._weights()
         self._log_success(totals)
-        self._status.write(doing=self._doing(), waiting_for=self._waiting_for(), **totals, **self._weights())
+        self._status.write(doing=self._doing(), waiting_for=self._waiting_for(), **totals)
         return totals
 
     def _act(self, index: int, verdict: Verdict) -> None:
@@ -165,19 +171,37 @@ class Fleet:
             return {}
         return {name: stats[name] for name in WEIGHTS_RATES if name in stats}
 
-    def _log_success(self, totals: dict[str, float]) -> None:
-        """Writes a line per `WINDOW_EPISODES` finished episodes: their success rate, exploration included.
+    def _rates(self, totals: dict[str, float]) -> dict[str, float]:
+        """Returns transitions per second and scans per minute of the last half minute."""
+        now = time.monotonic()
+        self._pace.append((now, totals))
+        while now - self._pace[0][0] > RATE_WINDOW_S:
+            self._pace.popleft()
+        since, first = self._pace[0]
+        seconds = max(now - since, ROUND_S)
+        per_second = {name: max(0.0, totals[name] - first[name]) / seconds for name in ("steps", "scans")}
+        return {"transitions_per_s": per_second["steps"], "scans_per_min": 60.0 * per_second["scans"]}
 
-        An actor that restarts counts from zero again; the window it falls into is left out.
+    def _log_success(self, totals: dict[str, float]) -> None:
+        """Writes a line per `WINDOW_EPISODES` finished episodes, scans included: success, pace, troubles.
+
+        Success of collecting actors is with exploration, that of scans without. An actor that restarts counts from zero
+        again; the window it falls into is left out.
         """
-        episodes = totals["episodes"] - self._last["episodes"]
-        if 0 <= episodes < WINDOW_EPISODES:
+        new = {name: totals[name] - self._last[name] for name in COUNTS}
+        if min(new.values()) >= 0 and new["episodes"] + new["scans"] < WINDOW_EPISODES:
             return
-        if episodes > 0:
-            rate = (totals["successes"] - self._last["successes"]) / episodes
-            troubles = {name: totals[name] for name in TROUBLES}
-            self._metrics.write(step=int(totals["steps"]), total=self.settings.env_steps, success=rate, **troubles)
-        self._last = totals
+        self._last = {name: totals[name] for name in COUNTS}
+        if min(new.values()) < 0:
+            return
+        line = {name: totals[name] for name in (*TROUBLES, "transitions_per_s")}
+        if new["episodes"]:
+            line["success"] = new["successes"] / new["episodes"]
+        if self.settings.scanning:
+            line |= {name: totals[name] for name in ("scans", "scans_per_min", "version") if name in totals}
+        if new["scans"]:
+            line["scan_success"] = new["scan_successes"] / new["scans"]
+        self._metrics.write(step=int(totals["steps"]), total=self.settings.env_steps, **line)
 
 
 def _first_of(lines: list[str]) -> str:
@@ -185,6 +209,12 @@ def _first_of(lines: list[str]) -> str:
 
 
 def _sum(stats: list[dict[str, Any]]) -> dict[str, float]:
-    keys = ("steps", "episodes", "successes", "bad_observations")
-    totals = {key: float(sum(one.get(key, 0) for one in stats)) for key in keys}
-    return totals | {"quarantined_slots": float(sum(len(one.get("quarantined", [])) for one in stats))}
+    """Adds the actors' counters up; episodes of scanning actors are counted as scans, not among the others."""
+    collecting = [one for one in stats if "scan" not in one]
+    scans = [one["scan"] for one in stats if "scan" in one]
+    totals = {key: float(sum(one.get(key, 0) for one in collecting)) for key in ("steps", "episodes", "successes")}
+    totals["bad_observations"] = float(sum(one.get("bad_observations", 0) for one in stats))
+    totals["quarantined_slots"] = float(sum(len(one.get("quarantined", [])) for one in stats))
+    totals["scans"] = float(sum(one["scans"] for one in scans))
+    totals["scan_successes"] = float(sum(one["successes"] for one in scans))
+    return totals

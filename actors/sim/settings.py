@@ -34,11 +34,17 @@ class FleetSettings:
     weights: str
     """host:port of the weights service."""
     credentials: Credentials = field(default_factory=Credentials)
-    """Credentials for the weights service; the files must lie at the same place on the policy server's node."""
+    """Credentials for weights and guide; the files must lie at the same place on the policy server's node."""
     staleness: StalenessBound = field(default_factory=StalenessBound)
     """Bound on the weights' staleness; with older ones no episode begins."""
     run_dir: Path
+    stage: str = "twin_rl"
+    """Name of the fleet's lines in the metrics log."""
     actors: int = 2
+    scanning: int = 0
+    """Actors of these that scan: they try the guide's cells without exploration and fill no buffer."""
+    guide: str = ""
+    """host:port of the guide service; scanning actors need it."""
     twins_per_actor: int = 8
     groups: int = 1
     """Groups of an actor's twins; with 2, one steps while the policy server computes for the other."""
@@ -63,6 +69,10 @@ class FleetSettings:
         for name in ("actors", "twins_per_actor", "groups", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: a fleet needs at least 1")
+        if not 0 <= self.scanning <= self.actors:
+            raise InputError(f"scanning={self.scanning}: 0 to all {self.actors} actors")
+        if self.scanning and not self.guide:
+            raise InputError(f"scanning={self.scanning}: name the guide service as host:port (guide)")
         if self.groups > self.twins_per_actor:
             raise InputError(f"groups={self.groups}: at most the {self.twins_per_actor} twins of an actor")
         if not self.stall_s > self.call_timeout_s:

@@ -11,6 +11,9 @@ thread of its own, over one replay writer:
 
 While the policy server computes for one group, the other steps its physics and draws: neither waits for the other, and
 both release Python's lock in all that takes long. Each group's physics is one batch.
+
+The last `settings.scanning` actors of a fleet scan instead (`actors.sim.scanning`): same twins, same loop, but starts
+from the guide service, no exploration, and no writer.
 """
 
 import logging
@@ -21,17 +24,18 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from actors.guides import RandomGuide
-from actors.interfaces import Decision
+from actors.interfaces import Decision, Guide, Sink
 from actors.loop import EpisodeLoop
 from actors.quarantine import Quarantine, key_of
 from actors.recorder import EpisodeRecorder
 from actors.sim.settings import FleetSettings
 from actors.sim.twins import load_scene, make_twin, twin_tags
-from actors.sinks import TwinSink
+from actors.sinks import NoSink, TwinSink
 from protos.errors import Unreachable
 from protos.schema import Bools, Observation
 from services.replay import ReplayWriter
@@ -39,6 +43,7 @@ from services.replay import ReplayWriter
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from actors.sim.scanning import ScanGuide
     from twin.env import VectorTwin
 
 log = logging.getLogger(__name__)
@@ -170,16 +175,29 @@ class LoopGroup:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A job says what the loops of an actor are for: to collect transitions, or to scan."""
+
+    sink: Sink
+    explore: float
+    guide: Guide | None = None
+    """The starts; random ones with None."""
+
+
 class TwinActor:
     """A Ray actor that runs its loops in threads and answers `ping` and `stats` meanwhile."""
 
     def __init__(self, settings: FleetSettings, index: int) -> None:
         self._settings, self._index = settings, index
+        self._name = f"twin-{index}"
+        self._scans = index >= settings.actors - settings.scanning
         self._incarnation = uuid.uuid4().hex[:8]
         self._stop = threading.Event()
         self._error = ""
         self._group: LoopGroup | None = None
         self._writer: ReplayWriter | None = None
+        self._scan: ScanGuide | None = None
         self._thread: threading.Thread | None = None
         self._began = threading.Lock()
         self._twins: list[VectorTwin] = []
@@ -205,22 +223,30 @@ class TwinActor:
     def stats(self) -> dict[str, Any]:
         """Returns counters and seconds of the loops; `error` is empty while they run."""
         counters = self._group.stats() if self._group is not None else {}
+        if self._scan is not None:
+            done = {"scans": self._scan.scans, "successes": self._scan.successes, "steps": self._scan.steps}
+            counters |= {"scan": done}
         return {
             "pid": os.getpid(),
             "incarnation": self._incarnation,
             "began": self._thread is not None,
             "error": self._error,
-            "throttled": self._writer.waiting_for() if self._writer is not None else "",
+            "throttled": self._throttled(),
             **counters,
         }
+
+    def _throttled(self) -> str:
+        """Returns what a healthy actor waits for between two steps; empty while it steps."""
+        if self._scan is not None:
+            return self._scan.waits_for
+        return "" if self._writer is None else self._writer.waiting_for()
 
     def faults(self) -> list[dict[str, Any]]:
         """Returns the newest faults, with the keys by which later incarnations avoid their starts."""
         if self._group is None:
             return []
-        name = f"twin-{self._index}"
         faults = [fault for loop in self._group.loops for fault in loop.quarantine.faults]
-        return [{"actor": name, "key": key_of(fault.configuration)} | fault.entry() for fault in faults]
+        return [{"actor": self._name, "key": key_of(fault.configuration)} | fault.entry() for fault in faults]
 
     def standing(self) -> list[list[str]]:
         """Returns the starts of the slots' present episodes, group by group."""
@@ -241,48 +267,68 @@ class TwinActor:
     def _run(self, avoid: Sequence[str]) -> None:
         step_aside()
         try:
-            self._loop_until_stopped(avoid)
+            if self._scans:
+                self._scan_until_stopped(avoid)
+            else:
+                self._collect_until_stopped(avoid)
         except Exception as error:  # the root of this thread: reported by stats(), the fleet restarts the actor
             last_line = str(error).strip().splitlines()[-1:]  # an error of the policy server is a whole traceback
             self._error = ": ".join([type(error).__name__, *last_line])
             log.exception("twin actor %d stopped", self._index)
 
-    def _loop_until_stopped(self, avoid: Sequence[str]) -> None:
+    def _collect_until_stopped(self, avoid: Sequence[str]) -> None:
         settings = self._settings
-        name = f"twin-{self._index}"
         self._writer = writer = ReplayWriter(
             settings.replay,
             settings.world.schema,
-            actor=name,
+            actor=self._name,
             incarnation=self._incarnation,
-            spool=settings.run_dir / "spool" / name,
+            spool=settings.run_dir / "spool" / self._name,
         )
-        loops: list[EpisodeLoop] = []
         try:
-            for twins in shares(settings.twins_per_actor, settings.groups):
-                loops.append(self._make_loop(len(loops), twins, writer, avoid))
-            self._group = LoopGroup(loops)
-            self._group.run(self._stop.is_set)
+            self._run_loops(_Job(sink=TwinSink(writer, self._stop.is_set), explore=settings.explore), avoid)
         finally:
             writer.flush(1.0)
             writer.close()
+
+    def _scan_until_stopped(self, avoid: Sequence[str]) -> None:
+        from actors.sim.scanning import ScanGuide
+        from services.guide import GuideClient
+
+        with closing(GuideClient(self._settings.guide, credentials=self._settings.credentials)) as client:
+            self._scan = ScanGuide(client)
+            self._run_loops(_Job(sink=NoSink(), explore=0.0, guide=self._scan), avoid)
+
+    def _run_loops(self, job: _Job, avoid: Sequence[str]) -> None:
+        settings = self._settings
+        loops: list[EpisodeLoop] = []
+        try:
+            for twins in shares(settings.twins_per_actor, settings.groups):
+                loops.append(self._make_loop(len(loops), twins, job, avoid))
+            self._group = LoopGroup(loops)
+            if self._scan is None:
+                self._group.run(self._stop.is_set)
+            else:
+                while self._scan.wait(self._stop):
+                    self._group.run(self._stop.is_set)
+        finally:
             for twin in self._twins:
                 twin.close()
 
-    def _make_loop(self, group: int, twins: int, writer: ReplayWriter, avoid: Sequence[str]) -> EpisodeLoop:
+    def _make_loop(self, group: int, twins: int, job: _Job, avoid: Sequence[str]) -> EpisodeLoop:
         """Returns the loop over one group's twins; its seed differs in every incarnation: a bad one is not repeated."""
         settings, world = self._settings, self._settings.world
         seed = world.seed * 1000 + self._index * 17 + int(self._incarnation, 16) % 997 + group * 1_000_003
         twin = make_twin(world, n=twins, seed=seed, threads=settings.threads)
         self._twins.append(twin)
         scene, incarnation = load_scene(world.scene).name, f"{self._incarnation}.{group}"
-        tags = twin_tags(twin.task, scene, actor=writer.actor, incarnation=incarnation)
+        tags = twin_tags(twin.task, scene, actor=self._name, incarnation=incarnation)
         first = sum(shares(settings.twins_per_actor, settings.groups)[:group])
         return EpisodeLoop(
             twin,
-            RemotePolicy(settings.explore, settings.call_timeout_s),
-            RandomGuide(twin.task.space, seed),
+            RemotePolicy(job.explore, settings.call_timeout_s),
+            job.guide or RandomGuide(twin.task.space, seed),
             EpisodeRecorder(tags),
-            TwinSink(writer, self._stop.is_set),
+            job.sink,
             quarantine=Quarantine(seed=seed, first=first, explain=twin.fault, avoid=avoid),
         )

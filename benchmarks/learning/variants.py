@@ -65,8 +65,16 @@ class VariantContext(RunContext):
 
     change: Change
 
-    def start(self, name: str, module: str, *command: str, settings: Any, arguments: Sequence[str] = ()) -> None:
+    def start(
+        self,
+        name: str,
+        module: str,
+        *command: str,
+        settings: Any,
+        arguments: Sequence[str] = (),
+        expendable: bool = False,
+    ) -> None:
         """Starts a child as any run does, an RL learner with changed settings."""
         if isinstance(settings, RlSettings):
             settings = self.change(settings)
-        super().start(name, module, *command, settings=settings, arguments=arguments)
+        super().start(name, module, *command, settings=settings, arguments=arguments, expendable=expendable)

@@ -3,13 +3,16 @@
     replay.received ─► updates due = utd × (received − start_after) ─► update ─► every 50: publish
     replay.allow    ◄─ start_after + updates / utd + slack ◄───────────┘         every 1000: checkpoint
 
+A buffer `beside` them, as the twin's while an arm practises, is drawn from and does not pace: what it receives pays for
+no update, and it may receive so many transitions per transition of the others.
+
 Waits for: transitions (up to `data_timeout_s`). Unblocks: actors held at the allowance.
 """
 
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +47,9 @@ class LoopSettings:
     """Transitions received before the first online update."""
     slack: int = 2_000
     """Transitions that actors may be ahead of the learner."""
+    beside: Mapping[Buffer, float] = field(default_factory=dict)
+    """Online buffers whose transitions neither count as steps of the stage nor pay for updates → how many of them each
+    may receive per transition of the others."""
     warmup_updates: int = 300
     """Critic updates on demonstrations alone, with Cal-QL."""
     publish_every: int = 50
@@ -56,6 +62,9 @@ class LoopSettings:
         positive(self, "env_steps", "utd", "publish_every", "checkpoint_every", "log_every")
         if self.slack < self.start_after:
             raise InputError(f"slack={self.slack}: must be at least start_after={self.start_after}, or nothing starts")
+        for buffer, ratio in self.beside.items():
+            if not 0 < ratio <= 1_000:
+                raise InputError(f"beside of {buffer!r}={ratio}: transitions per transition, above 0 and up to 1000")
 
 
 class Updater(Protocol):
@@ -151,9 +160,13 @@ class OnlineLoop:
 
     @property
     def env_steps(self) -> int:
-        """Number of transitions received from the online buffers since the stage began."""
-        received = self.experience.received()
-        return max(0, sum(received.get(buffer, 0) - base for buffer, base in self.progress.base.items()))
+        """Number of transitions received since the stage began, from the online buffers that pace it."""
+        received, base = self.experience.received(), self.progress.base
+        return max(0, sum(received.get(buffer, 0) - base[buffer] for buffer in self._pacing))
+
+    @property
+    def _pacing(self) -> list[Buffer]:
+        return [buffer for buffer in self.progress.base if buffer not in self.settings.beside]
 
     @property
     def total_updates(self) -> int:
@@ -248,13 +261,13 @@ class OnlineLoop:
             self._last_arrival = (now, seen)
         elif now - self._last_arrival[0] > self.settings.data_timeout_s:
             raise Unreachable(
-                f"no transition came from {', '.join(self.batch.online)} within "
+                f"no transition came from {', '.join(self._pacing)} within "
                 f"data_timeout_s={self.settings.data_timeout_s:g} ({seen} of {self.settings.env_steps} so far); "
                 "are the actors running?"
             )
         self._status.write(
             doing="online RL",
-            waiting_for=f"actors: transitions in {', '.join(self.batch.online)}",
+            waiting_for=f"actors: transitions in {', '.join(self._pacing)}",
             updates=self.progress.updates,
             version=self.progress.version,
         )
@@ -262,8 +275,11 @@ class OnlineLoop:
 
     def _allow(self) -> None:
         ahead = self.settings.start_after + int(self.progress.updates / self.settings.utd) + self.settings.slack
+        seen = min(self.env_steps, self.settings.env_steps)
         for buffer, base in self.progress.base.items():
-            self.experience.allow(buffer, base + ahead)
+            ratio = self.settings.beside.get(buffer)
+            allowed = ahead if ratio is None else int(ratio * (self.settings.start_after + seen))
+            self.experience.allow(buffer, base + allowed)
 
     def _publish(self, *, weigh: bool = True) -> None:
         """Publishes weights; from now on cells are drawn by what the policy cannot do yet."""

@@ -142,6 +142,12 @@ class RlSettings:
 
     def __post_init__(self) -> None:
         positive(self, "replay_timeout_s", "threads")
+        beside = self.loop.beside.keys()
+        if not beside <= self.batch.online.keys() or beside == self.batch.online.keys():
+            raise InputError(
+                f"loop.beside={dict(self.loop.beside)}: some of the buffers in batch.online, and not all of them "
+                f"({', '.join(self.batch.online)})"
+            )
         check_key("stage", self.stage)  # its seeding writes to the replay under this name
         parts = max(1, self.engine.learners) * self.update.compute.accumulate
         if self.batch.size % parts:

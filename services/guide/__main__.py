@@ -20,6 +20,8 @@ class Arguments:
     """JSON of GuideSettings."""
     state: Path | None = None
     """Keeps the success map for a resumed run."""
+    history: Path | None = None
+    """Folder for S_target over time and the results of scanning twins."""
     listen: str = "127.0.0.1:0"
     """host:port; port 0 picks a free one. Beyond loopback only with credentials."""
     port_file: Path | None = None
@@ -28,7 +30,8 @@ class Arguments:
 
 
 async def _serve(arguments: Arguments) -> None:
-    server = GuideServer(load_settings(GuideSettings, arguments.settings), state=arguments.state)
+    settings = load_settings(GuideSettings, arguments.settings)
+    server = GuideServer(settings, state=arguments.state, history=arguments.history)
     await server.serve(listen=arguments.listen, credentials=arguments.credentials, port_file=arguments.port_file)
 
 

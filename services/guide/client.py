@@ -37,6 +37,8 @@ class Episode(Protocol):
     @property
     def outcome(self) -> Outcome: ...
     @property
+    def steps(self) -> int: ...
+    @property
     def human_steps(self) -> int: ...
     @property
     def version(self) -> int: ...
@@ -54,38 +56,48 @@ class GuideClient:
         self._channel = open_channel(address, credentials)
         self._stub = GuideStub(self._channel)  # type: ignore[no-untyped-call]
 
-    def draw(self) -> Draw:
+    def draw(self, *, deadline_s: float | None = None) -> Draw:
         """Returns the next initial configuration with the reason for it. Raises CorruptData for an impossible one."""
-        return _draw(self._call(self._stub.Next, pb.NextRequest()))
+        return _draw(self._call(self._stub.Next, pb.NextRequest(), deadline_s))
 
     def next(self) -> Configuration:
         """Returns the next initial configuration."""
         return self.draw().configuration
 
-    def report(self, result: Episode) -> None:
-        """Counts a finished real episode; one with human steps is a failure of the policy."""
-        self._call(
-            self._stub.Report,
-            pb.EpisodeReport(
-                configuration=to_message(result.configuration),
-                outcome=result.outcome.value,
-                human_steps=result.human_steps,
-                version=result.version,
-                id=uuid4().hex,
-            ),
-        )
+    def next_scan(self) -> Configuration | None:
+        """Returns the next start for a scanning twin; None while no cell is due."""
+        reply = self._call(self._stub.NextScan, pb.ScanRequest())
+        return from_message(reply.configuration) if reply.HasField("configuration") else None
 
-    def set_success(self, evaluation: Mapping[int, tuple[int, int]]) -> None:
-        """Replaces the twin's (successes, rollouts) of the cells named."""
+    def report(
+        self, result: Episode, *, twin: bool = False, report_id: str = "", deadline_s: float | None = None
+    ) -> None:
+        """Counts a finished episode of the arm, or of a scanning `twin`; human steps make it the policy's failure.
+
+        A report that is made again needs the same `report_id`, so that it counts once; by default a new one.
+        """
+        message = pb.EpisodeReport(
+            configuration=to_message(result.configuration),
+            outcome=result.outcome.value,
+            steps=result.steps,
+            human_steps=result.human_steps,
+            version=result.version,
+            id=report_id or uuid4().hex,
+            twin=twin,
+        )
+        self._call(self._stub.Report, message, deadline_s)
+
+    def set_success(self, evaluation: Mapping[int, tuple[int, int]], *, version: int = -1) -> None:
+        """Replaces the twin's (successes, rollouts) of the cells named, except where a newer version was tried."""
         cells = {
             cell: pb.TwinEvaluation.Cell(successes=won, rollouts=rollouts)
             for cell, (won, rollouts) in evaluation.items()
         }
-        self._call(self._stub.SetSuccess, pb.TwinEvaluation(cells=cells))
+        self._call(self._stub.SetSuccess, pb.TwinEvaluation(cells=cells, version=version))
 
-    def success_map(self) -> list[CellSuccess]:
+    def success_map(self, *, deadline_s: float | None = None) -> list[CellSuccess]:
         """Returns all cells in order."""
-        reply = self._call(self._stub.SuccessMap, pb.SuccessMapRequest())
+        reply = self._call(self._stub.SuccessMap, pb.SuccessMapRequest(), deadline_s)
         names = CellSuccess.__dataclass_fields__
         return [CellSuccess(**{name: getattr(cell, name) for name in names}) for cell in reply.cells]
 
@@ -97,11 +109,12 @@ class GuideClient:
     def close(self) -> None:
         self._channel.close()
 
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+    def _call(self, method: Callable[..., Any], request: Any, deadline_s: float | None = None) -> Any:
+        deadline_s = deadline_s or self._deadline_s
         try:
-            return method(request, timeout=self._deadline_s, wait_for_ready=True)
+            return method(request, timeout=deadline_s, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise unreachable("guide", self.address, error, self._deadline_s) from error
+            raise unreachable("guide", self.address, error, deadline_s) from error
 
 
 def _draw(message: pb.Draw) -> Draw:

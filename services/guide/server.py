@@ -1,18 +1,24 @@
 """This module serves the guide: one `Schedule` behind gRPC, its state on disk after every change.
 
+    <history>/targets.jsonl   S_target in short, after every episode of the arm and whenever a cell enters or leaves it
+    <history>/scans.jsonl     every result of a scanning twin: cell, success, steps, version of the weights
+
 Calls run one after the other on the event loop; none of them waits for anything but the disk.
 """
 
 import json
 import logging
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from protos import guide_pb2 as pb
 from protos.errors import CorruptData, InputError
-from protos.files import set_aside, write_durably
+from protos.files import JsonLines, set_aside, write_durably
 from protos.problems import problem_of
 from protos.schema import Outcome
 from services.guide.client import from_message, to_message
@@ -25,12 +31,16 @@ log = logging.getLogger(__name__)
 class GuideServer:
     """Serves draws from `settings`; with a `state` file it goes on where the last process stopped.
 
+    `history` is a folder for what happened over time.
     Raises InputError when the state is of another configuration space; a damaged state file is set aside.
     """
 
-    def __init__(self, settings: GuideSettings, *, state: Path | None = None) -> None:
+    def __init__(self, settings: GuideSettings, *, state: Path | None = None, history: Path | None = None) -> None:
         self._schedule = Schedule(settings)
         self._state = state
+        self._targets = None if history is None else JsonLines(history / "targets.jsonl")
+        self._scans = None if history is None else JsonLines(history / "scans.jsonl")
+        self._told: set[int] = set()
         self._last: pb.Draw | None = None
         if state is not None and state.exists():
             self._restore(state)
@@ -44,6 +54,9 @@ class GuideServer:
         methods = {
             "Next": grpc.unary_unary_rpc_method_handler(
                 self.next, pb.NextRequest.FromString, pb.Draw.SerializeToString
+            ),
+            "NextScan": grpc.unary_unary_rpc_method_handler(
+                self.next_scan, pb.ScanRequest.FromString, pb.ScanStart.SerializeToString
             ),
             "Report": grpc.unary_unary_rpc_method_handler(
                 self.report, pb.EpisodeReport.FromString, pb.Reported.SerializeToString
@@ -59,9 +72,10 @@ class GuideServer:
 
     def summary(self) -> tuple[str, dict[str, float]]:
         """Returns the state of the guide, for `status`."""
-        cells = self._schedule.success_map()
-        targets = sum(cell.target for cell in cells)
-        return f"{targets} of {len(cells)} cells are targets", {"targets": float(targets)}
+        found = self._schedule.targets()
+        targets, cells = (sum(region[name] for region in found["regions"].values()) for name in ("targets", "cells"))
+        rates = {"targets": float(targets)} | {name: float(found[name]) for name in ("scans", "episodes", "version")}
+        return f"{targets} of {cells} cells are targets", rates
 
     async def next(self, request: pb.NextRequest, context: grpc.aio.ServicerContext) -> pb.Draw:
         configuration, reason = self._schedule.draw()
@@ -69,31 +83,78 @@ class GuideServer:
         self._save()
         return self._last
 
+    async def next_scan(self, request: pb.ScanRequest, context: grpc.aio.ServicerContext) -> pb.ScanStart:
+        start = self._schedule.next_scan()
+        return pb.ScanStart(configuration=None if start is None else to_message(start))
+
     async def report(self, request: pb.EpisodeReport, context: grpc.aio.ServicerContext) -> pb.Reported:
         try:
             outcome = _outcome(request.outcome)
             configuration = from_message(request.configuration)
-            counted = self._schedule.report(configuration, outcome, request.human_steps, report_id=request.id)
+            counted = self._schedule.report(
+                configuration,
+                outcome,
+                request.human_steps,
+                report_id=request.id,
+                version=request.version,
+                twin=request.twin,
+            )
         except (InputError, CorruptData) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if counted:
-            log.info("cell %d: %s with version %d", configuration.cell, outcome.value, request.version)
+            self._note(request, configuration.cell, outcome)
             self._save()
         return pb.Reported()
 
     async def set_success(self, request: pb.TwinEvaluation, context: grpc.aio.ServicerContext) -> pb.Reported:
         try:
             self._schedule.set_success(
-                {cell: (tried.successes, tried.rollouts) for cell, tried in request.cells.items()}
+                {cell: (tried.successes, tried.rollouts) for cell, tried in request.cells.items()},
+                version=request.version,
             )
         except InputError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        self._note_targets(always=True)
         self._save()
         return pb.Reported()
 
     async def success_map(self, request: pb.SuccessMapRequest, context: grpc.aio.ServicerContext) -> pb.SuccessMapReply:
         cells = [pb.SuccessMapReply.Cell(**asdict(cell)) for cell in self._schedule.success_map()]
         return pb.SuccessMapReply(cells=cells, last=self._last)
+
+    def _note(self, request: pb.EpisodeReport, cell: int, outcome: Outcome) -> None:
+        """Keeps what a counted report said and changed."""
+        who = "scan" if request.twin else "episode"
+        log.log(
+            logging.DEBUG if request.twin else logging.INFO,
+            "%s in cell %d: %s with version %d",
+            who,
+            cell,
+            outcome.value,
+            request.version,
+        )
+        if request.twin:
+            success = outcome is Outcome.SUCCESS
+            line = {"cell": cell, "success": success, "steps": request.steps, "version": request.version}
+            self._keep(self._scans, line)
+        self._note_targets(always=not request.twin)
+
+    def _note_targets(self, *, always: bool) -> None:
+        if self._targets is None:
+            return
+        now = {cell.cell for cell in self._schedule.success_map() if cell.target}
+        if always or now != self._told:
+            self._told = now
+            self._keep(self._targets, self._schedule.targets())
+
+    @staticmethod
+    def _keep(lines: JsonLines | None, content: Mapping[str, Any]) -> None:
+        if lines is None:
+            return
+        try:
+            lines.write({"t": time.time(), **content})
+        except OSError as error:  # the report's figure lacks a point; whoever draws goes on
+            log.error("%s", problem_of(error))
 
     def _save(self) -> None:
         if self._state is None:

@@ -43,7 +43,7 @@ class ProcessLine:
     """Seconds since the process wrote its status."""
     memory_mb: float | None = None
     log_end: str = ""
-    """End of the log of a failed process."""
+    """End of the log of a process that failed or was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _process(run: Path, row: dict[str, Any], status: Status | None, *, owned: bo
         rates=status.rates if status else {},
         age_s=age_s,
         memory_mb=_memory_mb(pid) if here else None,
-        log_end=log_tail(run / "logs" / f"{row['name']}.log") if state == "failed" else "",
+        log_end=log_tail(run / "logs" / f"{row['name']}.log") if state in ("failed", "lost") else "",
     )
 
 

@@ -35,7 +35,7 @@ def render_run(run: RunStatus) -> RenderableType:
     """Renders the processes of a run, then its stages, then the end of the logs of failed processes."""
     head = Text.assemble((str(run.folder), "bold"), "  running" if run.running else "  not running")
     failed = [line for line in run.processes if line.log_end]
-    logs = [Text(f"{line.name} failed; the end of its log:\n{line.log_end}", style="red") for line in failed]
+    logs = [Text(f"{line.name} {line.state}; the end of its log:\n{line.log_end}", style="red") for line in failed]
     return Group(head, _process_table(run.processes), *_stage_lines(run), *logs)
 
 
@@ -43,7 +43,7 @@ def _process_table(processes: list[ProcessLine]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("process", "pid", "state", "restarts", "memory", "does", "waits for", "rates"):
         table.add_column(title, justify="right" if title in ("pid", "restarts", "memory") else "left")
-    styles = {"running": "green", "finished": "", "stopped": "", "restarting": "yellow", "failed": "red", "gone": "red"}
+    styles = {"running": "green", "restarting": "yellow"} | dict.fromkeys(("failed", "lost", "gone"), "red")
     for line in processes:
         old = line.age_s is not None and line.age_s > STALE_S and line.state == "running"
         table.add_row(

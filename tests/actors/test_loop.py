@@ -11,6 +11,7 @@ import pytest
 
 from actors import Decision, EpisodeRecorder, EpisodeTags
 from actors.loop import EpisodeLoop, idle_actions
+from actors.quarantine import SLOT_LIMIT
 from protos.errors import TwinRLError
 from protos.schema import SEGMENT_STEPS, Configuration, Observation, Outcome, Source, Step
 
@@ -288,3 +289,13 @@ def test_tags_and_names_travel():
         ("t", "s", "words", Source.REAL)
     }
     assert [one.configuration.cell for one in sink.segments] == [0, 1]
+
+
+def test_a_loop_that_ran_out_of_starts_runs_again_and_a_slot_that_stays_out_does_not():
+    broken = [Script(9, nan_at=0)] * SLOT_LIMIT
+    world, guide, _, loop = play([*broken[:1], Script(3), *broken[1:]], n=2)
+    assert loop.stats.episodes == 1 and list(loop.quarantine.slots) == [0]
+    world._left, guide.count = [Script(4), Script(6)], guide.given + 2
+    loop.run(lambda: False)
+    assert [slot for slot, _ in world.resets[-2:]] == [1, 1]
+    assert loop.stats.episodes == 3

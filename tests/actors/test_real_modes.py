@@ -66,12 +66,19 @@ def run(mode, settings, folder, *extra):
 @contextmanager
 def service(module, folder, *arguments):
     """Runs a service's process on a free port; yields its address."""
+    with service_process(module, folder, *arguments) as (address, _):
+        yield address
+
+
+@contextmanager
+def service_process(module, folder, *arguments):
+    """Runs a service's process on a free port; yields its address and the process."""
     port = folder / f"{module}.port"
     command = [sys.executable, "-m", module, "--listen", "127.0.0.1:0", "--port-file", str(port), *arguments]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         until(port.exists, f"{module} listens", seconds=60)
-        yield f"127.0.0.1:{port.read_text().strip()}"
+        yield f"127.0.0.1:{port.read_text().strip()}", process
     finally:
         process.terminate()
         process.wait(20)
@@ -149,6 +156,29 @@ def test_training_talks_to_guide_weights_and_replay(settings, tmp_path, policy, 
     after = totals(replay)
     assert after["real"] - before["real"] == found[-1]["total_steps"]
     assert 0 < after["human"] - before["human"] <= after["real"] - before["real"]
+
+
+def test_a_session_goes_on_when_its_guide_is_killed(settings, tmp_path, policy):
+    guide = save_settings(GuideSettings(space=TASK.space), tmp_path / "guide.json")
+    plan = TrainPlan(out=tmp_path / "episodes.jsonl", env_steps=200)
+    with (
+        service_process("services.guide", tmp_path, "--settings", str(guide)) as (guide_address, guide_process),
+        service("services.weights", tmp_path, "--store", str(tmp_path / "store")) as weights_address,
+        closing(WeightPublisher(weights_address)) as publisher,
+    ):
+        publisher.publish(policy[1].parts(), settings={"policy": to_json(policy[1].settings)})
+        publisher.wait()
+        process = start(
+            "train", replace(settings, train=plan, guide=guide_address, weights=weights_address, armed=True), tmp_path
+        )
+        until(lambda: plan.out.exists() and lines(plan.out), "an episode has ended", seconds=90)
+        guide_process.kill()
+        before = len(lines(plan.out))
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    found = lines(plan.out)
+    assert found[-1]["total_steps"] >= 200 and len(found) > before
+    assert errors.count("starts come from its last map") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -195,3 +195,74 @@ def test_bad_mixtures_are_refused():
         BatchSettings(sampling={"human": "cells"})
     with pytest.raises(InputError, match=r"slack=5.*start_after=400"):
         LoopSettings(slack=5)
+
+
+@dataclass
+class TwoWorlds:
+    """An arm that brings 5 transitions at every look, up to its allowance; a twin that brings all that it may."""
+
+    received_now: dict = field(default_factory=lambda: {"demo": 100, "real": 300, "twin": 900})
+    allowed: dict = field(default_factory=dict)
+    sampled: list = field(default_factory=list)
+    ratios: list = field(default_factory=list)
+
+    def counts(self):
+        return self.received_now
+
+    def received(self):
+        if self.allowed:
+            assert set(self.allowed) == {"real", "twin"}
+            self.received_now["real"] = min(self.received_now["real"] + 5, self.allowed["real"])
+            self.received_now["twin"] = max(self.received_now["twin"], self.allowed["twin"])
+        return self.received_now
+
+    def sample(self, rng, sizes, *, out=None):
+        self.sampled.append(dict(sizes))
+        rows = sum(sizes.values())
+        arrays = {name: tensor.numpy() for name, tensor in make_batch(rows, seed=int(rng.integers(1000))).items()}
+        return replay_batch(version=np.arange(rows), **arrays)
+
+    def allow(self, buffer, total):
+        self.allowed[buffer] = total
+
+
+def beside_loop(replay, **changes):
+    updater = RlAgent(make_policy(), UpdateSettings(critic=CriticSettings(width=16)), seed=0)
+    lines = []
+    outlets = Outlets(publish=lambda: 1, checkpoint=lambda: None, record=lambda **line: lines.append(line))
+    loop = OnlineLoop(
+        updater,
+        replay,
+        LoopSettings(**(LOOP | {"beside": {"twin": 2.0}} | changes)),
+        BatchSettings(online={"real": 3, "twin": 1}, demo={"demo": 4}),
+        outlets,
+        progress=Progress(base={"real": 300, "twin": 900}),
+        seed=0,
+    )
+    return loop, lines
+
+
+def test_a_buffer_beside_the_others_is_drawn_from_and_paces_nothing():
+    replay = TwoWorlds()
+    loop, lines = beside_loop(replay)
+    assert loop.run(lambda: False)
+    assert loop.progress.updates == 25, "utd 0.5 x (60 - 10) steps of the arm, whatever the twin brings"
+    assert replay.sampled[-25:] == [{"real": 3, "twin": 1, "demo": 4}] * 25
+    assert 60 <= loop.env_steps < 60 + 5 + LOOP["slack"]
+    assert all(line["total"] == 60 for line in lines)
+    assert replay.allowed["twin"] == 900 + 2 * (10 + 60), "two per step of the arm, from the start on"
+
+
+def test_a_twin_stands_still_while_the_arm_does():
+    replay = TwoWorlds()
+    loop, _ = beside_loop(replay, data_timeout_s=0.2)
+    replay.received = lambda: replay.received_now | {"twin": replay.allowed.get("twin", 900)}
+    with pytest.raises(Unreachable, match="no transition came from real within"):
+        loop.run(lambda: False)
+    assert replay.allowed["twin"] == 900 + 2 * 10
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, 1001.0, float("nan")])
+def test_a_ratio_out_of_range_is_refused(ratio):
+    with pytest.raises(InputError, match="beside of 'twin'"):
+        LoopSettings(beside={"twin": ratio})

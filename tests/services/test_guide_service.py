@@ -24,6 +24,7 @@ class Result:
 
     configuration: Configuration
     outcome: Outcome
+    steps: int = 40
     human_steps: int = 0
     version: int = 17
 

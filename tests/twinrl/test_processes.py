@@ -165,6 +165,41 @@ def test_a_service_that_keeps_ending_is_given_up(supervisor):
     eventually(failed, "the service is given up", limit_s=60)
 
 
+def told_of(path):
+    told = []
+    return told, Supervisor(path, tell=told.append)
+
+
+def test_a_child_that_the_run_can_do_without_is_started_again_once(tmp_path):
+    told, supervisor = told_of(tmp_path)
+    with supervisor:
+        supervisor.start(python("learner", "import time; time.sleep(600)"))
+        supervisor.start(python("fleet", SLEEPER, expendable=True))
+        os.kill(first := supervisor.pid("fleet"), signal.SIGKILL)
+        eventually(lambda: supervisor.restarts("fleet") == 1 and supervisor.running("fleet"), "another life")
+        assert supervisor.pid("fleet") != first
+        os.kill(supervisor.pid("fleet"), signal.SIGKILL)
+        eventually(lambda: len(told) == 2, "it is given up")
+        supervisor.check()
+        assert supervisor.running("learner") and not supervisor.running("fleet")
+        rows = {row["name"]: row for row in json.loads((tmp_path / "processes.json").read_text())["processes"]}
+        assert (rows["fleet"]["state"], rows["fleet"]["restarts"]) == ("lost", 1)
+        supervisor.stop("fleet", "learner")
+    log = supervisor.log_path("fleet")
+    assert told == [
+        f"fleet was killed by signal 9, see {log}; it is started again",
+        f"fleet was killed by signal 9, see {log}; the run goes on without it",
+    ]
+
+
+def test_a_child_that_the_run_can_do_without_may_end(tmp_path):
+    told, supervisor = told_of(tmp_path)
+    with supervisor:
+        supervisor.start(python("fleet", "print('done')", expendable=True))
+        supervisor.wait("fleet", timeout_s=20)
+        assert told == [] and supervisor.restarts("fleet") == 0
+
+
 def test_a_service_that_never_listens_is_named_with_its_deadline(supervisor):
     supervisor.start(python("guide", SLEEPER, service=True))
     with pytest.raises(Unreachable, match=r"guide does not listen on 127\.0\.0\.1:\d+ after 0\.3 s"):

@@ -78,6 +78,17 @@ def synthetic_run(folder):
         total += entry["steps"]
         real.append(entry | {"t": 1.7e9 + total / 50, "robot_s": total / 10, "total_steps": total})
     lines(folder / "real_rl" / "episodes.jsonl", real)
+    targets = [
+        {
+            "t": entry["t"],
+            "version": entry["version"],
+            "scans": 3 * index,
+            "episodes": index,
+            "regions": {name: {"cells": 20, "targets": 20 - index // 4, "success": index / 70} for name in "AB"},
+        }
+        for index, entry in enumerate(real)
+    ]
+    lines(folder / "guide" / "targets.jsonl", targets)
     for stage in ("sft_a", "sft_ab"):
         lines(
             folder / stage / "metrics.jsonl",
@@ -89,6 +100,8 @@ def synthetic_run(folder):
     run_lines = [
         {"stage": "twin_rl", "step": i, "total": 4000, "success": 0.6 + i / 11000} for i in range(0, 4001, 200)
     ]
+    beside = {"stage": "beside_arm", "total": 0, "transitions_per_s": 41.5, "scans_per_min": 30.0}
+    run_lines += [beside | {"t": entry["t"], "step": 60 * i, "scans": i} for i, entry in enumerate(real[::5])]
     lines(folder / "metrics.jsonl", run_lines)
     for stage in ("twin_rl", "real_rl"):
         lines(
@@ -176,10 +189,23 @@ def test_counts_rates_and_intervals_stand_in_the_table(page):
 def test_every_part_is_there_and_nothing_is_missing(page):
     assert "Not in this run" not in page.text
     assert page.tags.count("img") == 4
-    # maps, real curves, SFT + twin RL + real RL metrics, ages
-    assert page.tags.count("svg") == 5 + 2 + (1 + 3 + 2) + 2
+    # maps, real curves, S_target, SFT + twin RL + real RL metrics, ages
+    assert page.tags.count("svg") == 5 + 2 + 1 + (1 + 3 + 2) + 2
     for words in ("scripted operator", "Twin, side camera", "photos registered", "16,000 steps", "twin_rl.env_steps"):
         assert words in page.text, words
+
+
+def test_the_target_set_is_shown_over_robot_time(page):
+    assert "Beside the arm the twins collected 780 transitions and tried 13 starts" in page.text
+    for words in ("cells in S_target", "that the guide's map expects", "scan results per minute", "twin transitions"):
+        assert words in page.text, words
+
+
+def test_a_run_whose_guide_kept_nothing_says_so(tmp_path):
+    folder = synthetic_run(tmp_path / "demo")
+    (folder / "guide" / "targets.jsonl").unlink()
+    text = Page(write_report(folder)).text
+    assert "The guide kept nothing" in text and "guide/targets.jsonl" in text.split("Sections that need")[0]
 
 
 def test_the_page_needs_nothing_else(page):

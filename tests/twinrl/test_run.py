@@ -1,5 +1,6 @@
-"""A whole run, cut short and resumed, with its real processes; only its budgets are small."""
+"""A whole run, cut short and resumed, with its real processes, some of which die; only its budgets are small."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import psutil
 import pytest
 from demo_process import demo
 
+from protos.files import read_object
 from protos.folders import owned
 from protos.settings import save_settings
 from services.replay import EmbeddedServer, Keys, ReplaySettings, connect
@@ -66,7 +68,30 @@ def wait_for(path: Path, process: "subprocess.Popen[str]", within_s: float) -> N
 
 
 def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
+    return family_of(process.pid)
+
+
+def kill_beside_arm(folder: Path, process: "subprocess.Popen[str]") -> None:
+    """Ends the fleet beside the arm, with all its processes, and the guide: none of them can do anything about it."""
+    deadline = time.monotonic() + 200
+    while not (rows := beside_arm(folder)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no fleet beside the arm"
+        time.sleep(0.05)
+    for pid in [*(child.pid for child in family_of(rows["fleet"])), rows["fleet"], rows["guide"]]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def beside_arm(folder: Path) -> dict[str, int]:
+    """Process ids of fleet, guide and arm, by name; empty before they are all there."""
+    table = read_object(folder / "processes.json").get("processes", [])
+    running = {row["name"]: row["pid"] for row in table if row["state"] == "running"}
+    return running if {"fleet", "guide", "arm"} <= running.keys() else {}
+
+
+def family_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
@@ -92,8 +117,10 @@ def test_a_run_is_interrupted_resumed_and_complete(tmp_path):
     process = start(tmp_path, "--resume")
     wait_for(folder / "twin_rl" / "metrics.jsonl", process, 120)
     children = family(process)
+    kill_beside_arm(folder, process)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
+    assert "note: fleet was killed by signal 9" in output and "it is started again" in output
     assert_gone(children)
     done = [json.loads(line)["stage"] for line in (folder / "stages.jsonl").read_text().splitlines()]
     assert done == STAGES

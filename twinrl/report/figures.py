@@ -207,6 +207,31 @@ def real_curves(episodes: Sequence[EpisodeLine]) -> list[str]:
     ]
 
 
+def guidance_curves(run: RunFiles) -> str:
+    """S_target and the twins beside the arm against robot time; empty without a robot's clock to put them on."""
+    clock = [(episode.t, episode.robot_s / 60) for episode in run.real_episodes if episode.t]
+    if not clock or not run.targets:
+        return ""
+    unix_s, minutes = zip(*clock, strict=True)
+    x = np.interp([line["t"] for line in run.targets], unix_s, minutes).tolist()
+    regions = sorted({name for line in run.targets for name in line["regions"]})
+
+    def by_region(key: str, scale: float) -> list[Line]:
+        values = {name: [scale * line["regions"][name][key] for line in run.targets] for name in regions}
+        return [Line(label=f"region {name}", x=x, y=y, steps=True) for name, y in values.items()]
+
+    panels = {
+        "cells in S_target": by_region("targets", 1.0),
+        "success that the guide's map expects, %": by_region("success", 100.0),
+    }
+    for key, title in (("scans_per_min", "scan results per minute"), ("transitions_per_s", "twin transitions per s")):
+        told = [line for line in run.beside_arm if isinstance(line.get(key), int | float)]
+        if told:
+            when = np.interp([line["t"] for line in told], unix_s, minutes).tolist()
+            panels[title] = [Line(label=title, x=when, y=[line[key] for line in told])]
+    return chart(panels, "robot time [min]", size=(WIDE[0], 1.35))
+
+
 def learning_curves(run: RunFiles) -> dict[str, list[str]]:
     """Small charts of every number the learner logged, SFT policies together, by printed stage name."""
     groups = {"SFT": ("sft_a", "sft_ab"), "Twin RL": ("twin_rl",), "Real RL": ("real_rl",)}

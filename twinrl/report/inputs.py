@@ -82,6 +82,8 @@ class EpisodeLine:
     version: int
     total_steps: int = 0
     robot_s: float = 0.0
+    t: float = 0.0
+    """Unix seconds of its end; 0 where the line does not say."""
 
     @classmethod
     def read(cls, line: Mapping[str, Any]) -> "EpisodeLine":
@@ -101,6 +103,7 @@ _KINDS = {
     "version": int,
     "total_steps": int,
     "robot_s": float,
+    "t": float,
 }
 
 
@@ -113,6 +116,10 @@ class RunFiles:
     stages: list[dict[str, Any]]
     evaluations: dict[str, list[EpisodeLine]]
     real_episodes: list[EpisodeLine]
+    targets: list[dict[str, Any]]
+    """S_target over time, as the guide kept it."""
+    beside_arm: list[dict[str, Any]]
+    """Lines of the fleet beside the arm."""
     metrics: dict[str, list[dict[str, Any]]]
     """Lines by stage: the learner's, then those that the run wrote about the same stage."""
     scan: dict[str, Any]
@@ -135,6 +142,7 @@ def read_run_files(folder: Path) -> RunFiles:
         for name in LEARNING_STAGES
     }
     real_episodes = _episodes(folder / "real_rl" / "episodes.jsonl")
+    targets = read_lines(folder / "guide" / "targets.jsonl")
     stages, settings = read_lines(folder / "stages.jsonl"), read_object(folder / "settings.json")
     fidelity, lab = read_object(folder / "fidelity.json"), read_object(folder / "lab.json")
     scan, images = read_object(folder / "scene" / "report.json"), sorted((folder / "images").glob("*.png"))
@@ -147,6 +155,7 @@ def read_run_files(folder: Path) -> RunFiles:
         **{f"eval/{name}.jsonl": episodes for name, episodes in evaluations.items()},
         **{f"{name}/metrics.jsonl": lines for name, lines in metrics.items()},
         "real_rl/episodes.jsonl": real_episodes,
+        "guide/targets.jsonl": targets,
         "images/*.png": images,
     }
     return RunFiles(
@@ -155,6 +164,8 @@ def read_run_files(folder: Path) -> RunFiles:
         stages=stages,
         evaluations=evaluations,
         real_episodes=real_episodes,
+        targets=targets,
+        beside_arm=[line for line in run_lines if line.get("stage") == "beside_arm"],
         metrics=metrics,
         scan=scan,
         fidelity=fidelity,

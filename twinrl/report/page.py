@@ -54,6 +54,8 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "colour_stops": figures.colour_stops(),
         "real": [_markup(svg) for svg in curves.real_curves(run.real_episodes)],
         "help": help_summary(run.real_episodes),
+        "guidance": _markup(curves.guidance_curves(run)),
+        "twins": twins_summary(run),
         "learning": {title: [_markup(svg) for svg in found] for title, found in curves.learning_curves(run).items()},
         "ages": {title: _markup(svg) for title, svg in curves.age_curves(run).items()},
         "throughput": throughput_rows(run),
@@ -210,6 +212,15 @@ def help_summary(episodes: list[EpisodeLine]) -> str:
     share = percent(human / steps) if steps else "–"
     made = f"the operator made {human:,} of {steps:,} steps ({share})"
     return f"{takeovers} interventions in {len(episodes)} episodes; {made}."
+
+
+def twins_summary(run: RunFiles) -> str:
+    """One sentence on what the twins did beside the arm."""
+    if not run.beside_arm:
+        return "No twin was at work beside the arm."
+    scans = max((int(line.get("scans", 0)) for line in run.beside_arm), default=0)
+    steps = max((int(line.get("step", 0)) for line in run.beside_arm), default=0)
+    return f"Beside the arm the twins collected {steps:,} transitions and tried {scans:,} starts for the guide."
 
 
 def throughput_rows(run: RunFiles) -> list[dict[str, str | float]]:

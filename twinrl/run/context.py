@@ -28,6 +28,7 @@ class WorldSeed(IntEnum):
     TWIN_DEMONSTRATIONS = 1
     TWIN_RL = 2
     ARM_RL = 3
+    TWIN_BESIDE_ARM = 4
     ARM_DEMONSTRATIONS = 77
     EVALUATE_SFT = 5000
     EVALUATE_TWIN_RL = 7000
@@ -67,8 +68,8 @@ class Services:
     def guide(self, settings: GuideSettings) -> str:
         """Returns host:port of the guide."""
         path = save_settings(settings, self._folder / "guide" / "settings.json")
-        state = str(path.with_name("state.json"))
-        return self._start("guide", "services.guide", "--settings", str(path), "--state", state)
+        kept = ("--state", str(path.with_name("state.json")), "--history", str(path.parent))
+        return self._start("guide", "services.guide", "--settings", str(path), *kept)
 
     def _start(self, name: str, module: str, *arguments: str) -> str:
         if name not in self._addresses:
@@ -111,11 +112,19 @@ class RunContext:
     supervisor: Supervisor
     services: Services
 
-    def start(self, name: str, module: str, *command: str, settings: Any, arguments: Sequence[str] = ()) -> None:
+    def start(
+        self,
+        name: str,
+        module: str,
+        *command: str,
+        settings: Any,
+        arguments: Sequence[str] = (),
+        expendable: bool = False,
+    ) -> None:
         """Starts `python -m module command… --settings <file> arguments…` as the child `name`."""
         path = save_settings(settings, self.folder / "settings" / f"{name}.json")
         line = python_module(module, *command, "--settings", str(path), *arguments)
-        self.supervisor.start(Child(name=name, command=line))
+        self.supervisor.start(Child(name=name, command=line, expendable=expendable))
 
     def world_seed(self, world: WorldSeed) -> int:
         """Returns the seed of a world of this run."""

@@ -11,17 +11,20 @@ from pathlib import Path
 
 from actors.lab import LAB_PORT
 from actors.real import ArmSettings, DemonstratePlan, EvaluatePlan, PendantSettings, RealSettings, TrainPlan
+from actors.sim import TwinWorld
 from actors.simulated_ur import StandinSettings
-from learner.rl import ActorSettings, BatchSettings, LoopSettings, UpdateSettings
+from learner.rl import ActorSettings, LoopSettings, UpdateSettings
 from learner.stage import RlSettings
 from protos.errors import TwinRLError
 from protos.files import read_lines, write_durably
 from protos.schema import CONTROL_HZ
-from services.guide import GuideClient, GuideSettings
+from protos.status import read_status
 from services.telemetry import read_metrics
 from twin import labs, tasks
 from twin.scene import Scene
+from twinrl.run import beside_arm
 from twinrl.run.context import RL_TIMEOUT_S, RunContext, WorldSeed
+from twinrl.run.progress import Note
 from twinrl.run.progress import Stage as View
 
 RTDE_PORT = 30004
@@ -53,10 +56,13 @@ def evaluate_after(context: RunContext, view: View) -> float:
     return _evaluate(context, view, policy="real_rl", name="after")
 
 
-def real_rl(context: RunContext, view: View) -> float:
-    """Practice on the arm: the guide sends it to S_target, the operator takes over when the policy is in trouble."""
+def real_rl(context: RunContext, view: View, *, twin: TwinWorld) -> float:
+    """Practice on the arm: the guide sends it to S_target, the operator takes over when the policy is in trouble.
+
+    Twins of `twin` collect and scan beside it.
+    """
     settings, plan = context.settings, context.settings.real_rl
-    replay = context.services.replay()
+    replay, batch = context.services.replay(), beside_arm.batch(plan)
     learner = RlSettings(
         replay=replay,
         policy=context.folder / "twin_rl" / "policy",
@@ -65,13 +71,14 @@ def real_rl(context: RunContext, view: View) -> float:
         weights=context.services.weights(),
         wire_dtype="f32",
         schema=settings.schema,
-        batch=BatchSettings(online={"real": 64}, demo={"demo": 48, "human": 16}),
+        batch=batch,
         loop=LoopSettings(
             env_steps=plan.env_steps,
             utd=plan.utd,
             start_after=100,
             slack=400,
             publish_every=plan.publish_every,
+            beside={"twin": plan.twin_steps} if "twin" in batch.online else {},
         ),
         update=UpdateSettings(actor=ActorSettings(weights_start=(1.0, plan.eta), weights_end=(1.0, plan.eta))),
         seed_twin_episodes=plan.seed_twin_episodes,
@@ -79,19 +86,21 @@ def real_rl(context: RunContext, view: View) -> float:
     )
     out = str(context.folder / "real_rl")
     context.start("real_rl", "learner", "rl", settings=learner, arguments=("--out", out, "--resume"))
+    guide = beside_arm.start_guide(context, _success_in_twin(context))
+    twins = beside_arm.start_twins(context, twin, guide)
     arm = _arm(
         context,
         "real-rl",
         seed=WorldSeed.ARM_RL,
         weights=context.services.weights(),
-        guide=_guide(context),
+        guide=guide,
         train=TrainPlan(
             out=context.folder / "real_rl" / "episodes.jsonl", env_steps=plan.env_steps, explore=plan.explore
         ),
     )
     context.start("arm", "actors.real", "train", settings=arm)
     context.supervisor.wait("real_rl", timeout_s=RL_TIMEOUT_S, poll=lambda: _follow(context, view))
-    context.supervisor.stop("arm")
+    context.supervisor.stop("arm", *([beside_arm.CHILD] if twins else []))
     stop_standins(context, "real-rl")
     view.update(plan.env_steps)
     return plan.env_steps
@@ -156,27 +165,25 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
     )
 
 
-def _guide(context: RunContext) -> str:
-    """Starts the guide and tells it the success per cell of the evaluation in the twin."""
-    plan = context.settings.real_rl
-    space = tasks.get(context.settings.task).space
-    address = context.services.guide(GuideSettings(space=space, tau=plan.tau, seed=context.settings.seed))
+def _success_in_twin(context: RunContext) -> dict[int, tuple[int, int]]:
+    """Returns successes and rollouts by cell of the evaluation after twin RL."""
     found: dict[int, tuple[int, int]] = {}
     for entry in read_lines(context.folder / "eval" / "twin_rl_twin.jsonl"):
         successes, rollouts = found.get(entry["cell"], (0, 0))
         found[entry["cell"]] = (successes + entry["success"], rollouts + 1)
-    client = GuideClient(address)
-    client.set_success(found)
-    client.close()
-    return address
+    return found
 
 
 def _follow(context: RunContext, view: View) -> None:
     lines = read_metrics(context.folder / "real_rl" / "metrics.jsonl")
     episodes = read_lines(context.folder / "real_rl" / "episodes.jsonl")
     interventions = sum(episode["interventions"] for episode in episodes)
+    notes: dict[str, Note] = {"episodes": len(episodes), "interventions": interventions}
+    for child, names in (("guide", ("targets",)), (beside_arm.CHILD, ("transitions_per_s", "scans_per_min"))):
+        status = read_status(context.supervisor.logs / f"{child}.status.json")
+        notes |= {name: status.rates[name] for name in names if status is not None and name in status.rates}
     if lines:
-        view.update(lines[-1].get("step", 0), episodes=len(episodes), interventions=interventions)
+        view.update(lines[-1].get("step", 0), **notes)
 
 
 def _lines(paths: Sequence[Path]) -> int:

@@ -5,6 +5,7 @@ check_room               refuses a disk with less, before anything is done
 check_low                ends a run before its disk is full: what is under way still finds room to be saved
 """
 
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,10 +32,11 @@ def transition_bytes(schema: Schema) -> int:
 
 
 def transitions(settings: RunSettings) -> int:
-    """Returns the transitions that a run makes at most; those with a takeover are kept twice."""
-    plan = settings.demonstrations
+    """Returns the transitions that a run makes at most; those of the arm with a takeover are kept twice."""
+    plan, real = settings.demonstrations, settings.real_rl
     demonstrations = (plan.real_a + plan.twin_a + plan.twin_b) * tasks.get(settings.task).max_steps
-    return demonstrations + settings.twin_rl.env_steps + 2 * settings.real_rl.env_steps
+    beside_arm = math.ceil(real.twin_steps * real.env_steps) if real.twin_share else 0
+    return demonstrations + settings.twin_rl.env_steps + 2 * real.env_steps + beside_arm
 
 
 def needed_bytes(settings: RunSettings) -> int:

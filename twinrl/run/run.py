@@ -73,7 +73,7 @@ def _run_stages(ownership: Ownership, settings: RunSettings, console: Console) -
     done = _finished(folder)
     with (
         Progress([stage.name for stage in STAGES], console=console) as progress,
-        Supervisor(folder, ownership=ownership) as supervisor,
+        Supervisor(folder, ownership=ownership, tell=lambda line: progress.say(f"note: {line}")) as supervisor,
     ):
         services = Services(folder, settings, supervisor)
         context = RunContext(folder=folder, settings=settings, supervisor=supervisor, services=services)

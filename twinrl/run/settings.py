@@ -10,11 +10,15 @@ from typing import Any, Literal
 
 from protos.errors import InputError
 from protos.schema import Schema
+from services.guide import MOST_REFRESH, MOST_ROLLOUTS
 from services.net import Credentials
 from twin import labs, tasks
 from twin.randomize import DOMAINS, Domain
 from twin.scan import ScanSettings
 
+MOST_ACTORS = 1_000
+MOST_TWIN_SHARE = 0.45
+"""Half of a batch is fresh experience, and some of that must be the arm's."""
 BUNDLED_CAPTURE = Path(__file__).resolve().parents[2] / "examples" / "capture"
 
 
@@ -57,6 +61,29 @@ class TwinRlPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScanPlan:
+    """Twins that try the newest policy from cell after cell while the arm practises, so that S_target follows it."""
+
+    actors: int = 1
+    """Actors that scan, with as many twins each as in twin RL; 0: the guide keeps the map from before real RL."""
+    refresh: int = 8
+    """Weight versions from the beginning of one pass over all cells to the next."""
+    rollouts: int = 1
+    """Rollouts of a pass in every cell."""
+    half_life: float = 8.0
+    """Weight versions after which an outcome counts half in the guide; 0 forgets nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.actors <= MOST_ACTORS:
+            raise InputError(f"real_rl.scan.actors={self.actors}: 0 to {MOST_ACTORS}")
+        for name, most in (("refresh", MOST_REFRESH), ("rollouts", MOST_ROLLOUTS)):
+            if not 1 <= getattr(self, name) <= most:
+                raise InputError(f"real_rl.scan.{name}={getattr(self, name)}: 1 to {most}")
+        if not 0.0 <= self.half_life <= MOST_REFRESH:
+            raise InputError(f"real_rl.scan.half_life={self.half_life}: 0 to {MOST_REFRESH} versions")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RealRlPlan:
     """RL on the arm, guided by the twin, with an operator who may take over."""
 
@@ -71,6 +98,22 @@ class RealRlPlan:
     """Updates per transition; robot time is dearer than twin time."""
     seed_twin_episodes: int = 20
     """Successful twin episodes copied to the demonstrations before the arm moves."""
+    twin_share: float = 0.125
+    """Share of the twin's transitions in every batch, taken from the half that is fresh experience; with 0 the twins
+    only scan."""
+    twin_steps: float = 1.0
+    """Transitions that the twins may collect per transition of the arm."""
+    twin_actors: int = 1
+    """Actors that collect, with as many twins each as in twin RL, unless `twin_share` is 0."""
+    scan: ScanPlan = field(default_factory=ScanPlan)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.twin_share <= MOST_TWIN_SHARE:
+            raise InputError(f"real_rl.twin_share={self.twin_share}: 0 to {MOST_TWIN_SHARE} of a batch")
+        if not 0.0 < self.twin_steps <= 100.0:
+            raise InputError(f"real_rl.twin_steps={self.twin_steps}: above 0 and up to 100 per step of the arm")
+        if not 1 <= self.twin_actors <= MOST_ACTORS:
+            raise InputError(f"real_rl.twin_actors={self.twin_actors}: 1 to {MOST_ACTORS}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,10 +27,10 @@ from protos.status import read_status
 from services.telemetry import read_metrics
 from twin import labs, tasks
 from twinrl.fidelity import measure as fidelity
+from twinrl.report.images import write_images
 from twinrl.run import real_stages
 from twinrl.run.context import DEMONSTRATIONS_TIMEOUT_S, RL_TIMEOUT_S, RunContext, WorldSeed
 from twinrl.run.for_task import exploration, labels_for, policy_for
-from twinrl.run.images import write_images
 from twinrl.run.progress import Stage as View
 from twinrl.run.scan import ScanJob
 from twinrl.run.settings import RunSettings
@@ -181,6 +181,11 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
     return context.settings.episodes_per_evaluation
 
 
+def real_rl(context: RunContext, view: View) -> float:
+    """RL on the arm, with twins beside it."""
+    return real_stages.real_rl(context, view, twin=_world(context, WorldSeed.TWIN_BESIDE_ARM))
+
+
 def report(context: RunContext, view: View) -> float:
     """The twin's fidelity, the lab's numbers, images of both worlds, then the page."""
     from twinrl.report.page import write_report
@@ -261,7 +266,7 @@ STAGES = (
     StageSpec(name="twin RL", unit="steps", total=lambda s: s.twin_rl.env_steps, run=twin_rl),
     StageSpec(name="twin RL in the twin", unit="episodes", total=per_evaluation, run=evaluate_twin_rl),
     StageSpec(name="arm before", unit="episodes", total=per_evaluation, run=real_stages.evaluate_before),
-    StageSpec(name="real RL", unit="steps", total=lambda s: s.real_rl.env_steps, run=real_stages.real_rl),
+    StageSpec(name="real RL", unit="steps", total=lambda s: s.real_rl.env_steps, run=real_rl),
     StageSpec(name="arm after", unit="episodes", total=per_evaluation, run=real_stages.evaluate_after),
     StageSpec(name="report", unit="page", total=lambda s: 1, run=report),
 )

@@ -3,9 +3,9 @@
     Supervisor.start ──► child (own session) ──► logs/<name>.log, logs/<name>.status.json
          │ pids                │ ends by itself
          ▼                     ▼
-    guardian            watcher thread ── service: started again after 0.5 s, counted
-    (ends all when                     └─ anything else with exit code ≠ 0: kept until `check` or `wait` raises it
-     the run is killed)
+    guardian            watcher thread ─┬─ service: started again after 0.5 s, counted
+    (ends all when                     ├─ expendable: started again once, told in a line; the run goes on
+     the run is killed)                └─ anything else with exit code ≠ 0: kept until `check` or `wait` raises it
 
 `processes.json` in the run folder tells `twinrl status` who is there. Nothing outlives `close`, which ends the workers
 first and the services they write to last, each within 4 s.
@@ -42,6 +42,7 @@ RESTART_DELAY_S = 0.5
 RESTART_LIMIT = 5
 """A service that ends more often than this within `RESTART_WINDOW_S` counts as failed."""
 RESTART_WINDOW_S = 60.0
+EXPENDABLE_RESTARTS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class Child:
     """Added to the run's own environment."""
     service: bool = False
     """A service keeps its state on disk and listens on a fixed address: it is started again when it ends by itself."""
+    expendable: bool = False
+    """The run goes on without it: it is started again once, and its loss is told in a line."""
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -67,7 +70,7 @@ class _Entry:
     popen: subprocess.Popen[bytes]
     problems: ProblemPipe
     started_unix_s: float
-    state: str = "running"  # running, restarting, finished, failed, stopped
+    state: str = "running"  # running, restarting, finished, failed, stopped; lost: expendable, and not there any more
     exits: list[float] = field(default_factory=list)
     refused: str = ""
     """The reason for which the system did not let the child start again."""
@@ -79,7 +82,7 @@ class _Entry:
             "state": self.state,
             "service": self.child.service,
             "started_unix_s": self.started_unix_s,
-            "restarts": max(len(self.exits) - (self.state in ("restarting", "failed")), 0),
+            "restarts": max(len(self.exits) - (self.state in ("restarting", "failed", "lost")), 0),
             "exit_code": self.popen.returncode,
             "command": list(self.child.command),
         }
@@ -88,8 +91,14 @@ class _Entry:
 class Supervisor(Closing):
     """Owns every child process of one run; a context manager. Safe to call from several threads."""
 
-    def __init__(self, run_dir: Path, *, ownership: Ownership | None = None) -> None:
-        """Gives `ownership` of the folder to the guardian too: it stays taken until a killed run's last child ended."""
+    def __init__(
+        self, run_dir: Path, *, ownership: Ownership | None = None, tell: Callable[[str], None] = log.warning
+    ) -> None:
+        """Gives `ownership` of the folder to the guardian too: it stays taken until a killed run's last child ended.
+
+        `tell` shows a line to the person who watches the run; it is called from a thread.
+        """
+        self._tell = tell
         self.run_dir, self.logs = run_dir, run_dir / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self._entries: dict[str, _Entry] = {}
@@ -256,6 +265,9 @@ class Supervisor(Closing):
             entry.popen, entry.problems = self._spawn(entry.child)
         except OSError as error:  # no process or no log for it: the next check tells
             entry.refused, entry.state = f"{entry.child.name} cannot start again: {problem_of(error)}", "failed"
+            if entry.child.expendable:
+                entry.state = "lost"
+                self._tell(f"{entry.refused}; the run goes on without it")
             return
         entry.started_unix_s, entry.state = time.time(), "running"
         self._save()
@@ -271,6 +283,12 @@ class Supervisor(Closing):
             recent = sum(now - moment < RESTART_WINDOW_S for moment in entry.exits)
             entry.state = "restarting" if recent <= RESTART_LIMIT else "failed"
             log.warning("%s ended with exit code %d: %s", entry.child.name, code, entry.state)
+        elif entry.child.expendable and code != 0:
+            entry.exits.append(now)
+            again = len(entry.exits) <= EXPENDABLE_RESTARTS
+            entry.state = "restarting" if again else "lost"
+            then = "it is started again" if again else "the run goes on without it"
+            self._tell(f"{entry.child.name} {_how_it_ended(code)}, see {self.log_path(entry.child.name)}; {then}")
         else:
             entry.state = "finished" if code == 0 else "failed"
         self._save()
@@ -280,7 +298,7 @@ class Supervisor(Closing):
         told = entry.problems.told or problem_in(log_tail(path, 1))
         if entry.refused or (code == Exit.PROBLEM and told is not None):
             return entry.refused or str(told)
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = _how_it_ended(code)
         if entry.child.service:
             how += f" {len(entry.exits)} times"
         return f"{entry.child.name} {how}; the end of {path}:\n{log_tail(path)}"
@@ -292,6 +310,10 @@ class Supervisor(Closing):
                 write_durably(self.run_dir / "processes.json", [json.dumps({"processes": rows}, indent=1).encode()])
             except OSError as error:  # only `twinrl status` reads it
                 log.info("%s", problem_of(error))
+
+
+def _how_it_ended(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
 def _accepts(address: str) -> bool:
