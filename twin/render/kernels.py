@@ -20,7 +20,7 @@ from protos.schema import F32, U8
 from twin.render import interface
 from twin.render.lanes import LANES, composite
 
-f32, u64 = np.float32, np.uint64
+f32, u32, u64 = np.float32, np.uint32, np.uint64
 JIT = {"fastmath": True, "nogil": True, "cache": True}
 NEAR_M = f32(interface.NEAR_M)
 BLUR = f32(0.3)
@@ -305,7 +305,7 @@ def _basis(x: float, y: float, z: float, coefficients: int, values: F32) -> None
 
 _MEAN, _DEVIATION = f32(510.0), f32(147.802)
 """Mean and deviation of the sum of four uniform bytes, which is close to normal."""
-_MASK = 0xFFFFFFFF
+_GOLDEN = 0x9E3779B9
 
 
 @numba.njit(**JIT)
@@ -314,22 +314,29 @@ def expose(canvas: F32, background: F32, gains: F32, noise: float, seed: int, im
 
     Every pixel and channel has a number of its own, a hash of the seed and its place, so equal seeds give equal noise.
     """
-    strength = f32(noise) / _DEVIATION
+    strength, width = f32(noise) / _DEVIATION, image.shape[1]
+    row = np.empty(3 * width, np.float32)
     for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
+        _noise(row, u32((seed + _GOLDEN * 3 * y * width) & 0xFFFFFFFF), strength)
+        for x in range(width):
             through = canvas[y, 3, x]
             for k in range(3):
                 value = (canvas[y, k, x] + through * background[y, x, k]) * gains[k]
-                word = _hash(seed + 0x9E3779B9 * ((y * image.shape[1] + x) * 3 + k))
-                total = (word & 255) + (word >> 8 & 255) + (word >> 16 & 255) + (word >> 24)
-                value = (value + strength * (f32(total) - _MEAN)) * f32(255) + f32(0.5)
+                value = (value + row[3 * x + k]) * f32(255) + f32(0.5)
                 image[y, x, k] = np.uint8(min(max(value, f32(0)), f32(255)))
 
 
 @numba.njit(**JIT)
-def _hash(number: int) -> int:
-    """Returns 32 well-mixed bits (lowbias32 of C. Wellons' hash prospector)."""
-    word = number & _MASK
-    word = (word ^ word >> 16) * 0x7FEB352D & _MASK
-    word = (word ^ word >> 15) * 0x846CA68B & _MASK
-    return word ^ word >> 16
+def _noise(row: F32, start: int, strength: float) -> None:
+    """Fills a row with noise; 32 well-mixed bits (lowbias32 of C. Wellons' hash prospector) make each number.
+
+    The steps are kept in 32 bits, so that they are done on many numbers at once.
+    """
+    for i in range(row.shape[0]):
+        word = u32(start + u32(u32(_GOLDEN) * u32(i)))
+        word = u32(u32(word ^ (word >> u32(16))) * u32(0x7FEB352D))
+        word = u32(u32(word ^ (word >> u32(15))) * u32(0x846CA68B))
+        word = u32(word ^ (word >> u32(16)))
+        low = u32((word & u32(255)) + ((word >> u32(8)) & u32(255)))
+        total = u32(low + u32(((word >> u32(16)) & u32(255)) + (word >> u32(24))))
+        row[i] = strength * (f32(np.int32(total)) - _MEAN)
