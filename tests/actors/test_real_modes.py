@@ -151,7 +151,7 @@ def test_training_talks_to_guide_weights_and_replay(settings, tmp_path, policy, 
     found = lines(plan.out)
     assert found[-1]["total_steps"] >= 30 and all(line["operator"] == "scripted" for line in found)
     assert all(line["version"] == version for line in found)
-    assert all(line["interventions"] == 1 and line["human_steps"] > 0 for line in found), "an untrained policy stalls"
+    assert all(line["interventions"] >= 1 and line["human_steps"] > 0 for line in found), "an untrained policy stalls"
     assert [line["robot_s"] for line in found] == sorted(line["robot_s"] for line in found)
     after = totals(replay)
     assert after["real"] - before["real"] == found[-1]["total_steps"]
