@@ -120,7 +120,7 @@ class Checkout:
         runs.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "twinrl.cli", "demo", "--runs", str(runs), "--name", NAME]
         command += ["--resume"] if resume else shlex.split(flags)
-        environment = os.environ | {"PYTHONPATH": str(self.code)}
+        environment = os.environ | {"PYTHONPATH": str(self.code), "PYTHONDONTWRITEBYTECODE": ""}  # as `make demo`
         with (runs / LOG).open("ab") as log:
             process = subprocess.Popen(command, cwd=self.code, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
