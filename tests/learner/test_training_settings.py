@@ -120,3 +120,12 @@ def test_settings_survive_json(settings):
 def test_wrong_values_are_refused(kind, change, match):
     with pytest.raises(InputError, match=match):
         kind(**change)
+
+
+@pytest.mark.parametrize("beside", [{"demo": 1.0}, {"twin": 1.0, "real": 1.0}])
+def test_a_stage_that_nothing_would_pace_is_refused(beside):
+    batch = BatchSettings(online={"real": 48, "twin": 16})
+    with pytest.raises(InputError, match=r"loop\.beside=.*and not all of them \(real, twin\)"):
+        RlSettings(
+            replay=ReplaySettings(urls=("unix:///x",)), policy=Path("p"), batch=batch, loop=LoopSettings(beside=beside)
+        )
