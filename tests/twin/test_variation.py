@@ -11,6 +11,7 @@ from protos.schema import Schema
 from twin import robots, tasks
 from twin.env import VectorTwin, trials
 from twin.kinematics import Kinematics
+from twin.labs import Lab
 from twin.physics import MujocoPhysics, make
 from twin.randomize import DOMAINS, OF_MODEL, SPANS, Domain, Draws
 from twin.world import ArmWorld
@@ -249,7 +250,7 @@ def test_an_engine_that_cannot_vary_says_what_it_lacks(monkeypatch):
 
 def test_a_simulated_arm_draws_for_every_placing(scene, task, configurations):
     domain = replace(STILL, object_size=(0.8, 1.2), camera_delay_steps=(1,))
-    world = ArmWorld(scene, task, domain, schema=Schema(side_px=32, wrist_px=32), seed=3)
+    world = ArmWorld(scene, task, Lab(domain=domain), schema=Schema(side_px=32, wrist_px=32), seed=3)
     heights = set()
     for start in configurations("A", 3):
         world.place(start)
