@@ -127,10 +127,27 @@ def within_yaw(base_from_tcp: ArrayLike, before: ArrayLike) -> F64:
 
     `before` is where the tool comes from by less than half a turn: past pi the heading is counted on from there.
     """
+    R = np.asarray(base_from_tcp, float)
+    if R.ndim == 2:
+        return _single_within_yaw(R, np.asarray(before, float))
     start = heading(before)
     on = heading(base_from_tcp) - start
     yaw = start + (on + np.pi) % (2 * np.pi) - np.pi
-    return about_z(np.clip(yaw, -YAW_LIMIT_RAD, YAW_LIMIT_RAD) - yaw) @ np.asarray(base_from_tcp, float)
+    return about_z(np.clip(yaw, -YAW_LIMIT_RAD, YAW_LIMIT_RAD) - yaw) @ R
+
+
+def _single_within_yaw(rotation: F64, before: F64) -> F64:
+    """Does what `within_yaw` does, for one tool (3, 3)."""
+    start = _single_heading(before)
+    yaw = start + (_single_heading(rotation) - start + math.pi) % (2 * math.pi) - math.pi
+    back = min(max(yaw, -YAW_LIMIT_RAD), YAW_LIMIT_RAD) - yaw
+    return matrix_from_vector((0.0, 0.0, back)) @ rotation if back else rotation
+
+
+def _single_heading(rotation: F64) -> float:
+    """Does what `heading` does, for one tool (3, 3)."""
+    x, y, _ = _single_upright(rotation, 0.0)[:, 1].tolist()  # of `TOOL_DOWN` the axis y points along -x
+    return math.atan2(-y, -x)
 
 
 def _single_upright(rotation: F64, tilt_rad: float) -> F64:

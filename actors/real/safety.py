@@ -93,7 +93,8 @@ class Limits:
 
     def outside(self, position: F64) -> float:
         """Returns how far a position (3,) lies outside the work box [m], along its worst axis; 0 inside."""
-        return float(np.maximum(self.low - position, position - self.high).max(initial=0.0))
+        ways = [*(self.low - position).tolist(), *(position - self.high).tolist()]
+        return math.nan if any(map(math.isnan, ways)) else max(0.0, *ways)
 
     def clip(self, target: F64, *, commanded: F64, measured: F64, period_s: float) -> F64:
         """Returns the nearest allowed TCP pose (6,).
@@ -102,21 +103,21 @@ class Limits:
         not finite and ArmStopped for one that jumps or when the TCP itself is out of the box.
         """
         self._refuse(target, measured)
-        settings, before = self.settings, matrix_from_vector(commanded[3:])
+        settings, before, at = self.settings, matrix_from_vector(commanded[3:]), matrix_from_vector(measured[3:])
         way, turn = target[:3] - commanded[:3], turn_between(before, matrix_from_vector(target[3:]))
         slow_way = within_angle(way, settings.speed_m_s * period_s)
         slow_turn = within_angle(turn, settings.speed_rad_s * period_s)
-        self._count("speed", np.concatenate([way, turn]), np.concatenate([slow_way, slow_turn]))
+        self.clipped["speed"] += _differ(way, slow_way) or _differ(turn, slow_turn)
         wanted = matrix_from_vector(slow_turn) @ before
         rotation = within_yaw(wanted, before)
-        self._count("yaw", wanted, rotation)
-        ahead = turn_between(matrix_from_vector(measured[3:]), rotation)
+        self.clipped["yaw"] += _differ(wanted, rotation)
+        ahead = turn_between(at, rotation)
         leashed = within_angle(ahead, settings.ceiling_rad)
         moved = commanded[:3] + slow_way
-        position = np.clip(moved, measured[:3] - settings.ceiling_m, measured[:3] + settings.ceiling_m)
-        self._count("ceiling", np.concatenate([moved, ahead]), np.concatenate([position, leashed]))
-        self._count("box", position, boxed := np.clip(position, self.low, self.high))
-        rotation = matrix_from_vector(leashed) @ matrix_from_vector(measured[3:])
+        position = between(moved, measured[:3] - settings.ceiling_m, measured[:3] + settings.ceiling_m)
+        self.clipped["ceiling"] += _differ(moved, position) or _differ(ahead, leashed)
+        self.clipped["box"] += _differ(position, boxed := between(position, self.low, self.high))
+        rotation = matrix_from_vector(leashed) @ at
         return np.concatenate([boxed, tool_vector(vector_from_matrix(rotation))])
 
     def check_measured(self, *, t: float, joints: F64, pose: F64, velocity: F64, wrench: F64) -> str:
@@ -124,20 +125,16 @@ class Limits:
 
         The arguments are a state of the arm: its clock [s], joints (6,), TCP pose, velocity and wrench (6,).
         """
-        for name, value in (
-            ("clock", t),
-            ("joints", joints),
-            ("pose", pose),
-            ("velocity", velocity),
-            ("wrench", wrench),
-        ):
-            if not np.isfinite(value).all():
-                return f"{name} measured as {np.asarray(value).tolist()}: every number must be finite; see the pendant"
+        measured = {"clock": [t], "joints": joints, "pose": pose, "velocity": velocity, "wrench": wrench}
+        for name, value in measured.items():
+            numbers = np.asarray(value).tolist()
+            if not all(map(math.isfinite, numbers)):
+                return f"{name} measured as {numbers}: every number must be finite; see the pendant"
         limits = self.settings
-        pressing = float(np.linalg.norm(wrench[:3]))
+        pressing = math.hypot(*wrench[:3].tolist())
         if pressing > limits.force_n:
             return f"force at the TCP {pressing:.0f} N (limit {limits.force_n:g} N): free the tool"
-        margin = limits.joint_range_rad - float(np.abs(joints).max())
+        margin = limits.joint_range_rad - max(map(abs, joints.tolist()))
         if margin < limits.joint_margin_rad:
             joint = int(np.abs(joints).argmax())
             return f"joint {joint + 1} at {np.degrees(joints[joint]):.0f} degrees, the end of its range: jog it back"
@@ -147,7 +144,7 @@ class Limits:
 
     def check_following(self, streamed: F64, measured: F64) -> str:
         """Returns the reason to hold an arm that is at `measured` (6,) while `streamed` (6,) was asked for."""
-        behind = float(np.abs(streamed[:3] - measured[:3]).max())
+        behind = max(map(abs, (streamed[:3] - measured[:3]).tolist()))
         if behind > self.settings.following_m:
             limit = self.settings.following_m * 100
             return f"the tool is {behind * 100:.1f} cm from where it was told to be (limit {limit:g} cm)"
@@ -169,11 +166,19 @@ class Limits:
         if (outside := self.outside(measured[:3])) > self.settings.ceiling_m:
             raise ArmStopped(f"the tool is {outside * 100:.1f} cm outside the work box: jog it back inside")
 
-    def _count(self, name: str, before: F64, after: F64) -> None:
-        self.clipped[name] += bool(np.abs(after - before).max() > 1e-9)
+
+def between(position: F64, low: F64, high: F64) -> F64:
+    """Returns what `np.clip` does, in a third of its time for so few numbers."""
+    return np.minimum(np.maximum(position, low), high)
+
+
+def _differ(before: F64, after: F64) -> bool:
+    """Returns True where a limit has changed a number."""
+    return max(map(abs, (after - before).ravel().tolist())) > 1e-9
 
 
 def angle_between(a: F64, b: F64) -> float:
     """Returns the angle [rad] between the rotations of two poses (6,)."""
-    chord = float(np.linalg.norm(matrix_from_vector(a[3:]) - matrix_from_vector(b[3:])))  # 2 sqrt(2) sin(angle/2)
+    apart = (matrix_from_vector(a[3:]) - matrix_from_vector(b[3:])).ravel()
+    chord = math.sqrt(apart @ apart)  # 2 sqrt(2) sin(angle/2)
     return 2 * math.asin(min(chord / math.sqrt(8), 1.0))

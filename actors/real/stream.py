@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actors.real.kinematics import MODELS, ArmKinematics, ModelName, Posture
-from actors.real.safety import CRAWL_M_S, CRAWL_RAD_S, Limits
+from actors.real.safety import CRAWL_M_S, CRAWL_RAD_S, Limits, between
 from protos.proprioception import tool_vector
 from protos.schema import F64
 from twin.rotations import matrix_from_vector, turn_between, vector_from_matrix
@@ -113,12 +113,12 @@ class StreamLimiter:
     def _before_faces(self, wanted: F64, dt: float) -> F64:
         """Returns the velocity (3,) nearest to the wanted one from which the tool stops before the faces of the box."""
         limits, hard, before = self._limits, self._limits.settings.acceleration_m_s2, self._velocity[:3]
-        fastest = float(np.linalg.norm(before)) + hard * dt
+        fastest = _length(before) + hard * dt
         low, high = (
             np.minimum(_stoppable(way, dt, FACE_SHARE * hard), way / (fastest / (2 * hard) + dt))
             for way in (np.maximum(self._at.position - limits.low, 0), np.maximum(limits.high - self._at.position, 0))
         )
-        return _reached(before, np.clip(before, -low, high), np.clip(wanted, -low, high), hard * dt)
+        return _reached(before, between(before, -low, high), between(wanted, -low, high), hard * dt)
 
     def _advance(self, wanted: F64, dt: float) -> None:
         """Moves on for one slice at the wanted velocity (6,), or as much of it as leaves a way to rest."""
@@ -151,7 +151,7 @@ class StreamLimiter:
         """Returns how long tool and rotation need to come to rest (2,) [s]."""
         settings = self._limits.settings
         hard, hard_spin = settings.acceleration_m_s2, settings.acceleration_rad_s2
-        return np.array([np.linalg.norm(velocity[:3]) / hard, np.linalg.norm(velocity[3:]) / hard_spin])
+        return np.array((_length(velocity[:3]) / hard, _length(velocity[3:]) / hard_spin))
 
     def _share_by_joints(self, braked: F64, wanted: F64, dt: float) -> float:
         """Returns how far from the braked to the wanted velocity the joints let the tool go, to first order."""
@@ -163,7 +163,7 @@ class StreamLimiter:
         )
         change = fast - slow
         room = np.where(change > 0, up - slow, down + slow)
-        return float(np.clip(np.min(room / np.maximum(np.abs(change), TINY)), 0.0, 1.0))
+        return min(max(float(np.min(room / np.maximum(np.abs(change), TINY))), 0.0), 1.0)
 
     def _moved(self, velocity: F64, dt: float) -> _Place | None:
         """Returns the place after one slice; None where a joint would be too fast, at its end, or none reach it."""
@@ -221,11 +221,15 @@ class StreamLimiter:
 
 def _towards(way: F64, dt: float, left_s: float, speed: float, acceleration: float) -> F64:
     """Returns the velocity (3,) that covers `way` (3,) in the time left, and can still stop at its end."""
-    distance = float(np.linalg.norm(way))
+    distance = _length(way)
     if distance < 1e-12:
         return np.zeros(3)
     fast = min(distance / left_s, float(_stoppable(distance, dt / 2, acceleration)), speed)
     return way * (fast / distance)
+
+
+def _length(vector: F64) -> float:
+    return math.sqrt(vector @ vector)
 
 
 def _stoppable(distance: F64 | float, step_s: float, acceleration: float) -> F64:
@@ -239,7 +243,7 @@ def _stoppable(distance: F64 | float, step_s: float, acceleration: float) -> F64
 def _reached(before: F64, safe: F64, wanted: F64, change: float) -> F64:
     """Returns the velocity (3,) nearest to `wanted` on the way from `safe` that differs from `before` by `change`."""
     off, way = safe - before, wanted - safe
-    if float(np.linalg.norm(wanted - before)) <= change:
+    if _length(wanted - before) <= change:
         return wanted
     a, b, c = float(way @ way), 2 * float(off @ way), float(off @ off) - change * change
     if a < 1e-24 or c >= 0:
