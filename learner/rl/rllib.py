@@ -3,9 +3,9 @@
     RllibUpdater.update ─ noise ─► LearnerGroup ─► one TwinLearner here                        learners = 0
                                                 └► TwinLearner 0 … k−1, equal parts of a batch  learners = k, own Ray
 
-    TwinLearner.train ─► update ─► _update ─┬ RlAgent.gradients
-                                            ├ mean of gradients and loss over all learners (gloo, nccl)
-                                            └ RlAgent.step      clipping, NaN guard, optimizers, target
+    TwinLearner.train ─┬ RlAgent.gradients
+                       ├ mean of gradients and loss over all learners (gloo, nccl)
+                       └ RlAgent.step      clipping, NaN guard, optimizers, target
 
 The RLlib module wraps an `RlAgent`, whose networks and optimizers are the very objects that the plain update would
 use; the two give the same numbers. With several learners the gradients travel as one vector after the backward pass,
@@ -17,6 +17,7 @@ RLlib's own behaviour, and what is done about it here:
 * Its `set_state` keeps newer weights beside older optimizers. State goes in and out as our own tensors.
 * A learner that died gives one error, later updates do nothing and say nothing. Answers are counted: once one is
   missing every call raises a TwinRLError, and the stage goes on from its last checkpoint with `--resume`.
+* Its `update` converts batches and sums up metrics of its own at every step. `train` goes to the agent directly.
 * Asynchronous updates are dropped when learners are busy. Updates are synchronous, with a deadline of their own.
 * Its treatment of NaN changes weights. The agent's own guard decides, on the mean gradients of all learners.
 """
@@ -45,7 +46,6 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
@@ -105,7 +105,7 @@ class TwinModule(TorchRLModule):
 
 
 class TwinLearner(TorchLearner):
-    """Runs our update inside RLlib's life cycle, with our own clipping and NaN guard in place of RLlib's."""
+    """Runs our update in RLlib's learner, with our own clipping and NaN guard in place of RLlib's."""
 
     @property
     def agent(self) -> RlAgent:
@@ -124,31 +124,23 @@ class TwinLearner(TorchLearner):
         """Does nothing: gradients are averaged by hand."""
 
     def train(self, columns: Mapping[str, NDArray[np.generic]], phase: Phase) -> Answer:
-        """Makes one update on this learner's part of a batch, by RLlib's `update`, which calls `_update`."""
-        rows = len(columns["reward"])
-        self._phase = phase
-        self._shared = {name: column for name, column in columns.items() if len(column) != rows}
-        own = SampleBatch({name: column for name, column in columns.items() if name not in self._shared})
+        """Makes one update on this learner's part of a batch."""
+        agent = self.agent
         try:
-            self.update(batch=MultiAgentBatch({DEFAULT_MODULE_ID: own}, env_steps=rows))
+            found = agent.gradients({name: _tensor(column) for name, column in columns.items()}, phase)
+            agent.step(self._averaged(found.total), phase)
         except TwinRLError as error:  # of the guard, the same in every learner; the driver raises it again
             return Answer(rank=rank(), error=str(error))
-        return Answer(rank=rank(), updated=self._updated)
+        metrics = {name: float(value) for name, value in found.scalars.items()} | {"skipped": agent.guard.skipped}
+        return Answer(rank=rank(), updated=Updated(metrics=metrics, td_error=found.td_error.cpu().numpy()))
 
     @override(TorchLearner)
-    def _update(self, batch: dict[str, Any]) -> tuple[Any, Any, Any]:
-        agent = self.agent
-        shared = {name: torch.from_numpy(np.array(column)) for name, column in self._shared.items()}
-        found = agent.gradients(dict(batch[DEFAULT_MODULE_ID]) | shared, self._phase)
-        loss = self._averaged(found.total)
-        agent.step(loss, self._phase)
-        metrics = {name: float(value) for name, value in found.scalars.items()} | {"skipped": agent.guard.skipped}
-        self._updated = Updated(metrics=metrics, td_error=found.td_error.cpu().numpy())
-        return {}, {DEFAULT_MODULE_ID: loss}, {}
+    def _update(self, batch: dict[str, Any], **_: Any) -> tuple[Any, Any, Any]:
+        raise NotImplementedError("`train` makes updates: RLlib's way to them costs a tenth of a small one")
 
     @override(TorchLearner)
     def compute_loss_for_module(self, **_: Any) -> Tensor:
-        raise NotImplementedError("the losses of both networks are computed together, in _update")
+        raise NotImplementedError("the losses of both networks are computed together, by the agent")
 
     def _averaged(self, loss: Tensor) -> Tensor:
         """Returns the loss; it and all gradients are means over the learners from here on."""
@@ -339,6 +331,11 @@ def _joined(answers: list[Answer]) -> Updated:
 def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
     """Returns arrays, which Ray carries without copies."""
     return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    """Returns a tensor on an array, or on a copy where that came through Ray and is read-only."""
+    return torch.from_numpy(array if array.flags.writeable else np.array(array))
 
 
 def _tensors(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
