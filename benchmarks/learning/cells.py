@@ -33,6 +33,8 @@ from twinrl.run.settings import RunSettings
 from twinrl.run.supervisor import Supervisor
 
 RESULT = "result.json"
+ARM_AND_TWIN = (Selection(source=Source.REAL, region="A"), Selection(source=Source.TWIN))
+"""Demonstrations of both regions: the arm's in A and all of the twin's."""
 _MARK = "of-bench-learning"
 """A file in each unit's folder; what lacks it is not ours to clear away."""
 
@@ -135,7 +137,7 @@ def demonstrations(plan: RunSettings, scanned: Unit) -> Unit:
     """Records demonstrations on the stand-in arm and in the twin, as the demo does."""
 
     def make(context: VariantContext, view: View) -> None:
-        _take(scanned, context, "scene")
+        take(scanned, context, "scene")
         stages.demonstrations(context, view)
 
     wanted = plan.demonstrations
@@ -147,33 +149,31 @@ def demonstrations(plan: RunSettings, scanned: Unit) -> Unit:
     )
 
 
-def sft(plan: RunSettings, shown: Unit) -> Unit:
-    """The policy from which RL starts: SFT on the demonstrations of both regions."""
+def sft(plan: RunSettings, shown: Unit, *, name: str = "sft_ab", select: tuple[Selection, ...] = ARM_AND_TWIN) -> Unit:
+    """A policy from which RL may start: SFT on demonstrations."""
 
     def make(context: VariantContext, view: View) -> None:
-        _take(shown, context, "scene", "replay")
+        take(shown, context, "scene", "replay")
         run, task = context.settings, tasks.get(context.settings.task)
         settings = SftSettings(
             replay=context.services.replay(),
-            select=(Selection(source=Source.REAL, region="A"), Selection(source=Source.TWIN)),
+            select=select,
             schema=run.schema,
             policy=policy_for(task),
             train=TrainSettings(steps=run.sft.steps, batch_size=run.sft.batch, seed=run.seed, labels=labels_for(task)),
         )
-        out = context.folder / "sft_ab"
-        context.start("sft_ab", "learner", "sft", settings=settings, arguments=("--out", str(out)))
-        context.supervisor.wait(
-            "sft_ab", timeout_s=3600, poll=lambda: view.update(stages.last_metrics(out).get("step", 0))
-        )
+        out = context.folder / name
+        context.start(name, "learner", "sft", settings=settings, arguments=("--out", str(out)))
+        context.supervisor.wait(name, timeout_s=3600, poll=lambda: view.update(stages.last_metrics(out).get("step", 0)))
 
     steps = plan.sft.steps
     return Unit(
-        settings=replace(plan, runs=plan.runs / f"sft-{steps}"),
+        settings=replace(plan, runs=plan.runs / (f"sft-{steps}" if name == "sft_ab" else f"{name}-{steps}")),
         steps=steps,
         total=steps,
         counted="steps",
         make=make,
-        policy="sft_ab",
+        policy=name,
     )
 
 
@@ -182,7 +182,7 @@ def twin_rl(plan: RunSettings, start: Unit, variant: Variant, *, short: bool) ->
     changed = VARIANTS[variant][1]
 
     def make(context: VariantContext, view: View) -> None:
-        _take(start, context, "scene", "replay", "sft_ab")
+        take(start, context, "scene", "replay", "sft_ab")
         stages.twin_rl(context, view)
 
     return Unit(
@@ -200,7 +200,7 @@ def _shortened(rl: RlSettings) -> RlSettings:
     return replace(rl, loop=replace(rl.loop, warmup_updates=5, start_after=50))
 
 
-def _take(unit: Unit, context: VariantContext, *names: str) -> None:
+def take(unit: Unit, context: VariantContext, *names: str) -> None:
     """Copies folders of a finished unit."""
     for name in names:
         shutil.copytree(unit.folder / name, context.folder / name)

@@ -47,6 +47,8 @@ class GuideSettings:
     """The settings of the choice, which the paper leaves open."""
 
     space: ConfigurationSpace
+    regions: tuple[str, ...] = ()
+    """Regions that the arm is sent to; empty: all."""
     tau: float = 0.8
     """Cells whose success rate is below this are targets."""
     explore: float = EXPLORE
@@ -68,6 +70,8 @@ class GuideSettings:
     def __post_init__(self) -> None:
         if self.space.cells < 1:
             raise InputError(f"the space has {self.space.cells} cells: it needs a region, a row and a column")
+        if unknown := [name for name in self.regions if name not in self.space.regions]:
+            raise InputError(f"region {unknown[0]!r}: choose among {', '.join(self.space.regions)}")
         for name, value in (("tau", self.tau), ("explore", self.explore)):
             if not 0.0 <= value <= 1.0:
                 raise InputError(f"{name}={value}: choose a number from 0 to 1")
@@ -147,7 +151,8 @@ class Schedule:
 
     def draw(self) -> tuple[Configuration, str]:
         """Returns the next initial configuration and the reason for it, in one line."""
-        cells = self.success_map()
+        regions = self.settings.regions
+        cells = [cell for cell in self.success_map() if not regions or cell.region in regions]
         chosen, among = choose(cells, self._rng, self.settings.explore)
         if among:
             why = f"one of {among} cells below {self.settings.tau:g}"

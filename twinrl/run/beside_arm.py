@@ -6,11 +6,12 @@
 They cost guidance when they are lost, and never the arm's session: the fleet is a child that the run can do without.
 """
 
+from collections.abc import Mapping
+
 from actors.sim import FleetSettings, TwinWorld
 from learner.rl import BatchSettings
 from protos.schema import Buffer
 from services.guide import GuideClient, GuideSettings
-from services.telemetry import read_metrics
 from twin import tasks
 from twinrl.run.context import RunContext
 from twinrl.run.for_task import exploration
@@ -35,11 +36,15 @@ def batch(plan: RealRlPlan) -> BatchSettings:
     )
 
 
-def start_guide(context: RunContext, evaluation: dict[int, tuple[int, int]]) -> str:
-    """Starts the guide with the success per cell of the policy that real RL begins with; returns its address."""
+def start_guide(context: RunContext, evaluation: Mapping[int, tuple[int, int]], *, version: int) -> str:
+    """Starts the guide with the success per cell of the policy that real RL begins with; returns its address.
+
+    `version` is that policy's.
+    """
     run, plan = context.settings, context.settings.real_rl
     settings = GuideSettings(
         space=tasks.get(run.task).space,
+        regions=plan.regions,
         tau=plan.tau,
         half_life=plan.scan.half_life,
         refresh=plan.scan.refresh,
@@ -48,7 +53,7 @@ def start_guide(context: RunContext, evaluation: dict[int, tuple[int, int]]) -> 
     )
     address = context.services.guide(settings)
     client = GuideClient(address)
-    client.set_success(evaluation, version=_version_before(context))
+    client.set_success(evaluation, version=version)
     client.close()
     return address
 
@@ -74,9 +79,3 @@ def start_twins(context: RunContext, world: TwinWorld, guide: str) -> bool:
     )
     context.start(CHILD, "actors.sim", "fleet", settings=settings, expendable=True)
     return True
-
-
-def _version_before(context: RunContext) -> int:
-    """Returns the last version that twin RL published."""
-    lines = read_metrics(context.folder / "twin_rl" / "metrics.jsonl")
-    return int(lines[-1].get("version", -1)) if lines else -1

@@ -6,7 +6,8 @@ The stand-in's address is the only thing here that a lab replaces: `python -m ac
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.lab import LAB_PORT
@@ -34,6 +35,40 @@ CONTROLLER_TIMEOUT_S = 60.0
 """Deadline of a simulated controller to listen."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A start is what real RL goes on from."""
+
+    policy: Path
+    critics: Path | None = None
+    """Checkpoint folder of an earlier RL stage; None: new critics."""
+    success: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Successes and rollouts in the twin, by cell, for the guide's first S_target."""
+    version: int = -1
+    """Last weight version that was published before."""
+
+    @classmethod
+    def of_twin_rl(cls, context: RunContext) -> "Start":
+        """Returns what twin RL left behind."""
+        folder = context.folder / "twin_rl"
+        lines = read_metrics(folder / "metrics.jsonl")
+        return cls(
+            policy=folder / "policy",
+            critics=folder / "checkpoint",
+            success=success_by_cell(context.folder / "eval" / "twin_rl_twin.jsonl"),
+            version=int(lines[-1].get("version", -1)) if lines else -1,
+        )
+
+
+def success_by_cell(evaluation: Path) -> dict[int, tuple[int, int]]:
+    """Returns successes and rollouts by cell of an evaluation."""
+    found: dict[int, tuple[int, int]] = {}
+    for entry in read_lines(evaluation):
+        successes, rollouts = found.get(entry["cell"], (0, 0))
+        found[entry["cell"]] = (successes + entry["success"], rollouts + 1)
+    return found
+
+
 def start_demonstrations(context: RunContext) -> None:
     """The scripted operator records region A on the stand-in, as the child "demonstrations-arm"."""
     plan = context.settings.demonstrations
@@ -48,15 +83,15 @@ def start_demonstrations(context: RunContext) -> None:
 
 def evaluate_before(context: RunContext, view: View) -> float:
     """The policy of twin RL on the stand-in, as it is."""
-    return _evaluate(context, view, policy="twin_rl", name="before")
+    return evaluate(context, view, policy="twin_rl", name="before")
 
 
 def evaluate_after(context: RunContext, view: View) -> float:
     """The policy after RL on the arm, from the same starts as before."""
-    return _evaluate(context, view, policy="real_rl", name="after")
+    return evaluate(context, view, policy="real_rl", name="after")
 
 
-def real_rl(context: RunContext, view: View, *, twin: TwinWorld) -> float:
+def real_rl(context: RunContext, view: View, *, start: Start, twin: TwinWorld) -> float:
     """Practice on the arm: the guide sends it to S_target, the operator takes over when the policy is in trouble.
 
     Twins of `twin` collect and scan beside it.
@@ -65,8 +100,8 @@ def real_rl(context: RunContext, view: View, *, twin: TwinWorld) -> float:
     replay, batch = context.services.replay(), beside_arm.batch(plan)
     learner = RlSettings(
         replay=replay,
-        policy=context.folder / "twin_rl" / "policy",
-        critics=context.folder / "twin_rl" / "checkpoint",
+        policy=start.policy,
+        critics=start.critics,
         stage="real_rl",
         weights=context.services.weights(),
         wire_dtype="f32",
@@ -77,6 +112,7 @@ def real_rl(context: RunContext, view: View, *, twin: TwinWorld) -> float:
             utd=plan.utd,
             start_after=100,
             slack=400,
+            warmup_updates=plan.warmup_updates,
             publish_every=plan.publish_every,
             beside={"twin": plan.twin_steps} if "twin" in batch.online else {},
         ),
@@ -86,7 +122,7 @@ def real_rl(context: RunContext, view: View, *, twin: TwinWorld) -> float:
     )
     out = str(context.folder / "real_rl")
     context.start("real_rl", "learner", "rl", settings=learner, arguments=("--out", out, "--resume"))
-    guide = beside_arm.start_guide(context, _success_in_twin(context))
+    guide = beside_arm.start_guide(context, start.success, version=start.version)
     twins = beside_arm.start_twins(context, twin, guide)
     arm = _arm(
         context,
@@ -94,6 +130,7 @@ def real_rl(context: RunContext, view: View, *, twin: TwinWorld) -> float:
         seed=WorldSeed.ARM_RL,
         weights=context.services.weights(),
         guide=guide,
+        operator=plan.operator,
         train=TrainPlan(
             out=context.folder / "real_rl" / "episodes.jsonl", env_steps=plan.env_steps, explore=plan.explore
         ),
@@ -111,7 +148,8 @@ def stop_standins(context: RunContext, *names: str) -> None:
     context.supervisor.stop(*[f"standin-{name}" for name in names])
 
 
-def _evaluate(context: RunContext, view: View, *, policy: str, name: str) -> float:
+def evaluate(context: RunContext, view: View, *, policy: str, name: str) -> float:
+    """A policy of the run's folder on the arm, into eval/<name>_standin.jsonl; returns the number of episodes."""
     regions = tuple(tasks.get(context.settings.task).space.regions)
     shares: dict[str, tuple[str, ...]] = {"all": regions}
     if context.settings.arms > 1:
@@ -163,15 +201,6 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
         spool=context.folder / "spool" / f"arm-{name}",
         **mode,  # type: ignore[arg-type]
     )
-
-
-def _success_in_twin(context: RunContext) -> dict[int, tuple[int, int]]:
-    """Returns successes and rollouts by cell of the evaluation after twin RL."""
-    found: dict[int, tuple[int, int]] = {}
-    for entry in read_lines(context.folder / "eval" / "twin_rl_twin.jsonl"):
-        successes, rollouts = found.get(entry["cell"], (0, 0))
-        found[entry["cell"]] = (successes + entry["success"], rollouts + 1)
-    return found
 
 
 def _follow(context: RunContext, view: View) -> None:

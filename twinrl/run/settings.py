@@ -96,6 +96,12 @@ class RealRlPlan:
     """Weight of the Q loss beside behaviour cloning; small, because the critics know little of this arm yet."""
     utd: float = 0.5
     """Updates per transition; robot time is dearer than twin time."""
+    warmup_updates: int = 300
+    """Updates of the critics on demonstrations alone, before the first transition."""
+    operator: Literal["scripted", "none"] = "scripted"
+    """Operator who takes over what is in trouble; none: the policy practises alone."""
+    regions: tuple[str, ...] = ()
+    """Regions to practise in; empty: all of the task."""
     seed_twin_episodes: int = 20
     """Successful twin episodes copied to the demonstrations before the arm moves."""
     twin_share: float = 0.125

@@ -73,22 +73,33 @@ def demonstrations(context: RunContext, view: View) -> float:
     plan = context.settings.demonstrations
     real_stages.start_demonstrations(context)
     if plan.source == "expert":
-        _start_twin_expert(context)
-        context.supervisor.wait("demonstrations-twin", "demonstrations-arm", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
+        twin_demonstrations(context)
+        arm_demonstrations(context)
     else:
-        context.supervisor.wait("demonstrations-arm", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
-        _start_expansion(context)
-        context.supervisor.wait("demonstrations-twin", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
-    real_stages.stop_standins(context, "demonstrations")
+        arm_demonstrations(context)
+        twin_demonstrations(context)
     total = plan.real_a + plan.twin_a + plan.twin_b
     view.update(total)
     return total
 
 
+def arm_demonstrations(context: RunContext) -> None:
+    """Waits for the demonstrations on the arm that were started."""
+    context.supervisor.wait("demonstrations-arm", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
+    real_stages.stop_standins(context, "demonstrations")
+
+
+def twin_demonstrations(context: RunContext) -> None:
+    """The twin's demonstrations, by its expert or expanded from the arm's."""
+    start = _start_twin_expert if context.settings.demonstrations.source == "expert" else _start_expansion
+    start(context)
+    context.supervisor.wait("demonstrations-twin", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
+
+
 def _start_twin_expert(context: RunContext) -> None:
     plan = context.settings.demonstrations
     settings = DemonstrationSettings(
-        world=_world(context, WorldSeed.TWIN_DEMONSTRATIONS),
+        world=world(context, WorldSeed.TWIN_DEMONSTRATIONS),
         replay=context.services.replay(),
         episodes={"A": plan.twin_a, "B": plan.twin_b},
         disturbance=plan.disturbance,
@@ -99,7 +110,7 @@ def _start_twin_expert(context: RunContext) -> None:
 def _start_expansion(context: RunContext) -> None:
     plan = context.settings.demonstrations
     settings = ExpansionRunSettings(
-        world=_world(context, WorldSeed.TWIN_DEMONSTRATIONS),
+        world=world(context, WorldSeed.TWIN_DEMONSTRATIONS),
         replay=context.services.replay(),
         plan=ExpansionPlan(episodes={"A": plan.twin_a, "B": plan.twin_b}, disturbance=plan.disturbance),
         report=(context.folder / "coverage.json").absolute(),
@@ -157,7 +168,7 @@ def twin_rl(context: RunContext, view: View) -> float:
     out = str(context.folder / "twin_rl")
     context.start("twin_rl", "learner", "rl", settings=learner, arguments=("--out", out, "--resume"))
     fleet = FleetSettings(
-        world=_world(context, WorldSeed.TWIN_RL),
+        world=world(context, WorldSeed.TWIN_RL),
         replay=context.services.replay(),
         weights=context.services.weights(),
         run_dir=context.folder.absolute(),
@@ -183,7 +194,8 @@ def evaluate_twin_rl(context: RunContext, view: View) -> float:
 
 def real_rl(context: RunContext, view: View) -> float:
     """RL on the arm, with twins beside it."""
-    return real_stages.real_rl(context, view, twin=_world(context, WorldSeed.TWIN_BESIDE_ARM))
+    start, twin = real_stages.Start.of_twin_rl(context), world(context, WorldSeed.TWIN_BESIDE_ARM)
+    return real_stages.real_rl(context, view, start=start, twin=twin)
 
 
 def report(context: RunContext, view: View) -> float:
@@ -204,7 +216,8 @@ def report(context: RunContext, view: View) -> float:
     return 1
 
 
-def _world(context: RunContext, seed: WorldSeed) -> TwinWorld:
+def world(context: RunContext, seed: WorldSeed) -> TwinWorld:
+    """Returns the run's twin with the random numbers of one of its uses."""
     settings = context.settings
     return TwinWorld(
         scene=(context.folder / "scene").absolute(),
@@ -217,7 +230,7 @@ def _world(context: RunContext, seed: WorldSeed) -> TwinWorld:
 
 def _start_evaluation(context: RunContext, name: str) -> None:
     settings = EvaluationSettings(
-        world=_world(context, EVALUATION_SEEDS[name]),
+        world=world(context, EVALUATION_SEEDS[name]),
         policy=context.folder / name / "policy",
         out=context.folder / "eval" / f"{name}_twin.jsonl",
         rollouts=context.settings.evaluation.rollouts,
