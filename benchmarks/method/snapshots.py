@@ -11,7 +11,7 @@ from pathlib import Path
 from policy.acting import BatchActor
 from policy.checkpoint import save_policy
 from protos.process import Closing
-from services.weights import Weights, WeightSubscriber
+from services.weights import WeightSubscriber
 
 POLL_S = 0.2
 
@@ -19,9 +19,9 @@ POLL_S = 0.2
 class Snapshots(Closing):
     """Saves policies in the background until closed."""
 
-    def __init__(self, address: str, folder: Path, *, every: int, steps: Callable[[], int]) -> None:
+    def __init__(self, address: str, folder: Path, *, instruction: str, every: int, steps: Callable[[], int]) -> None:
         """Follows the weights at `address`; `steps` returns how many the stage has made."""
-        self.folder = folder
+        self.folder, self._instruction = folder, instruction
         self._every, self._steps = every, steps
         self._subscriber = WeightSubscriber(address, name="snapshots")
         self._closing = threading.Event()
@@ -39,14 +39,9 @@ class Snapshots(Closing):
         while not self._closing.wait(POLL_S):
             steps, weights = self._steps(), self._subscriber.latest()
             if steps >= due and weights is not None:
-                save(weights, self.folder / str(steps))
+                actor = BatchActor.from_weights(weights, self._instruction)
+                save_policy(self.folder / str(steps) / "policy", actor.policy, version=weights.version)
                 due = (steps // self._every + 1) * self._every
-
-
-def save(weights: Weights, folder: Path) -> None:
-    """Writes published weights as a policy folder."""
-    actor = BatchActor.from_weights(weights, "")
-    save_policy(folder / "policy", actor.policy, version=weights.version)
 
 
 def saved(folder: Path) -> list[int]:

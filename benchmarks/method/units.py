@@ -19,6 +19,7 @@ from learner.stage import Selection
 from protos.files import read_lines
 from protos.schema import Source
 from protos.settings import load_settings, save_settings
+from twin import tasks
 from twinrl.run import real_stages, stages
 from twinrl.run.context import WorldSeed
 from twinrl.run.progress import Stage as View
@@ -143,7 +144,13 @@ def _practise(context: VariantContext, view: View, start: Unit, arm: Arm, every:
     def steps() -> int:
         return int(stages.last_metrics(context.folder / "real_rl").get("step", 0))
 
-    with Snapshots(context.services.weights(), context.folder / SNAPSHOTS, every=every, steps=steps):
+    with Snapshots(
+        context.services.weights(),
+        context.folder / SNAPSHOTS,
+        instruction=tasks.get(context.settings.task).instruction,
+        every=every,
+        steps=steps,
+    ):
         real_stages.real_rl(context, view, twin=stages.world(context, WorldSeed.TWIN_BESIDE_ARM), start=begin)
 
 
