@@ -23,7 +23,7 @@ class Point:
     steps: int
     """Transitions of the arm that the practice had made."""
     successes: Mapping[str, int]
-    """By region."""
+    """Successes by region."""
     rollouts: int
     """Per region."""
 

@@ -34,7 +34,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 class MethodBench:
     """TwinRL beside itself with parts left out, and beside practice without a twin, over drawn labs."""
 
-    task: str = "insert_hexagon"
+    task: str = "insert_hexagon_block"
     """One of `twin.tasks.names()`."""
     labs: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of labs; those from 1000 on are for tuning and judge nothing."""

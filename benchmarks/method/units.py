@@ -88,7 +88,7 @@ def _within(plan: RunSettings, name: str) -> RunSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a lab's arm did with one policy, or with all policies of one practice."""
+    """A trial is the use of a lab's arm: one policy was tried, or practised and was tried now and then."""
 
     practice: Practice | None = None
     points: tuple[Point, ...] = ()

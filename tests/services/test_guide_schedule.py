@@ -220,3 +220,12 @@ def test_a_state_of_another_space_is_refused():
     other = ConfigurationSpace(manipulated="cube", regions={"A": SPACE.regions["A"]}, rows=2, columns=4)
     with pytest.raises(InputError, match="another configuration space"):
         schedule().restore(Schedule(GuideSettings(space=other)).state())
+
+
+def test_draws_stay_in_the_regions_that_are_named():
+    for tau in (0.0, 0.8):
+        guide = schedule(regions=("B",), tau=tau)
+        guide.set_success(SCAN)
+        assert {guide.draw()[0].region for _ in range(50)} == {"B"}
+    with pytest.raises(InputError, match="'C': choose among A, B"):
+        schedule(regions=("B", "C"))
