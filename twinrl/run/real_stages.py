@@ -5,6 +5,7 @@
 The stand-in's address is the only thing here that a lab replaces: `python -m actors.real` with its own settings.
 """
 
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from twinrl.run.progress import Note
 from twinrl.run.progress import Stage as View
 
 RTDE_PORT = 30004
+ROBOT_HOST_DRAWS = 100
 EVALUATION_TIMEOUT_S = 3600.0
 """Deadline of an evaluation on the arm, which moves in real time."""
 CONTROLLER_TIMEOUT_S = 60.0
@@ -220,9 +222,12 @@ def _lines(paths: Sequence[Path]) -> int:
 
 
 def _free_robot_host() -> str:
-    """A loopback address on which no controller listens: the ports of a UR controller are fixed."""
-    for last in range(41, 200):
-        host = f"127.0.0.{last}"
+    """A loopback address on which no controller listens: the ports of a UR controller are fixed.
+
+    It is drawn, so that runs which look for one at the same moment find different ones.
+    """
+    for _ in range(ROBOT_HOST_DRAWS):
+        host = f"127.0.{secrets.randbelow(256)}.{41 + secrets.randbelow(159)}"
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -230,4 +235,7 @@ def _free_robot_host() -> str:
             except OSError:
                 continue
             return host
-    raise TwinRLError(f"port {RTDE_PORT} is taken on 127.0.0.41 to 127.0.0.199; end the other simulated controllers")
+    raise TwinRLError(
+        f"port {RTDE_PORT} cannot be had on {host}, nor on {ROBOT_HOST_DRAWS - 1} other addresses of this computer; end "
+        "other simulated controllers, or allow 127.0.0.0/16"
+    )
