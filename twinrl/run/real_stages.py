@@ -236,6 +236,6 @@ def _free_robot_host() -> str:
                 continue
             return host
     raise TwinRLError(
-        f"port {RTDE_PORT} cannot be had on {host}, nor on {ROBOT_HOST_DRAWS - 1} other addresses of this computer; end "
-        "other simulated controllers, or allow 127.0.0.0/16"
+        f"port {RTDE_PORT} cannot be had on {host}, nor on {ROBOT_HOST_DRAWS - 1} other addresses of this computer; "
+        "end other simulated controllers, or allow 127.0.0.0/16"
     )
