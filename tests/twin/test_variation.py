@@ -160,7 +160,7 @@ def test_a_reset_leaves_the_episodes_of_other_slots_alone(make_twin, configurati
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_episode_repeats(make_twin, configurations, threads):
     def shown(count):
-        twin = started(make_twin, configurations, 4, DOMAINS["varied"], px=32, threads=count)
+        twin = started(make_twin, configurations, 4, DOMAINS["wide"], px=32, threads=count)
         for _ in range(3):
             twin.step(twin.expert_action())
         return twin.observe()
@@ -234,7 +234,7 @@ def test_colours_differ_between_episodes_and_bodies(scene, task, configurations)
 @pytest.mark.parametrize("name", tasks.names())
 @pytest.mark.parametrize("region", ["A", "B"])
 def test_experts_succeed_in_the_twin_of_a_run(name, region):
-    assert trials(tasks.get(name), DOMAINS["varied"], region, 40, seed=1).successes >= 38
+    assert trials(tasks.get(name), DOMAINS["wide"], region, 40, seed=1).successes >= 38
 
 
 def test_an_engine_that_cannot_vary_says_what_it_lacks(monkeypatch):

@@ -65,7 +65,7 @@ def test_settings_from_before_the_twin_could_vary_are_read():
 
 def test_an_arm_of_no_lab_is_refused_at_once():
     assert RunSettings().lab == "standin" and RunSettings(lab="7").lab == "7"
-    with pytest.raises(InputError, match="choose one of twin, standin, far, stiff, varied"):
+    with pytest.raises(InputError, match="choose one of twin, standin, far, stiff, varied, wide"):
         RunSettings(lab="moon")
 
 
