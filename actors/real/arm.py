@@ -236,11 +236,14 @@ class UrArm(Closing):
         if (outside := self.limits.outside(pose[:3])) > 0:
             raise InputError(f"pose {np.round(pose[:3], 3).tolist()} is {outside * 100:.1f} cm outside the work box")
         self._check(state := self._link.state())
-        self.hold("before a move")
-        if self.limits.outside(state.pose[:3]) > ARRIVED_M:
-            inside = np.clip(state.pose[:3], self.limits.low + 2 * ARRIVED_M, self.limits.high - 2 * ARRIVED_M)
-            self._move_line(np.concatenate([inside, state.pose[3:]]), CRAWL_M_S)
-        self._move_line(pose, self.settings.move_speed_m_s)
+        try:
+            self.hold("before a move")
+            if self.limits.outside(state.pose[:3]) > ARRIVED_M:
+                inside = np.clip(state.pose[:3], self.limits.low + 2 * ARRIVED_M, self.limits.high - 2 * ARRIVED_M)
+                self._move_line(np.concatenate([inside, state.pose[3:]]), CRAWL_M_S)
+            self._move_line(pose, self.settings.move_speed_m_s)
+        except ArmHeld as hold:
+            raise self._held_for(str(hold)) from hold
         self._commanded = pose.copy()
 
     def _move_line(self, pose: F64, speed: float) -> None:
@@ -316,7 +319,10 @@ class UrArm(Closing):
             pose = self._limiter.next(goal, now_s=now_s, slice_s=slice_s, left_s=left_s)
             self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), goal
             command = lambda: control.servoL(pose.tolist(), 0, 0, slice_s, settings.lookahead_s, settings.gain)  # noqa: E731
-            self._link.stream("servoL", command)
+            try:
+                self._link.stream("servoL", command)
+            except ArmHeld as hold:
+                raise self._held_for(str(hold)) from hold
 
     def _give_up_rest(self) -> F64:
         """Goes on from the target streamed last, where joints could not follow all the way to the goal."""

@@ -13,6 +13,7 @@ first. It prints its own reconnection notes to standard error.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,8 @@ SURE_SHARE = 0.7
 """A wait for the robot's clock sleeps through this share of what the wait before took, and looks again from then on."""
 PAUSE_SHARE, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 0.0001, 0.002
 """It looks again after a share of the time that has passed, within these bounds."""
+MOST_UNEXPLAINED = 3
+"""Times in a row that a well controller may refuse a command without a reason, before that counts as its trouble."""
 LOST = "link to the controller lost: check power and network"
 _ABANDONED: list[Any] = []
 """ur_rtde objects that lost their controller: destroying them while they reconnect ends the process (ur_rtde 1.6)."""
@@ -75,6 +78,7 @@ class Link:
         self._receive, self.control, self._tells_payload = receive, control, tells_payload
         self._timeout_s, self._patience = timeout_s, Patience(timeout_s)
         self._is_lost = False
+        self._unexplained: Counter[str] = Counter()
         self._waited_s = 0.0
         self._told = time.monotonic()
         self.lock = threading.RLock()
@@ -192,7 +196,7 @@ class Link:
         return f"{stop.name}: {stop.remedy}" if stop else f"safety mode {mode}: see the pendant"
 
     def stream(self, what: str, command: Callable[[], bool]) -> None:
-        """Sends a servo command, which ur_rtde does not wait for. Raises ArmStopped when the controller refuses it."""
+        """Sends a servo command, which ur_rtde does not wait for. Raises as `execute` does when it is refused."""
         with self.lock:
             self._told = time.monotonic()
             self._require(what, command())
@@ -200,7 +204,8 @@ class Link:
     def execute(self, what: str, command: Callable[[], bool | None]) -> None:
         """Runs a command that ur_rtde waits for. Raises ArmStopped when the controller refuses it or is silent.
 
-        A command that returns nothing counts as taken.
+        Raises ArmHeld when it may be tried again: its script has ended, or it did not say why. A command that returns
+        nothing counts as taken.
         """
         with self.lock:
             if not self.is_connected:
@@ -222,12 +227,19 @@ class Link:
 
     def _require(self, what: str, taken: bool) -> None:
         if taken:
+            self._unexplained[what] = 0
             return
         ended = self.script_end()
         trouble = self.trouble()  # asked for afterwards: it is heard of a little later than the end of the script
-        if ended and not trouble:
+        if trouble:
+            raise ArmStopped(f"{what} refused: {trouble}")
+        if ended:
             raise ArmHeld(ended)
-        raise ArmStopped(f"{what} refused: {trouble or 'the controller did not say why'}")
+        self._unexplained[what] += 1
+        why = f"{what} refused: the controller did not say why"
+        if self._unexplained[what] > MOST_UNEXPLAINED:
+            raise ArmStopped(f"{why}, {self._unexplained[what]} times in a row: look at the pendant")
+        raise ArmHeld(why)  # as ur_rtde answers where a computer stalls
 
     def wait_until(self, time_s: float) -> None:
         """Sleeps until the robot's clock shows `time_s`. Raises ArmStopped if it stands still."""
