@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 import numpy as np
 import pytest
 from camera_server import cameras, scene
+from standin import until
 
 from actors.real import ConsoleLab, UsbCameraSettings
 from actors.real.table.cameras import UsbCamera, UsbCameras, look
@@ -132,9 +133,9 @@ def test_each_camera_is_known_by_its_reference(references):
         time.sleep(0.3)
         opened.read()  # less light, and a wrist camera that sees another part of the table
         side.shown, wrist.shown = WRIST, SIDE
-        while "show the same" in (why := read_until_it_stops(opened.read)):
-            pass  # the image of one camera is there before the other's
-    assert "look swapped" in why and "exchange the devices" in why
+        swapped = re.compile("look swapped.*exchange the devices")
+        # an image of one camera may come before the other's, and either late
+        until(lambda: swapped.search(read_until_it_stops(opened.read)), "they are told to be swapped")
 
 
 def test_one_device_under_two_names_is_noticed(references):
