@@ -20,7 +20,6 @@ SPACE = ConfigurationSpace(
     regions=mirrored(Box(x=(-0.62, -0.48), y=(0.08, 0.20), z=(HALF_M, HALF_M))),
     others={PEDESTAL: Box(x=(-0.40, -0.38), y=(-0.02, 0.02)), TOOL: TOOL_START},
 )
-HOLD = Hold(height_m=-0.004, width_m=(0.018, 0.051))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +32,14 @@ class PlaceOnPedestal(Task):
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (CUBE,)
     fixed_bodies: tuple[str, ...] = (PEDESTAL,)
-    hold: Hold = HOLD
+    hold: Hold = Hold(height_m=-0.004, width_m=(0.018, 0.051))
 
     def mjcf(self, conditions: Conditions) -> str:
+        box = f'type="box" size="{HALF_M} {HALF_M} {HALF_M}" rgba=".85 .15 .15 1"'
         held = f'mass="{conditions.object_mass_kg}" {shapes.rough(conditions)}'
-        box = f'type="box" size="{HALF_M} {HALF_M} {HALF_M}" {held}'
         stand = f'type="box" size=".03 .03 {TOP_M / 2}" pos="0 0 {TOP_M / 2}" rgba=".2 .5 .3 1"'
         return f"""<body name="{PEDESTAL}" mocap="true"><geom {stand}/></body>
-            <body name="{CUBE}"><freejoint name="{CUBE}"/><geom {box} rgba=".85 .15 .15 1"/></body>"""
+            <body name="{CUBE}"><freejoint name="{CUBE}"/><geom {box} {held}/></body>"""
 
     def splat_spacing(self, body: str) -> float:
         return 0.012
@@ -51,7 +50,7 @@ class PlaceOnPedestal(Task):
 
     def expert(self, state: TaskState) -> F32:
         off, high, _ = expert.misfit(state, CUBE, PEDESTAL, SEAT)
-        grasp, carry = expert.reach(state, CUBE, HOLD), expert.carry_in(state, CUBE, PEDESTAL, SEAT, HOLD)
+        grasp, carry = expert.reach(state, CUBE, self.hold), expert.carry_in(state, CUBE, PEDESTAL, SEAT, self.hold)
         return expert.act(state, grasp, carry, (off < 0.015) & (np.abs(high) < 0.004), self.action_scale)
 
 
