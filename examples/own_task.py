@@ -12,8 +12,8 @@ from protos.space import Box, ConfigurationSpace
 from twin.randomize import DOMAINS, Conditions
 from twin.tasks import TOOL, TOOL_START, WORK_BOX, Hold, Task, TaskState, expert, mirrored, shapes
 
-CUBE, PEDESTAL = "cube", "pedestal"
-HALF_M, TOP_M = 0.018, 0.04  # half the cube's edge; height of the pedestal
+CUBE, PEDESTAL, HALF_M, TOP_M = "cube", "pedestal", 0.018, 0.04  # half the cube's edge; height of the pedestal
+HOLD = Hold(height_m=-0.004, width_m=(0.018, 0.051))
 SEAT = expert.Seat(high_m=TOP_M + HALF_M, turn_rad=0.0)
 SPACE = ConfigurationSpace(
     manipulated=CUBE,
@@ -32,7 +32,7 @@ class PlaceOnPedestal(Task):
     work_box: Box = WORK_BOX
     free_bodies: tuple[str, ...] = (CUBE,)
     fixed_bodies: tuple[str, ...] = (PEDESTAL,)
-    hold: Hold = Hold(height_m=-0.004, width_m=(0.018, 0.051))
+    hold: Hold = HOLD
 
     def mjcf(self, conditions: Conditions) -> str:
         box = f'type="box" size="{HALF_M} {HALF_M} {HALF_M}" rgba=".85 .15 .15 1"'
@@ -50,7 +50,7 @@ class PlaceOnPedestal(Task):
 
     def expert(self, state: TaskState) -> F32:
         off, high, _ = expert.misfit(state, CUBE, PEDESTAL, SEAT)
-        grasp, carry = expert.reach(state, CUBE, self.hold), expert.carry_in(state, CUBE, PEDESTAL, SEAT, self.hold)
+        grasp, carry = expert.reach(state, CUBE, HOLD), expert.carry_in(state, CUBE, PEDESTAL, SEAT, HOLD)
         return expert.act(state, grasp, carry, (off < 0.015) & (np.abs(high) < 0.004), self.action_scale)
 
 
