@@ -154,8 +154,9 @@ def test_a_program_that_was_stopped_asks_before_its_episode_goes_on(settings, po
         operator.wait_for("THE ARM IS HELD: ")
         stays(operator, observer, "\n", "s\n")
         assert observer.moved_m(since) < STILL_M
+        since = time.monotonic()
         operator.answer("go")
-        moves(observer, time.monotonic())
+        moves(observer, since)
         operator.wait_for(JUDGES)
         operator.type("s\n")
         assert operator.end() == 0, operator.log
@@ -271,8 +272,9 @@ def test_whoever_was_away_is_named_and_nothing_moves_before_go(settings, policy,
                 operator.wait_for(reason)
                 stays(operator, observer, "\n", "s\n", seconds=1.5)
                 assert observer.moved_m(since) < STILL_M
+                since = time.monotonic()
                 operator.answer("go")
-                moves(observer, time.monotonic())
+                moves(observer, since)
 
             operator.answer("go")
             episode()
