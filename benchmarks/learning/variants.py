@@ -1,6 +1,6 @@
 """This module holds variants of the RL stage, each of which changes one thing of the demo's settings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -65,16 +65,8 @@ class VariantContext(RunContext):
 
     change: Change
 
-    def start(
-        self,
-        name: str,
-        module: str,
-        *command: str,
-        settings: Any,
-        arguments: Sequence[str] = (),
-        expendable: bool = False,
-    ) -> None:
+    def start(self, name: str, module: str, *command: str, settings: Any, **options: Any) -> None:
         """Starts a child as any run does, an RL learner with changed settings."""
         if isinstance(settings, RlSettings):
             settings = self.change(settings)
-        super().start(name, module, *command, settings=settings, arguments=arguments, expendable=expendable)
+        super().start(name, module, *command, settings=settings, **options)
