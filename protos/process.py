@@ -13,6 +13,7 @@ runs `python -X dev`.
 
 import logging
 import os
+import secrets
 import select
 import signal
 import sys
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
+from importlib import import_module
 from typing import Self, TypeVar
 
 from protos.errors import TwinRLError
@@ -256,3 +258,21 @@ class Closing:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def ray_environment() -> None:
+    """Sets what Ray reads when it is imported: no reports of its use, tokens, patience. What is set already stays."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "90")  # its 30 s pass on a busy machine
+
+
+def own_token() -> None:
+    """Gives a Ray that this process starts for itself a token, in the environment only; imports Ray.
+
+    Without one Ray writes a token into HOME. Its C++ side keeps the first token it reads for as long as the process
+    lives, the servers of a second Ray read theirs anew: where the two differ Ray waits, and fails (InvalidAuthToken).
+    """
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import_module("ray._raylet").AuthenticationTokenLoader.instance().reset_cache()

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("RAY_AUTH_MODE", "token")
+from protos.process import ray_environment
+
+ray_environment()
 """Ray reads it when it is imported, and the first test that imports it may not be one that starts it."""
 
 settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

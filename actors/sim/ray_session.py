@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from actors.sim.settings import TwinWorld
 from protos.errors import Unreachable
 from protos.files import RAY_SOCKET_BYTES, short_folder
 from protos.problems import problem_of
+from protos.process import own_token, ray_environment
 from protos.settings import to_json
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 OBJECT_STORE_BYTES = 256 << 20
 THIN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Environment of workers that each have a fraction of a core."""
-SLOW_START = ("RAY_gcs_server_port_wait_time_s", "60")
-"""Deadline of Ray's own start; its 30 s pass on a machine that is busy with something else."""
 AGENT_OPTION = "--dashboard_agent_command="
 AGENT_PORTS = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
 ATTEMPTS = 2
@@ -42,16 +40,13 @@ def start_ray(address: str) -> None:
 
     Ray must not be imported before: it reads its environment then. Raises Unreachable.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if address == "local" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in HOME
+    ray_environment()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault(*SLOW_START)
     import ray
 
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
+        own_token()
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         options |= {

@@ -57,6 +57,7 @@ from policy.model import Parts, Policy
 from policy.settings import PolicySettings
 from protos.errors import InputError, TwinRLError
 from protos.files import RAY_SOCKET_BYTES, short_folder
+from protos.process import own_token, ray_environment
 from protos.settings import from_json, to_json
 
 T = TypeVar("T")
@@ -351,8 +352,8 @@ class LocalRay:
 
         Raises TwinRLError when Ray does not start, by its own deadlines.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "180")  # its 30 s pass on a busy machine
+        ray_environment()
+        own_token()
         self._folder = str(short_folder("twinrl-learner-", RAY_SOCKET_BYTES))
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))

@@ -8,7 +8,6 @@ from the seed and the counters, and the reader reads up to where it had been.
 """
 
 import logging
-import os
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +41,7 @@ from policy.checkpoint import load_policy, save_policy
 from policy.language import encode_instruction
 from policy.model import PARTS, Policy
 from protos.errors import Unreachable
+from protos.process import ray_environment
 from services.replay import ReplayReader
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def _updater(policy: Policy, settings: RlSettings) -> Updater:
     engine = settings.engine
     if engine.kind == "torch":
         return RlAgent(policy, settings.update, seed=settings.seed)
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when ray is imported
+    ray_environment()
     from learner.rl.rllib import RllibUpdater
 
     return RllibUpdater(policy, settings.update, seed=settings.seed, learners=engine.learners, threads=settings.threads)

@@ -4,12 +4,18 @@ import subprocess
 import sys
 
 PROGRAM = """
+import os
 import sys
+from contextlib import suppress
 import psutil
 from actors.sim.ray_session import actor_manager, start_ray
 
 def running():
-    return [part for child in psutil.Process().children(recursive=True) for part in child.cmdline()[:3]]
+    parts = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a zombie is one, too
+            parts += child.cmdline()[:3]
+    return parts
 
 start_ray("local")
 import ray
@@ -44,6 +50,11 @@ raylet.kill()
 agent.wait(30)
 ray.shutdown()
 assert "raylet" not in " ".join(running())
+
+os.environ["RAY_AUTH_TOKEN"] = "another, as after somebody put the environment back"
+start_ray("local")
+assert ray.get(ray.remote(num_cpus=0.1)(lambda: 8).remote(), timeout=60) == 8
+ray.shutdown()
 """
 
 

@@ -19,6 +19,7 @@ from policy.checkpoint import load_policy, save_policy
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import with_octo
+from protos.process import own_token, ray_environment
 from protos.schema import Schema
 from protos.settings import to_json
 from services.replay import ReplaySettings
@@ -42,9 +43,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def remote(folder, tmp_path, monkeypatch):
+def remote(folder, tmp_path):
     """Provides the twin actors' side of a policy server with the weights of that policy, in a Ray of its own."""
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    ray_environment()
+    own_token()
     policy = load_policy(folder)
     with WeightsProcess(tmp_path / "weights") as weights:
         publisher = WeightPublisher(weights.address, wire_dtype="f32", connect_deadline_s=DEADLINE_S)
