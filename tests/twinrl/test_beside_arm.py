@@ -4,7 +4,7 @@ import pytest
 
 from protos.errors import InputError
 from twinrl.run.beside_arm import TWIN_CAPACITY, batch
-from twinrl.run.settings import RealRlPlan, ScanPlan
+from twinrl.run.settings import RealRlPlan, RunSettings, ScanPlan
 
 
 @pytest.mark.parametrize(("share", "twin"), [(0.125, 16), (0.25, 32), (0.45, 58), (0.01, 1)])
@@ -32,6 +32,11 @@ def test_without_a_share_the_twin_is_not_drawn_from():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         RealRlPlan(**settings)
+
+
+def test_a_region_that_the_task_lacks_is_refused():
+    with pytest.raises(InputError, match=r"real_rl\.regions: 'C': choose among A, B"):
+        RunSettings(real_rl=RealRlPlan(regions=("A", "C")))
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,10 @@ class RunSettings:
     """Stand-in arms that share an evaluation, one per region when there are two; practice always uses one."""
 
     def __post_init__(self) -> None:
-        labs.get(self.lab, tasks.get(self.task))
+        task = tasks.get(self.task)
+        labs.get(self.lab, task)
+        if unknown := [name for name in self.real_rl.regions if name not in task.space.regions]:
+            raise InputError(f"real_rl.regions: {unknown[0]!r}: choose among {', '.join(task.space.regions)}")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed={self.seed}: 0 to {2**31 - 1}")
 
