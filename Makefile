@@ -2,6 +2,7 @@
 #
 #   make demo     the whole method, end to end       ARGS="--seed 1" goes to `twinrl demo`
 #   make test     the test suite                     ARGS="tests/twin -k scan" goes to pytest
+#   make outcome  a small run learns what it should, in five to ten minutes
 #   make fuzz     damage the input of every reader of files  ARGS="--targets spz --cases 1000"
 #   make check    lint, types, layers, compose file
 #   make format   rewrite the sources in house style
@@ -19,13 +20,16 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -I .
 # Modules are compiled when they are first imported, and kept: a third of an installation went into those that never are.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test fuzz check format protos clean
+.PHONY: demo test outcome fuzz check format protos clean
 
 demo: $(INSTALLED)
 	$(BIN)/twinrl demo $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+outcome: $(INSTALLED)
+	$(BIN)/python -m pytest -n 0 tests/outcome.py $(ARGS)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/fuzz/run.py $(ARGS)
