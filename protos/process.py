@@ -23,12 +23,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from importlib import import_module
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from protos.errors import TwinRLError
 from protos.problems import doing, problem_of
 
 log = logging.getLogger(__name__)
+
+_RAY_ATTEMPTS = 2
 
 A = TypeVar("A")
 PREFIX = "twinrl: "
@@ -267,12 +269,24 @@ def ray_environment() -> None:
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "90")  # its 30 s pass on a busy machine
 
 
-def own_token() -> None:
-    """Gives a Ray that this process starts for itself a token, in the environment only; imports Ray.
+def start_own_ray(**options: Any) -> None:
+    """Starts a Ray of this process's own with these options of `ray.init`, after `ray_environment()`.
 
-    Without one Ray writes a token into HOME. Its C++ side keeps the first token it reads for as long as the process
-    lives, the servers of a second Ray read theirs anew: where the two differ Ray waits, and fails (InvalidAuthToken).
+    It gets a token, in the environment only: without one Ray writes one into HOME. Ray's C++ side keeps the first token
+    it reads for as long as the process lives, the servers of a second Ray read theirs anew; where the two differ Ray
+    waits, and fails (InvalidAuthToken). A start that fails is tried once more: on a busy machine Ray's own deadline of
+    30 s passes, and now and then its first process never comes up. Raises what the last attempt raised.
     """
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray = import_module("ray")
     import_module("ray._raylet").AuthenticationTokenLoader.instance().reset_cache()
+    for attempt in range(1, _RAY_ATTEMPTS + 1):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray raises bare ones when it is slow to start
+            ray.shutdown()
+            if attempt == _RAY_ATTEMPTS:
+                raise
+            log.warning("Ray did not start (%s); trying once more", next(iter(str(error).splitlines()), ""))

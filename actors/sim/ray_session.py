@@ -1,12 +1,13 @@
 """This module joins or starts Ray, describes the environment of its workers, and reads what watches actors."""
 
+import atexit
 import json
-import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -18,21 +19,17 @@ from actors.sim.settings import TwinWorld
 from protos.errors import Unreachable
 from protos.files import RAY_SOCKET_BYTES, short_folder
 from protos.problems import problem_of
-from protos.process import own_token, ray_environment
+from protos.process import ray_environment, start_own_ray
 from protos.settings import to_json
 
 if TYPE_CHECKING:
     from ray.rllib.utils.actor_manager import FaultTolerantActorManager
-
-log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 256 << 20
 THIN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Environment of workers that each have a fraction of a core."""
 AGENT_OPTION = "--dashboard_agent_command="
 AGENT_PORTS = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
-ATTEMPTS = 2
-"""Times that a Ray of our own is started: now and then its first process never comes up, without a word."""
 
 
 def start_ray(address: str) -> None:
@@ -46,30 +43,29 @@ def start_ray(address: str) -> None:
 
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
-        own_token()
+        folder = str(short_folder("twinrl-ray-", RAY_SOCKET_BYTES))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         options |= {
             "num_cpus": max(2, os.cpu_count() or 2),
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": str(short_folder("twinrl-ray-", RAY_SOCKET_BYTES)),
+            "_temp_dir": folder,
             "_system_config": {"prestart_worker_first_driver": False, "enable_worker_prestart": False},
             "runtime_env": {"env_vars": {"PYTHONPATH": path} | THIN},
         }
     started = time.monotonic()
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with _bare_head() if address == "local" else nullcontext():
-                ray.init(address=address, **options)
-            return
-        except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
-            ray.shutdown()
-            if address == "local" and attempt < ATTEMPTS:
-                log.warning("Ray did not start (%s); trying once more", _first_line(error))
-                continue
-            waited = time.monotonic() - started
-            raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {_first_line(error)}") from error
+    try:
+        if address == "local":
+            with _bare_head():
+                start_own_ray(**options)
+        else:
+            ray.init(address=address, **options)
+    except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
+        ray.shutdown()
+        waited = time.monotonic() - started
+        raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {_first_line(error)}") from error
 
 
 def actor_manager() -> "type[FaultTolerantActorManager]":

@@ -57,7 +57,7 @@ from policy.model import Parts, Policy
 from policy.settings import PolicySettings
 from protos.errors import InputError, TwinRLError
 from protos.files import RAY_SOCKET_BYTES, short_folder
-from protos.process import own_token, ray_environment
+from protos.process import ray_environment, start_own_ray
 from protos.settings import from_json, to_json
 
 T = TypeVar("T")
@@ -353,7 +353,6 @@ class LocalRay:
         Raises TwinRLError when Ray does not start, by its own deadlines.
         """
         ray_environment()
-        own_token()
         self._folder = str(short_folder("twinrl-learner-", RAY_SOCKET_BYTES))
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
@@ -369,7 +368,7 @@ class LocalRay:
         }
         logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)  # the updater says who is gone
         try:
-            ray.init(address="local", _temp_dir=self._folder, **options)
+            start_own_ray(_temp_dir=self._folder, **options)
         except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
             self.close()
             reason = next(iter(str(error).splitlines()), type(error).__name__)

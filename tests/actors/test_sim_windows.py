@@ -1,8 +1,5 @@
 """Twin actors whose policy looks back: windows over Ray to the policy server, and in evaluation."""
 
-import shutil
-import tempfile
-
 import numpy as np
 import pytest
 import ray
@@ -14,12 +11,12 @@ from actors.policies import StoredPolicy
 from actors.sim import EvaluationSettings, FleetSettings, TwinWorld
 from actors.sim.evaluation import evaluate
 from actors.sim.policy_server import PolicyServer
+from actors.sim.ray_session import start_ray
 from actors.sim.twin_actor import POLICY_SERVER, RemotePolicy
 from policy.checkpoint import load_policy, save_policy
 from policy.model import Policy
 from policy.octo.settings import OctoSettings
 from policy.settings import with_octo
-from protos.process import own_token, ray_environment
 from protos.schema import Schema
 from protos.settings import to_json
 from services.replay import ReplaySettings
@@ -27,7 +24,6 @@ from services.weights import WeightPublisher
 from twin.scene import synthetic_scene
 
 DEADLINE_S = 60.0
-STORE_BYTES = 100 << 20
 SCHEMA = Schema(side_px=32, wrist_px=16)
 OCTO = OctoSettings(
     side_px=32, wrist_px=16, dim=32, layers=1, heads=2, mlp_dim=32, window=2, max_horizon=4, language_tokens=16
@@ -45,8 +41,6 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def remote(folder, tmp_path):
     """Provides the twin actors' side of a policy server with the weights of that policy, in a Ray of its own."""
-    ray_environment()
-    own_token()
     policy = load_policy(folder)
     with WeightsProcess(tmp_path / "weights") as weights:
         publisher = WeightPublisher(weights.address, wire_dtype="f32", connect_deadline_s=DEADLINE_S)
@@ -58,15 +52,13 @@ def remote(folder, tmp_path):
             weights=weights.address,
             run_dir=tmp_path,
         )
-        own = tempfile.mkdtemp(prefix="twinrl-ray-")  # a short path: sockets lie in it
-        ray.init(address="local", _temp_dir=own, num_cpus=1, include_dashboard=False, object_store_memory=STORE_BYTES)
+        start_ray("local")
         try:
             server = ray.remote(PolicyServer).options(name=POLICY_SERVER).remote(settings, TEXT)
             assert ray.get(server.window.remote(), timeout=DEADLINE_S) == 2
             yield RemotePolicy(0.0, DEADLINE_S)
         finally:
             ray.shutdown()
-            shutil.rmtree(own, ignore_errors=True)
             publisher.close()
 
 
