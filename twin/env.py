@@ -1,14 +1,15 @@
 """This module steps n twins of one task in one scene together: the vector environment.
 
-    action ─► disturbance ─► latency queue ─► commanded tool pose ─IK─► joint servos ─► 20 physics steps ─► Step
-                                                                                          │
-    observe ◄─ side and wrist images, proprioception ◄───────────────────────────────────┘
+    action ─► disturbance ─► latency ─► commanded tool pose ─IK─► response ─► joint servos ─► 20 physics steps ─► Step
+                                                                                                   │
+    observe ◄─ side and wrist images, proprioception ◄─────────────────────────────────────────────┘
 
-`Step.executed` is the clipped action as commanded: what a policy must answer to move the same way. Disturbance, gain
-and latency belong to the world. A reset draws the conditions of its episode, which depend on the seed, the slot and
-the number of the slot's episode alone.
+`Step.executed` is the clipped action as commanded: what a policy must answer to move the same way. Disturbance, gain,
+latency and response belong to the world. A reset draws the conditions of its episode, which depend on the seed, the
+slot and the number of the slot's episode alone.
 """
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -30,7 +31,7 @@ from protos.schema import (
 )
 from twin.kinematics import Kinematics
 from twin.physics import TIMESTEP_S, broken, fault_of, make, proprio_of, retire, state_of
-from twin.randomize import Disturbance, Domain, Draws
+from twin.randomize import LATENCY_PARTS, Disturbance, Domain, Draws
 from twin.render.compositor import TwinRenderer
 from twin.robots import UR5E, Robot
 from twin.rotations import (
@@ -78,11 +79,13 @@ class VectorTwin:
         self._turns = [dim for dim in self._disturbed if dim >= 3]
         self._renderer = TwinRenderer(scene, self._physics, domain, schema, threads, exact=exact)
         self.seed(seed)
-        self._latency, self._gain = np.zeros(n, int), np.ones((n, 1))
-        self._queue = np.zeros((n, max(domain.latency_steps) + 1, ACTION_DIM))
+        self._latency, self._due, self._gain = np.zeros(n, int), np.zeros(n, int), np.ones((n, 1))
+        self._queue = np.zeros((n, math.ceil(max(domain.latency_steps)) + 1, ACTION_DIM))
+        self._parts = 1 if domain.is_prompt else LATENCY_PARTS
         self._position, self._rotation = np.zeros((n, 3)), np.zeros((n, 3, 3))
         self._opening = np.ones(n)
         self._joints = np.tile(self._kinematics.home, (n, 1))
+        self._set_points, self._share = self._joints.copy(), np.ones((n, 1))
         self._steps, self._held = np.zeros(n, int), np.zeros(n, int)
         self.held_back: Bools = np.zeros(n, bool)  # the leash shortened the last step's command
         for slot in range(n):
@@ -105,12 +108,15 @@ class VectorTwin:
         conditions = self._draws.next(slot)
         self._physics.equip(slot, conditions)
         self._physics.reset(np.array([slot]), joints, resting(self.task, poses, conditions))
-        self._joints[slot] = joints[0]
+        self._joints[slot] = self._set_points[slot] = joints[0]
+        self._share[slot] = 1 - (1 - conditions.response) ** (1 / self._parts)
         self._position[slot], self._rotation[slot] = (x, y, z), about_z(yaw) @ TOOL_DOWN
         self._opening[slot] = 1.0
         self._queue[slot] = 0.0
         self._queue[slot, :, GRIPPER_ACTION] = 1.0
-        self._latency[slot], self._gain[slot] = conditions.latency_steps, conditions.gain
+        parts = round(conditions.latency_steps * LATENCY_PARTS)
+        self._latency[slot], self._due[slot] = divmod(parts, LATENCY_PARTS)
+        self._gain[slot] = conditions.gain
         self._disturbance.reset(slot)
         self._renderer.start_episode(slot, conditions)
         self._steps[slot] = self._held[slot] = 0
@@ -134,9 +140,14 @@ class VectorTwin:
             )
         executed = np.clip(action, -1, 1).astype(np.float32)
         self._enqueue(executed)
-        self._move(self._queue[np.arange(self.n), self._latency])
         self._renderer.remember()
-        self._physics.step(CONTROL_STEPS)
+        for part in range(self._parts):
+            if (due := self._due == part).any():
+                self._move(self._queue[np.arange(self.n), self._latency], due)
+            way = self._set_points + self._share * (self._joints - self._set_points)
+            self._set_points = np.where(self._share < 1, way, self._joints)
+            self._physics.command(self._set_points, self._opening)
+            self._physics.step(CONTROL_STEPS // self._parts)
         self._steps += 1
         state = self.state()
         retire(self._physics, state)  # the state shows it: bodies are live views
@@ -187,23 +198,25 @@ class VectorTwin:
         self._queue[:, 0] = executed
         self._queue[:, 0, self._disturbed] = self._disturbance.applied(executed[:, self._disturbed])
 
-    def _move(self, effective: F64) -> None:
-        """Moves the commanded tool pose and sends the servos after it."""
+    def _move(self, effective: F64, due: Bools) -> None:
+        """Moves the commanded tool pose of the slots that are due, and the joint angles that it asks for."""
         metres, _ = self.task.action_scale
         box, tool = self.task.work_box, self._physics.tool_position
         # a slot whose physics blew up shows NaN until its reset; its commands stay finite
         tool = np.where(np.isfinite(tool), tool, self._position)
         wanted = self._position + effective[:, :3] * metres * self._gain
-        self.held_back = np.abs(wanted - tool).max(axis=1) > LEASH_M
+        self.held_back = np.where(due, np.abs(wanted - tool).max(axis=1) > LEASH_M, self.held_back)
         wanted = np.clip(wanted, tool - LEASH_M, tool + LEASH_M)
-        self._position = np.clip(wanted, [box.x[0], box.y[0], box.z[0]], [box.x[1], box.y[1], box.z[1]])
+        wanted = np.clip(wanted, [box.x[0], box.y[0], box.z[0]], [box.x[1], box.y[1], box.z[1]])
+        self._position = np.where(due[:, None], wanted, self._position)
         if self._turns:
-            self._rotation = self._leashed(self._turned(self._rotation, effective))
-        self._opening = np.where(effective[:, GRIPPER_ACTION] > 0, 1.0, 0.0)
+            turned = self._leashed(self._turned(self._rotation, effective))
+            self._rotation = np.where(due[:, None, None], turned, self._rotation)
+        self._opening = np.where(due, np.where(effective[:, GRIPPER_ACTION] > 0, 1.0, 0.0), self._opening)
         joints = self._kinematics.inverse(self._joints, self._position, self._rotation)
         reach = self.robot.velocity_limits / CONTROL_HZ
-        self._joints = np.clip(joints, self._joints - reach, self._joints + reach)
-        self._physics.command(self._joints, self._opening)
+        joints = np.clip(joints, self._joints - reach, self._joints + reach)
+        self._joints = np.where(due[:, None], joints, self._joints)
 
     def _turned(self, rotation: F64, action: F64) -> F64:
         """Turns base_from_tcp (n, 3, 3) by actions (n, 7) about the base frame's axes, within tilt and yaw limit."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from protos.errors import InputError
 from protos.schema import F64
 
+Number = TypeVar("Number", int, float)
 Span = tuple[float, float]
 """Lowest and highest value of what is drawn for every episode; equal ends make a constant."""
 NOISE_MEMORY, NOISE_DRIVE = 0.6, 0.8
@@ -31,6 +32,7 @@ _CONDITIONS = 1
 _STEPS = (0, 10)
 _BOUNDS: Mapping[str, Span] = {
     "gain": (0.1, 2.0),
+    "response": (0.05, 1.0),
     "servo_stiffness": (0.05, 5.0),
     "friction": (0.05, 5.0),
     "object_mass_kg": (0.001, 5.0),
@@ -52,9 +54,10 @@ _BOUNDS: Mapping[str, Span] = {
 class Conditions:
     """The conditions of one episode are what its domain drew for one slot; `Domain` says what they mean."""
 
-    latency_steps: int
+    latency_steps: float
     camera_delay_steps: int
     gain: float
+    response: float
     servo_stiffness: float
     friction: float
     object_mass_kg: float
@@ -83,12 +86,14 @@ class Conditions:
 class Domain:
     """A domain is one world's dynamics and appearance, and how far they vary from episode to episode."""
 
-    latency_steps: tuple[int, ...] = (0, 1)
-    """Control steps from an action to its effect; one is drawn per episode."""
+    latency_steps: tuple[float, ...] = (0, 1)
+    """Control steps from an action to its effect, to a fifth of a step; one is drawn per episode."""
     camera_delay_steps: tuple[int, ...] = (0,)
     """Age of the images in control steps; one is drawn per episode."""
     gain: Span = (1.0, 1.0)
     """Effective over commanded displacement."""
+    response: Span = (1.0, 1.0)
+    """Share of the way to what is commanded that the servos' set points make in one control step."""
     servo_stiffness: Span = (1.0, 1.0)
     """Scale of the joint servos' stiffness."""
     friction: Span = (1.5, 1.5)
@@ -123,13 +128,18 @@ class Domain:
         for name in ("latency_steps", "camera_delay_steps"):
             steps = getattr(self, name)
             if not steps or not all(_STEPS[0] <= step <= _STEPS[1] for step in steps):
-                raise InputError(f"{name}={steps}: one or more whole numbers from {_STEPS[0]} to {_STEPS[1]}")
+                raise InputError(f"{name}={steps}: one or more numbers from {_STEPS[0]} to {_STEPS[1]}")
         for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
             if name not in SPANS and not low <= value <= high:
                 raise InputError(f"{name}={value}: {low} to {high}")
             if name in SPANS and not _is_span(value, low, high):
                 raise InputError(f"{name}={value}: two numbers from {low} to {high}, the second not below the first")
+
+    @property
+    def is_prompt(self) -> bool:
+        """Returns True if commands take effect at the beginning of a control step, and at once."""
+        return self.response[0] == 1.0 and all(step == int(step) for step in self.latency_steps)
 
     def varies(self, *names: str) -> tuple[str, ...]:
         """Returns those of some spans that differ between episodes."""
@@ -169,7 +179,10 @@ SPANS = frozenset(each.name for each in fields(Domain) if each.type == Span)
 """Names of what is drawn for every episode between two ends."""
 OF_MODEL = ("servo_stiffness", "friction", "object_mass_kg", "object_size", "object_height")
 """Spans that a physics engine has in its model."""
-_DRAWN = ("gain", *OF_MODEL)
+_DRAWN = ("gain", *OF_MODEL, "response")
+"""Names of what is drawn, in its order: a new one comes last and changes no other."""
+LATENCY_PARTS = 5
+"""Latencies are whole parts of a control step: of 20 ms, as the slices in which a simulated arm moves."""
 
 
 def _is_span(value: object, low: float, high: float) -> bool:
@@ -181,7 +194,7 @@ def _between(span: Span, share: float) -> float:
     return span[0] + share * (span[1] - span[0])
 
 
-def _chosen(steps: Sequence[int], share: float) -> int:
+def _chosen(steps: Sequence[Number], share: float) -> Number:
     return steps[min(math.floor(share * len(steps)), len(steps) - 1)]
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "write a run, a replay or a dataset as LeRobotDataset v3 or RLDS",
     "expand": "make many twin demonstrations of a few recorded ones, over regions A and B",
     "fidelity": "measure a twin against another world: order of the starts, images, motions",
+    "identify": "find a twin's latency, response and load from the arm's recorded episodes",
     "points": "write a page on which known points of a capture's photos are clicked",
     "scan": "turn photos or a video of a workspace into a scene folder with a report",
     "align": "find the base frame of a scene from the robot in its photos: coarse ICP, then its masks",
@@ -37,8 +38,8 @@ COMMANDS = {
     "bench": "measure services beside others and through faults, the policy, the learner, and what it learns",
 }
 
-SCENE_COMMANDS = ("points", "scan", "align", "cut", "view")
-"""Commands that `twinrl/commands/scene.py` holds together."""
+HELD_TOGETHER = dict.fromkeys(("points", "scan", "align", "cut", "view"), "scene") | {"identify": "fidelity"}
+"""Commands that share a module of `twinrl/commands/`, and its name."""
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     if name != "serve":  # a service logs in its own way
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    module, function = ("scene", name) if name in SCENE_COMMANDS else (name.replace("-", "_"), "main")
+    module, function = (HELD_TOGETHER[name], name) if name in HELD_TOGETHER else (name.replace("-", "_"), "main")
     command = getattr(import_module(f"twinrl.commands.{module}"), function)
     return int(command(arguments[1:]))
 

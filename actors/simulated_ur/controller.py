@@ -49,7 +49,7 @@ class Controller:
         fast: bool,
         robot: Robot = UR5E,
         pendant: Pendant | None = None,
-        latency_steps: tuple[int, ...] = (0,),
+        latency_steps: tuple[float, ...] = (0,),
         gain: Span = (1.0, 1.0),
         drive: Drive = NO_DRIVE,
         seed: int = 0,

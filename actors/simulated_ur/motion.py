@@ -220,7 +220,7 @@ class SimulatedArm:
         world: World,
         *,
         fast: bool,
-        latency_steps: tuple[int, ...] = (0,),
+        latency_steps: tuple[float, ...] = (0,),
         gain: Span = (1.0, 1.0),
         drive: Drive = NO_DRIVE,
         seed: int = 0,
@@ -310,7 +310,7 @@ class SimulatedArm:
 
     def start_episode(self) -> None:
         """Draws the delay and the gain of the next episode."""
-        self._delay_s = int(self._rng.choice(self._latency_steps)) / CONTROL_HZ + self._drive.servo_delay_s
+        self._delay_s = float(self._rng.choice(self._latency_steps)) / CONTROL_HZ + self._drive.servo_delay_s
         self._episode += 1
         self._jitter = np.random.default_rng((self._seed, self._episode))
         if self._gains[0] < self._gains[1]:

@@ -74,7 +74,35 @@ def test_latency_delays_motion_by_whole_control_steps(make_twin, configurations,
         assert (rise > 0.005) == (k == latency)
 
 
-@pytest.mark.parametrize("latency", [0, 1, 3])
+def test_latency_may_end_within_a_control_step(make_twin, configurations):
+    ways = []
+    for latency in (1, 1.4, 1.8, 2):
+        twin = make_twin(domain=Domain(latency_steps=(latency,)))
+        twin.reset(0, configurations("A", 1)[0])
+        start = twin.observe().proprio[0, 2]
+        for _ in range(2):
+            twin.step(np.array([[0, 0, 1, 0, 0, 0, 1]], np.float32))
+        ways.append(twin.observe().proprio[0, 2] - start)
+    assert ways == sorted(ways, reverse=True)
+    assert min(-np.diff(ways)) > 0.001
+
+
+def test_the_response_is_the_share_of_the_way_made_in_one_step(make_twin, configurations):
+    twins = [make_twin(domain=Domain(latency_steps=(0,), response=(share, share))) for share in (1.0, 0.6)]
+    heights = []
+    for twin in twins:
+        twin.reset(0, configurations("A", 1)[0])
+        heights.append([twin.observe().proprio[0, 2]])
+        for number in range(8):
+            twin.step(np.array([[0, 0, number == 0, 0, 0, 0, 1]], np.float32))
+            heights[-1].append(twin.observe().proprio[0, 2])
+    prompt, slow = np.array(heights) - heights[0][0]
+    left = (prompt[-1] - slow[2:5]) / prompt[-1]
+    np.testing.assert_allclose(left[1:] / left[:-1], 0.4, atol=0.03)
+    assert slow[-1] == pytest.approx(prompt[-1], abs=1e-4)
+
+
+@pytest.mark.parametrize("latency", [0, 1, 1.6, 3])
 def test_the_proprioception_tells_motion_that_is_still_under_way(make_twin, configurations, latency):
     twin = make_twin(domain=Domain(latency_steps=(latency,)))
     twin.reset(0, configurations("A", 1)[0])

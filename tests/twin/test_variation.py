@@ -64,6 +64,7 @@ def test_equal_ends_are_constants():
         "latency_steps": 1,
         "camera_delay_steps": 0,
         "gain": 0.85,
+        "response": 1.0,
         "servo_stiffness": 0.4,
         "friction": 0.9,
         "object_mass_kg": 0.09,

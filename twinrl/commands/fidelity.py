@@ -1,7 +1,8 @@
-"""`twinrl fidelity`: the twin against another world.
+"""`twinrl fidelity` compares the twin with another world, `twinrl identify` finds what the twin lacks.
 
 twinrl fidelity runs/demo                                       a run's twin against its arm
 twinrl fidelity --domains twin standin --scene runs/demo/scene  two domains, with a policy where one is given
+twinrl identify runs/demo                                       latency, response, … found beside assumed
 """
 
 import json
@@ -18,13 +19,16 @@ from protos.errors import InputError
 from protos.files import read_lines
 from protos.problems import problem_of
 from protos.schema import Schema
+from protos.settings import to_json
 from twin import tasks
+from twin.identify import table as identified
 from twin.randomize import domain_named
 from twinrl.fidelity import measure as files
 from twinrl.fidelity.compare import Fidelity
 from twinrl.fidelity.measure import of_domains, of_success
 from twinrl.fidelity.probes import World
 from twinrl.fidelity.verdict import rows
+from twinrl.identification import identify_run, keep
 from twinrl.report.inputs import EpisodeLine
 from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
@@ -52,12 +56,38 @@ class MeasureFidelity:
     """Print JSON instead of a table."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class IdentifyTwin:
+    """Find parameters of a run's twin by replaying the arm's demonstrations in it."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, as runs/demo; the result is kept there as identified.json."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
 def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(MeasureFidelity, prog="twinrl fidelity", args=arguments)
     if (command.run is None) == (command.domains is None):
         raise InputError("name a run, as in runs/demo, or two domains, as in --domains twin standin")
     found = _of_run(command.run) if command.run is not None else _of_domains(command)
     sys.stdout.write(json.dumps(files.plain(found), indent=1) + "\n" if command.json else table(found))
+    return 0
+
+
+def identify(arguments: Sequence[str]) -> int:
+    command = tyro.cli(IdentifyTwin, prog="twinrl identify", args=arguments)
+    if not is_run(command.run):
+        raise InputError(f"{command.run}: no run was made there")
+    with replay_of(command.run) as replay:
+        found = identify_run(command.run, replay, run_settings(command.run))
+    try:
+        keep(command.run, found)
+    except OSError as error:  # an archive is identified like any run
+        log.warning("not kept: %s", problem_of(error))
+    head = f"{found.episodes} demonstrations of the arm against the twin of {command.run}\n"
+    told = json.dumps(to_json(found), indent=1) if command.json else head + identified(found.quantities)
+    sys.stdout.write(told + "\n")
     return 0
 
 

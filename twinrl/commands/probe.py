@@ -47,7 +47,7 @@ class Probe:
     """A run's own, or pick_and_place, by default."""
     domain: str | None = None
     """Dynamics and looks of the twin, by name; a run's own, or "twin", by default."""
-    latency_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="STEPS …")] = ()
+    latency_steps: Annotated[tuple[float, ...], tyro.conf.arg(metavar="STEPS …")] = ()
     """Control steps from an action to its effect, one drawn per episode; the domain's by default."""
     seed: int = 0
     """Decides the starts of every cell."""

@@ -227,5 +227,5 @@ class Fidelity:
     images: dict[str, ImageDistance] | None = None
     """Distance of images by camera."""
     response: StepResponse | None = None
-    latency_steps: tuple[int, ...] = ()
+    latency_steps: tuple[float, ...] = ()
     """Latency of the twin, drawn per episode; empty when it is not known."""

@@ -100,7 +100,7 @@ def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: i
     run = read_run_files(folder)
     pair = next((pair for pair in PAIRS if all(run.evaluations[name] for name in pair)), None)
     success = None if pair is None else of_success(*(run.evaluations[name] for name in pair))
-    shown, acted = (_of_arm(replay, schema, buffer) for buffer in ("demo", "real"))
+    shown, acted = (episodes_of_arm(replay, schema, buffer) for buffer in ("demo", "real"))
     if success is None and not shown:
         raise InputError(f"{folder}: no policy was tried in both worlds, and no episode of the arm was kept")
     images, response = None, None
@@ -139,7 +139,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _of_arm(replay: ReplaySettings, schema: Schema, buffer: Buffer) -> list[Episode]:
+def episodes_of_arm(replay: ReplaySettings, schema: Schema, buffer: Buffer) -> list[Episode]:
     """The arm's first episodes in a buffer: in "demo" those of the operator, in "real" those of policies."""
     with closing(read_episodes(replay, schema, (buffer,))) as episodes:
         of_arm = (each for each in episodes if each.source is Source.REAL and each.configuration.poses)

@@ -103,7 +103,7 @@ def _of_axis(name: str, axis: AxisResponse) -> Row:
     )
 
 
-def _latency(response: StepResponse, steps: tuple[int, ...]) -> list[Row]:
+def _latency(response: StepResponse, steps: tuple[float, ...]) -> list[Row]:
     """The setting with which the twin would be as late as the other world; nothing where it is already."""
     delays = [axis.delay_ms for axis in response.axes.values() if axis.delay_ms is not None]
     if not delays or not steps:
@@ -112,12 +112,12 @@ def _latency(response: StepResponse, steps: tuple[int, ...]) -> list[Row]:
     matching = tuple(max(0, step + later) for step in steps)
     if matching == steps:
         return []
-    setting = f"--twin.latency-steps {' '.join(map(str, matching))}"
+    setting = f"--twin.latency-steps {' '.join(f'{step:g}' for step in matching)}"
     return [Row(what="latency that would match", value=setting, note=f"it is {_words(steps)} steps", verdict="–")]
 
 
-def _words(steps: tuple[int, ...]) -> str:
-    return " or ".join(map(str, dict.fromkeys(steps)))
+def _words(steps: tuple[float, ...]) -> str:
+    return " or ".join(f"{step:g}" for step in dict.fromkeys(steps))
 
 
 def _at_least(value: float, limits: tuple[float, float]) -> Verdict:

@@ -1,0 +1,190 @@
+"""This module fits a model to recorded episodes by robust least squares, with intervals from a bootstrap over episodes.
+
+    residuals(own, common) ─► Levenberg-Marquardt, soft L1 ─► own numbers of each episode, common ones
+                                        └─ episodes drawn with replacement, one Gauss-Newton step each ─► intervals
+
+Residuals are in units in which 1 is an ordinary error; larger ones count less and less. Derivatives are differences.
+The intervals say how much the episodes differ from each other, not what the model leaves out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.schema import F64
+
+SAMPLES = 1000
+INTERVAL = (2.5, 97.5)
+MOST_ITERATIONS = 25
+DONE = 1e-4
+"""Share of the cost by which an iteration must lower it, or it is the last."""
+HARDEST_DAMPING = 1e6
+Residuals = Callable[[F64, F64], Sequence[F64]]
+"""Own numbers (n, k) and common ones (m,) to the residuals of n episodes, a vector each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unknown:
+    """One number that is sought."""
+
+    start: float
+    step: float
+    """Difference for the derivative."""
+    low: float = -np.inf
+    high: float = np.inf
+    deviation: float = np.inf
+    """Standard deviation of what is known of it beforehand, around its start; infinite where nothing is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """A solution has the numbers, and samples of what other episodes would have given."""
+
+    own: F64  # (n, k)
+    common: F64  # (m,)
+    own_samples: F64  # (SAMPLES, k) mean over the episodes
+    common_samples: F64  # (SAMPLES, m)
+    rms: float
+    """Root mean square of the residuals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """A point has its residuals, and their derivatives once they were asked for."""
+
+    own: F64
+    common: F64
+    residuals: Sequence[F64]
+    cost: float
+
+
+class _Problem:
+    def __init__(self, residuals: Residuals, own: Sequence[Unknown], common: Sequence[Unknown]) -> None:
+        self._residuals, self._own, self._common = residuals, own, common
+        self._bounds = [np.array([[each.low, each.high] for each in group]).reshape(-1, 2).T for group in (own, common)]
+        self._start = np.array([each.start for each in common])
+        self._certain = np.array([each.deviation for each in common]) ** -2.0
+
+    def at(self, own: F64, common: F64) -> _Point:
+        own, common = np.clip(own, *self._bounds[0]), np.clip(common, *self._bounds[1])
+        found = self._residuals(own, common)
+        cost = sum(float((np.sqrt(1 + each**2) - 1).sum()) for each in found)
+        return _Point(own=own, common=common, residuals=found, cost=cost + self._prior(common))
+
+    def _prior(self, common: F64) -> float:
+        return 0.5 * float(self._certain @ (common - self._start) ** 2)
+
+    def parts(self, point: _Point) -> tuple[F64, F64]:
+        """Returns the normal equations of every episode: matrices (n, k + m, k + m) and gradients (n, k + m)."""
+        k, m = len(self._own), len(self._common)
+        columns = []
+        for number in range(k + m):
+            own, common = point.own.copy(), point.common.copy()
+            if number < k:
+                own[:, number] += self._own[number].step
+                step = self._own[number].step
+            else:
+                common[number - k] += self._common[number - k].step
+                step = self._common[number - k].step
+            moved = self._residuals(own, common)
+            columns.append([(b - a) / step for a, b in zip(point.residuals, moved, strict=True)])
+        matrices, gradients = np.empty((len(point.residuals), k + m, k + m)), np.empty((len(point.residuals), k + m))
+        for episode, residuals in enumerate(point.residuals):
+            jacobian = np.stack([column[episode] for column in columns], 1)
+            weighted = jacobian / np.sqrt(1 + residuals**2)[:, None]
+            matrices[episode], gradients[episode] = jacobian.T @ weighted, weighted.T @ residuals
+        return matrices, gradients
+
+    def without_own(self, parts: tuple[F64, F64], damping: float) -> tuple[F64, F64]:
+        """Returns the equations of the common numbers alone, episode by episode: the others follow them."""
+        k = len(self._own)
+        matrices, gradients = _damped(parts[0], damping), parts[1]
+        if k == 0:
+            return matrices, gradients
+        gain = np.linalg.solve(matrices[:, :k, :k], matrices[:, :k, k:])
+        left = matrices[:, k:, k:] - np.swapaxes(gain, 1, 2) @ matrices[:, :k, k:]
+        return left, gradients[:, k:] - np.einsum("nkm,nk->nm", gain, gradients[:, :k])
+
+    def step(self, point: _Point, parts: tuple[F64, F64], damping: float) -> tuple[F64, F64]:
+        """Returns the change of the own and of the common numbers."""
+        k = len(self._own)
+        matrices, gradients = self.without_own(parts, damping)
+        matrix = matrices.sum(0) + np.diag(self._certain * (1 + damping))
+        gradient = gradients.sum(0) + self._certain * (point.common - self._start)
+        common = _bounded(matrix, gradient, self._bounds[1] - point.common)
+        left = parts[1][:, :k] + parts[0][:, :k, k:] @ common
+        own: F64 = -np.linalg.solve(_damped(parts[0], damping)[:, :k, :k], left[..., None])[..., 0] if k else point.own
+        return own, common
+
+    def samples(self, point: _Point, parts: tuple[F64, F64]) -> tuple[F64, F64]:
+        """Returns the mean own and the common numbers that episodes drawn with replacement would give."""
+        k, n = len(self._own), len(point.residuals)
+        matrices, gradients = self.without_own(parts, 0.0)
+        times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), SAMPLES)  # how often each was drawn
+        whole = np.einsum("sn,nij->sij", times, matrices) + np.diag(self._certain)
+        left = times @ gradients + self._certain * (point.common - self._start)
+        change = -np.linalg.solve(whole, left[..., None])[..., 0]
+        common: F64 = np.clip(point.common + change, *self._bounds[1])
+        if k == 0:
+            return np.empty((SAMPLES, 0)), common
+        follow = -np.linalg.solve(parts[0][:, :k, :k], parts[0][:, :k, k:])  # (n, k, m)
+        own = times @ point.own / n + np.einsum("sn,nkm,sm->sk", times, follow, change) / n
+        return np.asarray(np.clip(own, *self._bounds[0]), float), common
+
+
+def solve(residuals: Residuals, own: F64, unknown: tuple[Sequence[Unknown], Sequence[Unknown]]) -> Solution:
+    """Fits `unknown`, the own numbers and the common ones, from the episodes' own starts (n, k)."""
+    problem = _Problem(residuals, *unknown)
+    point, damping = problem.at(own, np.array([each.start for each in unknown[1]])), 1e-3
+    parts = problem.parts(point)
+    for _ in range(MOST_ITERATIONS):
+        change = problem.step(point, parts, damping)
+        tried = problem.at(point.own + change[0], point.common + change[1])
+        if tried.cost >= point.cost:
+            damping *= 10
+            if damping > HARDEST_DAMPING:
+                break
+            continue
+        is_done = point.cost - tried.cost < DONE * point.cost
+        point, damping = tried, damping / 5
+        parts = problem.parts(point)
+        if is_done:
+            break
+    own_samples, common_samples = problem.samples(point, parts)
+    squares = np.concatenate([each**2 for each in point.residuals])
+    return Solution(
+        own=point.own,
+        common=point.common,
+        own_samples=own_samples,
+        common_samples=common_samples,
+        rms=float(np.sqrt(squares.mean())),
+    )
+
+
+def interval(samples: F64) -> tuple[float, float]:
+    """Returns the ends of the middle 95 % of samples."""
+    low, high = np.percentile(samples, INTERVAL)
+    return float(low), float(high)
+
+
+def _bounded(matrix: F64, gradient: F64, bounds: F64) -> F64:
+    """Returns the step (m,) to the minimum within bounds (2, m): what would leave them stops there."""
+    step, free = np.zeros(len(gradient)), np.ones(len(gradient), bool)
+    while free.any():
+        left = gradient[free] + matrix[np.ix_(free, ~free)] @ step[~free]
+        step[free] = -np.linalg.solve(matrix[np.ix_(free, free)], left)
+        outside = free & ((step < bounds[0]) | (step > bounds[1]))
+        if not outside.any():
+            break
+        step[outside] = np.clip(step, *bounds)[outside]
+        free &= ~outside
+    return step
+
+
+def _damped(matrices: F64, damping: float) -> F64:
+    """Returns matrices (n, p, p) with larger diagonals, never all zero."""
+    diagonal = np.einsum("nii->ni", matrices)
+    eye: NDArray[np.float64] = np.eye(matrices.shape[-1])
+    return matrices + eye * (damping * diagonal + 1e-9)[:, None, :]
