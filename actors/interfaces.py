@@ -22,6 +22,15 @@ class Decision:
     backbone_id: str
 
 
+class EpisodeDropped(Exception):
+    """A person wants nothing of the attempt under way to be kept; raised where the arm's only slot is stepped."""
+
+    def __init__(self, *, again: bool) -> None:
+        super().__init__("a person dropped the attempt")
+        self.again = again
+        """True where the same start is to come again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpisodeResult:
     """The result of one finished episode, for the guide and the report."""

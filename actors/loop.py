@@ -36,7 +36,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from actors.interfaces import Decision, Environment, Guide, Operator, Policy, Sink
+from actors.interfaces import Decision, Environment, EpisodeDropped, Guide, Operator, Policy, Sink
 from actors.quarantine import Quarantine
 from actors.recorder import EpisodeRecorder
 from protos.episode import Segment
@@ -62,6 +62,8 @@ class LoopStats:
     episodes: int = 0
     successes: int = 0
     interventions: int = 0
+    dropped: int = 0
+    """Attempts of which a person wanted nothing to be kept."""
     bad_observations: int = 0
     waits_for: str = ""
     """The reason why the loop is held before the next episode; empty while it steps."""
@@ -117,7 +119,10 @@ class EpisodeLoop:
             for slot in np.flatnonzero(~self._retired):
                 self._begin(int(slot))
             while not (stop() or self._retired.all()):
-                self._advance()
+                try:
+                    self._advance()
+                except EpisodeDropped as dropped:
+                    self._drop(dropped)
         except _StoppedWhileHeld:
             log.info("stopped while it was held")
         return self.stats
@@ -176,6 +181,13 @@ class EpisodeLoop:
         proprio[bad] = 0.0
         return replace(observation, proprio=proprio)
 
+    def _drop(self, dropped: EpisodeDropped) -> None:
+        """Begins anew in the arm's only slot; nothing of the attempt under way is finished or reported."""
+        assert self.environment.n == 1, "a person drops the attempt of one arm"
+        log.info("%s; %s", dropped, "the same start comes again" if dropped.again else "another start comes")
+        self.stats.dropped += 1
+        self._begin(0, self.starts[0] if dropped.again else None)
+
     def _close_ended(self, observation: Observation, decision: Decision) -> Bools:
         """Records ended slots' last observation, reports and resets them; returns the slots that idle now."""
         ended = self._ended.copy()
@@ -201,10 +213,10 @@ class EpisodeLoop:
                     action[slot], human[slot] = override, True
         return action, human
 
-    def _begin(self, slot: int) -> None:
-        """Starts the slot's next episode, or retires the slot when there is none."""
+    def _begin(self, slot: int, start: Configuration | None = None) -> None:
+        """Begins the slot's next episode, from `start` or the guide's next one; retires the slot when there is none."""
         self._ended[slot] = False
-        configuration = self._next_start()
+        configuration = start or self._next_start()
         if configuration is None:
             self._retired[slot] = True
             return

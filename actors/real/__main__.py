@@ -24,6 +24,8 @@ class Arguments:
     """JSON file of RealSettings."""
     arm: bool = False
     """The workspace is clear: the arm may move."""
+    device: Literal["spacemouse", "gamepad", "keyboard"] | None = None
+    """A person operates with this device, whatever the settings say of the operator."""
 
 
 def main(arguments: Arguments) -> int:
@@ -35,6 +37,9 @@ def main(arguments: Arguments) -> int:
     try:
         settings = load_settings(RealSettings, arguments.settings)
         settings = replace(settings, armed=settings.armed or arguments.arm)
+        if arguments.device is not None:
+            person = replace(settings.person, device=arguments.device)
+            settings = replace(settings, operator="person", person=person)
         {"demonstrate": modes.demonstrate, "evaluate": modes.evaluate, "train": modes.train}[arguments.mode](settings)
     except ArmStopped as error:
         tell_problem(f"ARM STOPPED: {error}. Nothing moves until you start again.")

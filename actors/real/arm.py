@@ -195,7 +195,7 @@ class UrArm(Closing):
 
     # --- moving
 
-    def servo(self, target: F64, period_s: float) -> F64:
+    def servo(self, target: F64, period_s: float, *, is_gentle: bool = False) -> F64:
         """Moves the commanded TCP pose to `target` (6,) within one control period; returns the pose really commanded.
 
         Blocks until the period is over on the robot's clock. Raises ArmStopped, after holding, on any trouble, and
@@ -213,7 +213,7 @@ class UrArm(Closing):
         is_slowed = False
         while (left_s := self._due_s - (now := self._link.time_s)) > SHORTEST_SLICE_S:
             slice_s = left_s / math.ceil(left_s * self.settings.stream_hz - 1e-3)
-            self._stream(goal, now, slice_s, arrive_s - now)
+            self._stream(goal, now, slice_s, arrive_s - now, is_gentle)
             is_slowed = is_slowed or self._limiter.is_slowed_by_joints
             self._link.wait_until(now + slice_s - 1e-4)
             self._check(state := self._link.state())
@@ -306,7 +306,7 @@ class UrArm(Closing):
         except ArmStopped as error:
             raise self._stopped(str(error)) from error
 
-    def _stream(self, goal: F64, now_s: float, slice_s: float, left_s: float) -> None:
+    def _stream(self, goal: F64, now_s: float, slice_s: float, left_s: float, is_gentle: bool) -> None:
         """Streams the next target on the way to a goal."""
         control, settings = self._link.control, self.settings
         with self._link.lock:
@@ -316,7 +316,7 @@ class UrArm(Closing):
                 state = self._link.state()
                 begin = self._commanded if _is_at(state.pose, self._commanded) else state.pose  # somebody moved it
                 self._limiter.start(begin, joints=state.joints, measured=state.pose)
-            pose = self._limiter.next(goal, now_s=now_s, slice_s=slice_s, left_s=left_s)
+            pose = self._limiter.next(goal, now_s=now_s, slice_s=slice_s, left_s=left_s, is_gentle=is_gentle)
             self._is_servoing, self._last_action, self._commanded = True, time.monotonic(), goal
             command = lambda: control.servoL(pose.tolist(), 0, 0, slice_s, settings.lookahead_s, settings.gain)  # noqa: E731
             try:

@@ -12,22 +12,27 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
 
 from actors.guides import ListGuide, RandomGuide, ReportedGuide, result_line
+from actors.human import Person
+from actors.human.devices import open_device
 from actors.interfaces import EpisodeResult, Guide, Operator, Policy, Sink
 from actors.loop import SLOW_S, EpisodeLoop, LoopStats
 from actors.policies import NoPolicy, StoredPolicy, WeightsPolicy
 from actors.real.robot import Robot
-from actors.real.settings import DemonstratePlan, EvaluatePlan, RealSettings
+from actors.real.settings import ConsoleLab, DemonstratePlan, EvaluatePlan, RealSettings
+from actors.real.table.terminal import Terminal
 from actors.recorder import EpisodeRecorder, EpisodeTags
 from actors.sinks import ArmSink, EpisodeFilter, NoSink, succeeded
 from protos.episode import Segment
 from protos.errors import ArmStopped, InputError, TwinRLError
-from protos.files import JsonLines, read_json
+from protos.files import JsonLines, read_json, read_lines
 from protos.schema import Configuration, Source
 from protos.settings import from_json
 from protos.space import ConfigurationSpace
@@ -44,9 +49,11 @@ def demonstrate(settings: RealSettings) -> None:
     """Records successful demonstrations until there are as many as planned."""
     plan = settings.demonstrate or DemonstratePlan()
     if settings.operator == "none":
-        raise InputError('operator "none": somebody has to demonstrate; choose "scripted"')
+        raise InputError('operator "none": somebody has to demonstrate; choose "person", or "scripted" on the stand-in')
     with ExitStack() as stack:
         task = tasks.get(settings.task)
+        person = _person(settings, stack, always=True)
+        attempts, before = _earlier(plan.out)
         writer = _writer(settings, stack)
 
         def write(segments: list[Segment]) -> None:
@@ -54,15 +61,29 @@ def demonstrate(settings: RealSettings) -> None:
                 writer.add(segment, ("demo",))
 
         def enough() -> bool:
-            return sink.episodes >= plan.episodes
+            return before + sink.episodes >= plan.episodes
 
         sink = EpisodeFilter(write, lambda segments: succeeded(segments) and not enough())
-        guide = RandomGuide(task.space, settings.seed, region=plan.region, enough=enough)
+        guide: Guide = RandomGuide(task.space, settings.seed + attempts, region=plan.region, enough=enough)
+        if plan.out is not None:
+            lines = stack.enter_context(JsonLines(plan.out))
+            guide = ReportedGuide(guide, lines, partial(_demonstration_line, settings, task))
         recorder = EpisodeRecorder(_tags(settings, task, writer.incarnation))
-        robot = stack.enter_context(Robot(settings, disturbance=plan.disturbance))
+        disturbance = plan.disturbance if person is None else 0.0
+        robot = stack.enter_context(Robot(settings, disturbance=disturbance, person=person))
         loop = _loop(robot, NoPolicy(), guide, recorder, sink, robot.operator(always=True))
-        _run(loop, robot, lambda: f"{sink.episodes} of {plan.episodes} demonstrations")
+        _run(loop, robot, lambda: f"{before + sink.episodes} of {plan.episodes} demonstrations")
         _flush(writer)
+
+
+def _demonstration_line(settings: RealSettings, task: Task, result: EpisodeResult) -> dict[str, Any]:
+    return result_line(result, task.space.manipulated) | {"operator": settings.operator, "t": time.time()}
+
+
+def _earlier(out: Path | None) -> tuple[int, int]:
+    """Returns how many attempts were recorded before, and how many of them succeeded."""
+    attempts = read_lines(out) if out is not None else []
+    return len(attempts), sum(bool(attempt["success"]) for attempt in attempts)
 
 
 def evaluate(settings: RealSettings) -> None:
@@ -94,7 +115,7 @@ def train(settings: RealSettings) -> None:
         policy = stack.enter_context(closing(_policy(settings, task, explore=plan.explore)))
         client = stack.enter_context(closing(GuideClient(settings.guide, credentials=settings.credentials)))
         recorder = EpisodeRecorder(_tags(settings, task, writer.incarnation))
-        robot = stack.enter_context(Robot(settings))
+        robot = stack.enter_context(Robot(settings, person=_person(settings, stack, always=False)))
         lines = stack.enter_context(JsonLines(plan.out))
         began_s = robot.arm.time_s
         status = StatusFile()
@@ -120,6 +141,18 @@ def train(settings: RealSettings) -> None:
         loop = _loop(robot, policy, guide, recorder, ArmSink(writer), robot.operator(always=False))
         _run(loop, robot, lambda: f"episode {loop.stats.episodes + 1}, step {loop.stats.steps}")
         _flush(writer)
+
+
+def _person(settings: RealSettings, stack: ExitStack, *, always: bool) -> Person | None:
+    """Opens the device of a person who operates. Raises InputError with the remedy where it cannot be."""
+    if settings.operator != "person":
+        return None
+    say = Terminal().say if isinstance(settings.lab, ConsoleLab) else log.info
+    wanted = settings.person
+    person = Person(partial(open_device, wanted.device, wanted.node), wanted, always=always, say=say)
+    stack.callback(person.close)
+    say(f"{person.device.name}\n{person.device.help}")
+    return person
 
 
 def _loop(

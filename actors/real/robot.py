@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from actors.human import ObjectPoses, ScriptedOperator
+from actors.human import ObjectPoses, Person, ScriptedOperator
 from actors.interfaces import Operator
 from actors.lab import LabClient
 from actors.real.arm import ARRIVED_M
@@ -25,7 +25,7 @@ from actors.real.gripper import Gripper, RobotiqGripper
 from actors.real.safety import CRAWL_M_S, Limits
 from actors.real.settings import ConsoleLab, RealSettings
 from actors.real.table.cameras import Cameras, LabCameras, UsbCameras, look
-from actors.real.table.hands import ConsoleHands, Hands, LabHands
+from actors.real.table.hands import ConsoleHands, Hands, LabHands, PersonHands
 from actors.real.table.terminal import Terminal
 from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
@@ -52,6 +52,8 @@ T = TypeVar("T")
 LIFT_BELOW_TOP_M = 0.03
 """Resets cross the table this far below the top of the work box."""
 OPENING_S, SETTLE_S = 0.4, 0.3
+GENTLE_STEPS = 5
+"""The stream's velocity changes in small steps while a person acts, and for so many control steps in all at the end."""
 RESET_ATTEMPTS = 3
 """A reset that a limit stops is tried again after the operator freed the tool."""
 
@@ -62,9 +64,9 @@ class Robot(Closing):
     A context manager: leaving it holds the arm.
     """
 
-    def __init__(self, settings: RealSettings, *, disturbance: float = 0.0) -> None:
+    def __init__(self, settings: RealSettings, *, disturbance: float = 0.0, person: Person | None = None) -> None:
         """Connects; moves nothing. Raises InputError with a word about `--arm` when the arm is not allowed to move."""
-        self.settings, self.task = settings, tasks.get(settings.task)
+        self.settings, self.task, self._person = settings, tasks.get(settings.task), person
         self._limits = Limits(self.task.work_box, settings.limits)
         self._open = ExitStack()
         try:
@@ -94,6 +96,8 @@ class Robot(Closing):
         self.environment = RealEnvironment(
             self.arm, gripper, cameras, hands, self.task, disturbance=disturbance, seed=settings.seed
         )
+        if self._person is not None:
+            self._person.robot, self.environment.is_away = self.environment, self._person.is_away
 
     def _connect_arm(self) -> None:
         settings = self.settings
@@ -105,17 +109,22 @@ class Robot(Closing):
     def _lab(self) -> tuple[Cameras, Hands, ObjectPoses | None]:
         settings, lab = self.settings, self.settings.lab
         if isinstance(lab, ConsoleLab):
-            return UsbCameras(lab.side, lab.wrist, settings.schema, lab.references), ConsoleHands(Terminal()), None
+            terminal = Terminal()
+            cameras = UsbCameras(lab.side, lab.wrist, settings.schema, lab.references)
+            return cameras, self._judged(ConsoleHands(terminal), terminal), None
         client = LabClient(settings.arm.host, lab.port, timeout_s=lab.timeout_s)
         self._open.callback(client.close)
-        return LabCameras(client, settings.schema), LabHands(client), client
+        return LabCameras(client, settings.schema), self._judged(LabHands(client), None), client
+
+    def _judged(self, hands: Hands, terminal: Terminal | None) -> Hands:
+        return hands if self._person is None else PersonHands(hands, self._person, terminal)
 
     def operator(self, *, always: bool) -> Operator | None:
         """Returns the operator of the settings, None for "none"; with `always` a demonstrator."""
-        if self.settings.operator == "none":
-            return None
+        if self._person is not None or self.settings.operator == "none":
+            return self._person
         if self._poses is None:
-            raise InputError('operator "scripted" sees objects only on the stand-in (lab "simulated"); choose "none"')
+            raise InputError('operator "scripted" sees objects only on the stand-in; choose "person" or "none"')
         takeover = replace(self.settings.takeover, always=always)
         return ScriptedOperator(self.task, self.environment, self._poses, takeover)
 
@@ -157,6 +166,11 @@ class RealEnvironment:
         self._steps = self._solved_for = 0
         self._is_gripper_active = False
         self._waits_for, self._waits_since = "", 0.0
+        self._is_running, self._gentle_steps = False, 0
+        self.is_by_person = False
+        """Set before a step whose action is a person's: it does not count towards the task's time."""
+        self.is_away: Callable[[], bool] = lambda: False
+        """True while a demonstrator lets the arm wait."""
         self.stops = 0
         """Number of times that a limit stopped the arm."""
 
@@ -181,7 +195,8 @@ class RealEnvironment:
             else:
                 break
         self._disturbance.reset(0)
-        self._steps = self._solved_for = 0
+        self._steps = self._solved_for = self._gentle_steps = 0
+        self._is_running = True
         log.info("an episode begins")
 
     def _bring(self, configuration: Configuration) -> None:
@@ -225,7 +240,12 @@ class RealEnvironment:
         return True
 
     def observe(self) -> Observation:
-        """Returns one row: images, pose, velocity, wrench and opening of this moment."""
+        """Returns one row: images, pose, velocity, wrench and opening of this moment.
+
+        While a demonstrator is away, and has not judged, the arm stands and the moment is put off.
+        """
+        while self._is_running and self.is_away() and self._hands.judge() is Outcome.RUNNING:
+            self._with_consent(lambda: self._arm.rest(1 / CONTROL_HZ))
         state = self._arm.observe()
         side, wrist = self._cameras.read()
         turn = turn_between(matrix_from_vector(state.pose[3:]), self.commanded_rotation)
@@ -244,22 +264,27 @@ class RealEnvironment:
         if np.shape(action) != (1, ACTION_DIM) or not np.isfinite(action).all():
             raise InputError(f"action {np.asarray(action).tolist()}: needs 7 finite numbers for one slot")
         wanted = np.clip(action[0].astype(float), -1, 1)
+        is_by_person, self.is_by_person = self.is_by_person, False
+        self._gentle_steps = GENTLE_STEPS if is_by_person else max(0, self._gentle_steps - 1)
         try:
             wanted, moved = self._moved(wanted)
         except ArmStopped as stop:
             self._note(stop)
+            self._is_running = False
             return _failed_step(wanted)
-        self._steps += 1
+        self._steps += not is_by_person
         verdict = self._hands.judge()
         self._solved_for = self._solved_for + 1 if verdict is Outcome.SUCCESS else 0
         success = np.array([self._solved_for >= self.task.success_steps])
         failure = np.array([verdict is Outcome.FAILURE])
         executed = (wanted if self._is_disturbed else moved)[None].astype(np.float32)
+        is_late = self._steps >= self.task.max_steps
+        self._is_running = not (is_late or success.any() or failure.any())
         return Step(
             executed=executed,
             reward=success.astype(np.float32),
             terminated=success | failure,
-            truncated=(self._steps >= self.task.max_steps) & ~success & ~failure,
+            truncated=is_late & ~success & ~failure,
             success=success.copy(),
         )
 
@@ -325,7 +350,7 @@ class RealEnvironment:
         if radians > 0:
             turned = matrix_from_vector(wanted[3:6] * radians) @ matrix_from_vector(begin[3:])
             goal[3:] = tool_vector(vector_from_matrix(upright(turned, self.task.tilt_rad)))
-        reached = self._arm.servo(goal, 1 / CONTROL_HZ)
+        reached = self._arm.servo(goal, 1 / CONTROL_HZ, is_gentle=self._gentle_steps > 0)
         moved = np.zeros(ACTION_DIM)
         moved[:3] = (reached - begin)[:3] / metres
         if radians > 0:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from actors.human import TakeoverSettings
+from actors.human import PersonSettings, TakeoverSettings
 from actors.lab import LAB_PORT
 from actors.real.arm import ArmSettings
 from actors.real.gripper import GripperSettings
@@ -58,7 +58,9 @@ class DemonstratePlan:
     episodes: int = 30
     region: str = "A"
     disturbance: float = 0.3
-    """Strength of the motion noise that the demonstrator corrects, in units of the action."""
+    """Strength of the motion noise that a scripted demonstrator corrects, in units of the action; a person has none."""
+    out: Path | None = None
+    """One JSON line per attempt. What is there already counts: recording goes on where it was stopped."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -112,9 +114,12 @@ class RealSettings:
     gripper: GripperSettings = field(default_factory=GripperSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     lab: SimulatedLab | ConsoleLab = field(default_factory=SimulatedLab)
-    operator: Literal["scripted", "none"] = "scripted"
-    """Operator that may take over; a person's takeover device is not built yet."""
+    operator: Literal["scripted", "person", "none"] = "scripted"
+    """Operator that demonstrates or may take over; the scripted one sees objects on the stand-in only."""
     takeover: TakeoverSettings = field(default_factory=TakeoverSettings)
+    """Conditions under which the scripted operator acts."""
+    person: PersonSettings = field(default_factory=PersonSettings)
+    """The person's device."""
     replay: ReplaySettings | None = None
     spool: Path | None = None
     """Folder that keeps segments until the replay has them."""

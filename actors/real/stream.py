@@ -32,6 +32,8 @@ INSIDE_M = 1e-6
 """A target on a face of the work box is inside, whatever its last digits say."""
 FACE_SHARE = 0.5
 """Share of the acceleration that brakes before one face of the box: three faces at once share it, and some is spare."""
+GENTLE_M_S, GENTLE_RAD_S = 0.09, 0.4
+"""Largest change of a gentle stream's velocity from one target to the next: one that passes from hand to hand."""
 TINY = 1e-9
 SHORTEST_S = 5e-4
 """A clock that has moved on by less has not: a controller's moves on by 2 ms."""
@@ -82,10 +84,11 @@ class StreamLimiter:
         self._at, self.pose = (place, pose.copy()) if place is not None else (self._at, measured.copy())
         self._velocity, self._t = np.zeros(6), -math.inf
 
-    def next(self, goal: F64, *, now_s: float, slice_s: float, left_s: float) -> F64:
+    def next(self, goal: F64, *, now_s: float, slice_s: float, left_s: float, is_gentle: bool = False) -> F64:
         """Returns the next target (6,) on the way to `goal` (6,), to be streamed at the robot's time `now_s`.
 
-        It stands for `slice_s`; the goal should be reached in `left_s`.
+        It stands for `slice_s`; the goal should be reached in `left_s`. A gentle stream changes its velocity in small
+        steps and is a little later where that takes time; the limits come first.
         """
         assert self.pose is not None, "start() comes first"
         since_s = now_s - self._t
@@ -93,11 +96,11 @@ class StreamLimiter:
             self._velocity = np.zeros(6)
         dt, self._t = min(since_s, slice_s, self._slice_s), now_s
         if dt > SHORTEST_S:  # else the robot's clock has not moved on, and neither may the target
-            self._advance(self._wanted(goal, dt, max(left_s, dt)), dt)
+            self._advance(self._wanted(goal, dt, max(left_s, dt), is_gentle), dt)
             self.pose = np.concatenate([self._at.position, tool_vector(vector_from_matrix(self._at.rotation))])
         return self.pose
 
-    def _wanted(self, goal: F64, dt: float, left_s: float) -> F64:
+    def _wanted(self, goal: F64, dt: float, left_s: float, is_gentle: bool) -> F64:
         """Returns the velocity (6,) that all limits but the joints' leave."""
         limits, settings, position = self._limits, self._limits.settings, self._at.position
         speed, spin = settings.speed_m_s, settings.speed_rad_s
@@ -105,20 +108,25 @@ class StreamLimiter:
             speed, spin = min(speed, CRAWL_M_S), min(spin, CRAWL_RAD_S)
             limits.clipped["crawl"] += 1
         hard, hard_spin = settings.acceleration_m_s2, settings.acceleration_rad_s2
-        velocity = self._before_faces(_towards(goal[:3] - position, dt, left_s, speed, hard), dt)
+        if is_gentle:
+            hard, hard_spin = min(hard, GENTLE_M_S / dt), min(hard_spin, GENTLE_RAD_S / dt)
+        velocity = self._before_faces(_towards(goal[:3] - position, dt, left_s, speed, hard), dt, hard * dt)
         turn = turn_between(self._at.rotation, matrix_from_vector(goal[3:]))
         turning = _towards(turn, dt, left_s, spin, hard_spin)
         return np.concatenate([velocity, _reached(self._velocity[3:], self._velocity[3:], turning, hard_spin * dt)])
 
-    def _before_faces(self, wanted: F64, dt: float) -> F64:
-        """Returns the velocity (3,) nearest to the wanted one from which the tool stops before the faces of the box."""
+    def _before_faces(self, wanted: F64, dt: float, change: float) -> F64:
+        """Returns the velocity (3,) nearest to the wanted one from which the tool stops before the faces of the box.
+
+        It differs by `change` at most from the one before, unless a face asks for more.
+        """
         limits, hard, before = self._limits, self._limits.settings.acceleration_m_s2, self._velocity[:3]
         fastest = _length(before) + hard * dt
         low, high = (
             np.minimum(_stoppable(way, dt, FACE_SHARE * hard), way / (fastest / (2 * hard) + dt))
             for way in (np.maximum(self._at.position - limits.low, 0), np.maximum(limits.high - self._at.position, 0))
         )
-        return _reached(before, between(before, -low, high), between(wanted, -low, high), hard * dt)
+        return _reached(before, between(before, -low, high), between(wanted, -low, high), change)
 
     def _advance(self, wanted: F64, dt: float) -> None:
         """Moves on for one slice at the wanted velocity (6,), or as much of it as leaves a way to rest."""

@@ -31,8 +31,8 @@ from twin.world import ArmWorld
 class InsideArm:
     """Satisfies `actors.real.driver.client.Arm` with the controller in this process."""
 
-    def __init__(self, controller: Controller, limits: Limits) -> None:
-        self.limits, self.settings = limits, ArmSettings(stream_hz=CONTROL_HZ)  # as the demo drives its stand-in
+    def __init__(self, controller: Controller, limits: Limits, stream_hz: float) -> None:
+        self.limits, self.settings = limits, ArmSettings(stream_hz=stream_hz)
         self.holds, self.held = 0, ""
         self._controller = controller
         self._limiter = StreamLimiter(limits, self.settings.model, self.settings.stream_hz)
@@ -58,7 +58,7 @@ class InsideArm:
     def anchor(self) -> F64:
         return self._commanded.copy()
 
-    def servo(self, target: F64, period_s: float) -> F64:
+    def servo(self, target: F64, period_s: float, *, is_gentle: bool = False) -> F64:
         """Streams targets for one control period, as `actors.real.arm.UrArm.servo` does."""
         state, begin_s = self.observe(), self.time_s
         goal = self.limits.clip(target, commanded=self._commanded, measured=state.pose, period_s=period_s)
@@ -68,7 +68,7 @@ class InsideArm:
         while (left_s := begin_s + period_s - self.time_s) > SHORTEST_SLICE_S:
             slice_s = left_s / math.ceil(left_s * self.settings.stream_hz - 1e-3)
             arrives_s = begin_s + self.settings.blend * period_s - self.time_s
-            pose = self._limiter.next(goal, now_s=self.time_s, slice_s=slice_s, left_s=arrives_s)
+            pose = self._limiter.next(goal, now_s=self.time_s, slice_s=slice_s, left_s=arrives_s, is_gentle=is_gentle)
             is_slowed = is_slowed or self._limiter.is_slowed_by_joints
             arm = self._controller.arm
             arm.servo(self._controller.kinematics.joints_for(pose, near=arm.target), slice_s)
@@ -174,7 +174,9 @@ class InsideRobot:
         seed: int,
         disturbance: float = 0.0,
         sees: bool = True,
+        stream_hz: float = CONTROL_HZ,
     ) -> None:
+        """`stream_hz` is by default as the demo drives its stand-in."""
         world = ArmWorld(scene, task, lab, schema=schema, seed=seed)
         controller = Controller(
             world,
@@ -186,12 +188,12 @@ class InsideRobot:
             seed=seed,
             now=lambda: 0.0,
         )
-        arm = InsideArm(controller, Limits(task.work_box, LimitSettings()))
-        self.task, self._table = task, InsideTable(controller, task, schema, sees=sees)
+        arm = InsideArm(controller, Limits(task.work_box, LimitSettings()), stream_hz)
+        self.task, self.table = task, InsideTable(controller, task, schema, sees=sees)
         self.environment = RealEnvironment(
-            arm, InsideGripper(controller), self._table, self._table, task, disturbance=disturbance, seed=seed
+            arm, InsideGripper(controller), self.table, self.table, task, disturbance=disturbance, seed=seed
         )
 
     def operator(self, settings: TakeoverSettings) -> ScriptedOperator:
         """Returns an operator at this table."""
-        return ScriptedOperator(self.task, self.environment, self._table, settings)
+        return ScriptedOperator(self.task, self.environment, self.table, settings)

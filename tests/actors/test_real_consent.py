@@ -53,7 +53,7 @@ class Arm:
         assert pose.shape == (6,)
         self._move("move_to")
 
-    def servo(self, target, period_s):
+    def servo(self, target, period_s, *, is_gentle=False):
         assert target.shape == (6,) and period_s > 0
         self._move("servo")
         return target

@@ -111,7 +111,7 @@ def _operations(arm: UrArm) -> dict[str, Callable[[Message], Any]]:
         "time_s": lambda _: arm.time_s,
         "held": lambda _: None,  # every answer tells it, and the anchor
         "can_be_commanded": lambda _: arm.can_be_commanded(),
-        "servo": lambda call: {"reached": arm.servo(_pose(call), _seconds(call, "period_s")).tolist(), **_state(arm)},
+        "servo": lambda call: _servo(arm, call),
         "rest": lambda call: arm.rest(_seconds(call, "seconds")),
         "move_to": lambda call: arm.move_to(_pose(call)),
         "hold": lambda call: arm.hold(str(call.get("why"))),
@@ -130,6 +130,11 @@ def _answer(wire: Wire, arm: UrArm, call: Message, operation: Callable[[Message]
         answer = error_message(error)
     told = {"anchor": arm.anchor().tolist(), "held": arm.held, "holds": arm.holds, "clipped": dict(arm.limits.clipped)}
     wire.send({"call": call.get("call"), **answer, **told})
+
+
+def _servo(arm: UrArm, call: Message) -> dict[str, Any]:
+    reached = arm.servo(_pose(call), _seconds(call, "period_s"), is_gentle=call.get("is_gentle") is True)
+    return {"reached": reached.tolist(), **_state(arm)}
 
 
 def _state(arm: UrArm) -> dict[str, Any]:

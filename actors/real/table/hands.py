@@ -2,6 +2,7 @@
 
 LabHands       the stand-in's lab does it at once
 ConsoleHands   an operator at this terminal does
+PersonHands    one of both, where a person with a device judges by its buttons, and by words at the terminal
 
 The word that lets the arm move differs from the letters that judge, so that none of them can be taken for another.
 """
@@ -9,6 +10,8 @@ The word that lets the arm move differs from the letters that judge, so that non
 import logging
 from typing import Protocol
 
+from actors.human import Person
+from actors.human.devices import WORDS
 from actors.lab import LabClient
 from actors.real.table.terminal import Terminal
 from protos.schema import Configuration, Outcome
@@ -89,3 +92,42 @@ class ConsoleHands:
             what = f"{self._verdict.value}; stay clear until you are asked" if is_judged else "ignored: s or f judges"
             self._terminal.say(f'"{line}": {what}.')
         return self._verdict
+
+
+class PersonHands:
+    """Asks as other hands do; the attempt is judged by the person who acts. Presses count as typed words do."""
+
+    def __init__(self, hands: Hands, person: Person, terminal: Terminal | None) -> None:
+        """`terminal` is where a person without a keyboard in the hand types; the stand-in's lab has none."""
+        self._hands, self._person = hands, person
+        self._terminal = None if person.device.is_terminal else terminal
+        self._is_console = terminal is not None
+        self._may_judge = False
+
+    def go_on(self, reason: str) -> None:
+        self._may_judge = False
+        self._hands.go_on(reason)
+
+    def place(self, configuration: Configuration) -> None:
+        self._may_judge = False
+        self._hands.place(configuration)
+
+    def judge(self) -> Outcome:
+        """Takes what was pressed or typed after the last question, as ConsoleHands does. Raises as `Person.judge`."""
+        if not self._may_judge:
+            self._begin()
+        while self._terminal is not None and (line := self._terminal.line()) is not None:
+            if (button := WORDS.get(line)) is not None:
+                self._person.press(button)
+            else:
+                self._terminal.say(f'"{line}": ignored: {", ".join(WORDS)} and Enter judge.')
+        verdict = self._person.judge()
+        return verdict if self._is_console or verdict is not Outcome.RUNNING else self._hands.judge()
+
+    def _begin(self) -> None:
+        self._may_judge = True
+        self._person.forget()
+        if self._terminal is not None:
+            self._terminal.forget()
+            means = ", ".join(f"{word} {button}" for word, button in WORDS.items())
+            self._terminal.say(f"With Enter: {means}. Ctrl-C: hold and end.")

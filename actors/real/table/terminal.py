@@ -12,6 +12,7 @@ import termios
 import time
 from typing import NoReturn
 
+from actors.human.devices import in_lines
 from protos.errors import InputError
 
 READING_S = 0.3
@@ -35,16 +36,17 @@ class Terminal:
 
     def ask(self, question: str, *words: str) -> str:
         """Shows the question until one of the `words` answers it; returns that word. Waits without an end."""
-        while True:
-            self.forget()
-            self.say(question)
-            time.sleep(READING_S)
-            if self.forget():
-                self.say("Too early: what was typed before the question could be read does not count.")
-            answer = self._line(None)
-            if answer in words:
-                return answer
-            self.say(f'"{answer}" does not answer this; nothing moves.')
+        with in_lines(self._input):
+            while True:
+                self.forget()
+                self.say(question)
+                time.sleep(READING_S)
+                if self.forget():
+                    self.say("Too early: what was typed before the question could be read does not count.")
+                answer = self._line(None)
+                if answer in words:
+                    return answer
+                self.say(f'"{answer}" does not answer this; nothing moves.')
 
     def line(self) -> str | None:
         """Returns the next line that was typed since the last question or `forget`; None while there is none."""
