@@ -115,8 +115,10 @@ class _Problem:
         gradient = gradients.sum(0) + self._certain * (point.common - self._start)
         common = _bounded(matrix, gradient, self._bounds[1] - point.common)
         left = parts[1][:, :k] + parts[0][:, :k, k:] @ common
-        own: F64 = -np.linalg.solve(_damped(parts[0], damping)[:, :k, :k], left[..., None])[..., 0] if k else point.own
-        return own, common
+        if k == 0:
+            return point.own, common
+        own = np.linalg.solve(_damped(parts[0], damping)[:, :k, :k], left[..., None])[..., 0]
+        return np.negative(own, dtype=float), common
 
     def samples(self, point: _Point, parts: tuple[F64, F64]) -> tuple[F64, F64]:
         """Returns the mean own and the common numbers that episodes drawn with replacement would give."""
