@@ -31,18 +31,20 @@ class WeightPart(_message.Message):
     def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorEntry, _Mapping]]] = ...) -> None: ...
 
 class WeightVersion(_message.Message):
-    __slots__ = ("number", "published_unix_s", "settings_json", "parts", "schema_hash")
+    __slots__ = ("number", "published_unix_s", "settings_json", "parts", "schema_hash", "publisher")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHER_FIELD_NUMBER: _ClassVar[int]
     number: int
     published_unix_s: float
     settings_json: str
     parts: _containers.RepeatedCompositeFieldContainer[WeightPart]
     schema_hash: str
-    def __init__(self, number: _Optional[int] = ..., published_unix_s: _Optional[float] = ..., settings_json: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[WeightPart, _Mapping]]] = ..., schema_hash: _Optional[str] = ...) -> None: ...
+    publisher: str
+    def __init__(self, number: _Optional[int] = ..., published_unix_s: _Optional[float] = ..., settings_json: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[WeightPart, _Mapping]]] = ..., schema_hash: _Optional[str] = ..., publisher: _Optional[str] = ...) -> None: ...
 
 class WeightChunk(_message.Message):
     __slots__ = ("offset", "data", "crc32")

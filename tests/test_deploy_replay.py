@@ -2,7 +2,6 @@
 
 import json
 import re
-import string
 import subprocess
 import sys
 from contextlib import closing
@@ -17,7 +16,7 @@ from protos.episode import Segment
 from protos.errors import InputError
 from protos.schema import Observation, Outcome, Schema, Source
 from services.monitor import ClusterSettings, read_cluster
-from services.net import Credentials
+from services.net import Credentials, Role
 from services.replay import (
     EmbeddedServer,
     Keys,
@@ -26,33 +25,50 @@ from services.replay import (
     ReplaySettings,
     ReplayWriter,
     ServerConfig,
+    connect,
     delete_buffer,
     read_episodes,
+    users_text,
 )
 from twin import tasks
+from twinrl.commands import certificates
 
 ROOT = Path(__file__).resolve().parents[1]
 VALKEY = ROOT / "deploy" / "valkey"
-USERS = ("learner", "actor", "robot", "monitor")
+USERS = ("learner", "twin", "robot", "guide", "monitor", "console")
+PREFIX = "twinrl-lab"
 SCHEMA = Schema(side_px=16, wrist_px=16)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server with deploy/valkey/users.acl, each user's password being its name; gives the path of its socket."""
-    folder = tmp_path_factory.mktemp("acl")
-    users = string.Template((VALKEY / "users.acl").read_text())
-    (folder / "users.acl").write_text(users.substitute({f"{user.upper()}_PASSWORD": user for user in USERS}))
-    (folder / "token").write_text("the-administrator-alone-has-this")
-    administrator = Credentials(token=folder / "token")
-    with EmbeddedServer(
-        folder / "data", ServerConfig(users=folder / "users.acl", credentials=administrator)
-    ) as running:
+def lab(tmp_path_factory):
+    """The folder that `twinrl certificates` makes, with its users of the replay."""
+    folder = tmp_path_factory.mktemp("lab") / "certs"
+    assert certificates.main(["--out", str(folder), "--host", "127.0.0.1", "--prefix", PREFIX]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, lab):
+    """A server with the users of the lab; gives the path of its socket."""
+    administrator = Credentials(password=lab / "admin" / "password")
+    config = ServerConfig(users=(lab / "users.acl",), credentials=administrator)
+    with EmbeddedServer(tmp_path_factory.mktemp("acl") / "data", config) as running:
         yield running.socket
 
 
-def as_user(server, user):
-    return ReplaySettings(urls=(f"unix://{user}:{user}@{server}",), prefix="twinrl-lab")
+@pytest.fixture
+def as_user(server, lab):
+    """Gives the settings with which a role reaches the server."""
+    return lambda user: ReplaySettings(
+        urls=(f"unix://{server}",), prefix=PREFIX, credentials=Credentials(folder=lab / user)
+    )
+
+
+@pytest.fixture
+def client_of(as_user):
+    """Gives a plain client of a role."""
+    return lambda user: connect(as_user(user))
 
 
 def segment():
@@ -76,30 +92,30 @@ def segment():
     )
 
 
-def test_actor_and_robot_write_what_the_learner_reads_and_the_monitor_sees(server, tmp_path):
-    for user, buffer in (("actor", "twin"), ("robot", "real")):
-        with ReplayWriter(as_user(server, user), SCHEMA, actor=user, spool=tmp_path / user) as writer:
+def test_twin_and_robot_write_what_the_learner_reads_and_the_monitor_sees(as_user, tmp_path):
+    for user, buffer in (("twin", "twin"), ("robot", "real")):
+        with ReplayWriter(as_user(user), SCHEMA, actor=user, spool=tmp_path / user) as writer:
             writer.add(segment(), [buffer])
             writer.wait_for_allowance(buffer, stop=lambda: False)
             assert writer.flush(20) == 0
-    learner = as_user(server, "learner")
+    learner = as_user("learner")
     reader = ReplayReader(learner, SCHEMA, ReaderSettings(capacity={"twin": 99, "real": 99}, gamma=0.9, n_step=1))
     with closing(reader):
         reader.allow("twin", 1_000)
         while reader.poll():
             pass
         assert dict(reader.counts()) == {"twin": 2, "real": 2}
-        seen = read_cluster(ClusterSettings(replay=as_user(server, "monitor")))
+        seen = read_cluster(ClusterSettings(replay=as_user("monitor")))
     assert seen.shards[0].problem == ""
     assert seen.shards[0].buffers["twin"].transitions == 2
     assert len(seen.readers) == 1
     assert delete_buffer(learner, "twin") == 1
 
 
-@pytest.mark.parametrize(("user", "buffer"), [("actor", "real"), ("actor", "human"), ("robot", "twin")])
-def test_nobody_writes_to_a_buffer_of_others(server, user, buffer):
-    client = redis.Redis(unix_socket_path=str(server), username=user, password=user)
-    for key in Keys("twinrl-lab", buffer).slots + "1", Keys("twinrl-lab", buffer).allowance:
+@pytest.mark.parametrize(("user", "buffer"), [("twin", "real"), ("twin", "human"), ("robot", "twin")])
+def test_nobody_writes_to_a_buffer_of_others(client_of, user, buffer):
+    client = client_of(user)
+    for key in Keys(PREFIX, buffer).slots + "1", Keys(PREFIX, buffer).allowance:
         with closing(client), pytest.raises(redis.exceptions.NoPermissionError):
             client.execute_command("SET", key, "1")
 
@@ -108,16 +124,16 @@ def test_nobody_writes_to_a_buffer_of_others(server, user, buffer):
 @pytest.mark.parametrize(
     "command",
     [("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("SHUTDOWN",), ("ACL", "LIST"), ("SCRIPT", "FLUSH"),
+     ("SCRIPT", "LOAD", "return 1"), ("FUNCTION", "LOAD", "x"), ("EVAL", "return 1", 0),
      ("CLIENT", "KILL", "TYPE", "normal"), ("SET", "elsewhere", "1"), ("DEBUG", "SLEEP", "0"), ("MONITOR",)],
 )  # fmt: skip
-def test_nobody_may_do_what_only_the_administrator_does(server, user, command):
-    client = redis.Redis(unix_socket_path=str(server), username=user, password=user)
-    with closing(client), pytest.raises(redis.ResponseError, match=r"(?i)permission|not allowed"):
+def test_nobody_may_do_what_only_the_administrator_does(client_of, user, command):
+    with closing(client_of(user)) as client, pytest.raises(redis.ResponseError, match=r"(?i)permission|not allowed"):
         client.execute_command(*command)
 
 
-def test_the_monitor_only_looks(server):
-    with closing(redis.Redis(unix_socket_path=str(server), username="monitor", password="monitor")) as client:
+def test_the_monitor_only_looks(client_of):
+    with closing(client_of("monitor")) as client:
         for command in (("SET", "{twinrl-lab:twin}:x", "1"), ("UNLINK", "twinrl-lab:schema")):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.execute_command(*command)
@@ -139,6 +155,7 @@ def test_a_lab_is_encrypted_and_asks_for_certificates():
     assert included == ["include /etc/valkey/valkey.conf", "include /etc/valkey/users.acl"]
     assert (lab["port"], lab["tls-auth-clients"]) == ("0", "yes")
     assert lab["user"] == "default off"
+    assert users_text("twinrl", {Role.ADMIN: ["0" * 64]}).splitlines()[1].startswith("user admin on #0000")
     assert options_of("valkey.conf")["tcp-keepalive"] == "15"
 
 

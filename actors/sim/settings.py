@@ -34,7 +34,7 @@ class FleetSettings:
     weights: str
     """host:port of the weights service."""
     credentials: Credentials = field(default_factory=Credentials)
-    """Credentials for weights and guide; the files must lie at the same place on the policy server's node."""
+    """Credentials for the weights; the files must lie at the same place on the policy server's node."""
     staleness: StalenessBound = field(default_factory=StalenessBound)
     """Bound on the weights' staleness; with older ones no episode begins."""
     run_dir: Path
@@ -45,6 +45,8 @@ class FleetSettings:
     """Actors of these that scan: they try the guide's cells without exploration and fill no buffer."""
     guide: str = ""
     """host:port of the guide service; scanning actors need it."""
+    guide_credentials: Credentials | None = None
+    """Credentials of scanning actors for the guide, of the role guide; null: the same as for the weights."""
     twins_per_actor: int = 8
     groups: int = 1
     """Groups of an actor's twins; with 2, one steps while the policy server computes for the other."""

@@ -295,7 +295,8 @@ class TwinActor:
         from actors.sim.scanning import ScanGuide
         from services.guide import GuideClient
 
-        with closing(GuideClient(self._settings.guide, credentials=self._settings.credentials)) as client:
+        credentials = self._settings.guide_credentials or self._settings.credentials
+        with closing(GuideClient(self._settings.guide, credentials=credentials)) as client:
             self._scan = ScanGuide(client)
             self._run_loops(_Job(sink=NoSink(), explore=0.0, guide=self._scan), avoid)
 

@@ -170,7 +170,7 @@ def outage(scene: Scene) -> Verdict:
 
 def watchers(scene: Scene) -> Verdict:
     """Hundreds of subscribers of a small head, while a version a second is published."""
-    credentials, log = paths_of(scene.trust.clients), scene.folder / "workers.log"
+    credentials, log = paths_of(scene.trust.subscribers), scene.folder / "workers.log"
     names = [f"watcher-{number}" for number in range(scene.watchers)]
     groups = [names[start :: scene.watcher_processes] for start in range(scene.watcher_processes)]
     with (
@@ -198,7 +198,7 @@ def _watched(scene: Scene, server: WeightsServer, fleet: Fleet, crowd: list[Work
     fleet.publisher.ask("publish", marked=True)
     ask_all(crowd, "holds", version=1, timeout_s=PATIENCE_S)
     connected, _ = server.memory()
-    listed, connections = len(watchers_of(server.address, scene.trust.clients)), server.connections()
+    listed, connections = len(watchers_of(server.address, scene.trust.monitor)), server.connections()
     before = [stats for each in ask_all(crowd, "stats") for stats in each]
     spent_s, count = cpu_seconds([server.pid]), max(1, round(scene.watch_s))
     fleet.publisher.ask("burst", timeout_s=scene.watch_s + PATIENCE_S, count=count, every_s=1.0)

@@ -34,13 +34,15 @@ class Trust:
     """Credentials of both sides; the default is none."""
 
     server: Credentials = LOOPBACK
-    clients: Credentials = LOOPBACK
+    publisher: Credentials = LOOPBACK
+    subscribers: Credentials = LOOPBACK
+    monitor: Credentials = LOOPBACK
 
     @classmethod
     def made(cls, folder: Path) -> "Trust":
-        """Token and certificates of a new authority, for mutual TLS."""
-        server, clients = make_certificates(folder, hosts=("127.0.0.1", "localhost"))
-        return cls(server=server, clients=clients)
+        """Token and certificates of a new authority, for mutual TLS, by role."""
+        made = make_certificates(folder, hosts=("127.0.0.1", "localhost"))
+        return cls(server=made["server"], publisher=made["learner"], subscribers=made["twin"], monitor=made["monitor"])
 
 
 def paths_of(credentials: Credentials) -> dict[str, str]:
@@ -160,13 +162,13 @@ def gathered(
     address: str | None = None,
 ) -> Iterator[Fleet]:
     """A publisher and subscribers, each a process, around a server; subscribers connect to `address` if given."""
-    log, credentials = folder / "workers.log", paths_of(trust.clients)
-    options = {"address": server.address, "parameters": parameters, "wire": wire, "credentials": credentials}
+    log, publishes, follows = folder / "workers.log", paths_of(trust.publisher), paths_of(trust.subscribers)
+    options = {"address": server.address, "parameters": parameters, "wire": wire, "credentials": publishes}
     with contextlib.ExitStack() as stack:
         publisher = stack.enter_context(Worker(f"{ROLES}:Publisher", options, log=log))
         receivers = []
         for number in range(subscribers):
-            follow = {"address": address or server.address, "names": [f"node-{number}"], "credentials": credentials}
+            follow = {"address": address or server.address, "names": [f"node-{number}"], "credentials": follows}
             worker = Worker(f"{ROLES}:Subscribers", {**follow, "digests": digests}, log=log)
             receivers.append(stack.enter_context(worker))
         pids = {"server": [server.pid], "publisher": [publisher.pid], "subscribers": [w.pid for w in receivers]}

@@ -23,7 +23,7 @@ from protos.problems import problem_of
 from protos.schema import Outcome
 from services.guide.client import from_message, to_message
 from services.guide.schedule import GuideSettings, Schedule
-from services.net import LOOPBACK, Credentials, serve
+from services.net import LOOPBACK, Credentials, Role, caller, serve
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,10 @@ class GuideServer:
         return pb.ScanStart(configuration=None if start is None else to_message(start))
 
     async def report(self, request: pb.EpisodeReport, context: grpc.aio.ServicerContext) -> pb.Reported:
+        role = caller()
+        if (role is Role.ROBOT and request.twin) or (role is Role.GUIDE and not request.twin):
+            what = "a scan of the twin" if request.twin else "an episode of the arm"
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the role {role.value} may not report {what}")
         try:
             outcome = _outcome(request.outcome)
             configuration = from_message(request.configuration)

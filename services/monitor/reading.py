@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import grpc
 
@@ -55,7 +55,7 @@ class Addresses:
     prefix: str = "twinrl"
     """First part of the replay's keys; a run's is twinrl-<name>."""
     password_file: Path | None = None
-    """Holds the password of the user in the urls, so that it does not stand on the command line."""
+    """Holds the password of the user in the urls; by default the credentials' own."""
     weights: str | None = None
     """host:port of the weights service."""
     guide: str | None = None
@@ -65,27 +65,21 @@ class Addresses:
 
     def settings(self) -> ClusterSettings:
         """Returns the settings of the cluster. Raises InputError for a url or a file that will not do."""
-        urls = tuple(_with_password(url, self.password_file) for url in self.replay)
+        logged_in = self.credentials
+        if self.password_file is not None:
+            logged_in = replace(logged_in, password=self.password_file)
+        replay = ReplaySettings(urls=self.replay, prefix=self.prefix, credentials=logged_in) if self.replay else None
+        for url in self.replay:
+            if self.password_file is not None and urlsplit(url).password is not None:
+                raise InputError(f"--password-file {self.password_file}: {masked(url)} has a password of its own")
+        if replay is not None:
+            replay.login(0)  # a file that will not do is named here
         return ClusterSettings(
-            replay=ReplaySettings(urls=urls, prefix=self.prefix, credentials=self.credentials) if urls else None,
+            replay=replay,
             weights=self.weights,
             guide=self.guide,
             credentials=self.credentials,
         )
-
-
-def _with_password(url: str, file: Path | None) -> str:
-    if file is None:
-        return url
-    parts = urlsplit(url)
-    if parts.password is not None:
-        raise InputError(f"--password-file {file}: {masked(url)} has a password of its own")
-    try:
-        password = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--password-file {file}: cannot be read ({error})") from error
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{quote(password, safe='')}@{host}"))
 
 
 def of_run(folder: Path) -> ClusterSettings:

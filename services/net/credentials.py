@@ -1,6 +1,6 @@
 """This module holds the credentials with which processes reach services beyond their machine, and serve beyond it.
 
-    token         one line that every gRPC client sends with every call; all of a lab share it
+    token         one line that a gRPC client sends with every call: the service's own, or one of a role made from it
     authority     certificate of the lab's own authority: a peer that it has not certified is refused
     certificate   of this process, signed by the authority; `key` is its private key
 
@@ -11,32 +11,38 @@
 The same certificates serve gRPC and Redis (`rediss://`); `services.net.certificates` makes them. On loopback none of
 this is needed.
 
-Clients put the token into the metadata of every call, servers compare it in constant time and refuse calls without it.
-Refusals are logged, a line a minute at most, so that they cannot fill a disk.
+Clients put the token into the metadata of every call. A process has a role (`services.net.roles`): its certificate
+names it, and its token may.
 """
 
 import hmac
-import logging
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from protos.errors import InputError
+from services.net.roles import Role
+from services.net.secret_files import read_secret, read_secret_bytes
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-log = logging.getLogger(__name__)
-
 MIN_TOKEN_CHARACTERS = 16
 TOKEN_KEY = "twinrl-token"
-REFUSAL = "the shared token is missing or wrong (credentials.token)"
-_LOG_EVERY_S = 60.0
+_IN_FOLDER = {
+    "token": "token",
+    "authority": "authority.pem",
+    "certificate": "certificate.pem",
+    "key": "key.pem",
+    "password": "password",
+    "revoked": "revoked.pem",
+}
+"""File of a bundle by the name of its setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,30 +55,50 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """Credentials are the paths of PEM files and of the token; all empty on loopback."""
+    """Credentials are the paths of PEM files, of the token and of a password; all empty on loopback."""
 
+    folder: Path | None = None
+    """A bundle of `twinrl certificates`, whose files stand in for those that are not named below."""
     token: Path | None = None
     authority: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    password: Path | None = None
+    """Holds the password of the replay's user."""
+    revoked: Path | None = None
+    """List of certificates that the authority has taken back; servers read it."""
 
     def __post_init__(self) -> None:
+        if self.folder is not None:
+            self._fill(self.folder)
         if (self.certificate is None) != (self.key is None):
             raise InputError(f"certificate={self.certificate}, key={self.key}: give both or neither")
 
+    def _fill(self, folder: Path) -> None:
+        """Takes from the folder what is not named otherwise."""
+        if not folder.is_dir():
+            raise InputError(
+                f"credentials folder {folder}: there is none; copy the bundle of `twinrl certificates` there"
+            )
+        for name, file in _IN_FOLDER.items():
+            if getattr(self, name) is None and (folder / file).exists():
+                object.__setattr__(self, name, folder / file)
+
     def read_token(self) -> str | None:
-        """Returns the shared token, None without a file. Raises InputError for a weak or unreadable one."""
+        """Returns the token, None without a file. Raises InputError for a weak or unreadable one."""
         if self.token is None:
             return None
-        try:
-            token = self.token.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"token file {self.token}: cannot be read ({error})") from error
-        if not (len(token) >= MIN_TOKEN_CHARACTERS and token.isascii() and token.isprintable()):
-            raise InputError(
-                f"token file {self.token}: needs one line of at least {MIN_TOKEN_CHARACTERS} printable characters"
-            )
+        token = read_secret("token", self.token)
+        if len(token) < MIN_TOKEN_CHARACTERS:
+            raise InputError(f"token file {self.token}: needs at least {MIN_TOKEN_CHARACTERS} characters")
         return token
+
+    def role(self) -> Role | None:
+        """Returns the role that the certificate names, else the token; None where neither does."""
+        identity, token = self.read_identity(), self.read_token()
+        if identity is not None:
+            return holder_of(identity.certificate).role
+        return None if token is None else _named(token.partition(".")[0])
 
     def read_authority(self) -> bytes | None:
         """Returns the authority's certificate in PEM, or None. Raises InputError for a bad or expired one."""
@@ -89,7 +115,7 @@ class Credentials:
         """
         if self.certificate is None or self.key is None:
             return None
-        identity = Identity(certificate=_read("certificate", self.certificate), key=_read("key", self.key))
+        identity = Identity(certificate=_read("certificate", self.certificate), key=read_secret_bytes("key", self.key))
         leaf = _check_certificates("certificate", self.certificate, identity.certificate)
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -100,6 +126,22 @@ class Credentials:
         if key.public_key() != leaf.public_key():
             raise InputError(f"key file {self.key}: does not belong to the certificate in {self.certificate}")
         return identity
+
+    def read_revoked(self) -> frozenset[int]:
+        """Returns the numbers of revoked certificates. Raises InputError for a list that is not the authority's."""
+        authority = self.read_authority()
+        if self.revoked is None or authority is None:
+            return frozenset()
+        from cryptography.x509 import load_pem_x509_certificate, load_pem_x509_crl
+
+        try:
+            listed = load_pem_x509_crl(_read("revocation list", self.revoked))
+        except ValueError as error:
+            raise InputError(f"revocation list {self.revoked}: not one in PEM") from error
+        key: Any = load_pem_x509_certificate(authority).public_key()
+        if not listed.is_signature_valid(key):
+            raise InputError(f"revocation list {self.revoked}: not signed by {self.authority}")
+        return frozenset(one.serial_number for one in listed)
 
 
 LOOPBACK = Credentials()
@@ -127,6 +169,37 @@ def _check_certificates(what: str, path: Path, pem: bytes) -> "Certificate":
             valid = f"from {one.not_valid_before_utc:%Y-%m-%d} to {one.not_valid_after_utc:%Y-%m-%d}"
             raise InputError(f"{what} file {path}: valid {valid}, which is not now; make a new one")
     return certificates[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """A holder is whom a certificate was made for."""
+
+    role: Role | None
+    """Its role; None for a server, and for certificates of others."""
+    serial: int
+    until: datetime
+
+
+@lru_cache(maxsize=256)
+def holder_of(pem: bytes) -> Holder:
+    """Returns whom a certificate in PEM was made for; its role stands in the subject (OU)."""
+    from cryptography.x509 import load_pem_x509_certificate
+    from cryptography.x509.oid import NameOID
+
+    certificate = load_pem_x509_certificate(pem)
+    units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    role = _named(str(units[0].value)) if len(units) == 1 else None
+    return Holder(role=role, serial=certificate.serial_number, until=certificate.not_valid_after_utc)
+
+
+def _named(name: str) -> Role | None:
+    return Role(name) if name in {one.value for one in Role} else None
+
+
+def role_token(secret: str, role: Role) -> str:
+    """Makes the token of a role: only who has the service's own can."""
+    return f"{role.value}.{hmac.digest(secret.encode(), role.value.encode(), 'sha256').hex()}"
 
 
 @dataclass
@@ -173,27 +246,3 @@ class TokenCarrier(
     intercept_unary_stream = _call
     intercept_stream_unary = _call
     intercept_stream_stream = _call
-
-
-class TokenCheck(grpc.aio.ServerInterceptor):
-    """Refuses every call that does not carry the shared token."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
-        self._refusal = grpc.unary_unary_rpc_method_handler(self._refuse)
-        self._refused = 0
-        self._next_line_s = 0.0
-
-    async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], details: Any) -> Any:
-        given = dict(details.invocation_metadata).get(TOKEN_KEY, "")
-        if hmac.compare_digest(str(given).encode(), self._token):
-            return await continuation(details)
-        return self._refusal
-
-    async def _refuse(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        self._refused += 1
-        if time.monotonic() >= self._next_line_s:
-            self._next_line_s = time.monotonic() + _LOG_EVERY_S
-            log.warning("refused %s: its token is missing or wrong (%d refusals)", context.peer(), self._refused)
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
-        raise AssertionError("abort raises")

@@ -1,6 +1,6 @@
 """This module lets gRPC services listen and clients reach them: addresses, encryption, keepalive, limits, deadlines.
 
-    client ── channel (retry, TLS, certificate, token as metadata, keepalive) ──► TLS ──► TokenCheck ──► service
+    client ── channel (retry, TLS, certificate, token as metadata, keepalive) ──► TLS ──► Admission ──► service
 
 Beyond loopback a service listens only with a certificate and with a way to tell its clients: the shared token, or an
 authority that certified them. On loopback everything is optional. A peer that is frozen or unplugged is noticed within
@@ -28,7 +28,8 @@ import grpc
 from protos.errors import InputError, TwinRLError, Unreachable
 from protos.files import write_durably
 from protos.status import StatusFile
-from services.net.credentials import LOOPBACK, CallDetails, Credentials, TokenCarrier, TokenCheck
+from services.net.admission import Admission
+from services.net.credentials import LOOPBACK, CallDetails, Credentials, TokenCarrier
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,12 @@ _TRANSIENT = {
     "Socket closed": "the connection was closed at once: the service may want TLS (credentials.authority), or a "
     "certificate of its authority (credentials.certificate, credentials.key)",
 }
+_REFUSALS = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
 _AT_CONNECT = "failed to connect to all addresses"
 
 
@@ -131,8 +138,7 @@ def channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials | N
 
 def unreachable(service: str, address: str, error: grpc.RpcError, deadline_s: float) -> TwinRLError:
     """Returns the error to raise for a failed call: InputError where the service refused it, else Unreachable."""
-    refusals = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-    if error.code() in refusals:
+    if error.code() in _REFUSALS:
         return InputError(f"{service} service at {address}: {error.details()}")
     if is_hopeless(error.details() or ""):
         return InputError(f"{service} service at {address}: {describe(error)}")
@@ -213,8 +219,9 @@ async def serve(
     """
     host, _ = parse_address(listen)
     _check_listening(listen, host, credentials)
-    token, secure = credentials.read_token(), _server_credentials(credentials)
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[] if token is None else [TokenCheck(token)])
+    secure, asks = _server_credentials(credentials), credentials.authority is not None or credentials.token is not None
+    checks = [Admission(credentials)] if asks else []
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=checks)
     server.add_generic_rpc_handlers((handler,))
     try:
         port = server.add_insecure_port(listen) if secure is None else server.add_secure_port(listen, secure)

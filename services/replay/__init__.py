@@ -12,6 +12,7 @@
     EmbeddedServer, ServerConfig        a Valkey of our own; also `python -m services.replay --directory D`
     server_stats, ServerStats           each server's memory, load, rings, writers and readers, or its problem
     totals, delete_buffer, presence     transitions per buffer; emptying one; the writers and readers alive
+    users_text, user_of                 the users of a run for a server, one per role; how each is called
     connect, reaching, Keys             a plain client and the keys of a buffer, for tools beside writers and readers
 
 The servers are a durable log and nothing more: they keep segments (protos/codec.py) in arrival order and drop the
@@ -52,8 +53,9 @@ from services.replay.server import (
     replay_samples,
     server_stats,
     totals,
+    users_text,
 )
-from services.replay.settings import Keys, ReplaySettings, masked, shard_of
+from services.replay.settings import Keys, ReplaySettings, masked, shard_of, user_of
 from services.replay.write import ReplayWriter
 
 __all__ = [
@@ -94,4 +96,6 @@ __all__ = [
     "server_stats",
     "shard_of",
     "totals",
+    "user_of",
+    "users_text",
 ]

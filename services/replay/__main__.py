@@ -2,15 +2,17 @@
 
 import logging
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from protos.errors import Unreachable
+from protos.errors import InputError, Unreachable
 from protos.process import run_process, stop_on_signal
+from services.replay.connection import connect, reaching
+from services.replay.scripts import install
 from services.replay.server import EmbeddedServer, ServerConfig, memory_for, replay_samples, server_stats
 from services.replay.settings import ReplaySettings, masked
 from services.telemetry import MetricsServer, start_metrics_server
@@ -24,8 +26,11 @@ CHECK_S = 0.5
 class Arguments:
     """Serves a replay on a unix socket, and on a TCP port if asked to; prints its urls without the password."""
 
-    directory: Path
+    directory: Path | None = None
     """Folder of the data; the same directory again brings the same data back."""
+    install: tuple[str, ...] = ()
+    """Servers of your own to load the replay's scripts into, after each of their starts, as the administrator (url of
+    the user admin, credentials.password); then nothing is served."""
     config: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
     budget_bytes: int | None = None
     """The runs' capacity_bytes, from which the memory limit follows in place of memory_bytes."""
@@ -36,6 +41,8 @@ class Arguments:
 
     def server(self) -> EmbeddedServer:
         """Makes the server; with a budget its memory follows from the budget."""
+        if self.directory is None:
+            raise InputError("--directory: name the folder of the data, or servers to --install the scripts in")
         if self.budget_bytes is None:
             return EmbeddedServer(self.directory, self.config)
         memory = memory_for(ReplaySettings(urls=("unix:///",), capacity_bytes=self.budget_bytes))
@@ -44,6 +51,9 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Serves until a signal. Raises Unreachable if the server ends by itself."""
+    if arguments.install:
+        install_scripts(ReplaySettings(urls=arguments.install, credentials=arguments.config.credentials))
+        return
     stop = stop_on_signal()
     server = arguments.server()
     with ExitStack() as stack:
@@ -58,6 +68,13 @@ def main(arguments: Arguments) -> None:
         while not stop.wait(CHECK_S):
             if not server.running():
                 raise Unreachable(f"the replay server in {arguments.directory} ended: see server.log there")
+
+
+def install_scripts(settings: ReplaySettings) -> None:
+    """Loads the scripts into every server. Raises Unreachable, InputError."""
+    for shard in range(settings.shards):
+        with reaching(settings, shard), closing(connect(settings, shard)) as client:
+            install(client)
 
 
 def metrics_page(address: str, settings: ReplaySettings) -> MetricsServer:

@@ -62,18 +62,19 @@ def connect(settings: ReplaySettings, shard: int = 0, *, single: bool = False) -
     """
     url = settings.urls[shard]
     client = redis.Redis.from_url(
-        url,
+        _without_login(url),
+        credential_provider=None if settings.login(shard) == (None, None) else _Login(settings, shard),
         single_connection_client=single,
         socket_connect_timeout=settings.connect_timeout_s,
         socket_timeout=settings.command_timeout_s,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
-        **(_tls_options(url, settings.credentials) if urlsplit(url).scheme == "rediss" else {}),
+        **(_tls_options(settings.credentials) if urlsplit(url).scheme == "rediss" else {}),
     )
     return cast(Client, client)
 
 
-def _tls_options(url: str, credentials: Credentials) -> dict[str, Any]:
+def _tls_options(credentials: Credentials) -> dict[str, Any]:
     credentials.read_authority()  # a damaged or expired file is named here, not by the TLS library
     credentials.read_identity()
     files = {
@@ -81,10 +82,23 @@ def _tls_options(url: str, credentials: Credentials) -> dict[str, Any]:
         "ssl_certfile": credentials.certificate,
         "ssl_keyfile": credentials.key,
     }
-    options: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
-    if credentials.token is not None and not urlsplit(url).password:
-        options["password"] = credentials.read_token()
-    return options
+    return {name: str(path) for name, path in files.items() if path is not None}
+
+
+class _Login(redis.CredentialProvider):
+    """Reads user and password whenever a connection is made, so that renewed ones need no restart."""
+
+    def __init__(self, settings: ReplaySettings, shard: int) -> None:
+        self._settings, self._shard = settings, shard
+
+    def get_credentials(self) -> tuple[str, str]:
+        user, password = self._settings.login(self._shard)
+        return user or "default", password or ""
+
+
+def _without_login(url: str) -> str:
+    """Returns the url without user and password; `urlunsplit` would leave "//" out where no host follows."""
+    return url.replace(f"{urlsplit(url).netloc.rpartition('@')[0]}@", "", 1)
 
 
 @contextmanager
@@ -95,13 +109,14 @@ def reaching(settings: ReplaySettings, shard: int = 0) -> Iterator[None]:
     except (redis.RedisError, OSError) as error:
         if isinstance(error, Unreachable):
             raise
-        raise _explained(settings, masked(settings.urls[shard]), error) from error
+        raise _explained(settings, shard, error) from error
 
 
-def _explained(settings: ReplaySettings, url: str, error: Exception) -> TwinRLError:
+def _explained(settings: ReplaySettings, shard: int, error: Exception) -> TwinRLError:
+    url = masked(settings.urls[shard])
     login = redis.AuthenticationError | redis.exceptions.NoPermissionError
     if isinstance(error, login) or "ACL failure in script" in str(error):
-        return InputError(f"replay at {url} refused the user or password: {_line(error)}")
+        return InputError(f"replay at {url} refused the user or password: {_line(error)}{_user(settings, shard)}")
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return Unreachable(f"replay is full: {url} is at its maxmemory; give it more, or its buffers smaller budgets")
     if isinstance(error, redis.ResponseError):
@@ -115,6 +130,11 @@ def _explained(settings: ReplaySettings, url: str, error: Exception) -> TwinRLEr
         f"replay at {url} did not answer (deadlines: connect {settings.connect_timeout_s:g} s, "
         f"answer {settings.command_timeout_s:g} s): {_line(error)}{hint if url.startswith('rediss') else ''}"
     )
+
+
+def _user(settings: ReplaySettings, shard: int) -> str:
+    user, _ = settings.login(shard)
+    return f" (user {user})" if user else ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -158,7 +178,7 @@ def greet(client: Client, settings: ReplaySettings, schema: Schema, *, shard: in
     key = schema_key(settings)
     found = client.execute_command("GETRANGE", key, 0, 64)
     if claim and not found:
-        client.execute_command("SET", key, schema.hash, "NX")
+        client.execute_command("SETNX", key, schema.hash)
         found = client.execute_command("GETRANGE", key, 0, 64)
     if found and found != schema.hash.encode():
         raise SchemaMismatch(

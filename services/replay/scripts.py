@@ -25,6 +25,7 @@ from typing import Any
 
 import redis
 
+from protos.errors import InputError
 from services.replay.connection import Commands
 from services.replay.settings import Keys
 
@@ -145,9 +146,21 @@ SCRIPT_LOADS = 3
 COMMIT_SHA = sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()
 
 
-def load_commit(client: Commands) -> None:
-    """Makes the server know the commit script; needed after every restart of the server."""
-    client.execute_command("SCRIPT LOAD", COMMIT)
+def install(client: Commands) -> None:
+    """Makes the server know every script. An administrator does so at each start, since users may not."""
+    for script in (COMMIT, SHRINK, CLEAR, ANNOUNCE):
+        load(client, script)
+
+
+def load(client: Commands, script: str = COMMIT) -> None:
+    """Makes the server know a script. Raises InputError where the user may not."""
+    try:
+        client.execute_command("SCRIPT LOAD", script)
+    except redis.exceptions.NoPermissionError as error:
+        raise InputError(
+            "the replay's server does not know our scripts, and this user may not load them: its administrator does so "
+            "at each start (`twinrl serve replay` by itself, `twinrl serve replay --install` for another server)"
+        ) from error
 
 
 def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
@@ -160,7 +173,7 @@ def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: s
         try:
             return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
         except redis.exceptions.NoScriptError:
-            client.execute_command("SCRIPT LOAD", script)
+            load(client, script)
     return client.execute_command("EVALSHA", sha, len(keys), *keys, *arguments)
 
 

@@ -7,12 +7,12 @@ by its name; a reader follows them all. The keys are the same on every shard.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha1
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from protos.errors import InputError
 from protos.folders import check_key
 from protos.schema import BUFFERS, Buffer
-from services.net import Credentials
+from services.net import Credentials, Role, read_secret, weakness
 
 SCHEMES = ("unix", "redis", "rediss")
 
@@ -35,7 +35,8 @@ class ReplaySettings:
     spool_bytes: int = 1 << 30
     """Most bytes an actor keeps on disk for a server that does not answer; above it new segments are dropped."""
     credentials: Credentials = field(default_factory=Credentials)
-    """Credentials for rediss://: authority and client certificate, and the token as password where the url has none."""
+    """Credentials for rediss://: authority and client certificate; and the password for urls that hold none, whose user
+    is the one in the url, else that of the certificate's role."""
     connect_timeout_s: float = 5.0
     command_timeout_s: float = 5.0
 
@@ -46,6 +47,9 @@ class ReplaySettings:
             if urlsplit(url).scheme not in SCHEMES:
                 choices = ", ".join(f"{scheme}://" for scheme in SCHEMES)
                 raise InputError(f"replay url {masked(url)!r}: begin with one of {choices}")
+            password = urlsplit(url).password
+            if password is not None and (problem := weakness(unquote(password))) is not None:
+                raise InputError(f"replay url {masked(url)!r}: its password: {problem}")
         check_key("prefix", self.prefix)
         for name in ("capacity_bytes", "spool_bytes", "connect_timeout_s", "command_timeout_s"):
             if not getattr(self, name) > 0:
@@ -54,6 +58,16 @@ class ReplaySettings:
             check_buffer(buffer)
             if not size > 0:
                 raise InputError(f"budget of {buffer!r}={size}: must be above 0")
+
+    def login(self, shard: int) -> tuple[str | None, str | None]:
+        """Returns user and password for a shard, None for one that is not given. Raises InputError for a bad file."""
+        parts = urlsplit(self.urls[shard])
+        if parts.password is not None or self.credentials.password is None:
+            named = None if parts.username is None else unquote(parts.username)
+            return named or None, None if parts.password is None else unquote(parts.password)
+        role = self.credentials.role()
+        named = unquote(parts.username or "") or (None if role is None else user_of(self.prefix, role))
+        return named, read_secret("password", self.credentials.password)
 
     @property
     def shards(self) -> int:
@@ -95,6 +109,11 @@ class Keys:
     def stage(self, writer: str, seq: int) -> str:
         """Names the string in which a segment waits for its commit."""
         return f"{self._tag}:stage:{writer}:{seq}"
+
+
+def user_of(prefix: str, role: Role) -> str:
+    """Names the Redis user of a role in the run with this prefix; the administrator is one for all runs."""
+    return role.value if role is Role.ADMIN else f"{prefix}.{role.value}"
 
 
 def masked(url: str) -> str:

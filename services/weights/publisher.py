@@ -33,7 +33,12 @@ STATUS_DEADLINE_S = 5.0
 CHECK_EVERY_S = 2.0
 _SLOWEST_BYTES_PER_S = 1e6
 """A version may take a minute, and a second more per this many bytes."""
-_PERMANENT = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT)
+_PERMANENT = (
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
 
 
 _NO_LIMITS = Limits(max_part_bytes=1 << 62, max_version_bytes=1 << 62)

@@ -28,6 +28,7 @@ from google.protobuf.message import DecodeError
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError
 from protos.problems import problem_of
+from services.net import caller
 from services.weights.store import VersionStore
 from services.weights.wire import CHUNK_BYTES, Bytes, ChunkCheck, Limits, check_same, check_version, split
 
@@ -44,16 +45,24 @@ Chunks = tuple[bytes, ...]
 
 @dataclass(eq=False, kw_only=True)
 class _Served:
-    """A version in memory: the message that announces it and the chunks of its parts by sha256."""
+    """A version in memory: what was published, the message that announces it, the chunks of its parts by sha256.
+
+    The announcement names the publisher's role besides, whatever the publisher says.
+    """
 
     version: pb.WeightVersion
+    announced: pb.WeightVersion
     announcement: bytes
     parts: dict[str, Chunks]
     on_disk: bool
 
     @classmethod
-    def of(cls, version: pb.WeightVersion, parts: dict[str, Chunks], *, on_disk: bool) -> "_Served":
-        return cls(version=version, announcement=version.SerializeToString(), parts=parts, on_disk=on_disk)
+    def of(cls, announced: pb.WeightVersion, parts: dict[str, Chunks], *, on_disk: bool) -> "_Served":
+        version = pb.WeightVersion()
+        version.CopyFrom(announced)
+        version.ClearField("publisher")
+        message = announced.SerializeToString()
+        return cls(version=version, announced=announced, announcement=message, parts=parts, on_disk=on_disk)
 
     @property
     def number(self) -> int:
@@ -193,6 +202,7 @@ class WeightsService:
     async def _take(self, requests: AsyncIterator[bytes]) -> int:
         """Receives one version, announces it, stores it."""
         version = (await _next(requests)).version
+        version.ClearField("publisher")
         check_version(version, self._limits)
         newest = self._newest
         if newest is not None and version.number <= newest.number:
@@ -201,6 +211,8 @@ class WeightsService:
             await self._store_shielded(newest)  # sent again because the answer was lost
             return newest.number
         parts = await self._receive(version, newest, requests)
+        role = caller()
+        version.publisher = "" if role is None else role.value
         served = _Served.of(version, parts, on_disk=False)
         async with self._changed:
             if self._newest is not None:
@@ -245,7 +257,7 @@ class WeightsService:
                 return ""
             pieces = {sha256: partial(_payloads, chunks) for sha256, chunks in served.parts.items()}
             try:
-                await asyncio.to_thread(self._store.save, served.version, pieces)
+                await asyncio.to_thread(self._store.save, served.announced, pieces)
             except OSError as error:
                 log.error("version %d is served but not on disk: %s", served.number, problem_of(error))
                 return problem_of(error)

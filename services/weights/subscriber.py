@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from protos import weights_pb2 as pb
 from protos.errors import CorruptData, InputError, SchemaMismatch, Unreachable
 from protos.weights_pb2_grpc import WeightsStub
-from services.net import LOOPBACK, Backoff, Credentials, describe, open_channel
+from services.net import LOOPBACK, Backoff, Credentials, Role, describe, open_channel
 from services.weights.shared import SHARED_MEMORY, SharedParts
 from services.weights.wire import (
     DEFAULT_LIMITS,
@@ -71,6 +71,7 @@ class WeightSubscriber:
     """Follows the weights server at `address`; `name` is how the server lists it. Connects in the background.
 
     With `schema_hash` versions that were published for another one are refused; `limits` says how much is taken at all.
+    Who has a role takes only what the learner's role published.
     Subscribers of one user with the same folder `shared_memory` pull a large part once between them; None: alone.
     """
 
@@ -87,6 +88,7 @@ class WeightSubscriber:
         self.address, self.name = address, name
         self._id = secrets.token_hex(8)
         self._limits, self._schema_hash = limits, schema_hash
+        self._publisher = "" if credentials.role() is None else Role.LEARNER.value
         self._channel = open_channel(address, credentials)
         self._stub = WeightsStub(self._channel)  # type: ignore[no-untyped-call]
         self._changed = threading.Condition()
@@ -208,6 +210,7 @@ class WeightSubscriber:
     def _announce(self, version: pb.WeightVersion) -> None:
         try:
             check_version(version, self._limits)
+            self._check_publisher(version)
             self._check_schema(version)
         except InputError as error:
             with self._changed:
@@ -217,6 +220,11 @@ class WeightSubscriber:
         with self._changed:
             self._announced, self._newest_number, self._problem = version, version.number, ""
             self._changed.notify_all()
+
+    def _check_publisher(self, version: pb.WeightVersion) -> None:
+        if self._publisher and version.publisher != self._publisher:
+            who = f"the role {version.publisher[:80]}" if version.publisher else "a publisher without a role"
+            raise InputError(f"it was published by {who}; a lab takes weights from the role {self._publisher} alone")
 
     def _check_schema(self, version: pb.WeightVersion) -> None:
         if self._schema_hash and version.schema_hash and version.schema_hash != self._schema_hash:

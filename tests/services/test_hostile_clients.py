@@ -31,13 +31,14 @@ REFUSED_WITHIN_S = 4.0
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Makes the server's and the clients' credentials."""
-    return make_certificates(tmp_path_factory.mktemp("lab"), hosts=["127.0.0.3"])
+    """Makes the server's and an administrator's credentials."""
+    made = make_certificates(tmp_path_factory.mktemp("lab"), hosts=["127.0.0.3"])
+    return made["server"], made["admin"], made
 
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory):
-    return make_certificates(tmp_path_factory.mktemp("strangers"), hosts=["127.0.0.3"])[1]
+    return make_certificates(tmp_path_factory.mktemp("strangers"), hosts=["127.0.0.3"])["admin"]
 
 
 def flags(credentials):
@@ -73,6 +74,7 @@ def serves(server, credentials):
 
 def test_those_who_do_not_belong_are_refused_in_one_line(guide, lab, strangers, tmp_path):
     client = lab[1]
+    (tmp_path / "token").touch(mode=0o600)
     (tmp_path / "token").write_text("not the lab's token\n")
     no_certificate = replace(client, certificate=None, key=None)
     foreign_certificate = replace(client, certificate=strangers.certificate, key=strangers.key)
@@ -104,7 +106,7 @@ def test_a_service_without_tls_says_so_to_a_client_with_it(tmp_path, lab):
 
 
 def test_tls_with_a_token_asks_for_no_certificate(tmp_path, lab):
-    server, client = lab
+    server, client, _ = lab
     with guide_process(tmp_path, replace(server, authority=None)) as process:
         assert serves(process, replace(client, certificate=None, key=None))
         assert "token is missing or wrong" in refusal(process, replace(client, token=None), InputError)
@@ -172,7 +174,8 @@ def test_bytes_that_are_no_message_are_refused(guide, lab):
 
 
 def test_weights_keep_strangers_out_as_well(tmp_path, lab, strangers):
-    server, client = lab
+    server, _, roles = lab
+    client = roles["learner"]
     with ServiceProcess("services.weights", tmp_path, "--store", str(tmp_path / "store"), *flags(server)) as process:
         for credentials, words in (
             (Credentials(), "may want TLS"),
@@ -188,7 +191,7 @@ def test_weights_keep_strangers_out_as_well(tmp_path, lab, strangers):
             follower.close()
         with closing(WeightPublisher(process.address, credentials=client)) as publisher:
             publisher.publish({"head": {}}, settings={})
-            with closing(WeightSubscriber(process.address, name="friend", credentials=client)) as friend:
+            with closing(WeightSubscriber(process.address, name="friend", credentials=roles["robot"])) as friend:
                 assert friend.wait(1, PATIENCE_S).version == 1
 
 
@@ -212,7 +215,7 @@ def test_beyond_loopback_only_with_tls_and_a_way_to_know_the_clients(tmp_path, l
 def expired(credentials, folder):
     """Signs the same certificate anew for yesterday."""
     old = x509.load_pem_x509_certificate(credentials.certificate.read_bytes())
-    authority_key = load_pem_private_key(credentials.authority.with_suffix(".key").read_bytes(), None)
+    authority_key = load_pem_private_key((credentials.authority.parents[1] / "authority.key").read_bytes(), None)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     builder = x509.CertificateBuilder().subject_name(old.subject).issuer_name(old.issuer)
     builder = builder.public_key(old.public_key()).serial_number(1)

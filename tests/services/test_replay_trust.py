@@ -14,11 +14,18 @@ from replay_tls import TlsProxy
 
 from protos.errors import InputError, Unreachable
 from services.net import Credentials
-from services.net.certificates import make_certificates
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig, server_stats, totals
+from services.net.certificates import CertificateFolder, make_certificates
+from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig, server_stats, totals, users_text
 from services.replay.server.server import choose_binary, find_binaries, has_tls
 
 USERS = "user actor on >actors-password ~* &* +@all\n"
+
+
+def secret(path: Path, text: str) -> Path:
+    """Writes a file that its owner alone can read."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +35,17 @@ class Lab:
     server: Credentials
     client: Credentials
     stranger: Credentials
+    users: Path
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Lab:
-    server, client = make_certificates(tmp_path_factory.mktemp("lab"), hosts=["127.0.0.1"])
-    _, stranger = make_certificates(tmp_path_factory.mktemp("stranger"), hosts=["127.0.0.1"])
-    return Lab(server=server, client=client, stranger=stranger)
+    folder = tmp_path_factory.mktemp("lab")
+    made = make_certificates(folder, hosts=["127.0.0.1"])
+    stranger = make_certificates(tmp_path_factory.mktemp("stranger"), hosts=["127.0.0.1"])["learner"]
+    users = secret(folder / "users.acl", USERS + users_text("twinrl", CertificateFolder(folder).passwords()))
+    server = replace(made["server"], password=made["admin"].password)
+    return Lab(server=server, client=made["learner"], stranger=stranger, users=users)
 
 
 def tls_binary() -> Path | None:
@@ -43,10 +54,8 @@ def tls_binary() -> Path | None:
 
 @pytest.fixture(scope="module", params=["behind a proxy", "by itself"])
 def url(request, lab, tmp_path_factory) -> Iterator[str]:
-    """Starts a server with TLS and the user "actor"."""
-    folder = tmp_path_factory.mktemp("server")
-    users = folder / "users.acl"
-    users.write_text(USERS)
+    """Starts a server with TLS, the roles' users and the user "actor"."""
+    folder, users = tmp_path_factory.mktemp("server"), (lab.users,)
     if request.param == "by itself":
         binary = tls_binary()
         if binary is None:
@@ -55,7 +64,7 @@ def url(request, lab, tmp_path_factory) -> Iterator[str]:
         with EmbeddedServer(folder / "data", ServerConfig(users=users, **options)) as server:
             yield server.tcp_url
     else:
-        password = Credentials(token=lab.server.token)
+        password = Credentials(password=lab.server.password)
         with (
             EmbeddedServer(folder / "data", ServerConfig(users=users, credentials=password)) as server,
             TlsProxy(server.socket, lab.server) as proxy,
@@ -73,8 +82,8 @@ def as_user(settings: ReplaySettings, user: str) -> ReplaySettings:
 
 
 class TestTls:
-    def test_certified_clients_with_the_token_write_and_read(self, settings):
-        mine = replace(settings, prefix="token")
+    def test_certified_clients_write_and_read_as_the_user_of_their_role(self, settings):
+        mine = settings
         send(mine, [make_segment(np.random.default_rng(0), episode=f"e{i}") for i in range(3)])
         assert len(names_held(mine)) == 3
         (stats,) = server_stats(mine)
@@ -90,7 +99,7 @@ class TestTls:
             ("TLS refused .*certificate verify failed", {"authority": lab.stranger.authority}),
             ("certificate", {"certificate": None, "key": None}),
             ("certificate|unknown ca", {"certificate": lab.stranger.certificate, "key": lab.stranger.key}),
-            ("refused the user or password: .*Authentication required", {"token": None}),
+            ("refused the user or password: .*Authentication required", {"password": None}),
             ("does not belong to the certificate", {"key": lab.stranger.key}),
             ("authority file .*cannot be read", {"authority": Path("/nowhere/authority.pem")}),
         ]
@@ -128,26 +137,28 @@ class TestTls:
 
 
 def test_a_user_without_the_rights_is_told_which(lab, tmp_path, caplog):
-    users = tmp_path / "users.acl"
-    users.write_text("user reader on >readers-password ~* &* +@read +@connection +info\n")
+    users = secret(tmp_path / "users.acl", "user reader on >readers-password ~* &* +@read +@connection +info\n")
     with EmbeddedServer(
-        tmp_path / "data", ServerConfig(users=users, credentials=Credentials(token=lab.server.token))
+        tmp_path / "data", ServerConfig(users=(users,), credentials=Credentials(password=lab.server.password))
     ) as server:
         settings = ReplaySettings(urls=(f"unix://reader:readers-password@{server.socket}",))
         assert totals(settings)["twin"] == 0
         with ReplayWriter(settings, SCHEMA, actor="arm", spool=None):
-            wait_until(lambda: "has no permissions to run the 'set' command" in caplog.text)
+            wait_until(lambda: "has no permissions to run the 'setnx' command" in caplog.text)
 
 
 class TestListening:
     """A server listens on loopback by default, elsewhere only with a password and TLS."""
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "[::]", "learner.lab"])
-    @pytest.mark.parametrize("without", ["all", "token", "certificate"])
+    @pytest.mark.parametrize("without", ["all", "password", "certificate"])
     def test_it_needs_credentials_beyond_loopback(self, tmp_path, lab, host, without):
-        changes = {"all": dict.fromkeys(("token", "authority", "certificate", "key")), "token": {"token": None}}
+        changes = {
+            "all": dict.fromkeys(("password", "authority", "certificate", "key")),
+            "password": {"password": None},
+        }
         changes["certificate"] = {"certificate": None, "key": None}
-        missing = "token, certificate, key" if without == "all" else without
+        missing = "password, certificate, key" if without == "all" else without
         with pytest.raises(InputError, match=f"beyond 127.0.0.1 the replay needs credentials.* missing: {missing}"):
             EmbeddedServer(
                 tmp_path, ServerConfig(listen=f"{host}:6379", credentials=replace(lab.server, **changes[without]))
@@ -162,16 +173,17 @@ class TestListening:
             server.start()
             assert server.tcp_url == address
 
-    def test_the_token_is_the_password_and_stays_secret(self, tmp_path, lab):
-        password = Credentials(token=lab.server.token)
+    def test_the_password_stays_secret(self, tmp_path, lab):
+        password = Credentials(password=lab.server.password)
+        word = lab.server.password.read_text().strip()
         with EmbeddedServer(tmp_path, ServerConfig(listen="127.0.0.1:0", credentials=password)) as server:
             assert totals(ReplaySettings(urls=(server.url,)))["twin"] == 0
             assert totals(ReplaySettings(urls=(server.tcp_url,)))["twin"] == 0
-            for open_door in (f"unix://{server.socket}", server.tcp_url.replace(f":{password.read_token()}@", "")):
+            for open_door in (f"unix://{server.socket}", server.tcp_url.replace(f":{word}@", "")):
                 with pytest.raises(InputError, match="refused the user or password"):
                     totals(ReplaySettings(urls=(open_door,)))
             assert stat.S_IMODE((tmp_path / "server.conf").stat().st_mode) == 0o600
-            assert password.read_token() not in Path(f"/proc/{server.pid}/cmdline").read_text()
+            assert word not in Path(f"/proc/{server.pid}/cmdline").read_text()
 
     def test_a_binary_without_tls_says_what_to_install(self, tmp_path, lab, monkeypatch):
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -181,19 +193,44 @@ class TestListening:
         with pytest.raises(InputError, match=r"no Redis server with TLS found .*install your distribution's"):
             server.start()
 
-    def test_an_acl_file_cannot_open_the_door(self, tmp_path, lab):
-        users = tmp_path / "users.acl"
-        users.write_text("# ours\nuser default on nopass ~* +@all\n")
-        options = {"users": users, "credentials": Credentials(token=lab.server.token)}
-        with pytest.raises(InputError, match="a name other than default"):
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("# ours\nuser default on nopass ~* +@all\n", "a name other than default"),
+            ("requirepass easy\n", "every line is `user <name>"),
+            ("user twin on nopass ~* +@all\n", "user twin has no password"),
+            ("user twin on ~* +@all\n", "user twin has no password"),
+            ("user twin on > ~* +@all\n", "password of user twin: it is empty"),
+            ("user twin on >${TWIN_PASSWORD} ~* +@all\n", r"user twin: it still holds \$\{, a placeholder"),
+            ("user twin on >CHANGE_ME ~* +@all\n", "user twin: it still holds CHANGE_ME"),
+            ("user twin on #abc ~* +@all\n", "user twin: it is no sha256"),
+            ("user twin on >a ~* +@all\nuser twin on >b ~* +@all\n", "user twin has a line already"),
+        ],
+    )
+    def test_an_acl_file_cannot_open_the_door(self, tmp_path, lab, text, words):
+        users = secret(tmp_path / "users.acl", text)
+        options = {"users": (users,), "credentials": Credentials(password=lab.server.password)}
+        with pytest.raises(InputError, match=words) as said:
             EmbeddedServer(tmp_path / "data", ServerConfig(**options)).start()
-        users.write_text("requirepass easy\n")
-        with pytest.raises(InputError, match="every line is `user <name>"):
-            EmbeddedServer(tmp_path / "data", ServerConfig(**options)).start()
-        with pytest.raises(InputError, match="give a token too"):
-            EmbeddedServer(tmp_path / "data", ServerConfig(users=users))
+        assert str(said.value).startswith(f"ACL file {users}: ")
+
+    def test_users_need_an_administrator_and_a_file_that_nobody_else_reads(self, tmp_path, lab):
+        with pytest.raises(InputError, match="give the administrator's password too"):
+            ServerConfig(users=(lab.users,))
+        options = {"credentials": Credentials(password=lab.server.password)}
         with pytest.raises(InputError, match="cannot be read"):
-            EmbeddedServer(tmp_path / "data", ServerConfig(**options | {"users": tmp_path / "missing"})).start()
+            EmbeddedServer(tmp_path / "data", ServerConfig(users=(tmp_path / "missing",), **options)).start()
+        open_file = tmp_path / "users.acl"
+        open_file.write_text(USERS)
+        open_file.chmod(0o644)
+        with pytest.raises(InputError, match="its mode is 0644, so others can read it; chmod 600"):
+            EmbeddedServer(tmp_path / "data", ServerConfig(users=(open_file,), **options)).start()
+
+
+@pytest.mark.parametrize(("password", "words"), [("", "it is empty"), ("$%7BVALKEY_PASSWORD}", "it still holds")])
+def test_a_password_that_was_forgotten_in_a_url_is_refused(password, words):
+    with pytest.raises(InputError, match=rf"replay url 'redis://rl1:1': its password: {words}"):
+        ReplaySettings(urls=(f"redis://:{password}@rl1:1",))
 
 
 class TestBinaries:

@@ -111,15 +111,18 @@ def test_user_password_and_database_are_those_of_the_url(server, client):
 
 def test_tls_with_certificates_of_both_sides(server, client, tmp_path):
     data = put(client, 1, 300_000)
-    ours, theirs = make_certificates(tmp_path / "lab", hosts=["127.0.0.1"])
-    _, strangers = make_certificates(tmp_path / "elsewhere", hosts=["127.0.0.1"])
+    made = make_certificates(tmp_path / "lab", hosts=["127.0.0.1"])
+    ours, theirs = made["server"], made["learner"]
+    strangers = make_certificates(tmp_path / "elsewhere", hosts=["127.0.0.1"])["learner"]
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours.authority)
     context.load_cert_chain(ours.certificate, ours.key)
     context.verify_mode = ssl.CERT_REQUIRED
     known = Credentials(authority=theirs.authority, certificate=theirs.certificate, key=theirs.key)
     with Line(server.socket, tls=context) as line:
         assert_reads(reader_of(line.url, credentials=known), 1, data)
-        client.execute_command("CONFIG", "SET", "requirepass", theirs.read_token())
+        password = theirs.password.read_text().strip()
+        client.execute_command("ACL", "SETUSER", "twinrl.learner", "on", f">{password}", "~*", "+@all")
+        client.execute_command("CONFIG", "SET", "requirepass", "another")
         with pytest.raises(InputError, match="Authentication required"):
             reader_of(line.url, credentials=known).read([ask(1, 0, 1)[0]])
         assert_reads(reader_of(line.url, credentials=theirs), 1, data)

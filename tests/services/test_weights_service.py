@@ -257,6 +257,8 @@ def test_other_hosts_need_a_token(tmp_path, listen):
 
 
 def test_the_token_is_checked(tmp_path):
+    for name in ("token", "wrong"):
+        (tmp_path / name).touch(mode=0o600)
     (tmp_path / "token").write_text("correct horse battery\n")
     settings = ("--store", str(tmp_path / "store"), "--credentials.token", str(tmp_path / "token"))
     with ServiceProcess("services.weights", tmp_path, *settings) as server:

@@ -76,9 +76,52 @@ def test_certificates_are_made_and_the_summary_names_every_file(tmp_path, capsys
     out = tmp_path / "certs"
     assert certificates.main(["--out", str(out), "--host", "learner.lab", "--host", "10.0.0.3"]) == 0
     said = capsys.readouterr().out
-    assert "learner.lab, 10.0.0.3" in said
+    assert "10.0.0.3, learner.lab" in said
     for path in out.iterdir():
-        assert path.name in said
+        assert path.name in said or path.name == "authority.pem"
+
+
+def test_one_host_is_added_renewed_and_taken_back(tmp_path, capsys):
+    out = str(tmp_path / "certs")
+    users = tmp_path / "certs" / "users.acl"
+    certificates.main(["--out", out, "--host", "rl1.lab", "--prefix", "twinrl-a", "--days", "10"])
+    before = users.read_text()
+    assert certificates.main(["add", "robot-2", "--role", "robot", "--out", out]) == 0
+    added = users.read_text()
+    assert added != before and "user twinrl-a.robot on #" in added
+    certificate = (tmp_path / "certs" / "robot-2" / "certificate.pem").read_bytes()
+    assert certificates.main(["renew", "robot-2", "--days", "30", "--out", out]) == 0
+    assert (tmp_path / "certs" / "robot-2" / "certificate.pem").read_bytes() != certificate
+    assert users.read_text() == added
+    capsys.readouterr()
+    assert certificates.main(["list", "--out", out]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in shown if "robot" in line] == [
+        ["robot", "robot", "10"],
+        ["robot-2", "robot", "30"],
+    ]
+    assert certificates.main(["revoke", "robot-2", "--out", out]) == 0
+    assert users.read_text() == before
+    assert "users.acl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("add", "robot", "--role", "robot"), "taken; renew or revoke that one"),
+        (("add", "x", "--role", "pirate"), "role 'pirate': choose one of admin, learner"),
+        (("add", "x", "--role", "robot", "--host", "h"), "only a server's certificate names hosts"),
+        (("renew", "nobody"), "there is none in .*there are admin, console"),
+        (("revoke", "nobody"), "there is none in"),
+    ],
+)
+def test_what_cannot_be_given_out_or_taken_back_is_named(tmp_path, arguments, words):
+    out = str(tmp_path / "certs")
+    certificates.main(["--out", out, "--host", "rl1.lab"])
+    with pytest.raises(InputError, match=words):
+        certificates.main([*arguments, "--out", out])
+    with pytest.raises(InputError, match="there is none; `twinrl certificates"):
+        certificates.main([*arguments, "--out", str(tmp_path / "nowhere")])
 
 
 def test_benchmarks_of_an_installed_wheel_are_named_where_they_are(tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.net import Credentials, free_port
-from services.replay import EmbeddedServer, ServerConfig
+from services.net import free_port
+from services.replay import EmbeddedServer, ReplaySettings, ServerConfig
 from twinrl.commands import doctor
 from twinrl.doctor import ROLES, Finding, Result, machine
 from twinrl.doctor import machine as neighbours
@@ -138,12 +138,12 @@ def test_limits_of_the_machine(monkeypatch, tmp_path):
 
 def test_a_replay_is_asked_for_its_clock_and_keeps_its_password(tmp_path):
     with EmbeddedServer(tmp_path / "replay", ServerConfig(listen="127.0.0.1:0")) as server:
-        finding = neighbours.replay(server.tcp_url, Credentials(), 5.0)
+        finding = neighbours.replay(ReplaySettings(urls=(server.tcp_url,)), 5.0)
         assert finding.ok and "clock +0.0" in finding.found.replace("-", "+")
         address = server.tcp_url.removeprefix("redis://")
-        refused = neighbours.replay(f"redis://robot:hunter2@{address}", Credentials(), 5.0)
+        refused = neighbours.replay(ReplaySettings(urls=(f"redis://robot:hunter2@{address}",)), 5.0)
         assert not refused.ok and "hunter2" not in refused.found
-    gone = neighbours.replay(f"redis://:hunter2@127.0.0.1:{free_port()}", Credentials(), 0.5)
+    gone = neighbours.replay(ReplaySettings(urls=(f"redis://:hunter2@127.0.0.1:{free_port()}",)), 0.5)
     assert not gone.ok and "hunter2" not in gone.found + gone.advice
 
 

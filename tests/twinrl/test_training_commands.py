@@ -200,13 +200,15 @@ def test_mistakes_are_one_line(command, arguments, says, start, tmp_path):
 
 
 def test_a_password_stays_with_the_owner(start, tmp_path):
-    """The settings file is needed to resume; nobody else reads it."""
+    """The settings file is needed to resume; it names the password's file and nobody else reads it."""
     secret = tmp_path / "password"
+    secret.touch(mode=0o600)
     secret.write_text("pass phrase\n")
     address = ["--replay", "redis://learner@127.0.0.1:1", "--password-file", str(secret)]
     with pytest.raises(OSError, match=r"127\.0\.0\.1:1"):
         sft.main(["--out", str(tmp_path / "out"), "--policy", str(start), *address, "--data-timeout-s", "0.1"])
-    assert "pass%20phrase" in (tmp_path / "out" / "settings.json").read_text()
+    kept = (tmp_path / "out" / "settings.json").read_text()
+    assert f'"password": "{secret}"' in kept and "phrase" not in kept
     assert (tmp_path / "out" / "settings.json").stat().st_mode & 0o077 == 0
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
+from services.monitor import Addresses
 from services.net import Credentials
 from twinrl.doctor import machine
 from twinrl.doctor.finding import Finding, wanting
@@ -62,7 +63,11 @@ class Asked:
     replay: tuple[str, ...] = ()
     """Replay servers to reach: redis:// or rediss:// URLs."""
     credentials: Credentials = field(default_factory=Credentials)
-    """Certificates for rediss:// URLs."""
+    """Certificates for rediss:// URLs, and the password of the user."""
+    password_file: Path | None = None
+    """Holds the password of the user in the URLs; by default the credentials' own."""
+    prefix: str = "twinrl"
+    """First part of the run's keys in the replay."""
     robot: str | None = None
     """Address of an arm to reach."""
     timeout_s: float = 3.0
@@ -94,7 +99,12 @@ def examine(asked: Asked) -> Iterator[Result]:
     for name, roles in chosen(MACHINE_CHECKS, asked.role):
         yield _result(name, roles, asked.role, inline[name]())
     for url in asked.replay:
-        finding = machine.replay(url, asked.credentials, asked.timeout_s)
+        given = Addresses(
+            replay=(url,), prefix=asked.prefix, password_file=asked.password_file, credentials=asked.credentials
+        )
+        replay = given.settings().replay
+        assert replay is not None, "a url was given"
+        finding = machine.replay(replay, asked.timeout_s)
         yield Result(check="replay", needed=True, finding=finding)
     if asked.robot is not None:
         yield Result(check="robot", needed=True, finding=machine.robot(asked.robot, asked.timeout_s))

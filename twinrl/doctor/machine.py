@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,6 @@ from actors.real.driver.priority import REALTIME_PRIORITY
 from protos.errors import InputError, TwinRLError
 from protos.files import RAY_SOCKET_BYTES, place_for_sockets
 from protos.problems import problem_of
-from services.net import Credentials
 from services.replay import ReplaySettings, connect, masked
 from twinrl.doctor.finding import Finding, wanting, well
 
@@ -167,11 +167,10 @@ def _answers(host: str, port: int, timeout_s: float) -> bool:
     return True
 
 
-def replay(url: str, credentials: Credentials, timeout_s: float) -> Finding:
-    """Asks one replay server for the time. Its password is never shown."""
-    settings = ReplaySettings(
-        urls=(url,), credentials=credentials, connect_timeout_s=timeout_s, command_timeout_s=timeout_s
-    )
+def replay(asked_for: ReplaySettings, timeout_s: float) -> Finding:
+    """Asks the first replay server for the time. Its password is never shown."""
+    settings = replace(asked_for, connect_timeout_s=timeout_s, command_timeout_s=timeout_s)
+    url = settings.urls[0]
     try:
         with closing(cast(redis.Redis, connect(settings))) as client:
             client.ping()

@@ -3,6 +3,7 @@
 EmbeddedServer, memory_for      starts a server on a directory; the memory that its buffers need
 server_stats, totals, replay_samples   asks the shards; makes Prometheus samples of their answers
 delete_buffer                   empties a buffer
+users_text                      the users of a run, as a Redis ACL file
 """
 
 from services.replay.server.config import Durability, ServerConfig, memory_for
@@ -16,6 +17,7 @@ from services.replay.server.stats import (
     server_stats,
     totals,
 )
+from services.replay.server.users import users_text
 
 __all__ = [
     "BufferStats",
@@ -29,4 +31,5 @@ __all__ = [
     "replay_samples",
     "server_stats",
     "totals",
+    "users_text",
 ]

@@ -6,6 +6,7 @@ It is a file because every user of the machine can read a command line, and the 
 import os
 import socket as sockets
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -13,8 +14,9 @@ from urllib.parse import quote
 from protos.errors import InputError
 from protos.files import MAX_SOCKET_PATH
 from protos.schema import BUFFERS
-from services.net import Credentials, free_port, is_loopback, parse_address
-from services.replay.settings import ReplaySettings
+from services.net import Credentials, Role, free_port, is_loopback, parse_address, read_secret
+from services.replay.server.users import read_users
+from services.replay.settings import ReplaySettings, user_of
 
 Durability = Literal["everysec", "always", "off"]
 
@@ -22,6 +24,8 @@ OVERHEAD = 1.15
 """Memory per byte of segments: keys, index entries, the allocator's rounding."""
 SPARE_BYTES = 256 << 20
 """Memory for the buffers of connections."""
+ACL_FILE = "users.acl"
+_ADMIN = user_of("", Role.ADMIN)
 
 
 def memory_for(settings: ReplaySettings) -> int:
@@ -39,9 +43,10 @@ class ServerConfig:
     listen: str | None = None
     """host:port of a TCP port beside the socket; port 0 picks a free one. Beyond 127.0.0.1 it needs credentials."""
     credentials: Credentials = field(default_factory=Credentials)
-    """The token becomes the password, certificate and key switch TLS on, authority demands certified clients."""
-    users: Path | None = None
-    """ACL file with further users, `user <name> …` lines of Redis; the default user has the token as password."""
+    """The password is the administrator's, certificate and key switch TLS on, authority demands certified clients."""
+    users: tuple[Path, ...] = ()
+    """ACL files of runs, as `twinrl certificates` writes them. With users nobody comes in without a name, and the
+    password is that of "admin"."""
     memory_bytes: int | None = None
     """Most memory of the server; above it writers wait with their data on disk. By default no limit."""
     durability: Durability = "everysec"
@@ -52,8 +57,8 @@ class ServerConfig:
             raise InputError(f"memory_bytes={self.memory_bytes}: at least {1 << 20}")
         if self.listen is not None:
             _check_exposure(self.listen, self.credentials)
-        if self.users is not None and self.credentials.token is None:
-            raise InputError(f"ACL file {self.users}: give a token too, or everybody is let in as the default user")
+        if self.users and self.credentials.password is None:
+            raise InputError(f"ACL file {self.users[0]}: give the administrator's password too (credentials.password)")
 
     def placed(self, directory: Path) -> "ServerConfig":
         """Returns the configuration with a path for its socket, and with a port that is free now in place of port 0."""
@@ -87,7 +92,7 @@ class ServerConfig:
         return f"rediss://{host}:{port}" if self.tls else f"redis://{self._password()}{host}:{port}"
 
     def text(self, directory: Path) -> str:
-        """Returns the text of the file. Raises InputError for credentials or an ACL file that cannot be used."""
+        """Returns the text of the file. Raises InputError for credentials that cannot be used."""
         lines = [
             ("unixsocket", self.socket),
             ("unixsocketperm", 700),
@@ -102,13 +107,26 @@ class ServerConfig:
             ("loglevel", "warning"),
             *self._tcp(),
         ]
-        if (token := self.credentials.read_token()) is not None:
-            lines.append(("requirepass", token))
-        return "".join(f"{name} {_quoted(value)}\n" for name, value in lines) + self._users()
+        if self.users:
+            lines.append(("aclfile", directory / ACL_FILE))
+        elif (password := self._read_password()) is not None:
+            lines.append(("requirepass", password))
+        return "".join(f"{name} {_quoted(value)}\n" for name, value in lines)
+
+    def users_text(self) -> str:
+        """Returns the server's own ACL file: the administrator and the runs' users. Raises InputError for bad files."""
+        password = self._read_password()
+        assert password is not None, "a configuration with users has a password"
+        admin = f"user {_ADMIN} on #{sha256(password.encode()).hexdigest()} ~* &* +@all"
+        return "".join(f"{line}\n" for line in ("user default off", admin, *read_users(self.users).values()))
+
+    def _read_password(self) -> str | None:
+        file = self.credentials.password
+        return None if file is None else read_secret("password", file)
 
     def _password(self) -> str:
-        token = self.credentials.read_token()
-        return "" if token is None else f":{quote(token, safe='')}@"
+        password, user = self._read_password(), _ADMIN if self.users else ""
+        return "" if password is None else f"{user}:{quote(password, safe='')}@"
 
     def _tcp(self) -> list[tuple[str, object]]:
         if self.listen is None:
@@ -131,28 +149,14 @@ class ServerConfig:
         ]
         return lines if authority is None else [*lines, ("tls-ca-cert-file", authority.absolute())]
 
-    def _users(self) -> str:
-        if self.users is None:
-            return ""
-        try:
-            lines = [line.strip() for line in self.users.read_text().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"ACL file {self.users}: cannot be read ({error})") from error
-        lines = [line for line in lines if line and not line.startswith("#")]
-        for line in lines:
-            words = line.split()
-            if words[0] != "user" or len(words) < 2 or words[1] == "default":
-                raise InputError(f"ACL file {self.users}: every line is `user <name> …` with a name other than default")
-        return "".join(f"{line}\n" for line in lines)
-
 
 def _check_exposure(listen: str, credentials: Credentials) -> None:
     host, _ = parse_address(listen)
-    missing = [name for name in ("token", "certificate", "key") if getattr(credentials, name) is None]
+    missing = [name for name in ("password", "certificate", "key") if getattr(credentials, name) is None]
     if not is_loopback(host) and missing:
         raise InputError(
-            f"listen={listen}: beyond 127.0.0.1 the replay needs credentials, a token as password and a certificate "
-            f"with its key for TLS; missing: {', '.join(missing)}"
+            f"listen={listen}: beyond 127.0.0.1 the replay needs credentials, the administrator's password and a "
+            f"certificate with its key for TLS; missing: {', '.join(missing)}"
         )
 
 

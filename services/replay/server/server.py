@@ -28,7 +28,8 @@ import redis
 
 from protos.errors import InputError, Unreachable
 from services.replay.connection import connect
-from services.replay.server.config import ServerConfig
+from services.replay.scripts import install
+from services.replay.server.config import ACL_FILE, ServerConfig
 from services.replay.settings import ReplaySettings, masked
 
 log = logging.getLogger(__name__)
@@ -130,10 +131,16 @@ class EmbeddedServer:
             time.sleep(0.05)
 
     def _write_config(self) -> Path:
-        path = self.directory / "server.conf"
+        if self.config.users:
+            self._write(ACL_FILE, self.config.users_text())
+        return self._write("server.conf", self.config.text(self.directory))
+
+    def _write(self, name: str, text: str) -> Path:
+        """Writes a file that its owner alone can read."""
+        path = self.directory / name
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(self.config.text(self.directory))
+            file.write(text)
         return path
 
     def _spawn(self, binary: Path, config: Path, lock: int) -> subprocess.Popen[bytes]:
@@ -154,7 +161,7 @@ class EmbeddedServer:
         with closing(connect(ReplaySettings(urls=(self.url,)))) as client:
             while True:
                 try:
-                    client.execute_command("PING")
+                    install(client)
                     return
                 except (redis.ConnectionError, redis.TimeoutError) as error:
                     self._check_start(error, late=time.monotonic() > give_up)

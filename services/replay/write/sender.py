@@ -24,7 +24,7 @@ from protos.errors import InputError, Unreachable
 from protos.schema import Buffer, Schema
 from services.replay.connection import Client, connect, greet, reaching
 from services.replay.presence import Beacon
-from services.replay.scripts import COMMIT_SHA, STAGE_TTL_MS, CommitReply, Verdict, load_commit, shrink
+from services.replay.scripts import COMMIT_SHA, STAGE_TTL_MS, CommitReply, Verdict, load, shrink
 from services.replay.settings import Keys, ReplaySettings, masked
 from services.replay.write.spool import Record, Spool
 
@@ -117,7 +117,6 @@ class Sender:
     def _open(self) -> _Session:
         client = connect(self.settings, self.shard, single=True)
         greet(client, self.settings, self.schema, shard=self.shard, claim=True)
-        load_commit(client)
         self.acknowledged = self.spool.first
         records = self.spool.records(self.spool.first, self.spool.end)
         lanes = {(record.writer, buffer) for record in records for buffer in record.buffers}
@@ -154,7 +153,7 @@ class Sender:
             for (lane, record), reply in zip(commits, batch.answers(), strict=True):
                 self._accept(session, lane, record, reply)
         except redis.exceptions.NoScriptError:
-            load_commit(session.client)  # its cache of scripts was flushed; what was accepted is not sent again
+            load(session.client)  # a server without ours, or one that forgot; what was accepted is not sent again
             return True
         self.acknowledged += len(records)
         return self.acknowledged < self.spool.end
