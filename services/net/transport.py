@@ -30,6 +30,7 @@ from protos.files import write_durably
 from protos.status import StatusFile
 from services.net.admission import Admission
 from services.net.credentials import LOOPBACK, CallDetails, Credentials, TokenCarrier
+from services.net.rereading import RenewedChannel, Reread
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,10 @@ def open_channel(address: str, credentials: Credentials = LOOPBACK) -> grpc.Chan
     if secure is None:
         channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
     else:
-        channel = grpc.secure_channel(address, secure, options=CLIENT_OPTIONS)
+        channel = RenewedChannel(
+            [file for file in (credentials.authority, credentials.certificate, credentials.key) if file is not None],
+            lambda: grpc.secure_channel(address, channel_credentials(credentials), options=CLIENT_OPTIONS),
+        )
     return grpc.intercept_channel(channel, RetryUntilDeadline(), *([] if token is None else [TokenCarrier(token)]))
 
 
@@ -250,12 +254,24 @@ def _check_listening(listen: str, host: str, credentials: Credentials) -> None:
 
 
 def _server_credentials(credentials: Credentials) -> grpc.ServerCredentials | None:
-    """Returns a server's side of TLS, None without a certificate; with an authority clients need one too."""
-    authority, identity = credentials.read_authority(), credentials.read_identity()
-    if identity is None:
+    """Returns a server's side of TLS, None without a certificate; with an authority clients need one too.
+
+    Each new connection gets the certificate that is in the files by then.
+    """
+    files = [file for file in (credentials.authority, credentials.certificate, credentials.key) if file is not None]
+    if credentials.certificate is None:
         return None
+    served = Reread(files, lambda: _certificate_configuration(credentials))
+    return grpc.dynamic_ssl_server_credentials(
+        served.get(), served.get, require_client_authentication=credentials.authority is not None
+    )
+
+
+def _certificate_configuration(credentials: Credentials) -> Any:
+    identity = credentials.read_identity()
+    assert identity is not None, "a service with TLS has a certificate"
     pair = (identity.key, identity.certificate)
-    return grpc.ssl_server_credentials([pair], root_certificates=authority, require_client_auth=authority is not None)
+    return grpc.ssl_server_certificate_configuration([pair], root_certificates=credentials.read_authority())
 
 
 def _terms(credentials: Credentials) -> str:

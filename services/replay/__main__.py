@@ -65,9 +65,22 @@ def main(arguments: Arguments) -> None:
             if url is not None:
                 sys.stdout.write(f"{masked(url)}\n")
         sys.stdout.flush()
+        problem = ""
         while not stop.wait(CHECK_S):
             if not server.running():
                 raise Unreachable(f"the replay server in {arguments.directory} ended: see server.log there")
+            problem = refreshed(server, problem)
+
+
+def refreshed(server: EmbeddedServer, before: str) -> str:
+    """Puts what was renewed into use; returns why that was not possible. A problem that is not new is not logged."""
+    try:
+        server.refresh()
+    except (InputError, Unreachable) as error:
+        if str(error) != before:
+            log.warning("what was renewed is not in use yet: %s", error)
+        return str(error)
+    return ""
 
 
 def install_scripts(settings: ReplaySettings) -> None:

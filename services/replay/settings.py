@@ -65,9 +65,11 @@ class ReplaySettings:
         if parts.password is not None or self.credentials.password is None:
             named = None if parts.username is None else unquote(parts.username)
             return named or None, None if parts.password is None else unquote(parts.password)
-        role = self.credentials.role()
-        named = unquote(parts.username or "") or (None if role is None else user_of(self.prefix, role))
-        return named, read_secret("password", self.credentials.password)
+        named = unquote(parts.username or "")
+        role = None if named else self.credentials.role()
+        return named or (None if role is None else user_of(self.prefix, role)), read_secret(
+            "password", self.credentials.password
+        )
 
     @property
     def shards(self) -> int:

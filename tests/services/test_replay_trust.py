@@ -1,6 +1,7 @@
 """Tests TLS both ways, users and passwords of a replay beyond loopback; each refusal is one line."""
 
 import shutil
+import ssl
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from replay_ledger import names_held
 from replay_samples import SCHEMA, make_segment, send, wait_until
 from replay_tls import TlsProxy
@@ -15,7 +17,16 @@ from replay_tls import TlsProxy
 from protos.errors import InputError, Unreachable
 from services.net import Credentials
 from services.net.certificates import CertificateFolder, make_certificates
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig, server_stats, totals, users_text
+from services.replay import (
+    EmbeddedServer,
+    ReplaySettings,
+    ReplayWriter,
+    ServerConfig,
+    connect,
+    server_stats,
+    totals,
+    users_text,
+)
 from services.replay.server.server import choose_binary, find_binaries, has_tls
 
 USERS = "user actor on >actors-password ~* &* +@all\n"
@@ -60,8 +71,8 @@ def url(request, lab, tmp_path_factory) -> Iterator[str]:
         binary = tls_binary()
         if binary is None:
             pytest.skip("no redis-server or valkey-server with TLS on the PATH")
-        options = {"binary": binary, "listen": "127.0.0.1:0", "credentials": lab.server}
-        with EmbeddedServer(folder / "data", ServerConfig(users=users, **options)) as server:
+        config = ServerConfig(users=users, listen="127.0.0.1:0", credentials=lab.server)
+        with EmbeddedServer(folder / "data", config, binary=binary) as server:
             yield server.tcp_url
     else:
         password = Credentials(password=lab.server.password)
@@ -231,6 +242,74 @@ class TestListening:
 def test_a_password_that_was_forgotten_in_a_url_is_refused(password, words):
     with pytest.raises(InputError, match=rf"replay url 'redis://rl1:1': its password: {words}"):
         ReplaySettings(urls=(f"redis://:{password}@rl1:1",))
+
+
+class TestRenewal:
+    """What `twinrl certificates` changes is in use without a restart."""
+
+    @pytest.fixture
+    def certs(self, tmp_path) -> CertificateFolder:
+        make_certificates(tmp_path / "certs", hosts=["127.0.0.1"])
+        secret(tmp_path / "certs" / "users.acl", "")
+        return self.written(CertificateFolder(tmp_path / "certs"))
+
+    def written(self, certs):
+        """Writes the users as the command does."""
+        (certs.folder / "users.acl").write_text(users_text(certs.prefix, certs.passwords()))
+        return certs
+
+    def test_a_revoked_user_is_out_at_once_and_the_others_stay(self, tmp_path, certs, monkeypatch):
+        monkeypatch.setattr("services.net.rereading.LOOK_EVERY_S", 0.0)
+        password = Credentials(password=certs.folder / "admin" / "password")
+        config = ServerConfig(users=(certs.folder / "users.acl",), credentials=password)
+        certs.add("node7", "twin", days=1)
+        self.written(certs)
+        with EmbeddedServer(tmp_path / "data", config) as server:
+            credentials = {name: certs.credentials(name) for name in ("twin", "node7", "monitor")}
+            for name, one in credentials.items():  # revoking removes the bundle, not the copy on the machine
+                kept = secret(tmp_path / name, one.password.read_text())
+                credentials[name] = replace(one, password=kept, certificate=None, key=None)
+            urls = {
+                name: f"unix://twinrl.{'monitor' if name == 'monitor' else 'twin'}@{server.socket}"
+                for name in credentials
+            }
+            clients = {
+                name: connect(ReplaySettings(urls=(urls[name],), credentials=one), single=True)
+                for name, one in credentials.items()
+            }
+            assert all(client.execute_command("PING") for client in clients.values())
+            server.refresh()
+            certs.revoke("node7")
+            self.written(certs)
+            server.refresh()
+            assert clients["monitor"].execute_command("PING")
+            for name in ("node7", "twin"):
+                with pytest.raises(redis.ConnectionError):
+                    clients[name].execute_command("PING")
+            with pytest.raises(redis.AuthenticationError):
+                connect(ReplaySettings(urls=(urls["node7"],), credentials=credentials["node7"]), single=True)
+            assert connect(ReplaySettings(urls=(urls["twin"],), credentials=credentials["twin"])).execute_command(
+                "PING"
+            )
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                clients["monitor"].execute_command("FLUSHALL")
+
+    def test_a_renewed_certificate_is_shown_to_new_clients(self, tmp_path, certs, monkeypatch):
+        binary = tls_binary()
+        if binary is None:
+            pytest.skip("no redis-server or valkey-server with TLS on the PATH")
+        monkeypatch.setattr("services.net.rereading.LOOK_EVERY_S", 0.0)
+        credentials = replace(certs.credentials("server"), password=certs.folder / "admin" / "password")
+        config = ServerConfig(users=(certs.folder / "users.acl",), credentials=credentials, listen="127.0.0.1:0")
+        with EmbeddedServer(tmp_path / "data", config, binary=binary) as server:
+            shown = [ssl.get_server_certificate(("127.0.0.1", int(server.tcp_url.rpartition(":")[2])))]
+            certs.renew("server", days=2)
+            server.refresh()
+            shown.append(ssl.get_server_certificate(("127.0.0.1", int(server.tcp_url.rpartition(":")[2]))))
+            assert shown[0] != shown[1]
+            assert shown[1].split() == credentials.certificate.read_text().split()
+            settings = ReplaySettings(urls=(server.tcp_url,), credentials=certs.credentials("learner"))
+            assert totals(settings)["twin"] == 0
 
 
 class TestBinaries:

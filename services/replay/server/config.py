@@ -114,9 +114,13 @@ class ServerConfig:
         return "".join(f"{name} {_quoted(value)}\n" for name, value in lines)
 
     def users_text(self) -> str:
-        """Returns the server's own ACL file: the administrator and the runs' users. Raises InputError for bad files."""
+        """Returns the server's own ACL file: the administrator and the runs' users; empty without any.
+
+        Raises InputError for files that will not do.
+        """
         password = self._read_password()
-        assert password is not None, "a configuration with users has a password"
+        if not self.users or password is None:
+            return ""
         admin = f"user {_ADMIN} on #{sha256(password.encode()).hexdigest()} ~* &* +@all"
         return "".join(f"{line}\n" for line in ("user default off", admin, *read_users(self.users).values()))
 
@@ -134,20 +138,26 @@ class ServerConfig:
         host, port = parse_address(self.listen)
         if not self.tls:
             return [("bind", host), ("port", port)]
-        certificate, key, authority = self.credentials.certificate, self.credentials.key, self.credentials.authority
-        assert certificate is not None and key is not None, "a TLS port has both"
         self.credentials.read_authority()
         self.credentials.read_identity()
-        lines: list[tuple[str, object]] = [  # absolute paths: the server changes to its own directory first
+        return [
             ("bind", host),
             ("port", 0),
             ("tls-port", port),
-            ("tls-cert-file", certificate.absolute()),
-            ("tls-key-file", key.absolute()),
-            ("tls-auth-clients", "yes" if authority is not None else "no"),
+            ("tls-auth-clients", "no" if self.credentials.authority is None else "yes"),
             ("tls-protocols", "TLSv1.2 TLSv1.3"),
+            *self.tls_files().items(),
         ]
-        return lines if authority is None else [*lines, ("tls-ca-cert-file", authority.absolute())]
+
+    def tls_files(self) -> dict[str, Path]:
+        """Returns the files of a TLS port by their options; absolute, as the server changes to its own directory."""
+        given = self.credentials
+        files = {
+            "tls-cert-file": given.certificate,
+            "tls-key-file": given.key,
+            "tls-ca-cert-file": given.authority,
+        }
+        return {name: file.absolute() for name, file in files.items() if file is not None} if self.tls else {}
 
 
 def _check_exposure(listen: str, credentials: Credentials) -> None:

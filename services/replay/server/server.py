@@ -27,9 +27,10 @@ from pathlib import Path
 import redis
 
 from protos.errors import InputError, Unreachable
-from services.replay.connection import connect
+from services.replay.connection import connect, reaching
 from services.replay.scripts import install
 from services.replay.server.config import ACL_FILE, ServerConfig
+from services.replay.server.renewal import Renewal
 from services.replay.settings import ReplaySettings, masked
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class EmbeddedServer:
         self.config = config.placed(self.directory)
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
+        self._renewal: Renewal | None = None
 
     @property
     def url(self) -> str:
@@ -89,8 +91,21 @@ class EmbeddedServer:
         finally:
             os.close(lock)
         self._await_answer()
+        self._renewal = Renewal(self.config, lambda users: self._write(ACL_FILE, users))
         log.info("replay: %s, pid %d, at %s", binary.name, self.pid, masked(self.tcp_url or self.url))
         return self.url
+
+    def refresh(self) -> None:
+        """Puts certificates and users into use that were renewed on disk; call it now and then while it runs.
+
+        Connections of users that changed are closed, so that one that was revoked is out at once. Raises InputError
+        and Unreachable.
+        """
+        if self._renewal is None or not self._renewal.due:
+            return
+        local = ReplaySettings(urls=(self.url,))
+        with reaching(local), closing(connect(local)) as client:
+            self._renewal.apply(client)
 
     def stop(self) -> None:
         """Ends the server; its log of commands is complete on disk afterwards."""
