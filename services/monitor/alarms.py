@@ -1,5 +1,6 @@
 """This module finds what an operator should look at: rates from two readings, then alarms in sentences, worst first."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,6 +19,8 @@ MEMORY_SHARE = 0.9
 VERSIONS_BEHIND = 2
 """One version is normal: it was published a moment ago."""
 STALE_S = 10.0
+CERTIFICATE_S = 14 * 86_400.0
+"""A certificate that expires sooner is to be renewed."""
 LAG_S, LAG_TRANSITIONS = 5.0, 1_000
 """A reader that lacks more than it takes in during five seconds does not keep up."""
 
@@ -92,6 +95,7 @@ def alarms(reading: Reading, rates: Rates) -> list[Alarm]:
         *_of_writers(reading, rates),
         *_of_readers(reading),
         *_of_watchers(reading.weights),
+        *_of_certificates(reading),
     ]
     return sorted(found, key=lambda alarm: alarm.severity)
 
@@ -172,6 +176,16 @@ def _of_watchers(weights: WeightsReading | Problem | None) -> Iterator[Alarm]:
         more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
         since = f"for {worst.using_s:.0f} s"
         yield _warning(f"{worst.name}{more} has used version {worst.using} {since}, {worst.behind} behind the newest")
+
+
+def _of_certificates(reading: Reading) -> Iterator[Alarm]:
+    told = {peer.name: peer.stats.get("certificate_left_s", math.inf) for peer in (*reading.writers, *reading.readers)}
+    left = {**told, **reading.certificates}
+    soon = sorted((name for name, seconds in left.items() if seconds < CERTIFICATE_S), key=lambda name: left[name])
+    if soon:
+        shown = ", ".join(soon[:3]) + (f" and {len(soon) - 3} more" if len(soon) > 3 else "")
+        days = left[soon[0]] / 86_400
+        yield _warning(f"{shown}: the certificate expires in {days:.1f} days; `twinrl certificates renew`")
 
 
 def _seconds_left(writer: Presence, rates: Rates) -> float | None:

@@ -13,7 +13,11 @@ from services.telemetry import Sample
 
 def samples(reading: Reading) -> list[Sample]:
     """Makes samples of a whole reading, labelled with shard, buffer, actor, reader and subscriber."""
-    return [*replay_samples(reading.shards), *_weights(reading.weights), *_guide(reading.targets)]
+    left = [
+        Sample(name="certificate_left_seconds", value=seconds, labels={"of": name})
+        for name, seconds in reading.certificates.items()
+    ]
+    return [*replay_samples(reading.shards), *_weights(reading.weights), *_guide(reading.targets), *left]
 
 
 def _weights(weights: WeightsReading | Problem | None) -> Iterator[Sample]:

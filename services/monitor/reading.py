@@ -5,8 +5,9 @@ settings files of a run: of_run ───┴─► ClusterSettings ─► read_c
 """
 
 import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,13 @@ from protos.errors import InputError, TwinRLError
 from protos.settings import from_json
 from protos.weights_pb2_grpc import WeightsStub
 from services.guide import GuideClient
-from services.net import Credentials, open_channel, unreachable
+from services.net import Credentials, open_channel, parse_address, seconds_left, server_seconds_left, unreachable
 from services.replay import Presence, ReplaySettings, ServerStats, masked, readers_of, server_stats
 
+log = logging.getLogger(__name__)
+
 CONNECT_S, ANSWER_S = 1.0, 1.5
+REDIS_PORT = 6379
 T = TypeVar("T")
 
 
@@ -154,6 +158,8 @@ class Reading:
     weights: WeightsReading | Problem | None
     targets: int | Problem | None
     """Cells that the guide aims at."""
+    certificates: Mapping[str, float] = field(default_factory=dict)
+    """Seconds until certificates expire: of each server by name, and our own."""
 
     @property
     def peers(self) -> list[Presence]:
@@ -173,11 +179,39 @@ class Reading:
 
 def read_cluster(settings: ClusterSettings) -> Reading:
     """Asks every service, and returns within a few seconds; one that does not answer is a problem in the reading."""
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         shards = pool.submit(_shards, settings.replay)
         weights = pool.submit(_asked, _weights, settings.weights, settings.credentials)
         targets = pool.submit(_asked, _targets, settings.guide, settings.credentials)
-    return Reading(t=time.time(), shards=shards.result(), weights=weights.result(), targets=targets.result())
+        certificates = pool.submit(_certificates, settings)
+    return Reading(
+        t=time.time(),
+        shards=shards.result(),
+        weights=weights.result(),
+        targets=targets.result(),
+        certificates=certificates.result(),
+    )
+
+
+def _certificates(settings: ClusterSettings) -> dict[str, float]:
+    """Returns the seconds that certificates are good for; servers that show none are left out."""
+    servers: dict[str, tuple[str, int]] = {}
+    for name, address in (("weights", settings.weights), ("guide", settings.guide)):
+        if address is not None:
+            servers[name] = parse_address(address)
+    for shard, url in enumerate(settings.replay.urls if settings.replay is not None else ()):
+        parts = urlsplit(url)
+        if parts.scheme == "rediss" and parts.hostname is not None:
+            servers[f"shard {shard}"] = parts.hostname, parts.port or REDIS_PORT
+    left = {
+        name: server_seconds_left(host, port, settings.credentials, timeout_s=CONNECT_S)
+        for name, (host, port) in servers.items()
+    }
+    try:
+        left["this monitor"] = seconds_left(settings.credentials)
+    except InputError as error:  # the other answers say so as well
+        log.warning("%s", error)
+    return {name: seconds for name, seconds in left.items() if seconds is not None}
 
 
 def _shards(replay: ReplaySettings | None) -> tuple[ServerStats, ...]:

@@ -2,6 +2,7 @@
 
     Credentials, LOOPBACK                            files of token, authority, certificate and key
     read_secret, weakness, Reread                    files with secrets; files that are read again when they change
+    seconds_left, server_seconds_left                how long certificates are still good
     Role, RIGHTS, caller                             what each role may do; the role of the client being answered
     open_channel, unreachable, describe, Backoff     a gRPC client's connection, its errors and its retries
     serve                                            a gRPC service until SIGTERM
@@ -12,6 +13,7 @@
 
 from services.net.admission import caller
 from services.net.credentials import LOOPBACK, Credentials
+from services.net.expiry import seconds_left, server_seconds_left
 from services.net.rereading import Reread
 from services.net.roles import RIGHTS, Grant, Role
 from services.net.secret_files import read_secret, read_secret_bytes, weakness
@@ -48,7 +50,9 @@ __all__ = [
     "parse_address",
     "read_secret",
     "read_secret_bytes",
+    "seconds_left",
     "serve",
+    "server_seconds_left",
     "unreachable",
     "weakness",
 ]

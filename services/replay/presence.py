@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
+from services.net import seconds_left
 from services.replay.connection import Client, connect, reaching
 from services.replay.scripts import ANNOUNCE, run_script
 from services.replay.settings import ReplaySettings
@@ -53,6 +54,7 @@ class Beacon:
         self._member = f"{kind}:{name}"
         self._key = f"{self._names}:{self._member}"
         self._next_s = 0.0
+        self._credentials = settings.credentials
 
     def send(self, client: Client, stats: Callable[[], Mapping[str, float]]) -> None:
         """Sends the presence, at most once a second. Raises redis errors."""
@@ -60,8 +62,13 @@ class Beacon:
             return
         self._next_s = time.monotonic() + INTERVAL_S
         who = {"t": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
-        text = json.dumps(who | {name: _finite(value) for name, value in stats().items()})
+        told = {**stats(), **self._certificate()}
+        text = json.dumps(who | {name: _finite(value) for name, value in told.items()})
         run_script(client, ANNOUNCE, (self._names, self._key), self._member, text, LIFETIME_S)
+
+    def _certificate(self) -> dict[str, float]:
+        left_s = seconds_left(self._credentials)
+        return {} if left_s is None else {"certificate_left_s": left_s}
 
     def due_s(self) -> float:
         """Returns the seconds until the next presence is due."""

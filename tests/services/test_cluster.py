@@ -3,6 +3,7 @@
 import re
 import socket
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +181,8 @@ def rows_of_the_page():
 def test_every_metric_is_documented_and_every_documented_one_is_told(tmp_path):
     StatusFile(tmp_path / "logs" / "learner.status.json").write(doing="RL", waiting_for="actors", updates=41.0)
     counts = {"episodes": 1, "overwritten": 0, "missed": 0, "corrupt": 0, "failures": 0, "memory_bytes": 5}
-    full = reading(peers=(writer("twin-0"), reader(**counts)))
+    left = {"certificate_left_s": 9e5}
+    full = replace(reading(peers=(writer("twin-0", **left), reader(**counts, **left))), certificates={"weights": 9e5})
     told = documented(samples(full) + process_samples(tmp_path))
     assert told == {name for name, (_, meaning) in rows_of_the_page().items() if "on the page of" not in meaning}
 

@@ -28,6 +28,7 @@ WRITER = {
     "spool_limit_bytes": "writer_spool_limit_bytes",
     "connected": "writer_connected",
     "waiting": "writer_waiting",
+    "certificate_left_s": "writer_certificate_left_seconds",
 }
 READER = {
     "segments": "reader_segments_total",
@@ -40,6 +41,7 @@ READER = {
     "lag_transitions": "reader_lag_transitions",
     "shards_away": "reader_shards_away",
     "memory_bytes": "reader_memory_bytes",
+    "certificate_left_s": "reader_certificate_left_seconds",
 }
 """Names of a presence's counts and of the samples made of them."""
 
