@@ -19,7 +19,7 @@ from twin import tasks
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
-ENVIRONMENT = {"VALKEY_PASSWORD": "correcthorse", "ROBOT_HOST": "127.0.0.41"}
+ENVIRONMENT = {"ROBOT_HOST": "127.0.0.41"}
 SETTINGS = {
     "fleet": FleetSettings,
     "demonstrate": DemonstrationSettings,
@@ -121,12 +121,21 @@ def test_the_entrypoint_fills_only_the_settings_that_the_command_names(tmp_path)
     local = script.replace("/tmp/settings", str(tmp_path / "filled")).replace('"/settings', f'"{ROOT}/deploy/settings')
     path = tmp_path / "entrypoint.sh"
     path.write_text(local.replace("python -c", f"{sys.executable} -c"))
-    command = ["sh", str(path), "cat", str(tmp_path / "filled" / "fleet.json")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, env={"VALKEY_PASSWORD": "abc"}, check=True
-    )
-    assert json.loads(done.stdout)["replay"]["urls"] == ["redis://:abc@127.0.0.1:6379"]
-    assert [one.name for one in (tmp_path / "filled").iterdir()] == ["fleet.json"]
+    command = ["sh", str(path), "cat", str(tmp_path / "filled" / "robot.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=ENVIRONMENT, check=True)
+    assert json.loads(done.stdout)["arm"]["host"] == "127.0.0.41"
+    assert [one.name for one in (tmp_path / "filled").iterdir()] == ["robot.json"]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=30, env={}, check=False)
     assert refused.returncode != 0
-    assert "VALKEY_PASSWORD" in refused.stderr
+    assert "ROBOT_HOST" in refused.stderr
+
+
+def test_passwords_come_from_files_alone():
+    texts = [path.read_text() for path in (ROOT / "deploy").rglob("*.*") if path.suffix in (".json", ".yml", ".conf")]
+    assert not any("PASSWORD}" in text for text in [*texts, (ROOT / "docker-compose.yml").read_text()])
+    for name in set(SETTINGS) - {"guide"}:
+        replay = from_json(SETTINGS[name], filled(name), name).replay
+        assert replay.credentials.password == Path("/run/secrets/valkey")
+        assert SERVICES[{"fleet": "twins"}.get(name, name)]["secrets"] == ["valkey"]
+    monitoring = yaml.safe_load((ROOT / "deploy" / "monitoring.yml").read_text())
+    assert monitoring["services"]["metrics"]["secrets"] == ["valkey"]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fills ${NAME} in the settings file that the command is given, so that no password is kept in it, then runs the command:
-# /tmp/settings/x.json is made from /settings/x.json.
+# Fills ${NAME} in the settings file that the command is given, then runs the command: /tmp/settings/x.json is made from
+# /settings/x.json. Passwords are no names to fill in: the settings name their files.
 set -eu
 for argument in "$@"; do
   case $argument in

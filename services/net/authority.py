@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protos.errors import InputError
 from services.net.roles import Role
+from services.net.secret_files import read_secret_bytes
 
 AUTHORITY_DAYS = 3650
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -61,7 +62,7 @@ class Authority:
             return _make_authority(certificate_file, key_file)
         try:
             certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-            key = load_pem_private_key(key_file.read_bytes(), password=None)
+            key = load_pem_private_key(read_secret_bytes("authority key", key_file), password=None)
         except (OSError, ValueError, TypeError) as error:
             message = f"authority in {folder}: authority.pem or authority.key cannot be read ({error})"
             raise InputError(message) from error
