@@ -66,6 +66,7 @@ _HOPELESS = {
     "give the service a certificate and a key",
     "Hostname Verification Check failed": "its certificate was made for other host names than this address",
     "certificate has expired": "its certificate has expired",
+    "unsupported certificate purpose": "its certificate is a client's, not a server's",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by our authority (credentials.authority)",
 }
 """Meaning by quoted reason; a retry cannot help."""

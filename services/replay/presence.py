@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
+from protos.errors import InputError
 from services.net import seconds_left
 from services.replay.connection import Client, connect, reaching
 from services.replay.scripts import ANNOUNCE, run_script
@@ -67,7 +68,10 @@ class Beacon:
         run_script(client, ANNOUNCE, (self._names, self._key), self._member, text, LIFETIME_S)
 
     def _certificate(self) -> dict[str, float]:
-        left_s = seconds_left(self._credentials)
+        try:
+            left_s = seconds_left(self._credentials)
+        except InputError:  # expired or gone: the connection that stands is good until it breaks
+            left_s = 0.0
         return {} if left_s is None else {"certificate_left_s": left_s}
 
     def due_s(self) -> float:

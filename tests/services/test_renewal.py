@@ -111,6 +111,18 @@ def test_an_arm_takes_only_what_the_learner_published(tmp_path):
                 assert arm.wait(newest, TIMEOUT_S).version == newest
 
 
+def test_nobody_serves_weights_with_a_clients_certificate(tmp_path, lab):
+    """Neither does a server call anything with its own."""
+    posing = flags(lab["twin"])
+    with ServiceProcess("services.weights", tmp_path, "--store", str(tmp_path / "store"), *posing) as weights:
+        with closing(WeightSubscriber(weights.address, name="arm", credentials=lab["robot"])) as arm:
+            until(lambda: arm.stats()["failures"] > 0, "the arm refuses the server")
+            with pytest.raises(Unreachable, match="its certificate is a client's, not a server's"):
+                arm.wait(1, 0.01)
+        with pytest.raises((InputError, Unreachable)):
+            WeightPublisher(weights.address, credentials=lab["server"], connect_deadline_s=1.0)
+
+
 def test_tokens_have_roles_on_loopback_too(tmp_path):
     lab = make_certificates(tmp_path / "certs", hosts=["127.0.0.1"])
     tokens = {name: Credentials(token=one.token) for name, one in lab.items()}

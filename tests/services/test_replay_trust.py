@@ -293,6 +293,21 @@ class TestRenewal:
             )
             with pytest.raises(redis.exceptions.NoPermissionError):
                 clients["monitor"].execute_command("FLUSHALL")
+            twin = connect(ReplaySettings(urls=(urls["twin"],), credentials=credentials["twin"]))
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                twin.execute_command("HGET", "{twinrl:real}:counters", "head")
+            assert twin.execute_command("HGET", "{twinrl:twin}:counters", "head") is None
+            certs.revoke("monitor")
+            self.written(certs)
+            server.refresh()
+            with pytest.raises(redis.ConnectionError):
+                clients["monitor"].execute_command("PING")
+            assert twin.execute_command("PING")
+            server.stop()
+            server.start()
+            assert twin.execute_command("PING")
+            with pytest.raises(redis.AuthenticationError):
+                connect(ReplaySettings(urls=(urls["monitor"],), credentials=credentials["monitor"]), single=True)
 
     def test_a_renewed_certificate_is_shown_to_new_clients(self, tmp_path, certs, monkeypatch):
         binary = tls_binary()

@@ -1,5 +1,6 @@
 """What each role does all day, done with the files that `twinrl certificates` gives it: over TLS, as its own user."""
 
+import shutil
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,6 +148,23 @@ def test_status_and_metrics_show_everything(lab, role):
     assert (values["replay_up"], values["weights_up"], values["guide_up"]) == (1.0, 1.0, 1.0)
     assert set(reading.certificates) == {"shard 0", "weights", "guide", "this monitor"}
     assert all(364 < seconds / 86_400 < 365 for seconds in reading.certificates.values())
+
+
+def test_a_writer_whose_certificate_is_gone_goes_on_until_its_connection_breaks(lab, tmp_path):
+    shutil.copytree(lab.certs / "twin", tmp_path / "twin")
+    settings = replace(lab.settings("twin"), credentials=Credentials(folder=tmp_path / "twin"))
+    seen = lab.addresses("monitor").settings()
+    with ReplayWriter(settings, SCHEMA, actor="node4", spool=None) as writer:
+        until(lambda: writer.stats()["connected"], "the writer is connected")
+        (tmp_path / "twin" / "certificate.pem").unlink()
+
+        def told():
+            return [peer.stats["certificate_left_s"] for peer in read_cluster(seen).writers if peer.name == "node4"]
+
+        until(lambda: told() == [0.0], "the monitor hears that it is gone")
+        writer.add(make_segment(np.random.default_rng(0)), ["twin"])
+        assert writer.flush(TIMEOUT_S) == 0
+        assert writer.stats()["failures"] == 0
 
 
 def test_a_certificate_that_ends_soon_is_an_alarm(lab):

@@ -60,6 +60,7 @@ AT_CONNECT = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0
         ("SSL_ERROR_SSL: WRONG_VERSION_NUMBER: Invalid", "speaks without TLS", True),
         ("CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK", "not signed by our", True),
         ("CERTIFICATE_VERIFY_FAILED: certificate has expired: OK", "has expired", True),
+        ("CERTIFICATE_VERIFY_FAILED: unsupported certificate purpose: OK", "is a client's, not a server's", True),
         ("Hostname Verification Check failed.", "other host names", True),
     ],
 )

@@ -28,12 +28,8 @@ class Renewal:
         """Brings the server up to date as its administrator. Raises redis errors; the next call tries again."""
         users, certificate = self._users.get(), self._certificate.get()
         if users != self._applied[0]:
-            self._write_users(users)
-            client.execute_command("ACL LOAD")
-            changed = changed_users(self._applied[0], users)
-            for user in changed:
-                client.execute_command("CLIENT KILL", "USER", user)
-            log.info("replay: renewed users are in use: %s", ", ".join(changed))
+            self._write_users(users)  # for the next start
+            _replace_users(client, _by_user(self._applied[0]), _by_user(users))
         if certificate != self._applied[1]:
             options = [word for name, file in self._config.tls_files().items() for word in (name, str(file))]
             client.execute_command("CONFIG SET", *options)
@@ -46,10 +42,15 @@ class Renewal:
         return (self._users.get(), self._certificate.get()) != self._applied
 
 
-def changed_users(before: str, after: str) -> list[str]:
-    """Returns the users whose lines differ; those that are gone have no connections any more."""
-    old, new = _by_user(before), _by_user(after)
-    return sorted(user for user in old.keys() & new.keys() if old[user] != new[user])
+def _replace_users(client: Client, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Changes the users whose lines differ and closes their connections."""
+    for user in sorted(before.keys() - after.keys()):
+        client.execute_command("ACL DELUSER", user)
+        log.info("replay: user %s is gone", user)
+    for user in sorted(user for user in after if before.get(user) != after[user]):
+        client.execute_command("ACL SETUSER", user, "reset", *after[user].split()[2:])
+        client.execute_command("CLIENT KILL", "USER", user)
+        log.info("replay: user %s is renewed", user)
 
 
 def _by_user(text: str) -> Mapping[str, str]:
