@@ -31,6 +31,7 @@ COMMANDS = {
     "cut": "cut an object out of a scene: movable splats with a collision shape, the table closed behind it",
     "view": "show a scene, its robot, cameras, regions and objects in the browser",
     "doctor": "try what this machine needs for its part, and say what is missing and what to do",
+    "device": "find the SpaceMouse, gamepad or keyboard of a person at the arm, and show its axes and buttons live",
     "probe": "try a policy in the twin from every cell of the grid, on many workers",
     "status": "say what the processes of a run or a cluster do, and who waits on whom",
     "serve": "serve the replay, the weights or the guide of a cluster",

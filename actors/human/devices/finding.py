@@ -81,7 +81,7 @@ def open_device(kind: Kind, node: Path | None = None, nodes: Nodes | None = None
     if node is None:
         here = [one for one in (nodes or Nodes()).found() if one.kind == kind]
         if not here:
-            raise InputError(f"{kind}: none is plugged in; {_MISSING[kind]}; `twinrl device` shows what is found")
+            raise InputError(f"{kind}: none is plugged in; {MISSING[kind]}; `twinrl device` shows what is found")
         node, name = here[0].node, here[0].name
     else:
         name = f"{kind} {node}"
@@ -98,22 +98,28 @@ def open_device(kind: Kind, node: Path | None = None, nodes: Nodes | None = None
     return Listening(descriptor, decoder, name=name, help=gamepad.HELP, silent_s=gamepad.SILENT_S)
 
 
-_MISSING = {
+MISSING = {
     "spacemouse": "plug it or its receiver in (USB vendor 256f, or 046d with c603 to c63f; `lsusb` lists them)",
     "gamepad": "plug it in or pair it, and switch it on (`cat /proc/bus/input/devices` lists what the kernel knows)",
 }
 
 
-def _opened(kind: str, node: Path) -> int:
+def readable(found: Found) -> str:
+    """Returns "may be read", or the remedy where this user may not read a node."""
+    return "may be read" if os.access(found.node, os.R_OK) else f"may not be read by this user; {_permit(found.kind)}"
+
+
+def _permit(kind: Kind) -> str:
+    return f"as root: echo '{UDEV_RULES[kind]}' >> {RULE_FILE}; udevadm control --reload; then plug it in anew"
+
+
+def _opened(kind: Kind, node: Path) -> int:
     try:
         return os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            remedy = (
-                f"as root: echo '{UDEV_RULES[kind]}' >> {RULE_FILE}; udevadm control --reload; then plug it in anew"
-            )
-            raise InputError(f"{kind} {node}: this user may not read it; {remedy}") from error
-        raise InputError(f"{kind} {node}: {error.strerror}; {_MISSING[kind]}") from error
+            raise InputError(f"{kind} {node}: this user may not read it; {_permit(kind)}") from error
+        raise InputError(f"{kind} {node}: {error.strerror}; {MISSING[kind]}") from error
 
 
 def _spans(descriptor: int) -> dict[int, tuple[int, int]]:
