@@ -39,7 +39,10 @@ COMMANDS = {
     "bench": "measure services beside others and through faults, the policy, the learner, and what it learns",
 }
 
-HELD_TOGETHER = dict.fromkeys(("points", "scan", "align", "cut", "view"), "scene") | {"identify": "fidelity"}
+HELD_TOGETHER = dict.fromkeys(("points", "scan", "align", "cut", "view"), "scene") | {
+    "identify": "fidelity",
+    "device": "doctor",
+}
 """Commands that share a module of `twinrl/commands/`, and its name."""
 
 

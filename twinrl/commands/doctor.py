@@ -1,4 +1,7 @@
-"""`twinrl doctor`: what this machine has, what it lacks for its part, and what to do about it."""
+"""`twinrl doctor`: what this machine has, what it lacks for its part, and what to do about it.
+
+`twinrl device` does the same for the SpaceMouse, gamepad or keyboard of a person at the arm.
+"""
 
 import json
 import sys
@@ -8,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from protos.process import run_process
 from twinrl.doctor import Asked, Result, examine
 
 
@@ -53,3 +57,9 @@ def verdict(role: str, missing: Sequence[Result]) -> str:
     if not missing:
         return f"This machine is fit for its part ({role})."
     return f"Not fit for its part ({role}) until mended: {', '.join(result.check for result in missing)}."
+
+
+def device(arguments: Sequence[str]) -> int:
+    from actors.human.devices import __main__ as devices
+
+    return run_process(devices.Arguments, devices.main, prog="twinrl device", arguments=arguments)
