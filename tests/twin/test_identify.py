@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.sim.demonstrations import expert_episodes
@@ -17,33 +17,38 @@ from twin.identify import identify, response_of, table
 from twin.identify.identify import latencies
 from twin.identify.response import Response
 from twin.identify.solve import Unknown, interval, solve
+from twin.labs import Calibration
 from twin.randomize import Domain
 from twin.robots import UR5E
 from twin.scene import synthetic_scene
 
-SMALL = Schema(side_px=16, wrist_px=16)
+SMALL = Schema(side_px=48, wrist_px=16)
 TASK = tasks.get("pick_and_place")
-SCENE = synthetic_scene(0.05)
+SCENE = synthetic_scene(0.02)
+OFF = Calibration(side_shift_m=(0.008, -0.006, 0.005), side_turn_rad=(0.01, -0.008))
 
 
-def recorded(domain, count=5):
+def recorded(domain, count=5, scene=SCENE, schema=SMALL):
     """Returns the expert's demonstrations in a world."""
-    with closing(VectorTwin(SCENE, TASK, n=count, domain=domain, seed=5, schema=SMALL)) as twin:
+    with closing(VectorTwin(scene, TASK, n=count, domain=domain, seed=5, schema=schema)) as twin:
         episodes = expert_episodes(twin, {"A": count}, scene="s", seed=5)
     return [replace(episode, source=Source.REAL) for episode in episodes]
 
 
 @pytest.fixture(scope="module")
 def found():
-    """Returns what is found of a twin that is 1.6 steps late, soft, sluggish and carries 0.2 kg."""
+    """Returns what is found of an arm that is late, soft, sluggish and carries 0.2 kg, seen from elsewhere."""
     world = Domain(
         latency_steps=(1.6,),
         response=(0.8, 0.8),
         servo_stiffness=(0.5, 0.5),
         object_mass_kg=(0.2, 0.2),
+        exposure_stops=(-0.5, -0.3),
+        white_balance=(0.1, 0.1),
+        sensor_noise=(0.01, 0.01),
         disturbance=0.3,
     )
-    return identify(SCENE, TASK, Domain(), recorded(world))
+    return identify(SCENE, TASK, Domain(), recorded(world, scene=replace(SCENE, side=OFF.side(SCENE.side))))
 
 
 def test_what_was_planted_is_recovered(found):
@@ -61,6 +66,29 @@ def test_the_twin_is_moved_to_what_was_found(found):
     assert found.domain.object_mass_kg == pytest.approx((by_name["object mass"],) * 2)
     assert min(found.domain.latency_steps) < 1.6 < max(found.domain.latency_steps)
     assert found.domain.friction == Domain().friction
+
+
+def test_the_camera_is_found_to_three_millimetres(found):
+    side = found.scene(SCENE).side
+    assert np.linalg.norm(np.subtract(side.eye, OFF.side(SCENE.side).eye)) < 0.003
+    np.testing.assert_allclose(side.along / np.linalg.norm(side.along), OFF.side(SCENE.side).along, atol=0.004)
+
+
+def test_a_scene_moves_as_a_whole_where_the_arm_stands_off_its_place(found):
+    """What the camera shows of the table stays the same; the arm is where the base frame begins."""
+    off = replace(found, calibration=replace(OFF, base_shift_m=(0.01, -0.02, 0.0), base_turn_rad=(0.0, 0.0, 0.1)))
+    scene = off.scene(SCENE)
+    before, after = OFF.side(SCENE.side).camera(48), scene.side.camera(48)
+    np.testing.assert_allclose(
+        after.project(scene.static.means[::50]), before.project(SCENE.static.means[::50]), atol=1e-3
+    )
+
+
+def test_the_light_is_found(found):
+    by_name = {each.name: each.found for each in found.quantities}
+    assert by_name["exposure"] == pytest.approx(-0.4, abs=0.1)
+    assert by_name["white balance"] == pytest.approx(0.1, abs=0.02)
+    assert found.domain.white_balance == pytest.approx((by_name["white balance"],) * 2)
 
 
 def test_every_episode_may_have_a_latency_of_its_own():
@@ -97,6 +125,7 @@ def test_latencies_are_drawn_around_what_the_episodes_showed():
     assert of(1.0, 2.0)[0] <= 1.0 and of(1.0, 2.0)[-1] >= 2.0
 
 
+@settings(max_examples=20)
 @given(st.floats(-2, 2), st.floats(0.2, 3), st.integers(0, 100))
 def test_the_solver_finds_own_and_common_numbers_of_noisy_lines(slope, scale, seed):
     """Episodes are lines y = own + slope x with outliers; the interval holds the slope's error."""

@@ -14,10 +14,13 @@ from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter
 from twin import tasks
 from twin.env import VectorTwin
 from twin.randomize import Domain
-from twin.scene import synthetic_scene
+from twin.scene import Scene, synthetic_scene
 from twinrl.commands.fidelity import identify as command
 from twinrl.identification import kept
+from twinrl.run import stages
+from twinrl.run.context import RunContext, Services, WorldSeed
 from twinrl.run.settings import RunSettings
+from twinrl.run.stored_replay import replay_of, run_settings
 
 SMALL = Schema(side_px=32, wrist_px=16)
 TASK = tasks.get("pick_and_place")
@@ -50,8 +53,26 @@ def test_a_run_is_identified_from_its_arms_demonstrations(run, capsys):
     assert "2 demonstrations of the arm" in told and "latency" in told
     found = kept(run)
     assert found.domain.latency_steps == (1.8, 2.0, 2.2)
+    assert Scene.load(run / "identified").name == SCENE.name
     assert command([str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["episodes"] == 2
+
+
+def test_a_run_that_identifies_its_twin_works_in_what_was_found(run):
+    settings = run_settings(run)
+    supervisor = None  # no child is started
+    contexts = [
+        RunContext(folder=run, settings=each, supervisor=supervisor, services=Services(run, each, supervisor))
+        for each in (settings, replace(settings, identify=True))
+    ]
+    with replay_of(run) as replay:
+        contexts[1].services.replay = lambda: replay
+        stages.identify(contexts[1])
+    plain, identified = (stages.world(context, WorldSeed.TWIN_RL) for context in contexts)
+    assert plain.domain == settings.twin and plain.scene == (run / "scene").absolute()
+    assert identified.domain == kept(run).domain and identified.domain.latency_steps == (1.8, 2.0, 2.2)
+    assert identified.scene == (run / "identified").absolute()
+    assert plain.seed == identified.seed
 
 
 def test_what_is_no_run_is_refused(tmp_path):

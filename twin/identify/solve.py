@@ -3,8 +3,9 @@
     residuals(own, common) ─► Levenberg-Marquardt, soft L1 ─► own numbers of each episode, common ones
                                         └─ episodes drawn with replacement, one Gauss-Newton step each ─► intervals
 
-Residuals are in units in which 1 is an ordinary error; larger ones count less and less. Derivatives are differences.
-The intervals say how much the episodes differ from each other, not what the model leaves out.
+Residuals are in units in which 1 is an ordinary error; larger ones count less and less. Derivatives are differences
+unless they are given. The intervals say how much the episodes differ from each other, and how much is open where
+something was known beforehand; they do not say what the model leaves out.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ DONE = 1e-4
 HARDEST_DAMPING = 1e6
 Residuals = Callable[[F64, F64], Sequence[F64]]
 """Own numbers (n, k) and common ones (m,) to the residuals of n episodes, a vector each."""
+Jacobians = Callable[[F64, F64], Sequence[F64]]
+"""The same to their derivatives, a matrix (residuals, k + m) each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,16 @@ class _Point:
 
 
 class _Problem:
-    def __init__(self, residuals: Residuals, own: Sequence[Unknown], common: Sequence[Unknown]) -> None:
-        self._residuals, self._own, self._common = residuals, own, common
+    def __init__(
+        self,
+        residuals: Residuals,
+        unknown: tuple[Sequence[Unknown], Sequence[Unknown]],
+        jacobians: Jacobians | None,
+        share: float,
+    ) -> None:
+        own, common = self._own, self._common = unknown
+        self._residuals, self._share = residuals, share
+        self._jacobians = self._differences if jacobians is None else jacobians
         self._bounds = [np.array([[each.low, each.high] for each in group]).reshape(-1, 2).T for group in (own, common)]
         self._start = np.array([each.start for each in common])
         self._certain = np.array([each.deviation for each in common]) ** -2.0
@@ -71,31 +82,30 @@ class _Problem:
         own, common = np.clip(own, *self._bounds[0]), np.clip(common, *self._bounds[1])
         found = self._residuals(own, common)
         cost = sum(float((np.sqrt(1 + each**2) - 1).sum()) for each in found)
-        return _Point(own=own, common=common, residuals=found, cost=cost + self._prior(common))
+        return _Point(own=own, common=common, residuals=found, cost=self._share * cost + self._prior(common))
 
     def _prior(self, common: F64) -> float:
         return 0.5 * float(self._certain @ (common - self._start) ** 2)
 
     def parts(self, point: _Point) -> tuple[F64, F64]:
         """Returns the normal equations of every episode: matrices (n, k + m, k + m) and gradients (n, k + m)."""
-        k, m = len(self._own), len(self._common)
-        columns = []
-        for number in range(k + m):
-            own, common = point.own.copy(), point.common.copy()
-            if number < k:
-                own[:, number] += self._own[number].step
-                step = self._own[number].step
-            else:
-                common[number - k] += self._common[number - k].step
-                step = self._common[number - k].step
-            moved = self._residuals(own, common)
-            columns.append([(b - a) / step for a, b in zip(point.residuals, moved, strict=True)])
-        matrices, gradients = np.empty((len(point.residuals), k + m, k + m)), np.empty((len(point.residuals), k + m))
-        for episode, residuals in enumerate(point.residuals):
-            jacobian = np.stack([column[episode] for column in columns], 1)
-            weighted = jacobian / np.sqrt(1 + residuals**2)[:, None]
+        n, size = len(point.residuals), len(self._own) + len(self._common)
+        matrices, gradients = np.empty((n, size, size)), np.empty((n, size))
+        for episode, jacobian in enumerate(self._jacobians(point.own, point.common)):
+            residuals = point.residuals[episode]
+            weighted = self._share * jacobian / np.sqrt(1 + residuals**2)[:, None]
             matrices[episode], gradients[episode] = jacobian.T @ weighted, weighted.T @ residuals
         return matrices, gradients
+
+    def _differences(self, own: F64, common: F64) -> list[F64]:
+        here, k = self._residuals(own, common), len(self._own)
+        columns = []
+        for number, unknown in enumerate([*self._own, *self._common]):
+            there = own.copy(), common.copy()
+            there[number >= k][..., number - k if number >= k else number] += unknown.step
+            moved = self._residuals(*there)
+            columns.append([(b - a) / unknown.step for a, b in zip(here, moved, strict=True)])
+        return [np.stack(each, 1) for each in zip(*columns, strict=True)]
 
     def without_own(self, parts: tuple[F64, F64], damping: float) -> tuple[F64, F64]:
         """Returns the equations of the common numbers alone, episode by episode: the others follow them."""
@@ -124,10 +134,14 @@ class _Problem:
         """Returns the mean own and the common numbers that episodes drawn with replacement would give."""
         k, n = len(self._own), len(point.residuals)
         matrices, gradients = self.without_own(parts, 0.0)
-        times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), SAMPLES)  # how often each was drawn
+        rng = np.random.default_rng(0)
+        times = rng.multinomial(n, np.full(n, 1 / n), SAMPLES)  # how often each was drawn
         whole = np.einsum("sn,nij->sij", times, matrices) + np.diag(self._certain)
         left = times @ gradients + self._certain * (point.common - self._start)
         change = -np.linalg.solve(whole, left[..., None])[..., 0]
+        if self._certain.any():
+            open_ = np.linalg.inv(matrices.sum(0) + np.diag(self._certain))
+            change = change + rng.multivariate_normal(np.zeros(len(open_)), open_, SAMPLES)
         common: F64 = np.clip(point.common + change, *self._bounds[1])
         if k == 0:
             return np.empty((SAMPLES, 0)), common
@@ -136,10 +150,23 @@ class _Problem:
         return np.asarray(np.clip(own, *self._bounds[0]), float), common
 
 
-def solve(residuals: Residuals, own: F64, unknown: tuple[Sequence[Unknown], Sequence[Unknown]]) -> Solution:
-    """Fits `unknown`, the own numbers and the common ones, from the episodes' own starts (n, k)."""
-    problem = _Problem(residuals, *unknown)
-    point, damping = problem.at(own, np.array([each.start for each in unknown[1]])), 1e-3
+def solve(
+    residuals: Residuals,
+    own: F64,
+    unknown: tuple[Sequence[Unknown], Sequence[Unknown]],
+    *,
+    at: F64 | None = None,
+    jacobians: Jacobians | None = None,
+    share: float = 1.0,
+) -> Solution:
+    """Fits `unknown`, the own numbers and the common ones, from the episodes' own starts (n, k).
+
+    The common ones begin `at` (m,), by default where they are likeliest. `share` is the weight of a residual beside
+    what is known beforehand: less than 1 where residuals err together.
+    """
+    problem = _Problem(residuals, unknown, jacobians, share)
+    begin = np.array([each.start for each in unknown[1]]) if at is None else at
+    point, damping = problem.at(own, begin), 1e-3
     parts = problem.parts(point)
     for _ in range(MOST_ITERATIONS):
         change = problem.step(point, parts, damping)

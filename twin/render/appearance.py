@@ -14,7 +14,7 @@ from twin.camera import pose_of
 from twin.randomize import Domain, Span
 from twin.rotations import matrix_from_vector
 
-_DISPLAY_GAMMA = 2.2
+DISPLAY_GAMMA = 2.2
 """Images are display-referred: twice the light is 2^(1/2.2) times the value."""
 
 
@@ -70,7 +70,7 @@ class Appearances:
         self._episodes[slot], self._images[slot] = self._episodes[slot] + 1, 0
         domain, rng = self._domain, np.random.default_rng((self._seed, slot, int(self._episodes[slot])))
         light, warmth = rng.uniform(-1, 1, 2)
-        gain = 2.0 ** (_within(domain.exposure_stops, light) / _DISPLAY_GAMMA)
+        gain = 2.0 ** (_within(domain.exposure_stops, light) / DISPLAY_GAMMA)
         tint = _within(domain.white_balance, warmth) * np.array([1.0, 0.0, -1.0])
         return Appearance(
             side_pose=int(rng.integers(len(self.side_poses))),

@@ -36,7 +36,7 @@ from twin.expand import Coverage, ExpansionSettings
 from twin.tasks import Task
 from twinrl.export_origin import Opened, Origin, open_origin
 from twinrl.run.progress import Progress
-from twinrl.run.stored_replay import twin_of
+from twinrl.run.stored_replay import scene_of, twin_of
 
 PAPER = {"A": 60, "B": 30}
 """Episodes per region that the paper adds to 30 demonstrations of a person."""
@@ -179,7 +179,7 @@ def _expand(
 def _scene(command: Expand) -> Path:
     folder = command.scene
     if folder is None and command.origin.source is not None:
-        folder = command.origin.source / "scene"
+        folder = scene_of(command.origin.source)
     if folder is None or not folder.is_dir():
         raise InputError("--scene: name the scene folder of the twin; `twinrl scan` makes one")
     return folder

@@ -28,7 +28,7 @@ from twinrl.fidelity.compare import Fidelity
 from twinrl.fidelity.measure import of_domains, of_success
 from twinrl.fidelity.probes import World
 from twinrl.fidelity.verdict import rows
-from twinrl.identification import identify_run, keep
+from twinrl.identification import identify_run, keep, twin_of_run
 from twinrl.report.inputs import EpisodeLine
 from twinrl.run.stored_replay import is_run, replay_of, run_settings
 
@@ -105,7 +105,7 @@ def _of_run(folder: Path) -> Fidelity:
         raise InputError(f"{folder}: no run was made there")
     run = run_settings(folder)
     with replay_of(folder) as replay:
-        found = files.measure_run(folder, replay, run.schema, seed=run.seed, domain=run.twin)
+        found = files.measure_run(folder, replay, run.schema, twin_of_run(folder, run), seed=run.seed)
     try:
         files.write(folder, found)
     except OSError as error:  # an archive is measured like any run

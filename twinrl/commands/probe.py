@@ -22,7 +22,7 @@ from protos.process import stop_on_signal
 from protos.schema import Outcome, Schema
 from protos.status import StatusFile
 from twinrl.run.progress import Progress
-from twinrl.run.stored_replay import twin_of
+from twinrl.run.stored_replay import scene_of, twin_of
 
 if TYPE_CHECKING:
     from actors.sim.evaluation import Findings
@@ -90,7 +90,7 @@ def settings_of(command: Probe) -> ProbeSettings:
     """Returns the job of the workers. Raises InputError when policy or scene is not to be found."""
     named = command.what if command.what in policy_names() and not Path(command.what).exists() else ""
     folder = None if command.what == EXPERT or named else _policy_in(Path(command.what))
-    scene = command.scene or Path(command.what) / "scene"
+    scene = command.scene or scene_of(Path(command.what))
     if not (scene / "scene.toml").is_file():
         raise InputError(f"{scene}: no scene folder; name one with --scene")
     task, domain = twin_of(Path(command.what), command.task, command.domain)

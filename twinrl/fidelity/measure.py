@@ -92,8 +92,10 @@ EPISODES = 40
 """Largest number of episodes of the arm that are read per buffer, oldest first."""
 
 
-def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: int, domain: Domain) -> Fidelity:
-    """Measures the twin of a run, which is `domain`, from its files and its replay.
+def measure_run(
+    folder: Path, replay: ReplaySettings, schema: Schema, twin: tuple[Path, Domain], *, seed: int
+) -> Fidelity:
+    """Measures the twin of a run, which has a scene folder and a domain, from its files and its replay.
 
     Raises InputError when the run has neither evaluations nor episodes.
     """
@@ -105,10 +107,10 @@ def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: i
         raise InputError(f"{folder}: no policy was tried in both worlds, and no episode of the arm was kept")
     images, response = None, None
     if shown:
-        scene, task = Scene.load(folder / "scene"), tasks.get(shown[0].task)
-        twin = World(scene=scene, task=task, domain=domain, schema=schema, seed=seed)
-        images = images_of_recorded(twin, shown)
-        response = motions_of_recorded(twin, acted)
+        scene, task = Scene.load(twin[0]), tasks.get(shown[0].task)
+        world = World(scene=scene, task=task, domain=twin[1], schema=schema, seed=seed)
+        images = images_of_recorded(world, shown)
+        response = motions_of_recorded(world, acted)
     policy = "" if pair is None else EVALUATIONS[pair[0]][0]
     return Fidelity(
         first=TWIN,
@@ -117,7 +119,7 @@ def measure_run(folder: Path, replay: ReplaySettings, schema: Schema, *, seed: i
         success=success,
         images=images,
         response=response,
-        latency_steps=domain.latency_steps,
+        latency_steps=twin[1].latency_steps,
     )
 
 

@@ -18,13 +18,13 @@ MOMENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
 """Shares of the episode at which a image is taken: start, reach, grasp, carry, done."""
 
 
-def write_images(run: Path, settings: RunSettings) -> None:
+def write_images(run: Path, settings: RunSettings, twin: tuple[Path, Domain]) -> None:
     """Writes run/images/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B."""
     folder = run / "images"
     folder.mkdir(exist_ok=True)
     scene, task = Scene.load(run / "scene"), tasks.get(settings.task)
     lab = labs.get(settings.lab, task)
-    for world, seen, domain in (("twin", scene, settings.twin), ("standin", lab.workspace(scene), lab.domain)):
+    for world, seen, domain in (("twin", Scene.load(twin[0]), twin[1]), ("standin", lab.workspace(scene), lab.domain)):
         strips = episode_strips(seen, task, domain, seed=settings.seed)
         for camera, strip in strips.items():
             Image.fromarray(strip).save(folder / f"{world}_{camera}.png")

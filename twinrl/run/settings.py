@@ -153,6 +153,8 @@ class RunSettings:
     twin: Domain = DOMAINS["varied"]
     """Dynamics and appearance of the twin, drawn for every episode: demonstrations, RL and evaluations there.
     `twinrl fidelity` says by how much the arm is later."""
+    identify: bool = False
+    """Make the twin as the arm's demonstrations show it (`twinrl identify`), from the twin's demonstrations on."""
     lab: str = "standin"
     """The stand-in's lab: a seed, as in `--lab 7`, or a domain; "far" is farther from the twin in everything."""
     demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)

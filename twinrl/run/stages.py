@@ -26,6 +26,7 @@ from protos.settings import to_json
 from protos.status import read_status
 from services.telemetry import read_metrics
 from twin import labs, tasks
+from twinrl import identification
 from twinrl.fidelity import measure as fidelity
 from twinrl.report.images import write_images
 from twinrl.run import real_stages
@@ -72,11 +73,12 @@ def demonstrations(context: RunContext, view: View) -> float:
     """The operator on the arm in region A, and the twin's in A and B: side by side, or made of the operator's."""
     plan = context.settings.demonstrations
     real_stages.start_demonstrations(context)
-    if plan.source == "expert":
+    if plan.source == "expert" and not context.settings.identify:
         twin_demonstrations(context)
         arm_demonstrations(context)
     else:
         arm_demonstrations(context)
+        identify(context)
         twin_demonstrations(context)
     total = plan.real_a + plan.twin_a + plan.twin_b
     view.update(total)
@@ -87,6 +89,13 @@ def arm_demonstrations(context: RunContext) -> None:
     """Waits for the demonstrations on the arm that were started."""
     context.supervisor.wait("demonstrations-arm", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
     real_stages.stop_standins(context, "demonstrations")
+
+
+def identify(context: RunContext) -> None:
+    """Makes the twin as the arm's demonstrations show it, if the run wants that."""
+    if context.settings.identify:
+        run = context.settings
+        identification.keep(context.folder, identification.identify_run(context.folder, context.services.replay(), run))
 
 
 def twin_demonstrations(context: RunContext) -> None:
@@ -204,25 +213,25 @@ def report(context: RunContext, view: View) -> float:
 
     run = context.settings
     with doing("writing the report", context.folder):
-        measured = fidelity.measure_run(
-            context.folder, context.services.replay(), run.schema, seed=run.seed, domain=run.twin
-        )
+        twin = identification.twin_of_run(context.folder, run)
+        measured = fidelity.measure_run(context.folder, context.services.replay(), run.schema, twin, seed=run.seed)
         fidelity.write(context.folder, measured)
         lab = labs.get(run.lab, tasks.get(run.task))
         write_durably(context.folder / "lab.json", [json.dumps(to_json(lab), indent=2).encode()])
-        write_images(context.folder, run)
+        write_images(context.folder, run, twin)
         write_report(context.folder)
     view.update(1)
     return 1
 
 
 def world(context: RunContext, seed: WorldSeed) -> TwinWorld:
-    """Returns the run's twin with the random numbers of one of its uses."""
+    """Returns the run's twin, identified where the run wants that, with the random numbers of one of its uses."""
     settings = context.settings
+    scene, domain = identification.twin_of_run(context.folder, settings)
     return TwinWorld(
-        scene=(context.folder / "scene").absolute(),
+        scene=scene.absolute(),
         task=settings.task,
-        domain=settings.twin,
+        domain=domain,
         schema=settings.schema,
         seed=context.world_seed(seed),
     )

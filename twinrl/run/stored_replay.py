@@ -19,6 +19,7 @@ from protos.settings import load_settings
 from services.monitor import of_run, read_run
 from services.replay import EmbeddedServer, ReplaySettings, ServerConfig
 from twin.randomize import Domain, domain_named
+from twinrl.identification import twin_of_run
 from twinrl.run.room import check_room, size_of
 from twinrl.run.settings import RunSettings
 
@@ -47,7 +48,13 @@ def twin_of(folder: Path | None, task: str | None, domain: str | None) -> tuple[
     What is not of a run is tried in the domain "twin". Raises InputError for a domain that does not exist.
     """
     run = run_settings(folder) if folder is not None and is_run(folder) else RunSettings(twin=domain_named("twin"))
-    return task or run.task, domain_named(domain) if domain else run.twin
+    own = twin_of_run(folder, run)[1] if folder is not None and not domain else run.twin
+    return task or run.task, domain_named(domain) if domain else own
+
+
+def scene_of(folder: Path) -> Path:
+    """Returns the scene folder, which may not exist, of the twin in which something of a folder is tried."""
+    return twin_of_run(folder, run_settings(folder))[0] if is_run(folder) else folder / "scene"
 
 
 @contextmanager
