@@ -1,7 +1,9 @@
 """This module identifies the twin of a run from the arm's demonstrations, and keeps what was found in its folder.
 
-replay, demonstrations of the arm ─► twin.identify ─┬─► identified.json in the run folder
-└─► identified/: the scene as the arm sees it
+    replay, demonstrations of the arm ─► twin.identify ─┬─► identified.json in the run folder
+                                                        └─► identified/: the scene as the arm sees it
+
+A run whose setting `identify` is on has that for its twin from then on.
 """
 
 from pathlib import Path

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from actors.sim import EvaluationSettings, TwinWorld
+from actors.sim import EvaluationSettings
 from benchmarks.cost import Meter
 from benchmarks.learning.variants import VARIANTS, Change, Variant, VariantContext
 from learner.sft import TrainSettings
@@ -25,6 +25,7 @@ from protos.schema import Source
 from protos.settings import load_settings, save_settings
 from twin import tasks
 from twin.scene import synthetic_scene
+from twinrl import identification
 from twinrl.run import stages
 from twinrl.run.context import Services, WorldSeed
 from twinrl.run.for_task import labels_for, policy_for
@@ -201,21 +202,18 @@ def _shortened(rl: RlSettings) -> RlSettings:
 
 
 def take(unit: Unit, context: VariantContext, *names: str) -> None:
-    """Copies folders of a finished unit."""
+    """Copies folders of a finished unit, and with its scene what was identified of it."""
     for name in names:
         shutil.copytree(unit.folder / name, context.folder / name)
+    if "scene" in names and context.settings.identify and (unit.folder / identification.NAME).exists():
+        shutil.copy(unit.folder / identification.NAME, context.folder)
+        shutil.copytree(unit.folder / identification.SCENE, context.folder / identification.SCENE)
 
 
 def _evaluate(context: VariantContext, policy: str) -> dict[str, int]:
     """Successes by region from starts that are the same for all policies of a seed."""
     run, out = context.settings, context.folder / "eval.jsonl"
-    world = TwinWorld(
-        scene=(context.folder / "scene").absolute(),
-        task=run.task,
-        domain=run.twin,
-        schema=run.schema,
-        seed=context.world_seed(WorldSeed.EVALUATE_TWIN_RL),
-    )
+    world = stages.world(context, WorldSeed.EVALUATE_TWIN_RL)
     settings = EvaluationSettings(
         world=world, policy=context.folder / policy / "policy", out=out, rollouts=run.evaluation.rollouts
     )

@@ -90,7 +90,7 @@ def run(settings: MethodBench) -> str:
         settings = replace(settings, env_steps=150, every=60, rollouts=1)
     jobs = _jobs(settings)
     if settings.measure:
-        _measure(jobs)
+        carry_out(jobs)
     found: Found = {key: done for key, job in jobs.items() if (done := job.found()) is not None}
     return f"Machine: {hardware()}.\n\n{tables(settings.task, settings.labs, settings.arms, found)}"
 
@@ -151,7 +151,8 @@ def _jobs_of_lab(settings: MethodBench, lab: int, scanned: Unit) -> dict[str, Jo
     return jobs
 
 
-def _measure(jobs: Mapping[tuple[str, int], Job]) -> None:
+def carry_out(jobs: Mapping[tuple[str, int], Job]) -> None:
+    """Does what is not done yet, in its order, and keeps the results."""
     with Progress([job.title for job in jobs.values()], console=Console(stderr=True)) as progress:
         for job in jobs.values():
             if job.is_done:

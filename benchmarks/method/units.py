@@ -50,7 +50,7 @@ class Starts:
 def starts(plan: RunSettings, scanned: Unit) -> Starts:
     """Returns what the arms of a lab have in common."""
     shown = _arm_demonstrations(plan, scanned)
-    both = _twin_demonstrations(plan, shown)
+    both = twin_demonstrations(plan, shown)
     of_arm = (Selection(source=Source.REAL, region="A"),)
     one_step = replace(plan, sft=replace(plan.sft, steps=1))
     sft_ab = cells.sft(plan, both)
@@ -73,9 +73,12 @@ def _arm_demonstrations(plan: RunSettings, scanned: Unit) -> Unit:
     return Unit(settings=_within(plan, "arm-demonstrations"), total=count, counted="episodes", make=make)
 
 
-def _twin_demonstrations(plan: RunSettings, shown: Unit) -> Unit:
+def twin_demonstrations(plan: RunSettings, shown: Unit) -> Unit:
+    """Adds the twin's demonstrations to the arm's; the twin is identified first where the plan wants that."""
+
     def make(context: VariantContext, view: View) -> None:
         take(shown, context, "scene", "replay")
+        stages.identify(context)
         stages.twin_demonstrations(context)
 
     count = plan.demonstrations.twin_a + plan.demonstrations.twin_b

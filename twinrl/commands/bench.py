@@ -29,6 +29,7 @@ BENCHMARKS = {
     "operator": "the scripted operator in drawn labs: its success, and whom it takes over",
     "policy": "time and memory of forward passes, beside the arithmetic floor, and what shortens them",
     "learner": "time and memory of updates, inside RLlib and outside, beside a plain one and the floor",
+    "identify": "the twin of a drawn lab identified, found beside true; what it is worth on arrival",
     "method": "the method over drawn labs, beside itself with parts left out and beside practice without a twin",
     "learning": "does it learn: SFT and twin RL over seeds, with and without parts of the RL stage",
     "twin": "twin steps by stage and beside other simulators; fleets of twin actors, some of them killed",
