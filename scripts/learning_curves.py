@@ -27,7 +27,7 @@ class Curves:
 
     folder: tyro.conf.Positional[Path]
     image: tyro.conf.Positional[Path]
-    start: str = "sft-1500"
+    start: str = "sft-3000"
     """Folder of the policies that RL started from."""
     variant: str = "demo"
 

@@ -44,7 +44,7 @@ class TrainSettings:
     """The first observations of an episode decide where to go …"""
     first_frames_weight: float = 3.0
     """… and are drawn this many times as often."""
-    augment: Augmentation = field(default_factory=lambda: Augmentation(gain_jitter=0.15, shift_jitter=12.0))
+    augment: Augmentation = field(default_factory=lambda: Augmentation(gain_jitter=0.2, shift_jitter=20.0))
     """Augmentation of images."""
     proprio_dropout: float = 0.15
     """Share of rows whose normalised proprioception is set to 0, so that the images are not ignored."""

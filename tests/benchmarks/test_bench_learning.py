@@ -133,7 +133,7 @@ def test_rows_show_seeds_intervals_and_what_is_missing():
 
 def test_tables_of_what_is_there_need_no_run(tmp_path):
     settings = LearningBench(folder=tmp_path, seeds=(4,), variants=("demo",), measure=False)
-    save_settings(result(steps=1500), tmp_path / "sft-1500" / "seed4" / "result.json")
+    save_settings(result(steps=3000), tmp_path / "sft-3000" / "seed4" / "result.json")
     assert "| 90 | 80 |" in learning.run(settings)
 
 

@@ -59,12 +59,12 @@ def test_settings_from_before_the_twin_could_vary_are_read():
     old = to_json(RunSettings()) | {"latency_steps": [1, 2]}
     del old["twin"]
     assert from_json(RunSettings, old).twin == Domain(latency_steps=(1, 2))
-    with pytest.raises(InputError, match=r"latency_steps=\(11,\)"):
+    with pytest.raises(InputError, match=r"latency_steps=\(11\.0,\)"):
         from_json(RunSettings, old | {"latency_steps": [11]})
 
 
 def test_an_arm_of_no_lab_is_refused_at_once():
-    assert RunSettings().lab == "standin" and RunSettings(lab="7").lab == "7"
+    assert RunSettings(seed=3).lab == "3" and RunSettings(lab="7").lab == "7"
     with pytest.raises(InputError, match="choose one of twin, standin, far, stiff, varied, wide"):
         RunSettings(lab="moon")
 

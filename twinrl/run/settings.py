@@ -40,7 +40,7 @@ class DemonstrationPlan:
 class SftPlan:
     """Supervised warm-up, the same for both policies."""
 
-    steps: int = 1_500
+    steps: int = 3_000
     batch: int = 32
 
 
@@ -48,7 +48,7 @@ class SftPlan:
 class TwinRlPlan:
     """RL in the twin, both regions."""
 
-    env_steps: int = 24_000
+    env_steps: int = 16_000
     actors: int = 2
     twins_per_actor: int = 8
     groups: int = 1
@@ -155,8 +155,8 @@ class RunSettings:
     `twinrl fidelity` says by how much the arm is later."""
     identify: bool = False
     """Make the twin as the arm's demonstrations show it (`twinrl identify`), from the twin's demonstrations on."""
-    lab: str = "standin"
-    """The stand-in's lab: a seed, as in `--lab 7`, or a domain; "far" is farther from the twin in everything."""
+    lab: str = ""
+    """The stand-in's lab: a seed, as in `--lab 7`, or a domain, as in `--lab standin`; empty: drawn by the seed."""
     demonstrations: DemonstrationPlan = field(default_factory=DemonstrationPlan)
     sft: SftPlan = field(default_factory=SftPlan)
     twin_rl: TwinRlPlan = field(default_factory=TwinRlPlan)
@@ -167,6 +167,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         task = tasks.get(self.task)
+        if not self.lab:
+            object.__setattr__(self, "lab", str(self.seed))
         labs.get(self.lab, task)
         if unknown := [name for name in self.real_rl.regions if name not in task.space.regions]:
             raise InputError(f"real_rl.regions: {unknown[0]!r}: choose among {', '.join(task.space.regions)}")
