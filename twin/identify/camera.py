@@ -37,6 +37,8 @@ LEVELS = ((2.0, 6.0), (1.0, 3.0))
 """Blur that is added and blur that is taken out, per level, in pixels of an image of 64."""
 COLOUR = 0.03
 """Difference of colour, of 0..1, that is ordinary."""
+DONE = 1e-3
+"""Share of the cost by which an iteration must lower it; what then is left to find is far less than an interval."""
 SHARE = 0.005
 """Weight of a pixel's colour: pixels err together, with their neighbours and with themselves in other frames."""
 
@@ -60,7 +62,9 @@ def find_calibration(views: Views) -> Solution:
     known, own = tuple(UNKNOWNS.values()), np.empty((len(views.images), 0))
     for blur, slow in LEVELS:
         match = _Match(views, blur, slow)
-        solution = solve(match.residuals, own, ((), known), at=numbers, jacobians=match.jacobians, share=SHARE)
+        solution = solve(
+            match.residuals, own, ((), known), at=numbers, jacobians=match.jacobians, share=SHARE, done=DONE
+        )
         numbers = solution.common
     return solution
 
@@ -92,9 +96,9 @@ class _Match:
         return np.asarray((apart - blurred(apart, self._slow)) / COLOUR, float).ravel()
 
     def _slopes(self, drawn: Drawn, seen: F32, flows: "_Flows") -> F64:
-        """Returns their derivatives (px * px * 3, numbers)."""
+        """Returns the derivatives of these (px * px * 3, numbers)."""
         colours = Colours(blurred(drawn.image, self._blur), seen)
-        slopes = np.stack([colours.followed(blurred(each, self._blur)) for each in flows.changes(drawn)], -1)
+        slopes = colours.followed(blurred(flows.changes(drawn), self._blur))
         slopes = (slopes - blurred(slopes, self._slow)) / COLOUR
         return np.asarray(slopes, float).reshape(-1, slopes.shape[-1])
 
@@ -124,11 +128,11 @@ class Colours:
         return np.asarray(self._drawn * self.gains + self.offsets, np.float32)
 
     def followed(self, change: F32) -> F32:
-        """Returns what a change of the drawn image leaves once gain and offset follow it."""
-        brighter, off = change * self.gains, self._drawn - self._middle
-        middle = (self._weights * brighter).sum((0, 1)) / self._total
-        along = (self._weights * off * brighter).sum((0, 1)) / self._spread
-        return np.asarray(brighter - middle - along * off, np.float32)
+        """Returns what changes (px, px, 3, k) of the drawn image leave once gain and offset follow them."""
+        brighter, off = change * self.gains[:, None].astype(np.float32), self._drawn - self._middle
+        middle = np.einsum("uvc,uvck->ck", self._weights / self._total, brighter)
+        along = np.einsum("uvc,uvck->ck", self._weights * off / self._spread, brighter)
+        return np.asarray(brighter - middle - off[..., None] * along, np.float32)
 
 
 class _Flows:
@@ -143,25 +147,23 @@ class _Flows:
         self._bases = [base_of(each) @ back for each in moved]
         assert drawn.depths is not None
         points = _points(drawn.camera, drawn.depths[0])
-        self._static = [_shifted(drawn.background, flow) for flow in self._of(drawn.camera, points, is_arm=False)]
+        self._static = _shifted(drawn.background, self._of(drawn.camera, points, is_arm=False))
 
-    def changes(self, drawn: Drawn) -> list[F32]:
-        """Returns the derivatives (px, px, 3) of one frame by each of the numbers."""
+    def changes(self, drawn: Drawn) -> F32:
+        """Returns the derivatives (px, px, 3, numbers) of one frame."""
         assert drawn.depths is not None
-        flows = self._of(drawn.camera, _points(drawn.camera, drawn.depths[1]), is_arm=True)
+        flow = self._of(drawn.camera, _points(drawn.camera, drawn.depths[1]), is_arm=True)
         shine = drawn.transmittance[..., None]
-        return [
-            _shifted(drawn.colour, flow) + _shifted(shine, flow) * drawn.background + shine * static
-            for flow, static in zip(flows, self._static, strict=True)
-        ]
+        of_arm = _shifted(drawn.colour, flow) + _shifted(shine, flow) * drawn.background[..., None]
+        return np.asarray(of_arm + shine[..., None] * self._static, np.float32)
 
-    def _of(self, camera: Camera, points: F64, *, is_arm: bool) -> list[F64]:
-        """Returns pixels per unit (px, px, 2) by which points (px, px, 3) move, by number."""
+    def _of(self, camera: Camera, points: F64, *, is_arm: bool) -> F32:
+        """Returns pixels per unit (px, px, 2, numbers) by which points (px, px, 3) move."""
         here, found = camera.project(points)[..., :2], []
         for moved, base, step in zip(self._cameras, self._bases, self._steps, strict=True):
             there = points @ base[:3, :3].T + base[:3, 3] if is_arm else points
             found.append((moved.project(there)[..., :2] - here) / step)
-        return found
+        return np.stack(found, -1).astype(np.float32)
 
 
 def _points(camera: Camera, depth: F32) -> F64:
@@ -171,10 +173,11 @@ def _points(camera: Camera, depth: F32) -> F64:
     return np.asarray(local @ camera.base_from_camera[:3, :3].T + camera.base_from_camera[:3, 3])
 
 
-def _shifted(image: F32, flow: F64) -> F32:
-    """Returns the change of an image (px, px, k) whose points move by a flow (px, px, 2)."""
-    down, right = np.gradient(image, axis=(0, 1))
-    return np.asarray(-(right * flow[..., :1] + down * flow[..., 1:]), np.float32)
+def _shifted(image: F32, flow: F32) -> F32:
+    """Returns the changes (px, px, k, numbers) of an image (px, px, k) whose points move by a flow."""
+    down, right = (np.asarray(each, np.float32) for each in np.gradient(image, axis=(0, 1)))
+    along, across = flow[:, :, None, 0], flow[:, :, None, 1]
+    return np.asarray(-(right[..., None] * along + down[..., None] * across), np.float32)
 
 
 def blurred(image: F32, deviation_px: float) -> F32:

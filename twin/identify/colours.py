@@ -1,6 +1,7 @@
 """This module finds how bright and how warm the side camera sees what the twin draws, and how noisy it is."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,9 +39,14 @@ def _gains(drawn: F32, seen: F32) -> F64:
 
 
 def noise(episodes: Sequence[Episode]) -> F64:
-    """Returns the standard deviation of a pixel, of full scale 1, in each episode with two frames at rest."""
-    shown = [(episode, still(episode)) for episode in episodes]
-    return np.array([_noise(episode.observation.side[rows[:2]] / 255.0) for episode, rows in shown if len(rows) > 1])
+    """Returns the standard deviation of a pixel, of full scale 1, in each episode with two frames at rest in a row."""
+    found = []
+    for episode in episodes:
+        rows = still(episode)
+        pair = next(((a, b) for a, b in pairwise(rows) if b == a + 1), None)
+        if pair is not None:
+            found.append(_noise(episode.observation.side[list(pair)] / 255.0))
+    return np.array(found)
 
 
 def _noise(frames: F64) -> float:

@@ -20,8 +20,10 @@ from twin.robots import Robot
 from twin.tasks import Task
 
 M_PER_RESIDUAL = 0.001
-LATENCIES = np.arange(0.0, 6.01, 0.5)
+LATENCIES = np.arange(0.0, 6.1)
 """Latencies in control steps from which the search starts: each episode at its best."""
+STARTS = ((0.06, math.log(0.7)), (0.0, 0.0))
+"""Time constant and logarithm of the stiffness from which the search may start: a soft arm, the twin's own."""
 SLOWEST_S = 0.5
 LATENCY = Unknown(start=0.0, step=0.02, low=-1.0, high=8.0)
 """An arm that is told where to be at the end of a step may be ahead of a twin without latency."""
@@ -60,7 +62,8 @@ def response_of(robot: Robot, task: Task, episodes: Sequence[Episode]) -> Respon
         paths = replay.paths(own[:, 0], share_of(common[0]), math.exp(common[1]))
         return [_apart(motion, path) for motion, path in zip(found, paths.positions, strict=True)]
 
-    return _read(solve(residuals, _starts(residuals, len(found)), ((LATENCY,), (LAG, STIFFNESS))))
+    own, common = min((_start(residuals, len(found), each) for each in STARTS), key=lambda each: each[2])[:2]
+    return _read(solve(residuals, own, ((LATENCY,), (LAG, STIFFNESS)), at=common))
 
 
 def share_of(lag_s: float) -> float:
@@ -68,11 +71,15 @@ def share_of(lag_s: float) -> float:
     return 1.0 if lag_s <= 0 else 1 - math.exp(-1 / (CONTROL_HZ * lag_s))
 
 
-def _starts(residuals: Residuals, n: int) -> F64:
-    """Returns the latency (n, 1) of the grid with which each episode's replay comes closest."""
-    common = np.array([LAG.start, STIFFNESS.start])
-    costs = [[np.abs(each).sum() for each in residuals(np.full((n, 1), latency), common)] for latency in LATENCIES]
-    return LATENCIES[np.argmin(costs, axis=0)][:, None]
+def _start(residuals: Residuals, n: int, common: tuple[float, float]) -> tuple[F64, F64, float]:
+    """Returns the latency (n, 1) with which each episode's replay comes closest, the common numbers, and how close."""
+    costs = np.array(
+        [
+            [np.abs(each).sum() for each in residuals(np.full((n, 1), latency), np.array(common))]
+            for latency in LATENCIES
+        ]
+    )
+    return LATENCIES[np.argmin(costs, axis=0)][:, None], np.array(common), float(costs.min(axis=0).sum())
 
 
 def _apart(motion: Motion, path: F64) -> F64:

@@ -19,8 +19,6 @@ from protos.schema import F64
 SAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 MOST_ITERATIONS = 25
-DONE = 1e-4
-"""Share of the cost by which an iteration must lower it, or it is the last."""
 HARDEST_DAMPING = 1e6
 Residuals = Callable[[F64, F64], Sequence[F64]]
 """Own numbers (n, k) and common ones (m,) to the residuals of n episodes, a vector each."""
@@ -158,11 +156,13 @@ def solve(
     at: F64 | None = None,
     jacobians: Jacobians | None = None,
     share: float = 1.0,
+    done: float = 1e-4,
 ) -> Solution:
     """Fits `unknown`, the own numbers and the common ones, from the episodes' own starts (n, k).
 
     The common ones begin `at` (m,), by default where they are likeliest. `share` is the weight of a residual beside
-    what is known beforehand: less than 1 where residuals err together.
+    what is known beforehand: less than 1 where residuals err together. An iteration that lowers the cost by
+    less than a share `done` of it is the last.
     """
     problem = _Problem(residuals, unknown, jacobians, share)
     begin = np.array([each.start for each in unknown[1]]) if at is None else at
@@ -176,7 +176,7 @@ def solve(
             if damping > HARDEST_DAMPING:
                 break
             continue
-        is_done = point.cost - tried.cost < DONE * point.cost
+        is_done = point.cost - tried.cost < done * point.cost
         point, damping = tried, damping / 5
         parts = problem.parts(point)
         if is_done:

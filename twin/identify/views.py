@@ -30,8 +30,6 @@ from twin.tasks import Task, resting
 
 STILL_M_S = 0.02
 """A tool that is slower than this, now and a step ago, stands still."""
-MOST_FRAMES = 3
-"""Frames per episode: the first ones in which the tool stands still."""
 MOST_PX = 64
 OPAQUE = 0.5
 """Transmittance below which a pixel has a depth."""
@@ -128,7 +126,9 @@ class Views:
 
 
 def _frames(scene: Scene, episode: Episode) -> Frames:
-    rows = still(episode)
+    """Returns the first and the last of an episode's frames at rest, two different postures as a rule."""
+    at_rest = still(episode)
+    rows = sorted({*at_rest[:1], *at_rest[-1:]})
     poses = episode.observation.proprio[rows, TCP_POSE].astype(float)
     kinematics = Kinematics(scene.robot)
     joints = kinematics.start_joints(poses[:, :3])
@@ -137,10 +137,10 @@ def _frames(scene: Scene, episode: Episode) -> Frames:
 
 
 def still(episode: Episode) -> list[int]:
-    """Returns the first steps at which the tool stands still before the grasp."""
+    """Returns the steps before the grasp at which the tool stands still."""
     speeds = np.linalg.norm(episode.observation.proprio[: free_steps(episode) + 1, TCP_VELOCITY][:, :3], axis=1)
     slow = speeds < STILL_M_S
-    rows: list[int] = np.flatnonzero(slow & np.append(True, slow[:-1]))[:MOST_FRAMES].tolist()
+    rows: list[int] = np.flatnonzero(slow & np.append(True, slow[:-1])).tolist()
     return rows
 
 
