@@ -114,9 +114,11 @@ def reaching(settings: ReplaySettings, shard: int = 0) -> Iterator[None]:
 
 def _explained(settings: ReplaySettings, shard: int, error: Exception) -> TwinRLError:
     url = masked(settings.urls[shard])
-    login = redis.AuthenticationError | redis.exceptions.NoPermissionError
-    if isinstance(error, login) or "ACL failure in script" in str(error):
-        return InputError(f"replay at {url} refused the user or password: {_line(error)}{_user(settings, shard)}")
+    if isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure in script" in str(error):
+        return InputError(f"replay at {url}: the user {_user(settings, shard)} may not do this: {_line(error)}")
+    if isinstance(error, redis.AuthenticationError):
+        refused = f"replay at {url} refused the user or password: {_line(error)}"
+        return InputError(f"{refused} (user {_user(settings, shard)})")
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return Unreachable(f"replay is full: {url} is at its maxmemory; give it more, or its buffers smaller budgets")
     if isinstance(error, redis.ResponseError):
@@ -133,8 +135,7 @@ def _explained(settings: ReplaySettings, shard: int, error: Exception) -> TwinRL
 
 
 def _user(settings: ReplaySettings, shard: int) -> str:
-    user, _ = settings.login(shard)
-    return f" (user {user})" if user else ""
+    return settings.login(shard)[0] or "default"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -105,7 +105,7 @@ def test_user_password_and_database_are_those_of_the_url(server, client):
         reader_of(f"unix://eve:secret@{address}").read([ask(1, 0, 1)[0]])
     assert "secret" not in str(caught.value)
     client.execute_command("ACL", "SETUSER", "eve", "-getrange")
-    with pytest.raises(InputError, match="refused the user or password"):
+    with pytest.raises(InputError, match="the user eve may not do this"):
         reader_of(f"unix://eve:p%40ss%20word@{address}").read([ask(1, 0, 1)[0]])
 
 

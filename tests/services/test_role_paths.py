@@ -136,7 +136,7 @@ def test_export_reads_as_the_learner_and_as_nobody_else(lab, tmp_path):
     out = tmp_path / "dataset"
     assert export.main([*arguments, "--credentials.folder", str(lab.certs / "learner"), "--out", str(out)]) == 0
     assert any(out.rglob("*.tfrecord*"))
-    with pytest.raises(InputError, match=r"no permissions .*\(user twinrl-lab\.monitor\)"):
+    with pytest.raises(InputError, match=r"the user twinrl-lab\.monitor may not do this"):
         export.main([*arguments, "--credentials.folder", str(lab.certs / "monitor"), "--out", str(tmp_path / "none")])
 
 
