@@ -1,5 +1,7 @@
 """Streamed targets keep to their limits from one to the next, whatever is asked for and however late."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,13 +25,13 @@ SLICE_S = 1 / HZ
 ARM = Kinematics(UR5E)
 
 
-def limiter_at(position, yaw=0.0):
+def limiter_at(position, yaw=0.0, stream_hz=HZ):
     """Returns a limiter at rest, its limits, and the pose."""
     limits = Limits(BOX, LimitSettings())
     joints = ARM.start_joints(np.array(position), yaw)[0]
     place, rotation = ARM.forward(joints[None])
     pose = np.concatenate([place[0], vector_from_matrix(rotation[0])])
-    limiter = StreamLimiter(limits, "ur5e", HZ)
+    limiter = StreamLimiter(limits, "ur5e", stream_hz)
     limiter.start(pose, joints=joints, measured=pose)
     return limiter, limits, pose
 
@@ -101,17 +103,18 @@ def test_a_reversal_takes_a_few_targets_and_arrives():
     ways=arrays(float, (8, 3), elements=st.floats(-0.1, 0.1)),
     yaws=arrays(float, 8, elements=st.floats(-3, 3)),
     gaps=arrays(float, (8, 5), elements=st.floats(0.0, 0.09)),
+    gentle=arrays(bool, 8),
 )
-def test_neither_late_nor_wild_goals_break_a_limit(ways, yaws, gaps):
+def test_neither_late_nor_wild_goals_break_a_limit(ways, yaws, gaps, gentle):
     limiter, limits, pose = limiter_at((-0.5, 0.0, 0.12))
     before, velocity, spin, t = pose, np.zeros(3), 0.0, 1.0
-    for way, yaw, waits in zip(ways, yaws, gaps, strict=True):
+    for way, yaw, waits, is_gentle in zip(ways, yaws, gaps, gentle.tolist(), strict=True):
         goal = goal_at(before, way, yaw)
         goal[:3] = np.clip(goal[:3], limits.low, limits.high)
         for wait in waits:
             gap = SLICE_S + wait * (wait > 0.05)
             t += gap
-            target = limiter.next(goal, now_s=t, slice_s=SLICE_S, left_s=0.03)
+            target = limiter.next(goal, now_s=t, slice_s=SLICE_S, left_s=0.03, is_gentle=is_gentle)
             speed = np.linalg.norm(target[:3] - before[:3]) / SLICE_S
             turning = angle_between(target, before) / SLICE_S
             assert speed <= 0.6 + 1e-9 and turning <= 1.5 + 1e-6
@@ -121,6 +124,30 @@ def test_neither_late_nor_wild_goals_break_a_limit(ways, yaws, gaps):
             assert turning - was_spin <= 50.0 * SLICE_S + 1e-6
             assert limits.outside(target[:3]) <= 1e-9
             before, velocity, spin = target, now, turning
+
+
+@pytest.mark.parametrize("stream_hz", [50.0, 125.0, 500.0])
+def test_a_gentle_stream_turns_round_in_small_steps_and_arrives(stream_hz):
+    """The pose goes one way at 0.3 m/s and 1 rad/s; then a goal behind it asks for the other way."""
+    limiter, _, pose = limiter_at((-0.5, 0.0, 0.12), stream_hz=stream_hz)
+    slice_s, t = 1 / stream_hz, 1.0
+    targets = []
+    goals = [(0.03 * k, 0.1 * k, False) for k in range(1, 4)] + [
+        (0.06 - 0.03 * k, 0.2 - 0.1 * k, True) for k in range(5)
+    ]
+    for y, yaw, is_gentle in [*goals, *[goals[-1]] * 3]:
+        for done in range(slices := round(0.1 * stream_hz)):
+            goal = goal_at(pose, (0, y, 0), yaw)
+            left_s = (slices - done) * slice_s
+            targets.append(limiter.next(goal, now_s=t, slice_s=slice_s, left_s=left_s, is_gentle=is_gentle))
+            t += slice_s
+    first = 3 * slices - 2
+    velocities = np.diff([target[:3] for target in targets], axis=0)[first:] / slice_s
+    spins = [angle_between(a, b) / slice_s for a, b in itertools.pairwise(targets)][first:]
+    assert np.linalg.norm(np.diff(velocities, axis=0), axis=1).max() < 0.1
+    assert np.abs(np.diff(spins)).max() < 0.41
+    np.testing.assert_allclose(targets[-1][:3], goal[:3], atol=1e-3)
+    assert angle_between(targets[-1], goal) < 0.01
 
 
 def test_time_that_was_lost_is_not_made_up_for():
