@@ -137,7 +137,7 @@ class Person:
         """Forgets what was pressed so far, and the verdict: another attempt begins, or a question was answered."""
         self._look()
         self._asked, self._toggles, self._seen, self._verdict = [], 0, None, Outcome.RUNNING
-        self._say(self._state())
+        self._say(self.state)
 
     def close(self) -> None:
         self.device.close()
@@ -172,9 +172,11 @@ class Person:
         self._acts = acts
         if acts:
             self._wants_closed = self.robot.is_closing
-        self._say(self._state())
+        self._say(self.state)
 
-    def _state(self) -> str:
+    @property
+    def state(self) -> str:
+        """The one who has the arm, in a few words."""
         return "PERSON acts" if self._acts else "the arm waits for its PERSON" if self._always else "POLICY acts"
 
     def _action(self, reading: Reading) -> F32:

@@ -174,7 +174,8 @@ def _run(loop: EpisodeLoop, robot: Robot, doing: Callable[[], str]) -> None:
 
     def never() -> bool:
         waits_for, rates = loop.stats.waits_for, {"episodes": loop.stats.episodes, "successes": loop.stats.successes}
-        status.write(doing="between two episodes" if waits_for else doing(), waiting_for=waits_for, **rates)
+        who = f"; {robot.person.state}" if robot.person is not None else ""
+        status.write(doing="between two episodes" if waits_for else doing() + who, waiting_for=waits_for, **rates)
         return False
 
     try:

@@ -66,7 +66,7 @@ class Robot(Closing):
 
     def __init__(self, settings: RealSettings, *, disturbance: float = 0.0, person: Person | None = None) -> None:
         """Connects; moves nothing. Raises InputError with a word about `--arm` when the arm is not allowed to move."""
-        self.settings, self.task, self._person = settings, tasks.get(settings.task), person
+        self.settings, self.task, self.person = settings, tasks.get(settings.task), person
         self._limits = Limits(self.task.work_box, settings.limits)
         self._open = ExitStack()
         try:
@@ -96,8 +96,8 @@ class Robot(Closing):
         self.environment = RealEnvironment(
             self.arm, gripper, cameras, hands, self.task, disturbance=disturbance, seed=settings.seed
         )
-        if self._person is not None:
-            self._person.robot, self.environment.is_away = self.environment, self._person.is_away
+        if self.person is not None:
+            self.person.robot, self.environment.is_away = self.environment, self.person.is_away
 
     def _connect_arm(self) -> None:
         settings = self.settings
@@ -117,12 +117,12 @@ class Robot(Closing):
         return LabCameras(client, settings.schema), self._judged(LabHands(client), None), client
 
     def _judged(self, hands: Hands, terminal: Terminal | None) -> Hands:
-        return hands if self._person is None else PersonHands(hands, self._person, terminal)
+        return hands if self.person is None else PersonHands(hands, self.person, terminal)
 
     def operator(self, *, always: bool) -> Operator | None:
         """Returns the operator of the settings, None for "none"; with `always` a demonstrator."""
-        if self._person is not None or self.settings.operator == "none":
-            return self._person
+        if self.person is not None or self.settings.operator == "none":
+            return self.person
         if self._poses is None:
             raise InputError('operator "scripted" sees objects only on the stand-in; choose "person" or "none"')
         takeover = replace(self.settings.takeover, always=always)
