@@ -77,7 +77,7 @@ def test_the_status_of_an_evaluation_ends_at_its_last_episode(monkeypatch, tmp_p
     policy.close = lambda: None
     arm = SimpleNamespace(try_to_hold=lambda why: None)
     world.hold = lambda why: None
-    opened = SimpleNamespace(environment=world, arm=arm, summary=lambda: "")
+    opened = SimpleNamespace(environment=world, arm=arm, person=None, summary=lambda: "")
     monkeypatch.setattr(modes, "Robot", lambda settings: nullcontext(opened))
     monkeypatch.setattr(modes, "_policy", lambda *_, **__: policy)
     monkeypatch.setattr(modes, "_starts", lambda *_: starts)
