@@ -34,6 +34,8 @@ FACE_SHARE = 0.5
 """Share of the acceleration that brakes before one face of the box: three faces at once share it, and some is spare."""
 GENTLE_M_S, GENTLE_RAD_S = 0.09, 0.4
 """Largest change of a gentle stream's velocity from one target to the next: one that passes from hand to hand."""
+GENTLE_M_S2, GENTLE_RAD_S2 = 50 * GENTLE_M_S, 50 * GENTLE_RAD_S
+"""A stream of fewer than 50 targets a second changes as fast as one of 50: it would be late by control steps else."""
 TINY = 1e-9
 SHORTEST_S = 5e-4
 """A clock that has moved on by less has not: a controller's moves on by 2 ms."""
@@ -109,7 +111,8 @@ class StreamLimiter:
             limits.clipped["crawl"] += 1
         hard, hard_spin = settings.acceleration_m_s2, settings.acceleration_rad_s2
         if is_gentle:
-            hard, hard_spin = min(hard, GENTLE_M_S / dt), min(hard_spin, GENTLE_RAD_S / dt)
+            hard = min(hard, max(GENTLE_M_S / dt, GENTLE_M_S2))
+            hard_spin = min(hard_spin, max(GENTLE_RAD_S / dt, GENTLE_RAD_S2))
         velocity = self._before_faces(_towards(goal[:3] - position, dt, left_s, speed, hard), dt, hard * dt)
         turn = turn_between(self._at.rotation, matrix_from_vector(goal[3:]))
         turning = _towards(turn, dt, left_s, spin, hard_spin)
