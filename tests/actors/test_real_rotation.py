@@ -102,7 +102,7 @@ def test_the_gripper_is_not_commanded_while_the_arm_is_not_fit():
         limits=Limits(task.work_box, LimitSettings()),
         observe=lambda: pressed,
         anchor=lambda: pose,
-        servo=lambda target, period_s: target,
+        servo=lambda target, period_s, *, is_gentle: target,
         can_be_commanded=lambda: True,
     )
     world = RealEnvironment(arm, gripper := Gripper(), Cameras(), Hands(), task)
