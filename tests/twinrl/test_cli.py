@@ -63,13 +63,26 @@ def test_every_service_has_help_under_its_own_name(name):
     assert f"twinrl serve {name}" in shown
 
 
-def test_each_replay_named_is_a_shard(monkeypatch):
+@pytest.mark.parametrize(
+    "named", ["--replay redis://a:1 --replay redis://b:2", "--replay redis://a:1 redis://b:2", "--replay=redis://a:1 "]
+)
+def test_each_replay_named_is_a_shard(monkeypatch, named):
     runs = []
     monkeypatch.setattr(demo, "run", lambda settings, *, resume: runs.append((settings, resume)) or 0)
-    assert demo.main(["--replay", "redis://a:1", "--replay", "redis://b:2", "--seed", "3"]) == 0
+    assert demo.main([*named.split(), "--seed", "3"]) == 0
     ((settings, resume),) = runs
-    assert settings.replay == ("redis://a:1", "redis://b:2")
+    assert settings.replay == ("redis://a:1", "redis://b:2")[: named.count("redis")]
     assert (settings.seed, resume) == (3, False)
+
+
+def test_a_list_of_numbers_is_named_whole(monkeypatch):
+    runs = []
+    monkeypatch.setattr(demo, "run", lambda settings, *, resume: runs.append(settings) or 0)
+    words = "--twin.latency-steps 0 1 --twin.camera-delay-steps 1 --real-rl.regions B --twin.gain 0.9 1.1"
+    assert demo.main(words.split()) == 0
+    (settings,) = runs
+    assert (settings.twin.latency_steps, settings.twin.camera_delay_steps) == ((0, 1), (1,))
+    assert (settings.real_rl.regions, settings.twin.gain) == (("B",), (0.9, 1.1))
 
 
 def test_certificates_are_made_and_the_summary_names_every_file(tmp_path, capsys):

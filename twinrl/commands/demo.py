@@ -20,5 +20,26 @@ class Demo:
 
 
 def main(arguments: Sequence[str]) -> int:
-    command = tyro.cli(Demo, prog="twinrl demo", args=arguments, config=(tyro.conf.UseAppendAction,))
+    command = tyro.cli(Demo, prog="twinrl demo", args=_gathered(arguments))
     return run(command.settings, resume=command.resume)
+
+
+def _gathered(arguments: Sequence[str]) -> list[str]:
+    """Moves the URLs of every --replay behind one flag: as in all commands, each shard has its own.
+
+    A list of numbers is named whole, as in `--twin.latency-steps 0 1`; flags that append could take nothing away.
+    """
+    rest: list[str] = []
+    urls: list[str] = []
+    gathering = False
+    for word in arguments:
+        flag, _, value = word.partition("=")
+        if flag == "--replay":
+            gathering = True
+            urls += [value] if value else []
+        elif gathering and not word.startswith("-"):
+            urls.append(word)
+        else:
+            gathering = False
+            rest.append(word)
+    return [*rest, "--replay", *urls] if urls else rest
