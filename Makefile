@@ -2,7 +2,7 @@
 #
 #   make demo     the whole method, end to end       ARGS="--seed 1" goes to `twinrl demo`
 #   make test     the test suite                     ARGS="tests/twin -k scan" goes to pytest
-#   make outcome  a small run learns what it should, in five to ten minutes
+#   make outcome  a small run learns what it should
 #   make fuzz     damage the input of every reader of files  ARGS="--targets spz --cases 1000"
 #   make check    lint, types, layers, compose file
 #   make format   rewrite the sources in house style
