@@ -18,6 +18,7 @@ import numpy as np
 from policy.settings import PolicySettings
 from protos.errors import InputError
 from protos.pointers import refuse_pointers
+from protos.problems import first_line
 from protos.schema import F32
 
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
@@ -80,7 +81,7 @@ def load_tokenizer(folder: Path, vocabulary: int, where: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # its Rust library raises bare Exceptions; whoever gave the folder hears of them
-        raise InputError(f"{where}: no tokenizer that can be read: {_first_line(error)}") from error
+        raise InputError(f"{where}: no tokenizer that can be read: {first_line(error)}") from error
     return tokenizer
 
 
@@ -150,7 +151,7 @@ def _load_t5(folder: str) -> tuple[Any, Any]:
         with torch.inference_mode():
             encoder(input_ids=torch.zeros(1, _POOLED_TOKENS, dtype=torch.long))
     except Exception as error:  # safetensors raises an Exception of its own; whoever gave the folder hears of it
-        raise InputError(f"{where}: not a T5 folder: {_first_line(error)}") from error
+        raise InputError(f"{where}: not a T5 folder: {first_line(error)}") from error
     if missing := sorted({*about["missing_keys"], *(str(each) for each in about["mismatched_keys"])}):
         # transformers would fill them with random numbers
         raise InputError(f"{where}: its weights lack {len(missing)} tensors of a T5 encoder, first {missing[0]!r}")
@@ -176,7 +177,3 @@ def _check_size(folder: Path, where: str) -> None:
             f"{where}: not a T5 folder: config.json promises {numbers:,} numbers in {layers} layers, its safetensors "
             f"files have {stored:,} bytes"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -77,3 +77,9 @@ def problem_of(error: TwinRLError | OSError) -> str:
     line = ": ".join(filter(None, (" -> ".join(places), ", ".join(filter(None, (reason, work))))))
     remedy = REMEDIES.get(error.errno or 0, "")
     return f"{line}; {remedy}" if remedy else line
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what a library's error says, its type where it says nothing."""
+    text = problem_of(error) if isinstance(error, OSError) else str(error)
+    return next(iter(text.strip().splitlines()), type(error).__name__)

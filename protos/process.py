@@ -13,7 +13,6 @@ runs `python -X dev`.
 
 import logging
 import os
-import secrets
 import select
 import signal
 import sys
@@ -22,15 +21,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
-from importlib import import_module
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from protos.errors import TwinRLError
 from protos.problems import doing, problem_of
 
 log = logging.getLogger(__name__)
-
-_RAY_ATTEMPTS = 2
 
 A = TypeVar("A")
 PREFIX = "twinrl: "
@@ -260,33 +256,3 @@ class Closing:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def ray_environment() -> None:
-    """Sets what Ray reads when it is imported: no reports of its use, tokens, patience. What is set already stays."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "90")  # its 30 s pass on a busy machine
-
-
-def start_own_ray(**options: Any) -> None:
-    """Starts a Ray of this process's own with these options of `ray.init`, after `ray_environment()`.
-
-    It gets a token, in the environment only: without one Ray writes one into HOME. Ray's C++ side keeps the first token
-    it reads for as long as the process lives, the servers of a second Ray read theirs anew; where the two differ Ray
-    waits, and fails (InvalidAuthToken). A start that fails is tried once more: on a busy machine Ray's own deadline of
-    30 s passes, and now and then its first process never comes up. Raises what the last attempt raised.
-    """
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    ray = import_module("ray")
-    import_module("ray._raylet").AuthenticationTokenLoader.instance().reset_cache()
-    for attempt in range(1, _RAY_ATTEMPTS + 1):
-        try:
-            ray.init(address="local", **options)
-            return
-        except Exception as error:  # Ray raises bare ones when it is slow to start
-            ray.shutdown()
-            if attempt == _RAY_ATTEMPTS:
-                raise
-            log.warning("Ray did not start (%s); trying once more", next(iter(str(error).splitlines()), ""))

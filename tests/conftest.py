@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from protos.process import ray_environment
+from services.net import ray_environment
 
 ray_environment()
 """Ray reads it when it is imported, and the first test that imports it may not be one that starts it."""

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,9 +17,9 @@ from actors.sim import fork_launcher
 from actors.sim.settings import TwinWorld
 from protos.errors import Unreachable
 from protos.files import RAY_SOCKET_BYTES, short_folder
-from protos.problems import problem_of
-from protos.process import ray_environment, start_own_ray
+from protos.problems import first_line
 from protos.settings import to_json
+from services.net import ray_environment, start_own_ray
 
 if TYPE_CHECKING:
     from ray.rllib.utils.actor_manager import FaultTolerantActorManager
@@ -55,17 +54,14 @@ def start_ray(address: str) -> None:
             "_system_config": {"prestart_worker_first_driver": False, "enable_worker_prestart": False},
             "runtime_env": {"env_vars": {"PYTHONPATH": path} | THIN},
         }
-    started = time.monotonic()
+        with _bare_head():
+            start_own_ray(**options)
+        return
     try:
-        if address == "local":
-            with _bare_head():
-                start_own_ray(**options)
-        else:
-            ray.init(address=address, **options)
-    except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
+        ray.init(address=address, **options)
+    except Exception as error:  # Ray raises bare ones: told to whoever starts it
         ray.shutdown()
-        waited = time.monotonic() - started
-        raise Unreachable(f"Ray at {address}: not there after {waited:.0f} s: {_first_line(error)}") from error
+        raise Unreachable(f"Ray at {address}: {first_line(error)}") from error
 
 
 def actor_manager() -> "type[FaultTolerantActorManager]":
@@ -134,11 +130,6 @@ def _bare_head() -> Iterator[None]:
         yield
     finally:
         node.Node, services.start_ray_process = whole, start_process
-
-
-def _first_line(error: Exception) -> str:
-    text = problem_of(error) if isinstance(error, OSError) else str(error)
-    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def warm_environment(world: TwinWorld) -> dict[str, Any]:

@@ -57,8 +57,8 @@ from policy.model import Parts, Policy
 from policy.settings import PolicySettings
 from protos.errors import InputError, TwinRLError
 from protos.files import RAY_SOCKET_BYTES, short_folder
-from protos.process import ray_environment, start_own_ray
 from protos.settings import from_json, to_json
+from services.net import start_own_ray
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[np.generic]]
@@ -350,9 +350,8 @@ class LocalRay:
     def __init__(self, learners: int, *, threads: int, state_bytes: int) -> None:
         """`threads` of each learner; Ray's store has room for a state of `state_bytes`.
 
-        Raises TwinRLError when Ray does not start, by its own deadlines.
+        Raises Unreachable when Ray does not start, by its own deadlines.
         """
-        ray_environment()
         self._folder = str(short_folder("twinrl-learner-", RAY_SOCKET_BYTES))
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
@@ -369,10 +368,9 @@ class LocalRay:
         logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)  # the updater says who is gone
         try:
             start_own_ray(_temp_dir=self._folder, **options)
-        except Exception as error:  # Ray raises bare ones when it is slow to start: told to whoever starts it
+        except TwinRLError:
             self.close()
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise TwinRLError(f"Ray did not start for {learners} learners: {reason}") from error
+            raise
 
     def close(self) -> None:
         """Ends Ray and its processes."""

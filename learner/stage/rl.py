@@ -41,7 +41,7 @@ from policy.checkpoint import load_policy, save_policy
 from policy.language import encode_instruction
 from policy.model import PARTS, Policy
 from protos.errors import Unreachable
-from protos.process import ray_environment
+from services.net import ray_environment
 from services.replay import ReplayReader
 
 log = logging.getLogger(__name__)

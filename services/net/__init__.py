@@ -6,6 +6,7 @@
     Role, RIGHTS, caller                             what each role may do; the role of the client being answered
     open_channel, unreachable, describe, Backoff     a gRPC client's connection, its errors and its retries
     serve                                            a gRPC service until SIGTERM
+    start_own_ray, ray_environment                   a Ray of this process's own, behind a token
     parse_address, is_loopback, free_port            addresses, host:port
 
 `services.net.certificates` makes the certificates of a lab; it is imported where they are made.
@@ -14,6 +15,7 @@
 from services.net.admission import caller
 from services.net.credentials import LOOPBACK, Credentials
 from services.net.expiry import seconds_left, server_seconds_left
+from services.net.own_ray import ray_environment, start_own_ray
 from services.net.rereading import Reread
 from services.net.roles import RIGHTS, Grant, Role
 from services.net.secret_files import read_secret, read_secret_bytes, weakness
@@ -48,11 +50,13 @@ __all__ = [
     "is_loopback",
     "open_channel",
     "parse_address",
+    "ray_environment",
     "read_secret",
     "read_secret_bytes",
     "seconds_left",
     "serve",
     "server_seconds_left",
+    "start_own_ray",
     "unreachable",
     "weakness",
 ]

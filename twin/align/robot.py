@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from protos.errors import InputError, SceneError
+from protos.problems import first_line
 from protos.schema import F64, Bools
 from twin import robots, surfaces
 from twin.camera import Camera
@@ -111,7 +112,7 @@ def robot_model(robot: Robot | str) -> RobotModel:
     try:
         model = mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
-        raise SceneError(f"{path}: MuJoCo cannot compile it: {str(error).splitlines()[0]}") from error
+        raise SceneError(f"{path}: MuJoCo cannot compile it: {first_line(error)}") from error
     if not np.isin(model.jnt_type, _HINGES).all():
         raise SceneError(f"{path}: only hinge and slide joints can be posed; it has a ball or free joint")
     return RobotModel(model, path.stem)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.errors import SceneError
+from protos.problems import first_line
 from protos.schema import F64
 from twin.splats.cloud import COUNTS, SH_DEGREE_0, Splats
 from twin.splats.stored import check_count, read_bytes, splats_of
@@ -91,7 +92,7 @@ def read_tables(path: Path, data: bytes) -> list[Table]:
     try:
         ply = PlyData.read(BytesIO(_COUNT.sub(rb"\1 0", header)))
     except (PlyParseError, ValueError) as error:
-        raise SceneError(f"{path}: cannot read its header ({str(error).splitlines()[0]})") from error
+        raise SceneError(f"{path}: cannot read its header ({first_line(error)})") from error
     if ply.text or ply.byte_order != "<":
         raise SceneError(f"{path}: only binary_little_endian PLY files are read")
     counts = [int(count) for _, count in _COUNT.findall(header)]

@@ -19,6 +19,7 @@ from learner.datasets.lerobot.reader import read_info
 from learner.datasets.lerobot.rows import stated_rate
 from protos.errors import CorruptData, TwinRLError
 from protos.pointers import refuse_pointer
+from protos.problems import first_line
 from protos.schema import F64
 
 _OUTCOMES = (f"{layout.OURS}/outcome", layout.SUCCESS, layout.REWARD, layout.DONE, layout.TRUNCATED)
@@ -83,8 +84,7 @@ def _camera(path: Path, info: dict[str, Any], name: str, rows: list[dict[str, An
         file = slot.path(path, info["video_path"], name)
         return _probed(name, file)
     except (TwinRLError, *_BROKEN, OSError, av.FFmpegError) as error:
-        line = str(error).partition("\n")[0]
-        return Camera(name=name, storage="video", width=width, height=height, problem=line or type(error).__name__)
+        return Camera(name=name, storage="video", width=width, height=height, problem=first_line(error))
 
 
 def _size(feature: dict[str, Any]) -> tuple[int, int]:
