@@ -1,6 +1,8 @@
 """The distribution: our names are ours alone, imports are declared, the wheel is whole, the robot needs no cluster."""
 
 import ast
+import csv
+import functools
 import importlib.metadata
 import os
 import re
@@ -21,11 +23,18 @@ PEERS = ROOT / "benchmarks" / "peers"
 """Run in environments of their own, which the benchmark makes."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("protos", "policy", "twin", "services", "actors", "learner", "twinrl")
-OWNERS = {}
-"""Top-level import name -> canonical names of the installed distributions that bring it."""
-for _distribution in importlib.metadata.distributions():
-    for _file in _distribution.files or []:
-        OWNERS.setdefault(_file.parts[0].split(".")[0], set()).add(canonicalize_name(_distribution.name))
+
+
+@functools.cache
+def owners():
+    """Top-level import name -> canonical names of the installed distributions that bring it."""
+    found = {}
+    for distribution in importlib.metadata.distributions():
+        rows = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+        owner = canonicalize_name(distribution.name)  # parses the metadata
+        for name in {row[0].partition("/")[0].partition(".")[0] for row in rows}:
+            found.setdefault(name, set()).add(owner)
+    return found
 
 
 def requirements_of(name):
@@ -78,7 +87,7 @@ def imported_modules(folder):
 
 
 def test_no_other_distribution_owns_our_names():
-    assert {name: OWNERS.get(name, set()) - {"twinrl"} for name in PACKAGES} == {name: set() for name in PACKAGES}
+    assert {name: owners().get(name, set()) - {"twinrl"} for name in PACKAGES} == {name: set() for name in PACKAGES}
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "scripts", "tests"])
@@ -94,7 +103,9 @@ def test_every_import_is_declared(package):
     }
     for name, place in imported_modules(ROOT / package).items():
         if name not in sys.stdlib_module_names and name not in ours:
-            assert OWNERS.get(name, set()) & declared, f"{place} imports {name}, which pyproject.toml does not declare"
+            assert owners().get(name, set()) & declared, (
+                f"{place} imports {name}, which pyproject.toml does not declare"
+            )
 
 
 def test_every_pin_is_exact_and_every_dependency_pinned():

@@ -1,6 +1,7 @@
 """House rules that no linter knows."""
 
 import ast
+import functools
 import itertools
 import subprocess
 import sys
@@ -22,7 +23,12 @@ SOURCES = sorted(
     for path in (ROOT / package).rglob("*.py")
     if "_pb2" not in path.name and "__pycache__" not in path.parts
 )
-TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
+
+
+@functools.cache
+def trees():
+    """Source file -> its syntax tree."""
+    return {path: ast.parse(path.read_text()) for path in SOURCES}
 
 
 def places(nodes):
@@ -30,7 +36,7 @@ def places(nodes):
 
 
 def walk(kind):
-    return [(path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kind)]
+    return [(path, node) for path, tree in trees().items() for node in ast.walk(tree) if isinstance(node, kind)]
 
 
 OPENERS = """
@@ -81,7 +87,7 @@ def test_folders_are_not_crowded():
 
 def test_docstrings_open_with_a_sentence():
     found = []
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for line, text in docstrings(tree):
             word = text.split()[0].strip("`\"'(,.:;").lower() if text.split() else ""
             if word in FRAGMENTS:

@@ -26,7 +26,7 @@ pytest.importorskip("rtde_control")
 
 
 def open_client(robot, **settings):
-    return arm_at(ArmClient, robot.host, **{"standstill_s": 10.0} | settings)
+    return arm_at(ArmClient, robot.host, **{"standstill_s": 10.0, "connect_timeout_s": 15.0} | settings)
 
 
 @pytest.fixture(scope="module")

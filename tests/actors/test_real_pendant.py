@@ -34,7 +34,7 @@ def pendant(robot):
 
 def connect(robot, *, model="ur5e", **settings):
     arm = ArmSettings(
-        host=robot.host, model=model, pendant=PendantSettings(**settings), connect_timeout_s=3.0, hold_after_s=1.0
+        host=robot.host, model=model, pendant=PendantSettings(**settings), connect_timeout_s=15.0, hold_after_s=1.0
     )
     return UrArm(arm, Limits(BOX, LimitSettings()), armed=True)
 

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from policy.checkpoint import load_policy, save_policy
 from policy.language import encode_instruction
@@ -47,6 +46,9 @@ def test_the_stand_in_has_the_width_that_the_policy_takes():
 @pytest.fixture(scope="module")
 def t5(tmp_path_factory):
     """A folder as transformers writes it: a T5 of width 64 and a tokenizer of eight words."""
+    # here, because it takes seconds in every process that collects
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
     folder = tmp_path_factory.mktemp("t5")
     words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = Whitespace()

@@ -30,7 +30,7 @@ SMALL = [
     "--twin-rl.env-steps=900",
     "--twin-rl.twins-per-actor=4",
     "--real-rl.env-steps=150",
-    "--evaluation.rollouts=5",
+    "--evaluation.rollouts=2",
     "--scan.train.steps=20",
 ]
 STAGES = [
@@ -99,14 +99,14 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert not left, [process.cmdline() for process in left]
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_a_run_is_interrupted_resumed_and_complete(tmp_path):
     folder = tmp_path / "small"
     process = start(tmp_path, *SMALL)
-    wait_for(folder / "sft_a" / "metrics.jsonl", process, 180)
+    wait_for(folder / "sft_a" / "metrics.jsonl", process, 300)
     children = family(process)
     os.kill(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=60)[0]  # seconds when nothing else uses the machine
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 130, output
     assert "Saved in" in output
     assert "--resume" in output
@@ -115,17 +115,17 @@ def test_a_run_is_interrupted_resumed_and_complete(tmp_path):
     assert done == STAGES[:2]
 
     process = start(tmp_path, "--resume")
-    wait_for(folder / "twin_rl" / "metrics.jsonl", process, 120)
+    wait_for(folder / "twin_rl" / "metrics.jsonl", process, 300)
     children = family(process)
     kill_beside_arm(folder, process)
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     assert "note: fleet was killed by signal 9" in output and "it is started again" in output
     assert_gone(children)
     done = [json.loads(line)["stage"] for line in (folder / "stages.jsonl").read_text().splitlines()]
     assert done == STAGES
     for name in ("sft_a_twin", "sft_ab_twin", "twin_rl_twin", "before_standin", "after_standin"):
-        assert (folder / "eval" / f"{name}.jsonl").read_text().count("\n") == 5 * 2, name
+        assert (folder / "eval" / f"{name}.jsonl").read_text().count("\n") == 2 * 2, name
     assert "<html" in (folder / "report.html").read_text()
 
 
