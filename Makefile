@@ -2,7 +2,7 @@
 #
 #   make demo     the whole method, end to end       ARGS="--seed 1" goes to `twinrl demo`
 #   make test     the test suite                     ARGS="tests/twin -k scan" goes to pytest
-#   make outcome  a small run learns what it should
+#   make outcome  a small run learns what it should, and a lab with a person goes from photos to the report
 #   make fuzz     damage the input of every reader of files  ARGS="--targets spz --cases 1000"
 #   make check    lint, types, layers, compose file
 #   make format   rewrite the sources in house style
@@ -29,7 +29,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 outcome: $(INSTALLED)
-	$(BIN)/python -m pytest -n 0 tests/outcome.py $(ARGS)
+	$(BIN)/python -m pytest -n 0 tests/outcome.py tests/actors/lab_outcome.py $(ARGS)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/fuzz/run.py $(ARGS)

@@ -57,21 +57,20 @@ def to_json(settings: Any) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(settings), default=_plain))
 
 
-def anchored(settings: T) -> T:
-    """Returns settings whose paths are absolute, so that they mean the same from every working directory."""
-    return _anchored(settings)
+def anchored(settings: T, folder: Path = Path()) -> T:
+    """Returns settings whose paths, given relative to `folder`, mean the same from every working directory."""
+    return _anchored(settings, folder)
 
 
-def _anchored(value: Any) -> Any:
+def _anchored(value: Any, folder: Path) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(
-            value, **{each.name: _anchored(getattr(value, each.name)) for each in fields(value) if each.init}
-        )
+        own = {each.name: getattr(value, each.name) for each in fields(value) if each.init}
+        return replace(value, **_anchored(own, folder))
     if isinstance(value, tuple | list):
-        return type(value)(_anchored(each) for each in value)
+        return type(value)(_anchored(each, folder) for each in value)
     if isinstance(value, Mapping):
-        return {key: _anchored(each) for key, each in value.items()}
-    return value.absolute() if isinstance(value, Path) else value
+        return {key: _anchored(each, folder) for key, each in value.items()}
+    return (folder / value).absolute() if isinstance(value, Path) else value
 
 
 def save_settings(settings: Any, path: Path) -> Path:

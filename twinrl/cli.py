@@ -17,6 +17,8 @@ from protos.process import exit_code_of
 
 COMMANDS = {
     "demo": "run the whole method: scan, demonstrations, SFT, twin RL, guided RL on the stand-in arm, report",
+    "run": "run the whole method with a lab's own arm, cameras and operator, as its lab file names them",
+    "lab": "make a lab file: find what can be found, ask the rest",
     "sft": "fine-tune a policy on demonstrations: a dataset folder or a replay",
     "rl": "train a policy on what actors stream into a replay, and publish its weights",
     "import-octo": "turn an official Octo checkpoint into a policy folder",
@@ -42,6 +44,8 @@ COMMANDS = {
 HELD_TOGETHER = dict.fromkeys(("points", "scan", "align", "cut", "view"), "scene") | {
     "identify": "fidelity",
     "device": "doctor",
+    "run": "lab",
+    "lab": "lab",
 }
 """Commands that share a module of `twinrl/commands/`, and its name."""
 

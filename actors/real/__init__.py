@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         EvaluatePlan,
         RealSettings,
         SimulatedLab,
+        Station,
         TrainPlan,
     )
     from actors.real.table.cameras import UsbCameraSettings
@@ -44,6 +45,7 @@ __all__ = [
     "PendantSettings",
     "RealSettings",
     "SimulatedLab",
+    "Station",
     "TrainPlan",
     "UsbCameraSettings",
 ]

@@ -92,10 +92,11 @@ def evaluate(settings: RealSettings) -> None:
     with ExitStack() as stack:
         task = tasks.get(settings.task)
         starts = _starts(plan, task.space, settings.seed)
+        starts = starts[len(read_lines(plan.out)) if plan.resume else 0 :]
         policy = stack.enter_context(closing(_policy(settings, task, explore=0.0)))
         recorder = EpisodeRecorder(_tags(settings, task, "evaluation"))
         robot = stack.enter_context(Robot(settings))
-        lines = stack.enter_context(JsonLines(plan.out, anew=True))
+        lines = stack.enter_context(JsonLines(plan.out, anew=not plan.resume))
         describe = lambda result: result_line(result, task.space.manipulated) | {"operator": "none"}  # noqa: E731
         guide = ReportedGuide(ListGuide(starts), lines, describe)
         loop = _loop(robot, policy, guide, recorder, NoSink())

@@ -73,6 +73,8 @@ class EvaluatePlan:
 
     out: Path
     """One JSON line per episode."""
+    resume: bool = False
+    """Go on behind the episodes that `out` has; otherwise all of them are run and `out` is written anew."""
     configurations: Path | None = None
     """JSON list of configurations; by default `rollouts` spread over each of `regions`."""
     rollouts: int = 40
@@ -98,18 +100,9 @@ class TrainPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RealSettings:
-    """One arm and its jobs. Every mode reads its own plan and leaves the others out."""
+class Station:
+    """One arm with what stands around it, whatever it is used for: gripper, limits, cameras and hands, operator."""
 
-    name: str = "robot-0"
-    """The actor's name in the replay."""
-    task: str = "pick_and_place"
-    scene: str = "real"
-    """Name of the scene, stored with every segment."""
-    schema: Schema = field(default_factory=Schema)
-    seed: int = 0
-    armed: bool = False
-    """True lets the arm move; set by the operator who has cleared the workspace (or `--arm`)."""
     arm: ArmSettings = field(default_factory=ArmSettings)
     gripper: GripperSettings = field(default_factory=GripperSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -120,6 +113,21 @@ class RealSettings:
     """Conditions under which the scripted operator acts."""
     person: PersonSettings = field(default_factory=PersonSettings)
     """The person's device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealSettings(Station):
+    """One station and its jobs. Every mode reads its own plan and leaves the others out."""
+
+    name: str = "robot-0"
+    """The actor's name in the replay."""
+    task: str = "pick_and_place"
+    scene: str = "real"
+    """Name of the scene, stored with every segment."""
+    schema: Schema = field(default_factory=Schema)
+    seed: int = 0
+    armed: bool = False
+    """True lets the arm move; set by the operator who has cleared the workspace (or `--arm`)."""
     replay: ReplaySettings | None = None
     spool: Path | None = None
     """Folder that keeps segments until the replay has them."""

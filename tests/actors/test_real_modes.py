@@ -114,16 +114,21 @@ def test_demonstrations_that_found_no_room_are_said(settings, tmp_path, replay):
     assert code == 2 and "segments of this session are lost" in errors.splitlines()[-1], errors
 
 
-def test_an_evaluation_writes_a_line_per_configuration(settings, tmp_path, policy, monkeypatch):
+def test_an_evaluation_writes_a_line_per_configuration_behind_those_of_its_life_before(
+    settings, tmp_path, policy, monkeypatch
+):
     monkeypatch.setenv(STATUS_VARIABLE, str(tmp_path / "evaluation.status.json"))
     rng = np.random.default_rng(5)
-    starts = [TASK.space.sample(rng, region=region) for region in "AB"]
+    starts = [TASK.space.sample(rng, region=region) for region in "AAB"]
     (tmp_path / "starts.json").write_text(json.dumps([asdict(one) for one in starts]))
-    plan = EvaluatePlan(out=tmp_path / "eval" / "before.jsonl", configurations=tmp_path / "starts.json")
+    plan = EvaluatePlan(out=tmp_path / "before.jsonl", configurations=tmp_path / "starts.json", resume=True)
+    plan.out.write_text('{"first": "tried before"}\n')
     code, errors = run("evaluate", replace(settings, evaluate=plan, policy=policy[0], armed=True), tmp_path)
     assert code == 0, errors
     assert read_status(tmp_path / "evaluation.status.json").doing == "2 of 2 episodes"
-    found = lines(plan.out)
+    first, *found = lines(plan.out)
+    assert first == {"first": "tried before"}
+    del starts[0]
     assert [line["cell"] for line in found] == [one.cell for one in starts]
     for line, one in zip(found, starts, strict=True):
         assert (line["x"], line["y"]) == one.poses["cube"][:2] and line["region"] == one.region

@@ -68,7 +68,7 @@ def test_every_service_has_help_under_its_own_name(name):
 )
 def test_each_replay_named_is_a_shard(monkeypatch, named):
     runs = []
-    monkeypatch.setattr(demo, "run", lambda settings, *, resume: runs.append((settings, resume)) or 0)
+    monkeypatch.setattr(demo, "run", lambda settings, start: runs.append((settings, start.resume)) or 0)
     assert demo.main([*named.split(), "--seed", "3"]) == 0
     ((settings, resume),) = runs
     assert settings.replay == ("redis://a:1", "redis://b:2")[: named.count("redis")]
@@ -77,7 +77,7 @@ def test_each_replay_named_is_a_shard(monkeypatch, named):
 
 def test_a_list_of_numbers_is_named_whole(monkeypatch):
     runs = []
-    monkeypatch.setattr(demo, "run", lambda settings, *, resume: runs.append(settings) or 0)
+    monkeypatch.setattr(demo, "run", lambda settings, start: runs.append(settings) or 0)
     words = "--twin.latency-steps 0 1 --twin.camera-delay-steps 1 --real-rl.regions B --twin.gain 0.9 1.1"
     assert demo.main(words.split()) == 0
     (settings,) = runs

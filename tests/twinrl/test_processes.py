@@ -13,6 +13,7 @@ import pytest
 
 from protos.errors import TwinRLError, Unreachable
 from protos.files import log_tail
+from protos.process import Exit
 from protos.status import read_status
 from services.net import free_port
 from twinrl.run.supervisor import Child, Supervisor, python_module
@@ -73,8 +74,19 @@ def test_a_child_that_finishes_is_waited_for_and_its_output_is_logged(supervisor
     assert not supervisor.running("scan")
 
 
-def test_what_a_person_can_mend_is_said_in_the_childs_own_line(supervisor):
-    supervisor.start(python("scan", "import sys; sys.stderr.write('twinrl: photos is empty\\n'); sys.exit(2)"))
+def test_a_child_that_asks_a_person_has_the_runs_terminal(supervisor, capfd):
+    supervisor.start(
+        python("arm", "import sys; print('go?', flush=True); print('log', file=sys.stderr)", terminal=True)
+    )
+    supervisor.wait("arm", timeout_s=20)
+    assert capfd.readouterr().out == "go?\n"
+    assert supervisor.log_path("arm").read_text() == "log\n"
+
+
+@pytest.mark.parametrize("code", [Exit.PROBLEM, Exit.ARM_STOPPED])
+def test_what_a_person_can_mend_is_said_in_the_childs_own_line(supervisor, code):
+    told = f"import sys; sys.stderr.write('twinrl: photos is empty\\n'); sys.exit({code:d})"
+    supervisor.start(python("scan", told))
     with pytest.raises(TwinRLError, match=r"^photos is empty$"):
         supervisor.wait("scan", timeout_s=20)
 

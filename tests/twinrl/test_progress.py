@@ -1,12 +1,13 @@
 """Progress as a person or a log file sees it."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
 from protos.status import duration
-from twinrl.run.progress import Progress, rate
+from twinrl.run.progress import REFRESH_HZ, Progress, rate
 
 
 def plain():
@@ -70,3 +71,16 @@ def test_a_terminal_shows_a_live_bar_and_brackets_as_they_are():
     text = console.file.getvalue()
     assert "━" in text
     assert "saved [24 views]" in text
+
+
+def test_a_quiet_stage_leaves_the_terminal_to_a_person():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    with Progress(["real RL"], console=console) as progress:
+        with progress.stage("real RL", total=24, quiet=True) as stage:
+            before = console.file.getvalue()
+            stage.update(12)
+            time.sleep(2.5 / REFRESH_HZ)
+            assert console.file.getvalue() == before and "[1/1] real RL started" in before
+        with progress.stage("real RL", total=24) as stage:
+            stage.update(12)
+    assert "━" in console.file.getvalue().removeprefix(before)

@@ -259,6 +259,15 @@ def test_an_episode_with_help_in_an_evaluation_is_marked(tmp_path):
     assert "The operator acted in 1 of these episodes" in " ".join(Page(write_report(folder)).text.split())
 
 
+def test_a_labs_own_arm_is_no_stand_in(tmp_path):
+    folder = synthetic_run(tmp_path / "demo")
+    (folder / "lab.json").unlink(missing_ok=True)
+    (folder / "station.json").write_text(json.dumps({"operator": "person"}))
+    text = Page(write_report(folder)).text
+    assert "Real RL on the arm" in text and "stand-in arm" not in text and "scripted operator" not in text
+    assert "lab.json" not in text
+
+
 def test_a_folder_that_does_not_exist_and_a_file_of_something_else_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such run folder"):
         write_report(tmp_path / "none")

@@ -1,10 +1,11 @@
-"""Images of a run: the expert at work, as the twin and the stand-in see it."""
+"""Images of a run: the expert at work in the twin, and the arm's workspace, as their cameras see them."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from protos.episode import Episode
 from protos.schema import U8, Schema
 from twin import labs, tasks
 from twin.env import VectorTwin
@@ -18,16 +19,30 @@ MOMENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
 """Shares of the episode at which a image is taken: start, reach, grasp, carry, done."""
 
 
-def write_images(run: Path, settings: RunSettings, twin: tuple[Path, Domain]) -> None:
-    """Writes run/images/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B."""
-    folder = run / "images"
+def write_images(run: Path, settings: RunSettings, twin: tuple[Path, Domain], *, shown: Episode | None) -> None:
+    """Writes run/images/<world>_<camera>.png: one strip per world and camera, an episode in A above one in B.
+
+    `shown` is a demonstration on a lab's own arm; without it the arm is the stand-in.
+    """
+    folder, task = run / "images", tasks.get(settings.task)
     folder.mkdir(exist_ok=True)
-    scene, task = Scene.load(run / "scene"), tasks.get(settings.task)
-    lab = labs.get(settings.lab, task)
-    for world, seen, domain in (("twin", Scene.load(twin[0]), twin[1]), ("standin", lab.workspace(scene), lab.domain)):
-        strips = episode_strips(seen, task, domain, seed=settings.seed)
+    worlds = {"twin": episode_strips(Scene.load(twin[0]), task, twin[1], seed=settings.seed)}
+    if shown is not None:
+        worlds["arm"] = recorded_strips(shown)
+    else:
+        lab = labs.get(settings.lab, task)
+        seen = lab.workspace(Scene.load(run / "scene"))
+        worlds["standin"] = episode_strips(seen, task, lab.domain, seed=settings.seed)
+    for world, strips in worlds.items():
         for camera, strip in strips.items():
             Image.fromarray(strip).save(folder / f"{world}_{camera}.png")
+
+
+def recorded_strips(episode: Episode) -> dict[str, U8]:
+    """Camera -> image strip (px, moments · px, 3) of a recorded episode."""
+    steps = [round(share * episode.steps) for share in MOMENTS]
+    seen = {"side": episode.observation.side, "wrist": episode.observation.wrist}
+    return {camera: np.concatenate(list(images[steps]), axis=1) for camera, images in seen.items()}
 
 
 def episode_strips(scene: Scene, task: Task, domain: Domain, *, seed: int) -> dict[str, U8]:

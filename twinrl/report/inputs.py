@@ -59,8 +59,8 @@ EVALUATIONS = {
     "sft_a_twin": ("SFT on demonstrations in A only", "twin"),
     "sft_ab_twin": ("SFT on demonstrations in A and B", "twin"),
     "twin_rl_twin": ("after twin RL", "twin"),
-    "before_standin": ("after twin RL, before real RL", "stand-in arm"),
-    "after_standin": ("after real RL", "stand-in arm"),
+    "before_standin": ("after twin RL, before real RL", "arm"),
+    "after_standin": ("after real RL", "arm"),
 }
 """Name of the evaluation's file: what the policy had learned from, and the world it was tried in."""
 
@@ -126,9 +126,21 @@ class RunFiles:
     fidelity: dict[str, Any]
     lab: dict[str, Any]
     """The lab of the stand-in (`twin.labs.Lab`)."""
+    station: dict[str, Any]
+    """The lab's own arm (`actors.real.Station`); empty for a stand-in."""
     images: list[Path]
     missing: list[str] = field(default_factory=list)
     """Files the report would have shown, relative to the run folder."""
+
+    @property
+    def arm(self) -> str:
+        """What the arm was."""
+        return "arm" if self.station else "stand-in arm"
+
+    def world(self, evaluation: str) -> str:
+        """Returns the world in which a policy was tried."""
+        world = EVALUATIONS[evaluation][1]
+        return self.arm if world == "arm" else world
 
 
 def read_run_files(folder: Path) -> RunFiles:
@@ -145,13 +157,14 @@ def read_run_files(folder: Path) -> RunFiles:
     targets = read_lines(folder / "guide" / "targets.jsonl")
     stages, settings = read_lines(folder / "stages.jsonl"), read_object(folder / "settings.json")
     fidelity, lab = read_object(folder / "fidelity.json"), read_object(folder / "lab.json")
+    station = read_object(folder / "station.json")
     scan, images = read_object(folder / "scene" / "report.json"), sorted((folder / "images").glob("*.png"))
     present: dict[str, Sequence[Any] | Mapping[str, Any]] = {
         "settings.json": settings,
         "stages.jsonl": stages,
         "scene/report.json": scan,
         "fidelity.json": fidelity,
-        "lab.json": lab,
+        "lab.json": lab or station,
         **{f"eval/{name}.jsonl": episodes for name, episodes in evaluations.items()},
         **{f"{name}/metrics.jsonl": lines for name, lines in metrics.items()},
         "real_rl/episodes.jsonl": real_episodes,
@@ -170,6 +183,7 @@ def read_run_files(folder: Path) -> RunFiles:
         scan=scan,
         fidelity=fidelity,
         lab=lab,
+        station=station,
         images=images,
         missing=[name for name, content in present.items() if not content],
     )

@@ -61,6 +61,9 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "throughput": throughput_rows(run),
         "fidelity": run.fidelity,
         "lab": lab_rows(run.lab),
+        "arm": run.arm,
+        "is_standin": not run.station,
+        "operator": run.station.get("operator", "scripted"),
         "scan": scan_rows(run.scan),
         "images": [(image_caption(path.stem), _data_url(path)) for path in run.images],
         "settings": {key: show(value) for key, value in settings.items()},
@@ -74,8 +77,9 @@ def _maps(run: RunFiles) -> Mapping[str, list[tuple[str, Markup]]]:
     """Heat-maps by world."""
     space = _space(run.settings)
     found: dict[str, list[tuple[str, Markup]]] = {}
-    for name, (policy, world) in EVALUATIONS.items():
+    for name, (policy, _) in EVALUATIONS.items():
         if run.evaluations[name]:
+            world = run.world(name)
             svg = figures.heat_map(run.evaluations[name], space, f"success map: {policy}, {world}")
             found.setdefault(world, []).append((policy, _markup(svg)))
     return found
@@ -166,7 +170,7 @@ def percent(share: float) -> str:
 def success_rows(run: RunFiles) -> list[SuccessRow]:
     """Every evaluation by region."""
     rows = []
-    for name, (policy, world) in EVALUATIONS.items():
+    for name, (policy, _) in EVALUATIONS.items():
         episodes = run.evaluations[name]
         for region, rate in rates_by_region(episodes).items():
             here = [episode for episode in episodes if episode.region == region]
@@ -174,7 +178,7 @@ def success_rows(run: RunFiles) -> list[SuccessRow]:
             rows.append(
                 SuccessRow(
                     policy=policy,
-                    world=world,
+                    world=run.world(name),
                     region=region,
                     rate=rate,
                     steps=f"{np.median(won):.0f}" if won else "–",
@@ -190,7 +194,7 @@ def tiles(run: RunFiles) -> list[Tile]:
     for name in ("sft_a_twin", "twin_rl_twin", "before_standin", "after_standin"):
         rates = rates_by_region(run.evaluations[name])
         if rates:
-            policy, world = EVALUATIONS[name]
+            policy, world = EVALUATIONS[name][0], run.world(name)
             value = " · ".join(
                 f"{region} {percent(rate.share)}".replace(" ", NO_BREAK) for region, rate in rates.items()
             )

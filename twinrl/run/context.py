@@ -12,6 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from actors.real import Station
 from protos.errors import Unreachable
 from protos.files import short_folder
 from protos.settings import save_settings
@@ -41,6 +42,8 @@ REPLAY_TIMEOUT_S = 60.0
 """Deadline of the replay to listen, then to read its log; a client gives up earlier on a busy machine."""
 RL_TIMEOUT_S = 7200.0
 """Deadline of a stage of reinforcement learning."""
+PERSON_TIMEOUT_S = 86_400.0
+"""Deadline of whatever waits for a person."""
 
 
 class Services:
@@ -111,6 +114,10 @@ class RunContext:
     settings: RunSettings
     supervisor: Supervisor
     services: Services
+    station: Station | None = None
+    """The lab's arm with its operator; without one every use of an arm starts a stand-in."""
+    is_armed: bool = False
+    """Consent of the operator for this life of the run: the station's arm may move."""
 
     def start(
         self,
@@ -120,11 +127,16 @@ class RunContext:
         settings: Any,
         arguments: Sequence[str] = (),
         expendable: bool = False,
+        terminal: bool = False,
     ) -> None:
         """Starts `python -m module command… --settings <file> arguments…` as the child `name`."""
         path = save_settings(settings, self.folder / "settings" / f"{name}.json")
         line = python_module(module, *command, "--settings", str(path), *arguments)
-        self.supervisor.start(Child(name=name, command=line, expendable=expendable))
+        self.supervisor.start(Child(name=name, command=line, expendable=expendable, terminal=terminal))
+
+    def timeout_s(self, standin_s: float) -> float:
+        """Returns the deadline of what the arm has a part in: `standin_s`, unless a person does it."""
+        return standin_s if self.station is None else PERSON_TIMEOUT_S
 
     def world_seed(self, world: WorldSeed) -> int:
         """Returns the seed of a world of this run."""

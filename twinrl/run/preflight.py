@@ -8,7 +8,8 @@ import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from protos.errors import InputError
+from actors.real import ArmSettings, Station
+from protos.errors import ArmStopped, InputError
 from twinrl.doctor import machine
 from twinrl.doctor.finding import Finding
 from twinrl.run.room import check_room, explained, needed_bytes, size_of
@@ -18,19 +19,32 @@ OPEN_FILES = 8_192
 """Limit of open files of a run's processes, where the system allows it."""
 
 
-def preflight(folder: Path, settings: RunSettings, *, resume: bool) -> list[str]:
-    """Returns what makes the run slower. Raises InputError with everything that would end it later, and what to set."""
+def preflight(folder: Path, settings: RunSettings, station: Station | None = None, *, resume: bool) -> list[str]:
+    """Returns what makes the run slower. Raises InputError with everything that would end it later, and what to set.
+
+    A station's controller is asked, and not moved. Raises Unreachable where none answers.
+    """
     raise_open_files()
     there = size_of(folder.rglob("*")) if resume else 0
     check_room(folder, max(needed_bytes(settings) - there, 0), f"this plan ({explained(settings)})")
-    needed: Mapping[str, Callable[[], Finding]] = {
-        "sockets": machine.sockets,
-        "open files": machine.open_files,
-        "robot ports": machine.robot_ports,
-    }
+    needed: dict[str, Callable[[], Finding]] = {"sockets": machine.sockets, "open files": machine.open_files}
+    if station is None:
+        needed["robot ports"] = machine.robot_ports
     if missing := _wanting(needed):
         raise InputError(f"this machine cannot do a run yet: {'; '.join(missing)}")
-    return _wanting({"memory": machine.memory, "shared memory": machine.shared_memory})
+    not_ready = [] if station is None else _not_ready(station.arm)
+    return not_ready + _wanting({"memory": machine.memory, "shared memory": machine.shared_memory})
+
+
+def _not_ready(arm: ArmSettings) -> list[str]:
+    """Returns why the arm cannot move yet, which its operator has time to mend until a stage needs it."""
+    from actors.real.dashboard import check_ready
+
+    try:
+        check_ready(arm.host, arm.connect_timeout_s, arm.pendant, arm.model)
+    except ArmStopped as stop:
+        return [str(stop)]
+    return []
 
 
 def _wanting(checks: Mapping[str, Callable[[], Finding]]) -> list[str]:

@@ -5,12 +5,12 @@
             stage.update(done, success=0.91)
 
 On a terminal the running stage is a live bar; elsewhere (a file, a pipe, CI) it is a plain line at its start, one every
-ten seconds and one at its end.
+ten seconds and one at its end. A quiet stage has its first and last line alone: the terminal is for a person's answers.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -82,6 +82,10 @@ class Stage:
         return "  ".join(filter(None, (rate(self.done, self.elapsed_s, self.unit), *notes)))
 
 
+def _nothing(stage: Stage) -> None:
+    """Shows nothing of an update."""
+
+
 def _short(value: Note) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
@@ -99,20 +103,35 @@ class Progress:
             self._live = Live(console=self.console, get_renderable=self._bar, refresh_per_second=REFRESH_HZ)
 
     @contextmanager
-    def stage(self, name: str, *, total: float = 1, unit: str = "steps") -> Iterator[Stage]:
+    def stage(self, name: str, *, total: float = 1, unit: str = "steps", quiet: bool = False) -> Iterator[Stage]:
         """Shows a stage while the block runs; its line says "stopped" if the block raises."""
         position = self._position(name)
-        current = Stage(name, position, total=total, unit=unit, on_update=self._plain_update)
-        self._current = current
-        self._plain(f"{position} {name} started")
+        on_update = _nothing if quiet else self._plain_update
+        current = Stage(name, position, total=total, unit=unit, on_update=on_update)
         finished = False
+        with self._stilled() if quiet else nullcontext():
+            self._current = current
+            self._plain(f"{position} {name} started")
+            try:
+                yield current
+                finished = True
+            finally:
+                current.end()
+                self._current = None
+                self._end_line(current, finished=finished)
+
+    @contextmanager
+    def _stilled(self) -> Iterator[None]:
+        """Leaves the terminal to somebody else while the block runs."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
         try:
-            yield current
-            finished = True
+            yield
         finally:
-            current.end()
-            self._current = None
-            self._end_line(current, finished=finished)
+            if live is not None:
+                live.start()
+            self._live = live
 
     def skip(self, name: str, reason: str) -> None:
         """A line for a stage that needs no work, as after `--resume`."""

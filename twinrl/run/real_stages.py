@@ -1,8 +1,9 @@
-"""The stages on the arm. In a demo the arm is the stand-in: a simulated UR controller in a process of its own.
+"""The stages on the arm: the station's of a lab file, or a stand-in, a simulated UR controller of the run's own.
 
-    stand-in process ◄── RTDE, dashboard, gripper, lab (cameras, hands) ──► actors.real process
+    station, or stand-in process ◄── RTDE, dashboard, gripper, cameras, hands ──► actors.real process
 
-The stand-in's address is the only thing here that a lab replaces: `python -m actors.real` with its own settings.
+Where the arm comes from is the only difference (`_arm`). At a station a person is asked at the run's terminal, and has
+all the time that a person needs.
 """
 
 import secrets
@@ -12,7 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.lab import LAB_PORT
-from actors.real import ArmSettings, DemonstratePlan, EvaluatePlan, PendantSettings, RealSettings, TrainPlan
+from actors.real import (
+    ArmSettings,
+    ConsoleLab,
+    DemonstratePlan,
+    EvaluatePlan,
+    PendantSettings,
+    RealSettings,
+    Station,
+    TrainPlan,
+)
 from actors.sim import TwinWorld
 from actors.simulated_ur import StandinSettings
 from learner.rl import ActorSettings, LoopSettings, UpdateSettings
@@ -28,6 +38,7 @@ from twinrl.run import beside_arm
 from twinrl.run.context import RL_TIMEOUT_S, RunContext, WorldSeed
 from twinrl.run.progress import Note
 from twinrl.run.progress import Stage as View
+from twinrl.run.settings import RunSettings
 
 RTDE_PORT = 30004
 ROBOT_HOST_DRAWS = 100
@@ -72,15 +83,15 @@ def success_by_cell(evaluation: Path) -> dict[int, tuple[int, int]]:
 
 
 def start_demonstrations(context: RunContext) -> None:
-    """The scripted operator records region A on the stand-in, as the child "demonstrations-arm"."""
-    plan = context.settings.demonstrations
+    """The operator records region A, as the child "demonstrations-arm"; what was recorded before counts."""
+    plan, out = context.settings.demonstrations, context.folder / "demonstrations.jsonl"
     settings = _arm(
         context,
         "demonstrations",
         seed=WorldSeed.ARM_DEMONSTRATIONS,
-        demonstrate=DemonstratePlan(episodes=plan.real_a, region="A", disturbance=plan.disturbance),
+        demonstrate=DemonstratePlan(episodes=plan.real_a, region="A", disturbance=plan.disturbance, out=out),
     )
-    context.start("demonstrations-arm", "actors.real", "demonstrate", settings=settings)
+    _drive(context, "demonstrations-arm", "demonstrate", settings)
 
 
 def evaluate_before(context: RunContext, view: View) -> float:
@@ -111,6 +122,7 @@ def real_rl(context: RunContext, view: View, *, start: Start, twin: TwinWorld) -
         batch=batch,
         loop=LoopSettings(
             env_steps=plan.env_steps,
+            data_timeout_s=context.timeout_s(LoopSettings.data_timeout_s),
             utd=plan.utd,
             start_after=100,
             slack=400,
@@ -132,13 +144,14 @@ def real_rl(context: RunContext, view: View, *, start: Start, twin: TwinWorld) -
         seed=WorldSeed.ARM_RL,
         weights=context.services.weights(),
         guide=guide,
-        operator=plan.operator,
+        **({"operator": "none"} if plan.operator == "none" else {}),
         train=TrainPlan(
             out=context.folder / "real_rl" / "episodes.jsonl", env_steps=plan.env_steps, explore=plan.explore
         ),
     )
-    context.start("arm", "actors.real", "train", settings=arm)
-    context.supervisor.wait("real_rl", timeout_s=RL_TIMEOUT_S, poll=lambda: _follow(context, view))
+    _drive(context, "arm", "train", arm)
+    timeout_s = context.timeout_s(RL_TIMEOUT_S)
+    context.supervisor.wait("real_rl", timeout_s=timeout_s, poll=lambda: _follow(context, view))
     context.supervisor.stop("arm", *([beside_arm.CHILD] if twins else []))
     stop_standins(context, "real-rl")
     view.update(plan.env_steps)
@@ -146,26 +159,29 @@ def real_rl(context: RunContext, view: View, *, start: Start, twin: TwinWorld) -
 
 
 def stop_standins(context: RunContext, *names: str) -> None:
-    """Ends the simulated controllers of a stage."""
-    context.supervisor.stop(*[f"standin-{name}" for name in names])
+    """Ends the simulated controllers of a stage; a station has none."""
+    if context.station is None:
+        context.supervisor.stop(*[f"standin-{name}" for name in names])
 
 
 def evaluate(context: RunContext, view: View, *, policy: str, name: str) -> float:
     """A policy of the run's folder on the arm, into eval/<name>_standin.jsonl; returns the number of episodes."""
     regions = tuple(tasks.get(context.settings.task).space.regions)
     shares: dict[str, tuple[str, ...]] = {"all": regions}
-    if context.settings.arms > 1:
+    if context.settings.arms > 1 and context.station is None:
         shares = {region: (region,) for region in regions}
     parts = []
     for share, own in shares.items():
         parts.append(context.folder / "eval" / f"{name}_{share}.part.jsonl")
-        plan = EvaluatePlan(out=parts[-1], rollouts=context.settings.evaluation.rollouts, regions=own)
+        rollouts = context.settings.evaluation.rollouts
+        plan = EvaluatePlan(out=parts[-1], resume=True, rollouts=rollouts, regions=own)
         settings = _arm(
             context, share, seed=WorldSeed.EVALUATE_ON_ARM, policy=context.folder / policy / "policy", evaluate=plan
         )
-        context.start(f"evaluate-{name}-{share}", "actors.real", "evaluate", settings=settings)
+        _drive(context, f"evaluate-{name}-{share}", "evaluate", settings)
     names = [f"evaluate-{name}-{share}" for share in shares]
-    context.supervisor.wait(*names, timeout_s=EVALUATION_TIMEOUT_S, poll=lambda: view.update(_lines(parts)))
+    timeout_s = context.timeout_s(EVALUATION_TIMEOUT_S)
+    context.supervisor.wait(*names, timeout_s=timeout_s, poll=lambda: view.update(_lines(parts)))
     stop_standins(context, *shares)
     whole = context.folder / "eval" / f"{name}_standin.jsonl"
     write_durably(whole, [part.read_bytes() for part in parts])
@@ -175,8 +191,59 @@ def evaluate(context: RunContext, view: View, *, policy: str, name: str) -> floa
     return context.settings.episodes_per_evaluation
 
 
+def showing(run: RunSettings, station: Station) -> str:
+    """Says what demonstrations need of a person at a station; empty where a script shows the task."""
+    times = run.demonstrations.real_a
+    shown = f"show the task {times} times in region A with the {station.person.device}"
+    return _at_table(shown if station.operator == "person" else "", station)
+
+
+def trying(run: RunSettings, station: Station) -> str:
+    """Says what an evaluation needs of a person at a station; empty where nobody is asked."""
+    return _at_table(f"the policy tries {run.episodes_per_evaluation} starts" if _is_asked(station) else "", station)
+
+
+def helping(run: RunSettings, station: Station) -> str:
+    """Says what practice needs of a person at a station; empty where nobody is asked and nobody helps."""
+    helps = station.operator == "person" and run.real_rl.operator != "none"
+    practice = f"the policy practises {run.real_rl.env_steps} steps"
+    takes_over = f"; take over with the {station.person.device} when it is in trouble" if helps else ""
+    return _at_table(practice + takes_over if helps or _is_asked(station) else "", station)
+
+
+def _at_table(needed: str, station: Station) -> str:
+    return f"{needed}; place the objects and judge when you are asked" if _is_asked(station) else needed
+
+
+def _is_asked(station: Station) -> bool:
+    return isinstance(station.lab, ConsoleLab)
+
+
+def _drive(context: RunContext, child: str, mode: str, settings: RealSettings) -> None:
+    """Starts the process that drives an arm; one at a station asks its operator at the run's terminal."""
+    context.start(child, "actors.real", mode, settings=settings, terminal=context.station is not None)
+
+
 def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> RealSettings:
-    """Starts a stand-in and returns the settings of the robot's computer that drives it."""
+    """Returns the settings of the robot's computer that drives the station's arm, or a stand-in that is started."""
+    run = context.settings
+    station = context.station or _standin(context, name, seed)
+    own: dict[str, object] = vars(station) | mode
+    return RealSettings(
+        name=f"arm-{name}",
+        task=run.task,
+        scene=run.name,
+        schema=run.schema,
+        seed=context.world_seed(seed),
+        armed=context.is_armed or context.station is None,  # a stand-in is a simulation
+        replay=context.services.replay(),
+        spool=context.folder / "spool" / f"arm-{name}",
+        **own,  # type: ignore[arg-type]
+    )
+
+
+def _standin(context: RunContext, name: str, seed: WorldSeed) -> Station:
+    """Starts a stand-in in the run's scene and lab."""
     run = context.settings
     host = _free_robot_host()
     standin = StandinSettings(
@@ -190,19 +257,8 @@ def _arm(context: RunContext, name: str, *, seed: WorldSeed, **mode: object) -> 
     context.start(f"standin-{name}", "actors.simulated_ur", settings=standin)
     context.supervisor.wait_listening(f"standin-{name}", f"{host}:{LAB_PORT}", timeout_s=CONTROLLER_TIMEOUT_S)
     pendant = PendantSettings.of(Scene.load(standin.scene).robot)
-    return RealSettings(
-        name=f"arm-{name}",
-        task=run.task,
-        scene=run.name,
-        schema=run.schema,
-        seed=context.world_seed(seed),
-        armed=True,  # the demo's arm is a simulation; a real one is armed by its operator
-        # the stand-in follows the step of a whole control period well, a real arm needs it smoother
-        arm=ArmSettings(host=host, stream_hz=CONTROL_HZ, pendant=pendant),
-        replay=context.services.replay(),
-        spool=context.folder / "spool" / f"arm-{name}",
-        **mode,  # type: ignore[arg-type]
-    )
+    # the stand-in follows the step of a whole control period well, a real arm needs it smoother
+    return Station(arm=ArmSettings(host=host, stream_hz=CONTROL_HZ, pendant=pendant))
 
 
 def _follow(context: RunContext, view: View) -> None:

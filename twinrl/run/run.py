@@ -2,7 +2,9 @@
 
     scan ─► demonstrations ─► SFT (A only | A + B, side by side) ─► evaluation in the twin
          ─► twin RL (Ray actors, learner) ─► scan of the twin for the target set
-         ─► stand-in arm: before ─► guided RL with takeovers ─► after ─► report
+         ─► arm: before ─► guided RL with takeovers ─► after ─► report
+
+The arm is a stand-in that the run starts (`twinrl demo`), or the station of a lab file (`twinrl run`).
 
 A stage that finished has its line in `stages.jsonl`; `--resume` starts at the first that has none. Every process is a
 child of the supervisor; when the run ends, for whatever reason, none is left.
@@ -14,12 +16,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
 
+from actors.real import Station
 from protos.errors import InputError, TwinRLError
 from protos.files import JsonLines, read_lines
 from protos.folders import Ownership, check_name, contents, owned
@@ -35,7 +38,21 @@ from twinrl.run.stages import STAGES, StageSpec
 from twinrl.run.stored_replay import run_settings
 from twinrl.run.supervisor import Supervisor
 
-SETTINGS = "settings.json"
+SETTINGS, STATION = "settings.json", "station.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """One life of a run: how it is started this time."""
+
+    resume: bool = False
+    """Go on with the run of this name."""
+    station: Station | None = None
+    """The lab's arm; without one stand-ins take its place."""
+    is_armed: bool = False
+    """The station's operator has cleared the workspace."""
+    again: str = ""
+    """Command that goes on with the run; by default the demo's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +66,28 @@ class StageRecord:
     count: float
 
 
-def run(settings: RunSettings, *, resume: bool) -> int:
+def run(settings: RunSettings, start: Start) -> int:
     """Runs every stage that is not done; returns the exit code."""
-    ownership, notes = _resumed(settings.folder) if resume else _begun(settings)
+    ownership, notes = _resumed(settings, start) if start.resume else _begun(settings, start)
     with ownership:
         folder, console = ownership.folder, Console()
+        start = replace(start, again=start.again or _go_on(folder))
         settings = run_settings(folder)
-        console.print(Panel(_as_text(settings), title=f"{folder}", title_align="left", border_style="dim"))
+        told = _as_text(settings, start.station)
+        console.print(Panel(told, title=f"{folder}", title_align="left", border_style="dim"))
         for line in notes:
             console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
-        interrupt_on_signal()
+        interrupt_on_signal(hangup=start.station is not None)
         try:
-            _run_stages(ownership, settings, console)
+            _run_stages(ownership, settings, start, console)
         except KeyboardInterrupt:
-            console.print(_interrupted(folder))
+            console.print(_interrupted(folder, start.again), soft_wrap=True)
             return Exit.INTERRUPTED
         console.print(f"report: {folder / 'report.html'}")
         return Exit.DONE
 
 
-def _run_stages(ownership: Ownership, settings: RunSettings, console: Console) -> None:
+def _run_stages(ownership: Ownership, settings: RunSettings, start: Start, console: Console) -> None:
     folder = ownership.folder
     done = _finished(folder)
     with (
@@ -76,19 +95,29 @@ def _run_stages(ownership: Ownership, settings: RunSettings, console: Console) -
         Supervisor(folder, ownership=ownership, tell=lambda line: progress.say(f"note: {line}")) as supervisor,
     ):
         services = Services(folder, settings, supervisor)
-        context = RunContext(folder=folder, settings=settings, supervisor=supervisor, services=services)
+        context = RunContext(
+            folder=folder,
+            settings=settings,
+            supervisor=supervisor,
+            services=services,
+            station=start.station,
+            is_armed=start.is_armed,
+        )
         for stage in STAGES:
             if stage.name in done:
                 progress.skip(stage.name, "done before")
                 continue
-            with _told_with(stage.name, folder):
+            with _told_with(stage.name, start.again):
                 _run_stage(stage, context, progress)
 
 
 def _run_stage(stage: StageSpec, context: RunContext, progress: Progress) -> None:
     """Runs one stage and keeps that it is done."""
     started, cpu = time.monotonic(), _children_cpu_s()
-    with progress.stage(stage.name, total=stage.total(context.settings), unit=stage.unit) as view:
+    total, at_station = stage.total(context.settings), context.station is not None and stage.asks is not None
+    with progress.stage(stage.name, total=total, unit=stage.unit, quiet=at_station) as view:
+        if context.station and stage.asks and (asked := stage.asks(context.settings, context.station)):
+            progress.say(f"YOU ARE NEEDED: {asked}. Ctrl-C holds the arm and ends; it goes on later.")
         count = stage.run(context, view)
     record = StageRecord(
         stage=stage.name,
@@ -102,15 +131,21 @@ def _run_stage(stage: StageSpec, context: RunContext, progress: Progress) -> Non
     context.supervisor.check()
 
 
-def _resumed(folder: Path) -> tuple[Ownership, list[str]]:
+def _resumed(given: RunSettings, start: Start) -> tuple[Ownership, list[str]]:
     """Opens a run where it lies, whatever it was called when it began; returns notes on the machine too."""
+    folder = given.folder
     if not (folder / SETTINGS).exists():
         raise InputError(f"--resume: there is no run in {folder}; start it without --resume")
     with ExitStack() as undo:
         ownership = undo.enter_context(_take(folder))
         settings = run_settings(folder)
-        notes = preflight(folder, settings, resume=True)
+        if (start.station is None) is (folder / STATION).exists():
+            raise InputError(f"{folder}: begun with {_ARMS[start.station is None]}: go on with the same command")
+        if start.station is not None:
+            _check_unchanged(settings, given)
+        notes = preflight(folder, settings, start.station, resume=True)
         _kept_in_replay(settings)
+        _keep_station(folder, start.station)
         # the services of the run's life before are gone, and so are their addresses
         for stale in (folder / "settings").glob("*.json"):
             stale.unlink()
@@ -118,12 +153,30 @@ def _resumed(folder: Path) -> tuple[Ownership, list[str]]:
     return ownership, notes
 
 
-def _begun(settings: RunSettings) -> tuple[Ownership, list[str]]:
+_ARMS = {True: "a lab's arm (`twinrl run`)", False: "stand-ins (`twinrl demo`)"}
+
+
+def _check_unchanged(settings: RunSettings, given: RunSettings) -> None:
+    """Raises InputError where a lab file's plan is not that of the run any more; its station may be another."""
+    given = replace(given, name=settings.name, runs=settings.runs)
+    if changed := [each.name for each in fields(given) if getattr(given, each.name) != getattr(settings, each.name)]:
+        raise InputError(
+            f"{', '.join(changed)}: changed since the run began, and it goes on as it began; set them back "
+            "([station] may change), or start another run by --name"
+        )
+
+
+def _keep_station(folder: Path, station: Station | None) -> None:
+    if station is not None:
+        save_settings(station, folder / STATION)
+
+
+def _begun(settings: RunSettings, start: Start) -> tuple[Ownership, list[str]]:
     """Makes the folder of a new run, with its settings; a run of the same name is moved aside."""
     check_name("--name", settings.name)
     with ExitStack() as undo:
         ownership = undo.enter_context(_take(settings.folder))
-        notes = preflight(ownership.folder, settings, resume=False)  # before anything is moved
+        notes = preflight(ownership.folder, settings, start.station, resume=False)  # before anything is moved
         if kept := _kept_in_replay(settings):
             raise InputError(
                 f"{masked(settings.replay[0])} keeps {kept} transitions of another run of this name, under "
@@ -132,6 +185,7 @@ def _begun(settings: RunSettings) -> tuple[Ownership, list[str]]:
         if contents(ownership.folder):
             ownership = undo.enter_context(_moved_aside(ownership))
         save_settings(anchored(settings), ownership.folder / SETTINGS)
+        _keep_station(ownership.folder, start.station)
         undo.pop_all()
     return ownership, notes
 
@@ -171,32 +225,31 @@ def _finished(folder: Path) -> set[str]:
 
 
 @contextmanager
-def _told_with(stage: str, folder: Path) -> Iterator[None]:
+def _told_with(stage: str, again: str) -> Iterator[None]:
     """Adds the stage, and how to go on, to the problem that ends it."""
     try:
         yield
     except (TwinRLError, OSError) as error:
-        raise TwinRLError(f"stage {stage!r}: {problem_of(error)}. Go on with: {_go_on(folder)}") from error
+        raise TwinRLError(f"stage {stage!r}: {problem_of(error)}. Go on with: {again}") from error
 
 
 def _go_on(folder: Path) -> str:
-    """Returns the command that goes on with the run in a folder, whatever it was called when it began."""
+    """Returns the command that goes on with a demo in a folder, whatever it was called when it began."""
     flags = ""
     if folder != RunSettings().folder:
         flags = f" --runs {shlex.quote(str(folder.parent))} --name {shlex.quote(folder.name)}"
     return f"twinrl demo{flags} --resume"
 
 
-def _interrupted(folder: Path) -> str:
+def _interrupted(folder: Path, again: str) -> str:
     done = _finished(folder)
     names = ", ".join(stage.name for stage in STAGES if stage.name in done) or "no stage yet"
     return (
-        f"Stopped. Saved in {folder}: {names}; replay and the checkpoint of the stage under way.\n"
-        f"Go on with: {_go_on(folder)}"
+        f"Stopped. Saved in {folder}: {names}; replay and the checkpoint of the stage under way.\nGo on with: {again}"
     )
 
 
-def _as_text(settings: RunSettings) -> str:
+def _as_text(settings: RunSettings, station: Station | None) -> str:
     """The full configuration as dotted lines, without the passwords in urls."""
     lines: list[str] = []
 
@@ -208,6 +261,8 @@ def _as_text(settings: RunSettings) -> str:
             lines.append(f"{prefix} = {value}")
 
     walk("", to_json(replace(settings, replay=tuple(map(masked, settings.replay)))))
+    if station is not None:
+        walk("station", to_json(station))
     return "\n".join(lines)
 
 

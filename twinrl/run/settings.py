@@ -99,7 +99,7 @@ class RealRlPlan:
     warmup_updates: int = 300
     """Updates of the critics on demonstrations alone, before the first transition."""
     operator: Literal["scripted", "none"] = "scripted"
-    """Operator who takes over what is in trouble; none: the policy practises alone."""
+    """Operator who takes over what is in trouble, at a lab's station its own; none: the policy practises alone."""
     regions: tuple[str, ...] = ()
     """Regions to practise in; empty: all of the task."""
     seed_twin_episodes: int = 20

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.real import Station
 from actors.sim import (
     DemonstrationSettings,
     EvaluationSettings,
@@ -58,6 +59,8 @@ class StageSpec:
     unit: str
     total: Callable[[RunSettings], float]
     run: Callable[[RunContext, View], float]
+    asks: Callable[[RunSettings, Station], str] | None = None
+    """What a stage on the arm needs of the person at a station; empty for nothing. None: it moves no arm."""
 
 
 def scan(context: RunContext, view: View) -> float:
@@ -73,7 +76,7 @@ def demonstrations(context: RunContext, view: View) -> float:
     """The operator on the arm in region A, and the twin's in A and B: side by side, or made of the operator's."""
     plan = context.settings.demonstrations
     real_stages.start_demonstrations(context)
-    if plan.source == "expert" and not context.settings.identify:
+    if context.station is None and plan.source == "expert" and not context.settings.identify:
         twin_demonstrations(context)
         arm_demonstrations(context)
     else:
@@ -87,7 +90,7 @@ def demonstrations(context: RunContext, view: View) -> float:
 
 def arm_demonstrations(context: RunContext) -> None:
     """Waits for the demonstrations on the arm that were started."""
-    context.supervisor.wait("demonstrations-arm", timeout_s=DEMONSTRATIONS_TIMEOUT_S)
+    context.supervisor.wait("demonstrations-arm", timeout_s=context.timeout_s(DEMONSTRATIONS_TIMEOUT_S))
     real_stages.stop_standins(context, "demonstrations")
 
 
@@ -216,9 +219,13 @@ def report(context: RunContext, view: View) -> float:
         twin = identification.twin_of_run(context.folder, run)
         measured = fidelity.measure_run(context.folder, context.services.replay(), run.schema, twin, seed=run.seed)
         fidelity.write(context.folder, measured)
-        lab = labs.get(run.lab, tasks.get(run.task))
-        write_durably(context.folder / "lab.json", [json.dumps(to_json(lab), indent=2).encode()])
-        write_images(context.folder, run, twin)
+        shown = None
+        if context.station is None:
+            lab = labs.get(run.lab, tasks.get(run.task))
+            write_durably(context.folder / "lab.json", [json.dumps(to_json(lab), indent=2).encode()])
+        else:
+            shown = fidelity.episodes_of_arm(context.services.replay(), run.schema, "demo")[0]
+        write_images(context.folder, run, twin, shown=shown)
         write_report(context.folder)
     view.update(1)
     return 1
@@ -282,13 +289,26 @@ STAGES = (
         unit="episodes",
         total=lambda s: s.demonstrations.real_a + s.demonstrations.twin_a + s.demonstrations.twin_b,
         run=demonstrations,
+        asks=real_stages.showing,
     ),
     StageSpec(name="SFT", unit="steps", total=lambda s: 2 * s.sft.steps, run=sft),
     StageSpec(name="SFT in the twin", unit="episodes", total=lambda s: 2 * per_evaluation(s), run=evaluate_sft),
     StageSpec(name="twin RL", unit="steps", total=lambda s: s.twin_rl.env_steps, run=twin_rl),
     StageSpec(name="twin RL in the twin", unit="episodes", total=per_evaluation, run=evaluate_twin_rl),
-    StageSpec(name="arm before", unit="episodes", total=per_evaluation, run=real_stages.evaluate_before),
-    StageSpec(name="real RL", unit="steps", total=lambda s: s.real_rl.env_steps, run=real_rl),
-    StageSpec(name="arm after", unit="episodes", total=per_evaluation, run=real_stages.evaluate_after),
+    StageSpec(
+        name="arm before",
+        unit="episodes",
+        total=per_evaluation,
+        run=real_stages.evaluate_before,
+        asks=real_stages.trying,
+    ),
+    StageSpec(name="real RL", unit="steps", total=lambda s: s.real_rl.env_steps, run=real_rl, asks=real_stages.helping),
+    StageSpec(
+        name="arm after",
+        unit="episodes",
+        total=per_evaluation,
+        run=real_stages.evaluate_after,
+        asks=real_stages.trying,
+    ),
     StageSpec(name="report", unit="page", total=lambda s: 1, run=report),
 )

@@ -57,6 +57,8 @@ class Child:
     """A service keeps its state on disk and listens on a fixed address: it is started again when it ends by itself."""
     expendable: bool = False
     """The run goes on without it: it is started again once, and its loss is told in a line."""
+    terminal: bool = False
+    """It asks a person at the run's own terminal; only what it logs goes to its file."""
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -234,9 +236,9 @@ class Supervisor(Closing):
         with problems.writing(), self.log_path(child.name).open("ab") as output:
             popen = subprocess.Popen(
                 list(child.command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdin=None if child.terminal else subprocess.DEVNULL,
+                stdout=None if child.terminal else output,
+                stderr=output,
                 env=os.environ | status | problems.environment | dict(child.environment),
                 pass_fds=(problems.writer,),
                 start_new_session=True,
@@ -296,7 +298,7 @@ class Supervisor(Closing):
     def _failure(self, entry: _Entry) -> str:
         path, code = self.log_path(entry.child.name), entry.popen.returncode
         told = entry.problems.told or problem_in(log_tail(path, 1))
-        if entry.refused or (code == Exit.PROBLEM and told is not None):
+        if entry.refused or (code in (Exit.PROBLEM, Exit.ARM_STOPPED) and told is not None):
             return entry.refused or str(told)
         how = _how_it_ended(code)
         if entry.child.service:
