@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from camera_server import cameras, scene
-from console_session import OWN_TERMINAL
+from console_session import OWN_TERMINAL, STILL_M
 from keyboard import Keyboard
 from standin import standin_process
 
@@ -55,7 +55,7 @@ steps = 20
 DEMONSTRATES, POLICY, ALONE = "waits for its PERSON", "POLICY acts", "the task is solved. f and"
 """Words on the screen that tell who has the arm: the person, a policy that may be helped, one that is tried."""
 NEAR_M, BESIDE_M, FAR_M, LIFTED_M = 0.008, 0.02, 0.04, 0.1
-STUCK_S, GIVES_UP_S = 6.0, 90.0
+STUCK_S, GIVES_UP_S = 2.0, 90.0
 """A policy that practises for so long is helped, an attempt of so long has failed."""
 
 
@@ -179,9 +179,13 @@ class Terminal:
         )
         self.person = SyntheticPerson(self.keyboard, host)
 
-    def end(self):
-        """Waits for the end; returns exit code and screen."""
-        code = self._process.wait(3000)
+    def end(self, until=lambda: False):
+        """Waits for the end, which Ctrl-C brings once `until()` is true; returns exit code and screen."""
+        while self._process.poll() is None and not until():
+            time.sleep(0.05)
+        if self._process.poll() is None:
+            self.keyboard.type("\x03")
+        code = self._process.wait(60)
         self.person.is_over.set()
         self.person.join(10)
         time.sleep(0.2)
@@ -221,13 +225,18 @@ def test_a_lab_goes_from_photos_to_the_report(lab):
     code, screen = Terminal(folder, host, "run", "lab.toml").end()
     assert code == 2 and 'start with "--arm"' in screen, screen
     assert (folder / "cameras" / "side.png").exists() and (folder / "cameras" / "wrist.png").exists()
-    before = LabClient(host).tool()
 
-    terminal = Terminal(folder, host, "run", "lab.toml", "--resume", "--arm")
+    run, again = folder / "runs" / "lab", ("run", "lab.toml", "--resume", "--arm")
+    code, screen = Terminal(folder, host, *again).end(lambda: len(read_lines(run / "demonstrations.jsonl")) == 1)
+    assert code == 130 and "Go on with: twinrl run lab.toml --resume --arm" in screen, screen
+    place = LabClient(host).tool()[:3]
+    time.sleep(1.0)
+    assert np.linalg.norm(np.subtract(LabClient(host).tool()[:3], place)) < STILL_M
+
+    terminal = Terminal(folder, host, *again)
     code, screen = terminal.end()
     assert code == 0, screen
-    assert terminal.person.gos > 6 and before != LabClient(host).tool()
-    run = folder / "runs" / "lab"
+    assert terminal.person.gos > 6
     assert len(read_lines(run / "stages.jsonl")) == 10
     assert screen.count("YOU ARE NEEDED") == 4
     shown = read_lines(run / "demonstrations.jsonl")

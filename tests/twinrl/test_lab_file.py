@@ -12,7 +12,7 @@ from protos.settings import anchored, save_settings
 from twinrl.commands.lab import command
 from twinrl.commands.lab.asking import Init, make_lab
 from twinrl.commands.lab.lab_file import parse_lab, read_lab
-from twinrl.run.run import Start, run
+from twinrl.run.run import Life, run
 from twinrl.run.settings import RunSettings, SftPlan
 from twinrl.run.stages import STAGES
 
@@ -138,14 +138,14 @@ def begun(folder, *, at=None, **plan):
 def test_a_run_goes_on_with_the_kind_of_arm_that_it_began_with(tmp_path, before, now):
     settings = begun(tmp_path, at=before)
     with pytest.raises(InputError, match="go on with the same command"):
-        run(settings, Start(resume=True, station=now))
+        run(settings, Life(resume=True, station=now))
 
 
 def test_a_plan_that_changed_since_the_run_began_is_refused(tmp_path):
     settings = begun(tmp_path, at=Station())
     changed = RunSettings(runs=tmp_path, name="mine", seed=settings.seed, sft=SftPlan(steps=7))
     with pytest.raises(InputError, match="sft: changed since the run began"):
-        run(changed, Start(resume=True, station=Station()))
+        run(changed, Life(resume=True, station=Station()))
     shutil.rmtree(settings.folder)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from twinrl.run.run import Start, run
+from twinrl.run.run import Life, run
 from twinrl.run.settings import RunSettings
 
 
@@ -21,7 +21,7 @@ class Demo:
 
 def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(Demo, prog="twinrl demo", args=_gathered(arguments))
-    return run(command.settings, Start(resume=command.resume))
+    return run(command.settings, Life(resume=command.resume))
 
 
 def _gathered(arguments: Sequence[str]) -> list[str]:

@@ -134,7 +134,7 @@ class RunFiles:
 
     @property
     def arm(self) -> str:
-        """What the arm was."""
+        """The word for what the arm was."""
         return "arm" if self.station else "stand-in arm"
 
     def world(self, evaluation: str) -> str:

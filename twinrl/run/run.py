@@ -42,8 +42,8 @@ SETTINGS, STATION = "settings.json", "station.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """One life of a run: how it is started this time."""
+class Life:
+    """One life of a run, from a start of its command to the end."""
 
     resume: bool = False
     """Go on with the run of this name."""
@@ -66,28 +66,28 @@ class StageRecord:
     count: float
 
 
-def run(settings: RunSettings, start: Start) -> int:
+def run(settings: RunSettings, life: Life) -> int:
     """Runs every stage that is not done; returns the exit code."""
-    ownership, notes = _resumed(settings, start) if start.resume else _begun(settings, start)
+    ownership, notes = _resumed(settings, life) if life.resume else _begun(settings, life)
     with ownership:
         folder, console = ownership.folder, Console()
-        start = replace(start, again=start.again or _go_on(folder))
+        life = replace(life, again=life.again or _go_on(folder))
         settings = run_settings(folder)
-        told = _as_text(settings, start.station)
+        told = _as_text(settings, life.station)
         console.print(Panel(told, title=f"{folder}", title_align="left", border_style="dim"))
         for line in notes:
             console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
-        interrupt_on_signal(hangup=start.station is not None)
+        interrupt_on_signal(hangup=life.station is not None)
         try:
-            _run_stages(ownership, settings, start, console)
+            _run_stages(ownership, settings, life, console)
         except KeyboardInterrupt:
-            console.print(_interrupted(folder, start.again), soft_wrap=True)
+            console.print(_interrupted(folder, life.again), soft_wrap=True)
             return Exit.INTERRUPTED
         console.print(f"report: {folder / 'report.html'}")
         return Exit.DONE
 
 
-def _run_stages(ownership: Ownership, settings: RunSettings, start: Start, console: Console) -> None:
+def _run_stages(ownership: Ownership, settings: RunSettings, life: Life, console: Console) -> None:
     folder = ownership.folder
     done = _finished(folder)
     with (
@@ -100,14 +100,14 @@ def _run_stages(ownership: Ownership, settings: RunSettings, start: Start, conso
             settings=settings,
             supervisor=supervisor,
             services=services,
-            station=start.station,
-            is_armed=start.is_armed,
+            station=life.station,
+            is_armed=life.is_armed,
         )
         for stage in STAGES:
             if stage.name in done:
                 progress.skip(stage.name, "done before")
                 continue
-            with _told_with(stage.name, start.again):
+            with _told_with(stage.name, life.again):
                 _run_stage(stage, context, progress)
 
 
@@ -131,7 +131,7 @@ def _run_stage(stage: StageSpec, context: RunContext, progress: Progress) -> Non
     context.supervisor.check()
 
 
-def _resumed(given: RunSettings, start: Start) -> tuple[Ownership, list[str]]:
+def _resumed(given: RunSettings, life: Life) -> tuple[Ownership, list[str]]:
     """Opens a run where it lies, whatever it was called when it began; returns notes on the machine too."""
     folder = given.folder
     if not (folder / SETTINGS).exists():
@@ -139,21 +139,19 @@ def _resumed(given: RunSettings, start: Start) -> tuple[Ownership, list[str]]:
     with ExitStack() as undo:
         ownership = undo.enter_context(_take(folder))
         settings = run_settings(folder)
-        if (start.station is None) is (folder / STATION).exists():
-            raise InputError(f"{folder}: begun with {_ARMS[start.station is None]}: go on with the same command")
-        if start.station is not None:
+        if (life.station is None) is (folder / STATION).exists():
+            began = "`twinrl run` and a lab's arm" if life.station is None else "stand-ins in place of an arm"
+            raise InputError(f"{folder}: begun with {began}; go on with the same command")
+        if life.station is not None:
             _check_unchanged(settings, given)
-        notes = preflight(folder, settings, start.station, resume=True)
+        notes = preflight(folder, settings, life.station, resume=True)
         _kept_in_replay(settings)
-        _keep_station(folder, start.station)
+        _keep_station(folder, life.station)
         # the services of the run's life before are gone, and so are their addresses
         for stale in (folder / "settings").glob("*.json"):
             stale.unlink()
         undo.pop_all()
     return ownership, notes
-
-
-_ARMS = {True: "a lab's arm (`twinrl run`)", False: "stand-ins (`twinrl demo`)"}
 
 
 def _check_unchanged(settings: RunSettings, given: RunSettings) -> None:
@@ -171,12 +169,12 @@ def _keep_station(folder: Path, station: Station | None) -> None:
         save_settings(station, folder / STATION)
 
 
-def _begun(settings: RunSettings, start: Start) -> tuple[Ownership, list[str]]:
+def _begun(settings: RunSettings, life: Life) -> tuple[Ownership, list[str]]:
     """Makes the folder of a new run, with its settings; a run of the same name is moved aside."""
     check_name("--name", settings.name)
     with ExitStack() as undo:
         ownership = undo.enter_context(_take(settings.folder))
-        notes = preflight(ownership.folder, settings, start.station, resume=False)  # before anything is moved
+        notes = preflight(ownership.folder, settings, life.station, resume=False)  # before anything is moved
         if kept := _kept_in_replay(settings):
             raise InputError(
                 f"{masked(settings.replay[0])} keeps {kept} transitions of another run of this name, under "
@@ -185,7 +183,7 @@ def _begun(settings: RunSettings, start: Start) -> tuple[Ownership, list[str]]:
         if contents(ownership.folder):
             ownership = undo.enter_context(_moved_aside(ownership))
         save_settings(anchored(settings), ownership.folder / SETTINGS)
-        _keep_station(ownership.folder, start.station)
+        _keep_station(ownership.folder, life.station)
         undo.pop_all()
     return ownership, notes
 

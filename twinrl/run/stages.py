@@ -60,7 +60,7 @@ class StageSpec:
     total: Callable[[RunSettings], float]
     run: Callable[[RunContext, View], float]
     asks: Callable[[RunSettings, Station], str] | None = None
-    """What a stage on the arm needs of the person at a station; empty for nothing. None: it moves no arm."""
+    """Says what a stage on the arm needs of the person at a station; empty for nothing. None: it moves no arm."""
 
 
 def scan(context: RunContext, view: View) -> float:

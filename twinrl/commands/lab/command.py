@@ -14,7 +14,7 @@ import tyro
 from twinrl.cli import choose
 from twinrl.commands.lab.asking import Init, make_lab
 from twinrl.commands.lab.lab_file import read_lab
-from twinrl.run.run import Start
+from twinrl.run.run import Life
 from twinrl.run.run import run as run_method
 
 
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         again.append("--arm")
     return run_method(
         lab.run,
-        Start(resume=command.resume, station=lab.station, is_armed=command.arm, again=shlex.join(again)),
+        Life(resume=command.resume, station=lab.station, is_armed=command.arm, again=shlex.join(again)),
     )
 
 
