@@ -119,6 +119,7 @@ def practised(plan: RunSettings, start: Unit, name: ArmName, *, every: int, roll
         points = [
             _point(context, view, f"{SNAPSHOTS}/{steps}", steps=steps, rollouts=rollouts)
             for steps in saved(context.folder / SNAPSHOTS)
+            if steps < settings.real_rl.env_steps
         ]
         points.append(_point(context, view, "real_rl", steps=context.settings.real_rl.env_steps, rollouts=rollouts))
         episodes = read_lines(context.folder / "real_rl" / "episodes.jsonl")
