@@ -24,6 +24,7 @@ COMMANDS = {
     "import-octo": "turn an official Octo checkpoint into a policy folder",
     "inspect": "say what is in a dataset or a run: episodes, cameras, rate, actions, outcomes, what will be skipped",
     "export": "write a run, a replay or a dataset as LeRobotDataset v3 or RLDS",
+    "reward": "train and check a classifier that proposes, by both cameras, when the task at the arm is solved",
     "expand": "make many twin demonstrations of a few recorded ones, over regions A and B",
     "fidelity": "measure a twin against another world: order of the starts, images, motions",
     "identify": "find a twin's latency, response and load from the arm's recorded episodes",

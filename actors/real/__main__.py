@@ -26,11 +26,14 @@ class Arguments:
     """The workspace is clear: the arm may move."""
     device: Literal["spacemouse", "gamepad", "keyboard"] | None = None
     """A person operates with this device, whatever the settings say of the operator."""
+    reward: Path | None = None
+    """Folder of a classifier that proposes when the task is solved (`twinrl reward train`)."""
 
 
 def main(arguments: Arguments) -> int:
     from actors.real import modes
     from actors.real.settings import RealSettings
+    from actors.real.table.proposing import ProposalSettings
     from protos.settings import load_settings
 
     interrupt_on_signal(hangup=True)
@@ -40,6 +43,8 @@ def main(arguments: Arguments) -> int:
         if arguments.device is not None:
             person = replace(settings.person, device=arguments.device)
             settings = replace(settings, operator="person", person=person)
+        if arguments.reward is not None:
+            settings = replace(settings, reward=ProposalSettings(folder=arguments.reward))
         {"demonstrate": modes.demonstrate, "evaluate": modes.evaluate, "train": modes.train}[arguments.mode](settings)
     except ArmStopped as error:
         tell_problem(f"ARM STOPPED: {error}. Nothing moves until you start again.")

@@ -1,7 +1,7 @@
 """This module runs the three modes of the arm: demonstrate, evaluate, train. All use the same episode loop.
 
 mode         starts from                policy             operator            segments go to
-demonstrate  one region, at random      none               in every step       "demo", successful episodes only
+demonstrate  one region, at random      none               in every step       "demo"; failures to "real" if wanted
 evaluate     a list                     no exploration     nobody              nowhere
 train        the guide service          explores           takes over          "real", takeovers to "human" too
 
@@ -10,6 +10,7 @@ The arm is connected last: whatever takes long or fails does so before there is 
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
@@ -33,7 +34,7 @@ from actors.sinks import ArmSink, EpisodeFilter, NoSink, succeeded
 from protos.episode import Segment
 from protos.errors import ArmStopped, InputError, TwinRLError
 from protos.files import JsonLines, read_json, read_lines
-from protos.schema import Configuration, Source
+from protos.schema import Buffer, Configuration, Outcome, Source
 from protos.settings import from_json
 from protos.space import ConfigurationSpace
 from protos.status import StatusFile
@@ -56,14 +57,22 @@ def demonstrate(settings: RealSettings) -> None:
         attempts, before = _earlier(plan.out)
         writer = _writer(settings, stack)
 
+        kept = Counter[Buffer]()
+
         def write(segments: list[Segment]) -> None:
+            buffer: Buffer = "demo" if succeeded(segments) else "real"
+            kept[buffer] += 1
             for segment in segments:
-                writer.add(segment, ("demo",))
+                writer.add(segment, (buffer,))
+
+        def accept(segments: list[Segment]) -> bool:
+            failed = segments[-1].outcome is Outcome.FAILURE
+            return not enough() if succeeded(segments) else plan.failures and failed
 
         def enough() -> bool:
-            return before + sink.episodes >= plan.episodes
+            return before + kept["demo"] >= plan.episodes
 
-        sink = EpisodeFilter(write, lambda segments: succeeded(segments) and not enough())
+        sink = EpisodeFilter(write, accept)
         guide: Guide = RandomGuide(task.space, settings.seed + attempts, region=plan.region, enough=enough)
         if plan.out is not None:
             lines = stack.enter_context(JsonLines(plan.out))
@@ -72,7 +81,7 @@ def demonstrate(settings: RealSettings) -> None:
         disturbance = plan.disturbance if person is None else 0.0
         robot = stack.enter_context(Robot(settings, disturbance=disturbance, person=person))
         loop = _loop(robot, NoPolicy(), guide, recorder, sink, robot.operator(always=True))
-        _run(loop, robot, lambda: f"{before + sink.episodes} of {plan.episodes} demonstrations")
+        _run(loop, robot, lambda: f"{before + kept['demo']} of {plan.episodes} demonstrations")
         _flush(writer)
 
 

@@ -26,6 +26,7 @@ from actors.real.safety import CRAWL_M_S, Limits
 from actors.real.settings import ConsoleLab, RealSettings
 from actors.real.table.cameras import Cameras, LabCameras, UsbCameras, look
 from actors.real.table.hands import ConsoleHands, Hands, LabHands, PersonHands
+from actors.real.table.proposing import Proposer
 from actors.real.table.terminal import Terminal
 from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
@@ -89,12 +90,20 @@ class Robot(Closing):
         """Connects everything, the arm last: whatever else takes long or fails does so before."""
         settings = self.settings
         cameras, hands, self._poses = self._lab()
+        proposer = self._proposer()
         self._open.callback(cameras.close)
         gripper = RobotiqGripper(settings.arm.host, settings.gripper, clock=lambda: self.arm.time_s)
         self._open.callback(gripper.close)
         self._connect_arm()
         self.environment = RealEnvironment(
-            self.arm, gripper, cameras, hands, self.task, disturbance=disturbance, seed=settings.seed
+            self.arm,
+            gripper,
+            cameras,
+            hands,
+            self.task,
+            disturbance=disturbance,
+            seed=settings.seed,
+            proposer=proposer,
         )
         if self.person is not None:
             self.person.robot, self.environment.is_away = self.environment, self.person.is_away
@@ -119,6 +128,12 @@ class Robot(Closing):
     def _judged(self, hands: Hands, terminal: Terminal | None) -> Hands:
         return hands if self.person is None else PersonHands(hands, self.person, terminal)
 
+    def _proposer(self) -> Proposer | None:
+        settings = self.settings
+        if settings.reward is None:
+            return None
+        return Proposer(settings.reward, settings.task, settings.schema, say=Terminal().say)
+
     def operator(self, *, always: bool) -> Operator | None:
         """Returns the operator of the settings, None for "none"; with `always` a demonstrator."""
         if self.person is not None or self.settings.operator == "none":
@@ -132,7 +147,9 @@ class Robot(Closing):
         """Returns the deeds of the safety layer in one line."""
         clipped = ", ".join(f"{count} by {name}" for name, count in self.arm.limits.clipped.items()) or "none"
         stopped = f"stopped by a limit {self.environment.stops} times"
-        return f"commands clipped: {clipped}; held by the watchdog {self.arm.holds} times; {stopped}"
+        proposer = self.environment.proposer
+        judged = f"; {proposer.proposed} successes proposed, {proposer.overruled} overruled" if proposer else ""
+        return f"commands clipped: {clipped}; held by the watchdog {self.arm.holds} times; {stopped}{judged}"
 
     def close(self) -> None:
         """Holds the arm and closes everything."""
@@ -159,10 +176,12 @@ class RealEnvironment:
         *,
         disturbance: float = 0.0,
         seed: int = 0,
+        proposer: Proposer | None = None,
     ) -> None:
         self._arm, self._gripper, self._cameras, self._hands, self.task = arm, gripper, cameras, hands, task
         self._is_disturbed = disturbance > 0
         self._disturbance = Disturbance(1, disturbance, np.random.default_rng(seed))
+        self.proposer = proposer
         self._steps = self._solved_for = 0
         self._is_gripper_active = False
         self._waits_for, self._waits_since = "", 0.0
@@ -195,6 +214,8 @@ class RealEnvironment:
             else:
                 break
         self._disturbance.reset(0)
+        if self.proposer is not None:
+            self.proposer.begin(configuration)
         self._steps = self._solved_for = self._gentle_steps = 0
         self._is_running = True
         log.info("an episode begins")
@@ -244,8 +265,11 @@ class RealEnvironment:
 
         While a demonstrator is away, and has not judged, the arm stands and the moment is put off.
         """
-        while self._is_running and self.is_away() and self._hands.judge() is Outcome.RUNNING:
+        while self._is_running and self.is_away() and self._judge() is Outcome.RUNNING:
             self._with_consent(lambda: self._arm.rest(1 / CONTROL_HZ))
+        return self._see()
+
+    def _see(self) -> Observation:
         state = self._arm.observe()
         side, wrist = self._cameras.read()
         turn = turn_between(matrix_from_vector(state.pose[3:]), self.commanded_rotation)
@@ -273,7 +297,7 @@ class RealEnvironment:
             self._is_running = False
             return _failed_step(wanted)
         self._steps += not is_by_person
-        verdict = self._hands.judge()
+        verdict = self._judge()
         self._solved_for = self._solved_for + 1 if verdict is Outcome.SUCCESS else 0
         success = np.array([self._solved_for >= self.task.success_steps])
         failure = np.array([verdict is Outcome.FAILURE])
@@ -287,6 +311,22 @@ class RealEnvironment:
             truncated=is_late & ~success & ~failure,
             success=success.copy(),
         )
+
+    def _judge(self) -> Outcome:
+        """Returns what a person says or, where nobody says anything, what the cameras propose.
+
+        While a proposal may be overruled the arm stands.
+        """
+        verdict, proposer = self._hands.judge(), self.proposer
+        if verdict is not Outcome.RUNNING or proposer is None:
+            return verdict
+        if not proposer.is_accepted and proposer.proposes(self._see, opens=self._gripper.is_commanded_open):
+            for _ in range(round(proposer.answer_s * CONTROL_HZ)):
+                self._with_consent(lambda: self._arm.rest(1 / CONTROL_HZ))
+                if (verdict := self._hands.judge()) is not Outcome.RUNNING:
+                    break
+            proposer.answered(is_overruled=verdict is Outcome.FAILURE)
+        return Outcome.SUCCESS if proposer.is_accepted else verdict
 
     def _moved(self, wanted: F64) -> tuple[F64, F64]:
         """Moves gripper and tool; returns the action (7,) wanted and the one that the limits left.

@@ -11,6 +11,7 @@ from actors.real.arm import ArmSettings
 from actors.real.gripper import GripperSettings
 from actors.real.safety import LimitSettings
 from actors.real.table.cameras import UsbCameraSettings
+from actors.real.table.proposing import ProposalSettings
 from protos.errors import InputError
 from protos.folders import check_key
 from protos.schema import Schema
@@ -59,6 +60,8 @@ class DemonstratePlan:
     region: str = "A"
     disturbance: float = 0.3
     """Strength of the motion noise that a scripted demonstrator corrects, in units of the action; a person has none."""
+    failures: bool = False
+    """Attempts that were judged a failure go to the buffer "real": near misses for `twinrl reward train`."""
     out: Path | None = None
     """One JSON line per attempt. What is there already counts: recording goes on where it was stopped."""
 
@@ -107,6 +110,8 @@ class Station:
     gripper: GripperSettings = field(default_factory=GripperSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     lab: SimulatedLab | ConsoleLab = field(default_factory=SimulatedLab)
+    reward: ProposalSettings | None = None
+    """Classifier that proposes at a console that the task is solved; the stand-in judges by itself."""
     operator: Literal["scripted", "person", "none"] = "scripted"
     """Operator that demonstrates or may take over; the scripted one sees objects on the stand-in only."""
     takeover: TakeoverSettings = field(default_factory=TakeoverSettings)
@@ -148,3 +153,5 @@ class RealSettings(Station):
 
     def __post_init__(self) -> None:
         check_key("name", self.name)
+        if self.reward is not None and isinstance(self.lab, SimulatedLab):
+            raise InputError(f"reward {self.reward.folder}: the stand-in judges by itself; a classifier needs cameras")

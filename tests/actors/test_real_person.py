@@ -44,7 +44,7 @@ def settings(tmp_path):
 
 
 def demonstrating(settings, episodes, folder):
-    plan = DemonstratePlan(episodes=episodes, out=folder / "attempts.jsonl")
+    plan = DemonstratePlan(episodes=episodes, failures=True, out=folder / "attempts.jsonl")
     settings = RealSettings(**(vars(settings) | {"demonstrate": plan}))
     return closing(Session("demonstrate", settings, folder, "--arm", "--device", "keyboard"))
 
@@ -82,6 +82,9 @@ def test_demonstrations_by_keyboard_go_on_where_they_were_stopped(settings, tmp_
         person.wait_for("Keyboard: arrows")
         person.answer("go")
         attempt(person, observer)
+        person.type("f\n")
+        person.wait_for("failure.")
+        attempt(person, observer)
         person.type("r\n")
         person.wait_for("rerecord.")
         attempt(person, observer)
@@ -90,9 +93,16 @@ def test_demonstrations_by_keyboard_go_on_where_they_were_stopped(settings, tmp_
     cubes = [line for line in person.keyboard.screen.splitlines() if "cube: x" in line]
     x, y, *_ = TASK.space.sample(np.random.default_rng(settings.seed + 2), region="A").poses["cube"]
     assert f"cube: x = {x * 100:.1f} cm, y = {y * 100:.1f} cm" in cubes[0], "a start that did not come before"
-    assert len(cubes) == 2 and cubes[0] == cubes[1], "the same start comes again"
-    assert [line.get("operator") for line in read_lines(tmp_path / "attempts.jsonl")] == [None, None, "person"]
+    assert len(cubes) == 3 and cubes[1] == cubes[2], "the same start comes again"
+    assert [line.get("operator") for line in read_lines(tmp_path / "attempts.jsonl")] == [
+        None,
+        None,
+        "person",
+        "person",
+    ]
     (episode,) = read_episodes(settings.replay, Schema(), ("demo",))
     assert episode.outcome is Outcome.SUCCESS and episode.human.all()
+    (missed,) = read_episodes(settings.replay, Schema(), ("real",))
+    assert missed.outcome is Outcome.FAILURE and missed.human.all()
     moved = episode.action[:, :3]
     assert 3 <= np.sum(np.abs(moved[:, 0] - 0.5) < 0.01) <= 12 and np.abs(moved[:, 1:]).max() < 0.01
