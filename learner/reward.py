@@ -47,7 +47,7 @@ Labels = np.ndarray[tuple[int], np.dtype[np.int8]]
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTraining:
-    """How a classifier is trained and its threshold chosen."""
+    """These settings say how a classifier is trained and its threshold chosen."""
 
     steps: int = 400
     batch: int = 64

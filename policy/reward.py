@@ -52,7 +52,7 @@ class Guard:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
-    """What a classifier judges, and when it proposes."""
+    """These settings say what a classifier judges, and when it proposes."""
 
     task: str
     target: str

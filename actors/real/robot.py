@@ -90,8 +90,8 @@ class Robot(Closing):
         """Connects everything, the arm last: whatever else takes long or fails does so before."""
         settings = self.settings
         cameras, hands, self._poses = self._lab()
-        proposer = self._proposer()
         self._open.callback(cameras.close)
+        proposer = self._proposer()
         gripper = RobotiqGripper(settings.arm.host, settings.gripper, clock=lambda: self.arm.time_s)
         self._open.callback(gripper.close)
         self._connect_arm()
@@ -326,6 +326,8 @@ class RealEnvironment:
                 if (verdict := self._hands.judge()) is not Outcome.RUNNING:
                     break
             proposer.answered(is_overruled=verdict is Outcome.FAILURE)
+            if proposer.is_accepted:
+                self._solved_for = self.task.success_steps  # it was seen for so many steps, and may be the last one's
         return Outcome.SUCCESS if proposer.is_accepted else verdict
 
     def _moved(self, wanted: F64) -> tuple[F64, F64]:

@@ -8,7 +8,7 @@ docs/teleoperation.md says which episodes it needs and how the arm's program ask
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,21 +18,19 @@ from typing import Annotated
 import tyro
 
 from learner.datasets import unique_name
-from learner.reward import JUDGED, RewardTraining, Verdict, judged, train_reward
+from learner.reward import JUDGED, RewardTraining, judged, train_reward
 from policy.reward import Guard, RewardSettings, load_reward, save_reward
 from protos.episode import Episode
 from protos.errors import InputError
 from protos.folders import owned
 from protos.problems import doing
-from protos.schema import Outcome
 from protos.settings import positive, to_json
 from twin import tasks
 from twinrl.cli import choose
+from twinrl.commands.reward.tables import described, summary
 from twinrl.export_origin import Opened, Origin, open_origin
-from twinrl.report.inputs import Rate
 
 WORDS = {"train": "train a classifier on episodes of both outcomes", "check": "compare one with other episodes"}
-Judged = Iterable[tuple[Outcome, Verdict]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +97,9 @@ def _train(command: Train) -> str:
     found = trained.classifier.settings
     return (
         f"saved {command.out}: proposes from {found.threshold:.3f} on, {found.steps} control steps in a row\n"
-        f"  guard: {_described(found.guard)}\n"
+        f"  guard: {described(found.guard)}\n"
         f"  on {len(trained.verdicts)} of {len(episodes)} episodes, held out to choose the threshold:\n"
-        f"{_summary(trained.verdicts)}"
+        f"{summary(trained.verdicts)}"
     )
 
 
@@ -118,7 +116,7 @@ def _check(command: Check) -> str:
     text = f"{command.reward} on {len(others)} episodes of {opened.name}"
     if len(others) < len(episodes):
         text += f"; {len(episodes) - len(others)} more are left out: it was trained with them"
-    return f"{text}\n{_summary(verdicts)}"
+    return f"{text}\n{summary(verdicts)}"
 
 
 def _task(source: Episodes, episodes: Sequence[Episode]) -> str:
@@ -141,28 +139,3 @@ def _read(source: Episodes, stack: ExitStack) -> tuple[Opened, list[Episode]]:
     if not episodes:
         raise InputError(f"{opened.name}: no episode says whether it succeeded ({dict(left_out) or 'there is none'})")
     return opened, episodes
-
-
-def _described(guard: Guard) -> str:
-    spans = (
-        f"{axis} {100 * low:+.1f} to {100 * high:+.1f}"
-        for axis, low, high in zip("xyz", guard.low, guard.high, strict=True)
-    )
-    fingers = {True: "told to open", False: "told to close", None: "either way"}[guard.opens]
-    return f"tool from the target's start {', '.join(spans)} cm; gripper {fingers}"
-
-
-def _summary(verdicts: Judged) -> str:
-    """Returns shares beside their counts and Wilson 95 % intervals."""
-    found = list(verdicts)
-    solved = [verdict for outcome, verdict in found if outcome is Outcome.SUCCESS]
-    counts = (
-        ("agree with the outcome", Rate.of(verdict == "agrees" for _, verdict in found)),
-        ("false successes", Rate.of(verdict == "false success" for _, verdict in found)),
-        ("successes missed", Rate.of(verdict == "missed" for verdict in solved)),
-    )
-    lines = []
-    for name, rate in counts:
-        low, high = (100 * bound for bound in rate.interval())
-        lines.append(f"    {name:<24} {rate.successes:>4} of {rate.trials:<4} {low:5.1f} to {high:5.1f} %\n")
-    return "".join(lines)
