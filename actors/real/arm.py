@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from actors.real.collisions import load_hulls
 from actors.real.kinematics import ModelName
 from actors.real.link import ArmState, Link
 from actors.real.pendant import PendantSettings
@@ -30,6 +32,7 @@ from protos.errors import ArmHeld, ArmStopped, InputError
 from protos.process import Closing
 from protos.schema import F64
 from protos.settings import bounded
+from protos.space import Box
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ class ArmSettings:
 
     host: str = "127.0.0.41"
     model: ModelName = "ur5e"
+    obstacles: tuple[Path | Box, ...] = ()
+    """Things that no part of the arm may touch, fingers included: boxes in the base frame, and folders of objects that
+    `twinrl cut` made."""
     connect_timeout_s: float = 5.0
     stream_hz: float = 50.0
     """Servo targets per second of robot time; 125 to 500 suit a real arm."""
@@ -98,6 +104,7 @@ class UrArm(Closing):
     ) -> None:
         """`interruption` is asked all the time while the arm moves; what it returns, unless empty, holds the arm."""
         self.settings, self.limits, self.armed = settings, limits, armed
+        hulls = load_hulls(settings.obstacles)
         self._interruption = interruption
         self.holds = 0
         """Number of times that the watchdog held the arm."""
@@ -109,9 +116,9 @@ class UrArm(Closing):
             self._link.close()
             raise
         self._commanded = self._link.state().pose
-        self._limiter = StreamLimiter(limits, settings.model, settings.stream_hz)
+        self._limiter = StreamLimiter(limits, settings.model, settings.stream_hz, hulls)
         self._is_servoing = self._is_moving = False
-        self._due_s = -math.inf
+        self._due_s, self._met = -math.inf, ""
         self._last_action = time.monotonic()
         self._held = "the first motion"
         self._closing = threading.Event()
@@ -210,16 +217,17 @@ class UrArm(Closing):
         is_in_rhythm = 0.0 <= start_s - self._due_s < LATE_SHARE * period_s
         self._due_s = (self._due_s if is_in_rhythm else start_s) + period_s
         arrive_s = start_s + self.settings.blend * (self._due_s - start_s)
-        is_slowed = False
+        is_short = False
         while (left_s := self._due_s - (now := self._link.time_s)) > SHORTEST_SLICE_S:
             slice_s = left_s / math.ceil(left_s * self.settings.stream_hz - 1e-3)
             self._stream(goal, now, slice_s, arrive_s - now, is_gentle)
-            is_slowed = is_slowed or self._limiter.is_slowed_by_joints
+            is_short = is_short or self._limiter.is_short
             self._link.wait_until(now + slice_s - 1e-4)
             self._check(state := self._link.state())
             self._check_following(state)
         self._link.wait_until(self._due_s - 1e-4)
-        return self._give_up_rest() if is_slowed else goal
+        self._tell_met()
+        return self._give_up_rest() if is_short else goal
 
     def rest(self, seconds: float) -> None:
         """Stays where it is for a time of the robot's clock."""
@@ -248,7 +256,10 @@ class UrArm(Closing):
 
     def _move_line(self, pose: F64, speed: float) -> None:
         control, settings = self._link.control, self.settings
-        start = self._link.state().pose
+        state = self._link.state()
+        if met := self._limiter.met_on_line(pose, joints=state.joints, measured=state.pose):
+            raise self._stopped(f"refused a move: {met} would come too close: jog the arm to where its way is free")
+        start = state.pose
         if (turn := angle_between(start, pose)) > 0:
             length = max(float(np.linalg.norm(pose[:3] - start[:3])), TURN_ARM_M * turn)
             speed = min(speed, self.limits.settings.speed_m_s, self.limits.settings.speed_rad_s * length / turn)
@@ -324,8 +335,14 @@ class UrArm(Closing):
             except ArmHeld as hold:
                 raise self._held_for(str(hold)) from hold
 
+    def _tell_met(self) -> None:
+        """Warns, once, of the pair that keeps the arm from its goals."""
+        if (met := self._limiter.meets) and met != self._met:
+            log.warning("slowed or held: %s would come too close", met)
+        self._met = met
+
     def _give_up_rest(self) -> F64:
-        """Goes on from the target streamed last, where joints could not follow all the way to the goal."""
+        """Goes on from the target streamed last, where joints or a collision kept it from the goal."""
         with self._link.lock:
             if (streamed := self._limiter.pose) is not None:
                 self._commanded = streamed

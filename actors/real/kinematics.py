@@ -6,7 +6,8 @@
 An arm's calibration differs from the published numbers by millimetres. The joints of streamed targets are tracked from
 measured ones, so what differs there is put down to the tool; `model_error` tells a wrong model or tool from it.
 
-Source: Universal Robots, "DH parameters for calculations of kinematics and dynamics"; data sheets of the arms.
+Source: Universal Robots, "DH parameters for calculations of kinematics and dynamics"; data sheets of the arms;
+Universal_Robots_ROS2_Description (offsets of the tubes).
 """
 
 import math
@@ -34,13 +35,17 @@ _SINES = (1.0, 0.0, 0.0, 1.0, -1.0, 0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class ArmModel:
-    """Published geometry [m] and joint speeds of one arm."""
+    """Published geometry [m] and joint speeds of one arm, and what is needed to know how much room it takes."""
 
     upper_arm_m: float
     forearm_m: float
     offsets_m: tuple[float, float, float, float]
     """d1, d4, d5 and d6."""
     speeds_deg_s: tuple[float, float, float, float, float, float]
+    sides_m: tuple[float, float]
+    """Distances at which the tubes of upper arm and forearm run beside the plane of their joints."""
+    girth: float
+    """Its footprint's diameter over a UR5e's."""
 
     @property
     def speeds_rad_s(self) -> F64:
@@ -54,24 +59,32 @@ MODELS: Mapping[ModelName, ArmModel] = {
         forearm_m=0.2132,
         offsets_m=(0.15185, 0.13105, 0.08535, 0.0921),
         speeds_deg_s=(180, 180, 180, 360, 360, 360),
+        sides_m=(0.12, 0.027),
+        girth=128 / 149,
     ),
     "ur5e": ArmModel(
         upper_arm_m=0.425,
         forearm_m=0.3922,
         offsets_m=(0.1625, 0.1333, 0.0997, 0.0996),
         speeds_deg_s=(180, 180, 180, 180, 180, 180),
+        sides_m=(0.136, 0.01),
+        girth=1.0,
     ),
     "ur10e": ArmModel(
         upper_arm_m=0.6127,
         forearm_m=0.57155,
         offsets_m=(0.1807, 0.17415, 0.11985, 0.11655),
         speeds_deg_s=(120, 120, 180, 180, 180, 180),
+        sides_m=(0.176, 0.039),
+        girth=190 / 149,
     ),
     "ur16e": ArmModel(
         upper_arm_m=0.4784,
         forearm_m=0.36,
         offsets_m=(0.1807, 0.17415, 0.11985, 0.11655),
         speeds_deg_s=(120, 120, 180, 180, 180, 180),
+        sides_m=(0.176, 0.039),
+        girth=190 / 149,
     ),
 }
 
@@ -121,6 +134,15 @@ class ArmKinematics:
         self._rows = tuple(zip(offsets, along, _SINES, strict=True))
         self.tool_position, self.tool_rotation = np.zeros(3), np.eye(3)
         """Flange_from_tcp."""
+
+    def steps(self) -> F64:
+        """Returns the fixed part of every row (6, 4, 4): from a joint's frame, once turned, to the next one's."""
+        steps = np.tile(np.eye(4), (len(self._rows), 1, 1))
+        for step, (offset, along, sine) in zip(steps, self._rows, strict=True):
+            step[:3, 3] = along, 0.0, offset
+            if sine:
+                step[1:3, 1:3] = (0.0, -sine), (sine, 0.0)
+        return steps
 
     def fit_tool(self, joints: F64, position: F64, rotation: F64) -> None:
         """Takes for the tool what lies between the flange at `joints` (6,) and a measured TCP (3,), (3, 3)."""

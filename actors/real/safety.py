@@ -53,6 +53,8 @@ class LimitSettings:
     joint_range_rad: float = 2 * np.pi
     force_n: float = 80.0
     """External force at the TCP at which the arm is held."""
+    clearance_m: float = 0.02
+    """Least distance that targets leave between the arm and itself, the table and obstacles."""
 
     BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {
         "ceiling_m": (0.005, 0.2),
@@ -67,6 +69,7 @@ class LimitSettings:
         "joint_margin_rad": (0.05, 1.0),
         "joint_range_rad": (1.0, 2 * np.pi),
         "force_n": (1.0, 150.0),
+        "clearance_m": (0.01, 0.1),
     }
 
     def __post_init__(self) -> None:
@@ -84,8 +87,8 @@ class Limits:
     """Box in which the TCP may be commanded; its yaw is not used."""
     settings: LimitSettings
     clipped: Counter[str] = field(default_factory=Counter)
-    """Number of commands clipped by "speed", "yaw", "ceiling" and "box", slowed by "joints" and by "crawl"; of targets
-    that stopped harder than acceleration allows, as "hard stop"."""
+    """Number of commands clipped by "speed", "yaw", "ceiling" and "box", slowed by "joints", "collision" and
+    "crawl"; of targets that stopped harder than acceleration allows, as "hard stop"."""
 
     def __post_init__(self) -> None:
         self.low = np.array([self.box.x[0], self.box.y[0], self.box.z[0]])

@@ -1,21 +1,23 @@
 """This module leads the streamed targets of an arm to a goal, one after another, within its limits in robot time.
 
-    goal ─► velocity towards it: speed, faces of the work box ─► acceleration ─► can the arm stop from there? ─► target
-                ▲                                                                  │ no: less of it, at worst braking
-                └── velocity and time of the target before ◄───────────────────────┘
+    goal ─► velocity towards it: speed, faces of the work box ─► acceleration ─► can the arm stop from there,
+                ▲                                                                  and meets nothing? ─► target
+                └── velocity and time of the target before ◄───────────────────────┘ no: less of it, at worst braking
 
 A velocity is taken only if the tool, braking straight on at the bounds of acceleration, comes to rest inside the work
-box and no joint gets too fast or to its end on that way. So there is a way to stop within all limits after every
-target: it is the one that was found before. However late a target is, it moves on by one slice of the stream at most:
-time that was lost is not made up for by a leap. A target that is more than one slice late finds the arm standing at the
-one before, and starts from rest.
+box, no joint gets too fast or to its end on that way, and the arm keeps its clearance (`collisions`). So there is a way
+to stop within all limits after every target: it is the one that was found before. However late a target is, it moves on
+by one slice of the stream at most: time that was lost is not made up for by a leap. A target that is more than one
+slice late finds the arm standing at the one before, and starts from rest.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from actors.real.collisions import Guard, Hull
 from actors.real.kinematics import MODELS, ArmKinematics, ModelName, Posture
 from actors.real.safety import CRAWL_M_S, CRAWL_RAD_S, Limits, between
 from protos.proprioception import tool_vector
@@ -42,9 +44,13 @@ SHORTEST_S = 5e-4
 BEND = 2.2
 """Largest change of an arm's Jacobian [m/rad, rad/rad; its norm] per way of its joints [rad], found by sampling."""
 MOST_SAMPLES = 8
+LINE_STEP_M, LINE_STEP_RAD = 0.01, 0.05
+"""Steps in which the joints follow a straight line before it is driven."""
 HALF = 0.55
 """A steady braking is half as fast on average as at its beginning; some is spare."""
 _SHARES = (1.0, 0.8, 0.5, 0.25, 0.1, 0.03)
+_COARSE = (0.25, 0.03)
+"""Shares that are left to try where the arm would come too close to something: to measure that takes longer."""
 
 
 class _Place(NamedTuple):
@@ -58,9 +64,11 @@ class _Place(NamedTuple):
 class StreamLimiter:
     """Remembers the target that was streamed last, its velocity and robot time, and makes the next one."""
 
-    def __init__(self, limits: Limits, model: ModelName, stream_hz: float) -> None:
+    def __init__(self, limits: Limits, model: ModelName, stream_hz: float, hulls: Sequence[Hull] = ()) -> None:
+        """`hulls` are obstacles in the base frame."""
         self._limits, self._slice_s = limits, 1.0 / stream_hz
         self._kinematics = ArmKinematics(model)
+        self._guard = Guard(self._kinematics, model, limits.settings.clearance_m, hulls)
         self._joint_speeds = MODELS[model].speeds_rad_s
         settings = limits.settings
         self._joint_end = settings.joint_range_rad - settings.joint_margin_rad - RANGE_MARGIN_RAD
@@ -68,6 +76,13 @@ class StreamLimiter:
         """The TCP pose (6,) streamed last; None before a start."""
         self.is_slowed_by_joints = False
         """True if the newest target fell short because a joint would have been too fast or at its end."""
+        self.meets = ""
+        """The pair that would have come too close, where the newest target fell short because of it; else empty."""
+
+    @property
+    def is_short(self) -> bool:
+        """True if the newest target fell short of what speed, acceleration and the work box allow."""
+        return self.is_slowed_by_joints or bool(self.meets)
 
     def forget(self) -> None:
         """Forgets the stream: the arm was stopped or moved otherwise, and the next target needs a new start."""
@@ -78,13 +93,36 @@ class StreamLimiter:
 
         Near a singularity, where no joints nearby reach `pose`, it starts at the measured one.
         """
-        self._kinematics.fit_tool(joints, measured[:3], matrix_from_vector(measured[3:]))
-        position, rotation = measured[:3], matrix_from_vector(measured[3:])
-        self._at = _Place(position, rotation, self._kinematics.at(joints))
+        self._at = self._placed(joints, measured)
+        position, rotation = self._at.position, self._at.rotation
         turn = turn_between(rotation, matrix_from_vector(pose[3:]))
         place = self._followed(self._at, np.concatenate([pose[:3] - position, turn]))
         self._at, self.pose = (place, pose.copy()) if place is not None else (self._at, measured.copy())
         self._velocity, self._t = np.zeros(6), -math.inf
+
+    def met_on_line(self, pose: F64, *, joints: F64, measured: F64) -> str:
+        """Returns which pair comes too close on a straight line from a measured TCP pose (6,) to another one.
+
+        Empty if none does, and from where on no joints near the measured ones (6,) reach the line.
+        """
+        place = self._placed(joints, measured)
+        whole = np.concatenate([pose[:3] - measured[:3], turn_between(place.rotation, matrix_from_vector(pose[3:]))])
+        count = max(1, math.ceil(max(_length(whole[:3]) / LINE_STEP_M, _length(whole[3:]) / LINE_STEP_RAD)))
+        for _ in range(count):
+            after = self._followed(place, whole / count)
+            if after is None:
+                return ""
+            if met := self._guard.met(place.arm.joints, after.arm.joints - place.arm.joints):
+                return met
+            place = after
+        return ""
+
+    def _placed(self, joints: F64, measured: F64) -> _Place:
+        """Returns the arm as it was measured, which tells its tool."""
+        position, rotation = measured[:3], matrix_from_vector(measured[3:])
+        self._kinematics.fit_tool(joints, position, rotation)
+        self._guard.forget()
+        return _Place(position, rotation, self._kinematics.at(joints))
 
     def next(self, goal: F64, *, now_s: float, slice_s: float, left_s: float, is_gentle: bool = False) -> F64:
         """Returns the next target (6,) on the way to `goal` (6,), to be streamed at the robot's time `now_s`.
@@ -134,20 +172,25 @@ class StreamLimiter:
     def _advance(self, wanted: F64, dt: float) -> None:
         """Moves on for one slice at the wanted velocity (6,), or as much of it as leaves a way to rest."""
         if not wanted.any():  # which the largest acceleration allows
-            self._velocity, self.is_slowed_by_joints = np.zeros(6), False
+            self._velocity, self.is_slowed_by_joints, self.meets = np.zeros(6), False, ""
             return
         braked = self._braked(dt)
         most = self._share_by_joints(braked, wanted, dt)
-        self.is_slowed_by_joints = most < 1.0
+        self.is_slowed_by_joints, self.meets = most < 1.0, ""
         for share in _SHARES if most > 0 else ():
+            if self.meets and share not in _COARSE:
+                continue
             velocity = braked + most * share * (wanted - braked)
             if (place := self._moved(velocity, dt)) is None:
                 self.is_slowed_by_joints = True
+            elif met := self._met(place, velocity):
+                self.meets = met
             elif self._can_stop(place, velocity):
                 break
         else:
             velocity, place = braked, self._moved(braked, dt)
         self._limits.clipped["joints"] += self.is_slowed_by_joints
+        self._limits.clipped["collision"] += bool(self.meets)
         if place is None:  # the way to rest that was found before is none: a hard stop is what is left
             velocity, place = np.zeros(6), self._at
             self._limits.clipped["hard stop"] += 1
@@ -191,6 +234,11 @@ class StreamLimiter:
         is_within = np.abs(arm.joints) <= np.maximum(np.abs(place.arm.joints), self._joint_end) + TINY
         is_possible = is_within & (np.abs(arm.joints - place.arm.joints) <= most + TINY)
         return _Place(position, rotation, arm) if is_possible.all() else None
+
+    def _met(self, place: _Place, velocity: F64) -> str:
+        """Returns which pair comes too close on the way to a place and on from there to rest; empty if none does."""
+        rest = place.arm.inverse @ (velocity * np.repeat(self._stops_s(velocity) / 2, 3))
+        return self._guard.met(self._at.arm.joints, place.arm.joints - self._at.arm.joints, rest)
 
     def _can_stop(self, place: _Place, velocity: F64) -> bool:
         """Returns True if the tool comes to rest from a place within the work box and the joints' limits.

@@ -3,6 +3,7 @@
 twinrl bench limits                        100,000 actions, about a quarter of an hour on one core
 twinrl bench limits --actions 3000           a look
 twinrl bench limits --over-rtde              3000 actions through ur_rtde, over a wire that delays, at the controller
+twinrl bench limits --collisions             1000 targets that would collide (`collisions`)
 
     adversary ─► UrArm.servo ─► limits ─► stream ─► plant, which stalls, follows late, and keeps every target
     adversary ─► ArmClient ─► driver's process ─► ur_rtde ─► proxy, which delays ─► simulated controller, spied on
@@ -20,6 +21,7 @@ from actors.real.driver.client import Arm, ArmClient
 from actors.real.link import Link
 from actors.real.safety import CRAWL_M_S, Limits, LimitSettings
 from actors.real.stream import JOINT_SPEED_SHARE
+from benchmarks.limits import collisions
 from benchmarks.limits.extremes import Extremes, Target
 from benchmarks.limits.plant import Plant
 from benchmarks.limits.postures import any_posture, joints_at
@@ -48,20 +50,22 @@ class LimitsBench:
     """Adversarial actions on the arm's driver: speeds, accelerations and joint speeds of what is streamed."""
 
     actions: int = 0
-    """0 is 100,000, and 3,000 over RTDE."""
+    """0 is 100,000, 3,000 over RTDE, 1,000 of collisions."""
     over_rtde: bool = False
     """Real ur_rtde and the simulated controller in place of the plant; targets as they arrive there."""
+    collisions: bool = False
+    """Targets in whose way the arm, the table or an obstacle is, instead of actions."""
     stream_hz: float = 50.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if 0 != self.actions < EPISODE:
-            raise InputError(f"actions={self.actions}: at least {EPISODE}, one episode")
+        if 0 != self.actions < (least := 1 if self.collisions else EPISODE):
+            raise InputError(f"actions={self.actions}: at least {least}")
 
     @property
     def count(self) -> int:
         """The number of actions."""
-        return self.actions or (3_000 if self.over_rtde else 100_000)
+        return self.actions or (1_000 if self.collisions else 3_000 if self.over_rtde else 100_000)
 
 
 @dataclass
@@ -92,6 +96,8 @@ class Outcome:
 
 def run(settings: LimitsBench) -> str:
     """Measures, and returns a table; AssertionError when a bound is broken."""
+    if settings.collisions:
+        return collisions.run(settings.count, settings.seed)
     outcome = measure_over_rtde(settings) if settings.over_rtde else measure(settings)
     check(outcome)
     return f"{hardware()}\n\n{report(outcome)}"

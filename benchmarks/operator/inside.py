@@ -64,15 +64,15 @@ class InsideArm:
         goal = self.limits.clip(target, commanded=self._commanded, measured=state.pose, period_s=period_s)
         if self._limiter.pose is None:
             self._limiter.start(self._commanded, joints=state.joints, measured=state.pose)
-        self._commanded, is_slowed = goal, False
+        self._commanded, is_short = goal, False
         while (left_s := begin_s + period_s - self.time_s) > SHORTEST_SLICE_S:
             slice_s = left_s / math.ceil(left_s * self.settings.stream_hz - 1e-3)
             arrives_s = begin_s + self.settings.blend * period_s - self.time_s
             pose = self._limiter.next(goal, now_s=self.time_s, slice_s=slice_s, left_s=arrives_s, is_gentle=is_gentle)
-            is_slowed = is_slowed or self._limiter.is_slowed_by_joints
+            is_short = is_short or self._limiter.is_short
             arm = self._controller.arm
             arm.servo(self._controller.kinematics.joints_for(pose, near=arm.target), slice_s)
-        if is_slowed and self._limiter.pose is not None:
+        if is_short and self._limiter.pose is not None:
             self._commanded = self._limiter.pose
         return self._commanded.copy()
 

@@ -118,7 +118,7 @@ DRIVER = sorted((ROOT / "actors" / "real").rglob("*.py")) + sorted((ROOT / "acto
 
 @pytest.mark.parametrize("path", DRIVER, ids=lambda path: path.name)
 def test_the_driver_knows_no_simulated_world(path):
-    light = ("twin.rotations", "twin.randomize", "twin.robots", "twin.tasks")
+    light = ("twin.parts", "twin.rotations", "twin.randomize", "twin.robots", "twin.tasks")
     for name in imports(path):
         assert not name.startswith("actors.simulated_ur"), f"{path.name} imports {name}"
         assert not name.startswith("twin.") or name.startswith(light), f"{path.name} imports {name}"

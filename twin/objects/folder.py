@@ -20,16 +20,12 @@ import numpy as np
 from protos.errors import SceneError
 from protos.schema import F64
 from twin.camera import pose_of
-from twin.objects.hull import MassProperties, Part, mass_properties
+from twin.objects.hull import MassProperties, mass_properties
+from twin.parts import FORMAT, MOST_PARTS, Part, part_text, read_part
 from twin.robots.mjcf import numbers
 from twin.rotations import about_z
 from twin.scene import read_versioned
 from twin.splats import Splats, read_ply, write_ply
-
-FORMAT = 1
-"""Version of the format of object.toml."""
-LARGEST_M, MOST_CORNERS, MOST_PARTS = 2.0, 400, 64
-"""Bounds on a file's meshes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +86,7 @@ class ScannedObject:
             old.unlink()
         write_ply(folder / "splats.ply", self.splats)
         for k, part in enumerate(self.parts):
-            (folder / f"part_{k}.obj").write_text(_obj(part), encoding="ascii")
+            (folder / f"part_{k}.obj").write_text(part_text(part), encoding="ascii")
         lines = [
             f"format = {FORMAT}",
             f"name = {json.dumps(self.name)}",
@@ -125,7 +121,7 @@ def _object(table: dict[str, Any], folder: Path) -> ScannedObject:
     return ScannedObject(
         name=checked_name(str(table["name"])),
         splats=read_ply(folder / "splats.ply"),
-        parts=tuple(_part(folder / f"part_{k}.obj") for k in range(count)),
+        parts=tuple(read_part(folder / f"part_{k}.obj") for k in range(count)),
         mass_kg=mass_kg,
         stood_at=(x, y, z, yaw),
         provenance=str(table["provenance"]),
@@ -137,29 +133,3 @@ def checked_name(name: str) -> str:
     if not (name.isascii() and name.replace("_", "").isalnum() and len(name) <= 64):
         raise SceneError(f"object name {name!r}: up to 64 ASCII letters, digits and underscores, as in 'green_mug'")
     return name
-
-
-def _obj(part: Part) -> str:
-    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in part.vertices]
-    return "\n".join(lines + [f"f {a} {b} {c}" for a, b, c in part.faces + 1]) + "\n"
-
-
-def _part(path: Path) -> Part:
-    """Reads vertices and triangles of an OBJ file as written here. Raises `SceneError`."""
-    try:
-        rows = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SceneError(f"{path}: cannot be read; cut the object again") from error
-    vertices = np.array([row[1:4] for row in rows if row[:1] == ["v"]], float)
-    faces = np.array([row[1:4] for row in rows if row[:1] == ["f"]], int) - 1
-    if (
-        not 4 <= len(vertices) <= MOST_CORNERS
-        or not len(faces)
-        or not (np.abs(vertices) <= LARGEST_M).all()
-        or not ((faces >= 0) & (faces < len(vertices))).all()
-    ):
-        raise SceneError(
-            f"{path}: {len(vertices)} vertices and {len(faces)} triangles; 4 to {MOST_CORNERS} vertices within "
-            f"{LARGEST_M:g} m and triangles between them needed"
-        )
-    return Part(vertices, faces.astype(np.int32))

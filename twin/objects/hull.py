@@ -11,24 +11,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 from protos.errors import SceneError
 from protos.schema import F64
+from twin.parts import Part
 
-Faces = NDArray[np.int32]
 QUICK = {"preprocess_resolution": 30, "resolution": 1000, "mcts_nodes": 10, "mcts_iterations": 40, "mcts_max_depth": 2}
 """Options that shorten CoACD's search from minutes to seconds; a few parts of a thing on a table need no more."""
 _DIRECTIONS = np.stack(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 3), -1).reshape(-1, 3)
-
-
-class Part(NamedTuple):
-    """A convex mesh with outward faces in the object's frame."""
-
-    vertices: F64  # (V, 3) m
-    faces: Faces  # (F, 3)
 
 
 class MassProperties(NamedTuple):
