@@ -104,8 +104,9 @@ def test_stale_early_and_doubled_answers_move_nothing_and_solve_nothing(settings
         operator.wait_for("HELD: the first motion")
         operator.type("go\n")  # faster than anybody reads
         stays(operator, observer, "\n", "s\n", "f\n")
+        asked = time.monotonic()
         operator.answer("go\ngo")  # "go" is typed twice
-        moves(observer, time.monotonic())
+        moves(observer, asked)
         operator.wait_for("Place the objects")
         time.sleep(0.3)
         stays(operator, observer, "\n\n", "s\n", "yes\n")
