@@ -199,7 +199,12 @@ class Link:
         """Sends a servo command, which ur_rtde does not wait for. Raises as `execute` does when it is refused."""
         with self.lock:
             self._told = time.monotonic()
-            self._require(what, command())
+            try:
+                taken = command()
+            except RuntimeError as error:  # it finds the link lost and cannot connect anew
+                self._is_lost = True
+                raise ArmStopped(f"{LOST} ({error})") from error
+            self._require(what, taken)
 
     def execute(self, what: str, command: Callable[[], bool | None]) -> None:
         """Runs a command that ur_rtde waits for. Raises ArmStopped when the controller refuses it or is silent.

@@ -373,3 +373,16 @@ def test_a_port_that_accepts_and_says_nothing():
 def test_settings_are_checked(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         ArmSettings(**wrong)
+
+
+def test_a_stream_that_finds_the_controller_gone_is_a_lost_link():
+    """ur_rtde raises where it looks for a controller that has just gone."""
+
+    def servo() -> bool:
+        raise RuntimeError("Timeout connecting to UR dashboard server.")
+
+    link = Link(LateReceiver(), StoppedControl(), timeout_s=3.0)
+    assert link.is_connected
+    with pytest.raises(ArmStopped, match=r"link to the controller lost.*dashboard"):
+        link.stream("servoL", servo)
+    assert not link.is_connected
