@@ -202,8 +202,7 @@ class Link:
             try:
                 taken = command()
             except RuntimeError as error:  # it finds the link lost and cannot connect anew
-                self._is_lost = True
-                raise ArmStopped(f"{LOST} ({error})") from error
+                raise self._lost_by(error) from error
             self._require(what, taken)
 
     def execute(self, what: str, command: Callable[[], bool | None]) -> None:
@@ -219,9 +218,13 @@ class Link:
                 self._told = time.monotonic()
                 taken = self._patience.run(what, command)
             except Unreachable as error:
-                self._is_lost = True
-                raise ArmStopped(f"{LOST} ({error})") from error
+                raise self._lost_by(error) from error
             self._require(what, taken is not False)
+
+    def _lost_by(self, error: Exception) -> ArmStopped:
+        """Gives the link up; returns the error to raise."""
+        self._is_lost = True
+        return ArmStopped(f"{LOST} ({error})")
 
     @property
     def is_connected(self) -> bool:
