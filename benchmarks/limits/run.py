@@ -2,8 +2,8 @@
 
 twinrl bench limits                        100,000 actions, about a quarter of an hour on one core
 twinrl bench limits --actions 3000           a look
-twinrl bench limits --over-rtde              3000 actions through ur_rtde, over a wire that delays, at the controller
-twinrl bench limits --collisions             1000 targets that would collide (`collisions`)
+twinrl bench limits --case over-rtde         3000 actions through ur_rtde, over a wire that delays, at the controller
+twinrl bench limits --case collisions        1000 targets that would collide (`collisions`)
 
     adversary ─► UrArm.servo ─► limits ─► stream ─► plant, which stalls, follows late, and keeps every target
     adversary ─► ArmClient ─► driver's process ─► ur_rtde ─► proxy, which delays ─► simulated controller, spied on
@@ -11,7 +11,9 @@ twinrl bench limits --collisions             1000 targets that would collide (`c
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 from unittest import mock
 
 import numpy as np
@@ -32,6 +34,8 @@ from protos.schema import F64
 from twin.rotations import about_z, matrix_from_vector, vector_from_matrix
 from twin.tasks import WORK_BOX
 
+Case = Literal["motions", "over-rtde", "collisions"]
+ACTIONS: Mapping[Case, int] = {"motions": 100_000, "over-rtde": 3_000, "collisions": 1_000}
 ANY_SHARE = 0.3
 """Share of the episodes that start in any posture whatever, the others with the tool pointing down, or nearly."""
 EPISODE = 40
@@ -49,23 +53,22 @@ SLACK = 1 + 1e-6
 class LimitsBench:
     """Adversarial actions on the arm's driver: speeds, accelerations and joint speeds of what is streamed."""
 
+    case: Case = "motions"
+    """motions: any actions, on a plant. over-rtde: real ur_rtde and the simulated controller in its place; targets as
+    they arrive there. collisions: targets in whose way the arm, the table or an obstacle is."""
     actions: int = 0
     """0 is 100,000, 3,000 over RTDE, 1,000 of collisions."""
-    over_rtde: bool = False
-    """Real ur_rtde and the simulated controller in place of the plant; targets as they arrive there."""
-    collisions: bool = False
-    """Targets in whose way the arm, the table or an obstacle is, instead of actions."""
     stream_hz: float = 50.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if 0 != self.actions < (least := 1 if self.collisions else EPISODE):
+        if 0 != self.actions < (least := 1 if self.case == "collisions" else EPISODE):
             raise InputError(f"actions={self.actions}: at least {least}")
 
     @property
     def count(self) -> int:
         """The number of actions."""
-        return self.actions or (1_000 if self.collisions else 3_000 if self.over_rtde else 100_000)
+        return self.actions or ACTIONS[self.case]
 
 
 @dataclass
@@ -96,9 +99,9 @@ class Outcome:
 
 def run(settings: LimitsBench) -> str:
     """Measures, and returns a table; AssertionError when a bound is broken."""
-    if settings.collisions:
+    if settings.case == "collisions":
         return collisions.run(settings.count, settings.seed)
-    outcome = measure_over_rtde(settings) if settings.over_rtde else measure(settings)
+    outcome = measure_over_rtde(settings) if settings.case == "over-rtde" else measure(settings)
     check(outcome)
     return f"{hardware()}\n\n{report(outcome)}"
 

@@ -10,7 +10,7 @@ pytest.importorskip("rtde_control")
 
 
 def test_targets_that_arrive_late_and_in_bunches_keep_to_the_limits():
-    outcome = measure_over_rtde(LimitsBench(actions=200, over_rtde=True, seed=3))
+    outcome = measure_over_rtde(LimitsBench(case="over-rtde", actions=200, seed=3))
     check(outcome)
     assert outcome.actions == 200 and outcome.extremes.pairs > 300
     assert "protective stops | 0" in report(outcome)

@@ -33,7 +33,8 @@ PIECE_M = 0.05
 TINY = 1e-9
 STILL_M = 1e-6
 """Gaps that shrink by less do not shrink."""
-MOST_SAMPLES = 40
+MOST_POSTURES = 40
+"""Postures that are looked at on one way."""
 
 
 class Guard:
@@ -109,7 +110,7 @@ class Guard:
             return ""
         rows = [joints[None]]
         for way, travel in zip(ways, travels, strict=True):
-            count = min(max(1, math.ceil(travel / self._clearance_m)), MOST_SAMPLES)
+            count = min(max(1, math.ceil(travel / self._clearance_m)), MOST_POSTURES)
             rows.append(rows[-1][-1] + way * (np.arange(1, count + 1) / count)[:, None])
         gaps = self.gaps(np.concatenate(rows))
         self._measured_at, self._room_m = rows[-1][-1], float(gaps[-1].min()) - self._clearance_m
