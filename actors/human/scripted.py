@@ -6,7 +6,8 @@ sees: where the objects lie beside the fingers, where the tool is and how it ans
     watches ── trouble ──► acts as an expert ── unstuck ──► watches …        (`actors.human.watching`)
 
 Nothing jumps when the arm changes hands: an action moves the commanded pose on from where it is, the fingers stay as
-they were told, and the arm is given back only once they have done it.
+they were told, and the arm is given back only once they have done it. What its help takes does not count towards the
+task's time, as a person's does not, and in one episode it helps for no longer than twice that time.
 """
 
 from collections import Counter
@@ -20,6 +21,9 @@ from protos.schema import F32, F64, GRIPPER, TCP_POSE, TCP_POSITION, TCP_VELOCIT
 from twin.rotations import about_z, matrix_from_vector
 from twin.tasks import Task, TaskState
 
+MOST_RETURNS = 2
+"""It gives the arm back so many times in an episode; who takes it over once more keeps it."""
+
 
 class ObjectPoses(Protocol):
     """Measures where the objects are."""
@@ -31,6 +35,9 @@ class ObjectPoses(Protocol):
 
 class Robot(Protocol):
     """The commanded state of the arm, which an operator with a hand on it knows."""
+
+    is_by_person: bool
+    """Set before a step of one who helps."""
 
     @property
     def commanded(self) -> F64:
@@ -59,6 +66,7 @@ class ScriptedOperator:
         self._watch = Watch(task, settings)
         self._is_watching = False
         self._taken_over_at: float | None = None
+        self._helped = self._returned = 0
         self.takeovers: Counter[str] = Counter()
         """Number of takeovers by their reason."""
         self.returns = 0
@@ -73,24 +81,32 @@ class ScriptedOperator:
             return None
         state = self._state(observation)
         if not self.settings.always:
-            self._watch.look(step, state, float(np.linalg.norm(observation.proprio[0, WRENCH][:3])))
+            force_n = float(np.linalg.norm(observation.proprio[0, WRENCH][:3]))
+            self._watch.look(step, state, force_n, helped=self._helped)
             self._decide()
-        return self._task.expert(state)[0] if self.settings.always or self._taken_over_at is not None else None
+            if self._taken_over_at is None:
+                return None
+            self._robot.is_by_person = True
+            self._helped += 1
+        return self._task.expert(state)[0]
 
     def _begin(self) -> None:
         self._is_watching = bool(self._rng.random() < self.settings.watch)
         self._watch.begin()
-        self._taken_over_at = None
+        self._taken_over_at, self._helped, self._returned = None, 0, 0
 
     def _decide(self) -> None:
         """Takes over, or gives back."""
-        if self._taken_over_at is None:
+        if self._helped >= 2 * self._task.max_steps:
+            self._taken_over_at = None
+        elif self._taken_over_at is None:
             if reason := self._watch.trouble():
                 self._taken_over_at = self._watch.left
                 self.takeovers[reason] += 1
-        elif self._watch.is_unstuck(self._taken_over_at):
+        elif self._returned < MOST_RETURNS and self._watch.is_unstuck(self._taken_over_at):
             self._watch.restart()
             self._taken_over_at = None
+            self._returned += 1
             self.returns += 1
 
     def _state(self, observation: Observation) -> TaskState:

@@ -72,20 +72,23 @@ class Watch:
         """Forgets the episode before."""
         self.left = self._best = np.inf
         """Control steps that an expert would need from here."""
-        self._step = self._progressed_at = self._told_at = self._lost = 0
+        self._step = self._used = self._progressed_at = self._told_at = self._lost = 0
         self._force_n = 0.0
         self._is_held = False
         self._is_told_to_close = False
         self._lay: F64 | None = None
         self._place = np.zeros(2)
 
-    def look(self, step: int, state: TaskState, force_n: float) -> None:
-        """Takes what is to be seen before control step `step`: one slot, and the force at the tool [N]."""
+    def look(self, step: int, state: TaskState, force_n: float, *, helped: int = 0) -> None:
+        """Takes what is to be seen before control step `step`: one slot, and the force at the tool [N].
+
+        `helped` of the steps before were help, which does not count towards the task's time.
+        """
         left = float(steps_left(self._task, state)[0])
         if left > self.left + LOST_STEPS and self._lost < ATTEMPTS:
             self._lost += 1
             self.restart(left)
-        self._step, self.left, self._force_n = step, left, force_n
+        self._step, self._used, self.left, self._force_n = step, step - helped, left, force_n
         if left < self._best - 1:
             self._best, self._progressed_at = left, step
         if bool(state.told_to_close[0]) != self._is_told_to_close:
@@ -129,7 +132,7 @@ class Watch:
 
     def _has_time(self, spare: float) -> bool:
         waits = self.lag_s * CONTROL_HZ * (HELD_WAITS if self._is_held else WAITS)
-        return self._step + self.left + waits + SPARE_STEPS + spare <= self._task.max_steps
+        return self._used + self.left + waits + SPARE_STEPS + spare <= self._task.max_steps
 
     def _is_at_edge(self) -> bool:
         box = self._task.work_box

@@ -37,7 +37,7 @@ class Arm:
 
     def __init__(self):
         self.commanded, self.is_closing = np.array([-0.54, 0.0, 0.16]), False
-        self.force_n = 0.0
+        self.force_n, self.is_by_person = 0.0, False
 
     def observe(self):
         proprio = np.zeros((1, 25), np.float32)
@@ -138,6 +138,11 @@ def test_what_is_given_back_and_is_stuck_again_is_taken_over_again():
     act = expert(table, arm, operator)
     helped(operator, arm, 50, lambda step: act(step) if operator._taken_over_at is not None else None)
     assert operator.takeovers.total() >= 2 and operator.returns >= 1
+
+
+def test_help_that_leads_nowhere_ends():
+    _, arm, operator = make(stuck_s=0.5)
+    assert len(helped(operator, arm, 400)) == 2 * TASK.max_steps
 
 
 @pytest.mark.parametrize(("by", "reason"), [(0.004, {"pushes": 1}), (0.0, {"stuck": 1})])
