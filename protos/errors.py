@@ -6,6 +6,7 @@
     │   └── SceneError                 photos or a scene folder that cannot become a twin
     ├── CorruptData                    bytes that do not decode: a segment, a weight chunk, a checkpoint
     ├── Unreachable (also OSError)     a service did not answer before its named deadline
+    ├── LeaseLost                      another learner leads the run now; this one writes nothing more and ends
     └── ArmStopped                     the arm stopped and waits for its operator; nothing resumes by itself
         └── ArmHeld                    it stands and is well: a person says "go on", then it does
 
@@ -36,6 +37,10 @@ class CorruptData(TwinRLError):
 
 class Unreachable(TwinRLError, OSError):
     """A service did not answer in time. The message names the service, its address and the deadline."""
+
+
+class LeaseLost(TwinRLError):
+    """Another learner has this one's lease. The message names it; nothing more of this one is taken."""
 
 
 class ArmStopped(TwinRLError):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/weights.proto\x12\ttwinrl.v1\"I\n\x0bTensorEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\"a\n\nWeightPart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\'\n\x07tensors\x18\x04 \x03(\x0b\x32\x16.twinrl.v1.TensorEntry\"\x9e\x01\n\rWeightVersion\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x18\n\x10published_unix_s\x18\x02 \x01(\x01\x12\x15\n\rsettings_json\x18\x03 \x01(\t\x12$\n\x05parts\x18\x04 \x03(\x0b\x32\x15.twinrl.v1.WeightPart\x12\x13\n\x0bschema_hash\x18\x05 \x01(\t\x12\x11\n\tpublisher\x18\x06 \x01(\t\":\n\x0bWeightChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\"\x16\n\x14WeightsStatusRequest\"\x84\x01\n\x0eWeightsWatcher\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04told\x18\x02 \x01(\x04\x12\r\n\x05using\x18\x03 \x01(\x04\x12\x14\n\x0cusing_unix_s\x18\x04 \x01(\x01\x12\x17\n\x0freported_unix_s\x18\x05 \x01(\x01\x12\x0c\n\x04peer\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\t\"\x85\x01\n\rWeightsStatus\x12\x0f\n\x07highest\x18\x01 \x01(\x04\x12(\n\x06newest\x18\x02 \x01(\x0b\x32\x18.twinrl.v1.WeightVersion\x12\x0c\n\x04held\x18\x03 \x03(\t\x12+\n\x08watchers\x18\x04 \x03(\x0b\x32\x19.twinrl.v1.WeightsWatcher\"\xc7\x01\n\x0ePublishRequest\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x18.twinrl.v1.WeightVersionH\x00\x12\x39\n\npart_chunk\x18\x02 \x01(\x0b\x32#.twinrl.v1.PublishRequest.PartChunkH\x00\x1a\x42\n\tPartChunk\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12%\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.twinrl.v1.WeightChunkB\t\n\x07\x63ontent\"\x1b\n\tPublished\x12\x0e\n\x06number\x18\x01 \x01(\x04\"(\n\x0cWatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"-\n\x0bPullRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\">\n\rWeightsReport\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08in_use_s\x18\x03 \x01(\x01\"\x15\n\x13WeightsReportAnswer2\xc8\x02\n\x07Weights\x12\x43\n\x06Status\x12\x1f.twinrl.v1.WeightsStatusRequest\x1a\x18.twinrl.v1.WeightsStatus\x12<\n\x07Publish\x12\x19.twinrl.v1.PublishRequest\x1a\x14.twinrl.v1.Published(\x01\x12<\n\x05Watch\x12\x17.twinrl.v1.WatchRequest\x1a\x18.twinrl.v1.WeightVersion0\x01\x12\x38\n\x04Pull\x12\x16.twinrl.v1.PullRequest\x1a\x16.twinrl.v1.WeightChunk0\x01\x12\x42\n\x06Report\x12\x18.twinrl.v1.WeightsReport\x1a\x1e.twinrl.v1.WeightsReportAnswerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/weights.proto\x12\ttwinrl.v1\"I\n\x0bTensorEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\"a\n\nWeightPart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\'\n\x07tensors\x18\x04 \x03(\x0b\x32\x16.twinrl.v1.TensorEntry\"\xad\x01\n\rWeightVersion\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x18\n\x10published_unix_s\x18\x02 \x01(\x01\x12\x15\n\rsettings_json\x18\x03 \x01(\t\x12$\n\x05parts\x18\x04 \x03(\x0b\x32\x15.twinrl.v1.WeightPart\x12\x13\n\x0bschema_hash\x18\x05 \x01(\t\x12\x11\n\tpublisher\x18\x06 \x01(\t\x12\r\n\x05lease\x18\x07 \x01(\x04\":\n\x0bWeightChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\"\x16\n\x14WeightsStatusRequest\"\x84\x01\n\x0eWeightsWatcher\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04told\x18\x02 \x01(\x04\x12\r\n\x05using\x18\x03 \x01(\x04\x12\x14\n\x0cusing_unix_s\x18\x04 \x01(\x01\x12\x17\n\x0freported_unix_s\x18\x05 \x01(\x01\x12\x0c\n\x04peer\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\t\"\x94\x01\n\rWeightsStatus\x12\x0f\n\x07highest\x18\x01 \x01(\x04\x12(\n\x06newest\x18\x02 \x01(\x0b\x32\x18.twinrl.v1.WeightVersion\x12\x0c\n\x04held\x18\x03 \x03(\t\x12+\n\x08watchers\x18\x04 \x03(\x0b\x32\x19.twinrl.v1.WeightsWatcher\x12\r\n\x05lease\x18\x05 \x01(\x04\",\n\x0bLeadRequest\x12\r\n\x05lease\x18\x01 \x01(\x04\x12\x0e\n\x06holder\x18\x02 \x01(\t\"\x05\n\x03Led\"\xc7\x01\n\x0ePublishRequest\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x18.twinrl.v1.WeightVersionH\x00\x12\x39\n\npart_chunk\x18\x02 \x01(\x0b\x32#.twinrl.v1.PublishRequest.PartChunkH\x00\x1a\x42\n\tPartChunk\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12%\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.twinrl.v1.WeightChunkB\t\n\x07\x63ontent\"\x1b\n\tPublished\x12\x0e\n\x06number\x18\x01 \x01(\x04\"(\n\x0cWatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"-\n\x0bPullRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\">\n\rWeightsReport\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08in_use_s\x18\x03 \x01(\x01\"\x15\n\x13WeightsReportAnswer2\xf8\x02\n\x07Weights\x12\x43\n\x06Status\x12\x1f.twinrl.v1.WeightsStatusRequest\x1a\x18.twinrl.v1.WeightsStatus\x12.\n\x04Lead\x12\x16.twinrl.v1.LeadRequest\x1a\x0e.twinrl.v1.Led\x12<\n\x07Publish\x12\x19.twinrl.v1.PublishRequest\x1a\x14.twinrl.v1.Published(\x01\x12<\n\x05Watch\x12\x17.twinrl.v1.WatchRequest\x1a\x18.twinrl.v1.WeightVersion0\x01\x12\x38\n\x04Pull\x12\x16.twinrl.v1.PullRequest\x1a\x16.twinrl.v1.WeightChunk0\x01\x12\x42\n\x06Report\x12\x18.twinrl.v1.WeightsReport\x1a\x1e.twinrl.v1.WeightsReportAnswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,29 +36,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHTPART']._serialized_start=110
   _globals['_WEIGHTPART']._serialized_end=207
   _globals['_WEIGHTVERSION']._serialized_start=210
-  _globals['_WEIGHTVERSION']._serialized_end=368
-  _globals['_WEIGHTCHUNK']._serialized_start=370
-  _globals['_WEIGHTCHUNK']._serialized_end=428
-  _globals['_WEIGHTSSTATUSREQUEST']._serialized_start=430
-  _globals['_WEIGHTSSTATUSREQUEST']._serialized_end=452
-  _globals['_WEIGHTSWATCHER']._serialized_start=455
-  _globals['_WEIGHTSWATCHER']._serialized_end=587
-  _globals['_WEIGHTSSTATUS']._serialized_start=590
-  _globals['_WEIGHTSSTATUS']._serialized_end=723
-  _globals['_PUBLISHREQUEST']._serialized_start=726
-  _globals['_PUBLISHREQUEST']._serialized_end=925
-  _globals['_PUBLISHREQUEST_PARTCHUNK']._serialized_start=848
-  _globals['_PUBLISHREQUEST_PARTCHUNK']._serialized_end=914
-  _globals['_PUBLISHED']._serialized_start=927
-  _globals['_PUBLISHED']._serialized_end=954
-  _globals['_WATCHREQUEST']._serialized_start=956
-  _globals['_WATCHREQUEST']._serialized_end=996
-  _globals['_PULLREQUEST']._serialized_start=998
-  _globals['_PULLREQUEST']._serialized_end=1043
-  _globals['_WEIGHTSREPORT']._serialized_start=1045
-  _globals['_WEIGHTSREPORT']._serialized_end=1107
-  _globals['_WEIGHTSREPORTANSWER']._serialized_start=1109
-  _globals['_WEIGHTSREPORTANSWER']._serialized_end=1130
-  _globals['_WEIGHTS']._serialized_start=1133
-  _globals['_WEIGHTS']._serialized_end=1461
+  _globals['_WEIGHTVERSION']._serialized_end=383
+  _globals['_WEIGHTCHUNK']._serialized_start=385
+  _globals['_WEIGHTCHUNK']._serialized_end=443
+  _globals['_WEIGHTSSTATUSREQUEST']._serialized_start=445
+  _globals['_WEIGHTSSTATUSREQUEST']._serialized_end=467
+  _globals['_WEIGHTSWATCHER']._serialized_start=470
+  _globals['_WEIGHTSWATCHER']._serialized_end=602
+  _globals['_WEIGHTSSTATUS']._serialized_start=605
+  _globals['_WEIGHTSSTATUS']._serialized_end=753
+  _globals['_LEADREQUEST']._serialized_start=755
+  _globals['_LEADREQUEST']._serialized_end=799
+  _globals['_LED']._serialized_start=801
+  _globals['_LED']._serialized_end=806
+  _globals['_PUBLISHREQUEST']._serialized_start=809
+  _globals['_PUBLISHREQUEST']._serialized_end=1008
+  _globals['_PUBLISHREQUEST_PARTCHUNK']._serialized_start=931
+  _globals['_PUBLISHREQUEST_PARTCHUNK']._serialized_end=997
+  _globals['_PUBLISHED']._serialized_start=1010
+  _globals['_PUBLISHED']._serialized_end=1037
+  _globals['_WATCHREQUEST']._serialized_start=1039
+  _globals['_WATCHREQUEST']._serialized_end=1079
+  _globals['_PULLREQUEST']._serialized_start=1081
+  _globals['_PULLREQUEST']._serialized_end=1126
+  _globals['_WEIGHTSREPORT']._serialized_start=1128
+  _globals['_WEIGHTSREPORT']._serialized_end=1190
+  _globals['_WEIGHTSREPORTANSWER']._serialized_start=1192
+  _globals['_WEIGHTSREPORTANSWER']._serialized_end=1213
+  _globals['_WEIGHTS']._serialized_start=1216
+  _globals['_WEIGHTS']._serialized_end=1592
 # @@protoc_insertion_point(module_scope)

@@ -31,20 +31,22 @@ class WeightPart(_message.Message):
     def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorEntry, _Mapping]]] = ...) -> None: ...
 
 class WeightVersion(_message.Message):
-    __slots__ = ("number", "published_unix_s", "settings_json", "parts", "schema_hash", "publisher")
+    __slots__ = ("number", "published_unix_s", "settings_json", "parts", "schema_hash", "publisher", "lease")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
     PUBLISHER_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
     number: int
     published_unix_s: float
     settings_json: str
     parts: _containers.RepeatedCompositeFieldContainer[WeightPart]
     schema_hash: str
     publisher: str
-    def __init__(self, number: _Optional[int] = ..., published_unix_s: _Optional[float] = ..., settings_json: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[WeightPart, _Mapping]]] = ..., schema_hash: _Optional[str] = ..., publisher: _Optional[str] = ...) -> None: ...
+    lease: int
+    def __init__(self, number: _Optional[int] = ..., published_unix_s: _Optional[float] = ..., settings_json: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[WeightPart, _Mapping]]] = ..., schema_hash: _Optional[str] = ..., publisher: _Optional[str] = ..., lease: _Optional[int] = ...) -> None: ...
 
 class WeightChunk(_message.Message):
     __slots__ = ("offset", "data", "crc32")
@@ -79,16 +81,30 @@ class WeightsWatcher(_message.Message):
     def __init__(self, name: _Optional[str] = ..., told: _Optional[int] = ..., using: _Optional[int] = ..., using_unix_s: _Optional[float] = ..., reported_unix_s: _Optional[float] = ..., peer: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class WeightsStatus(_message.Message):
-    __slots__ = ("highest", "newest", "held", "watchers")
+    __slots__ = ("highest", "newest", "held", "watchers", "lease")
     HIGHEST_FIELD_NUMBER: _ClassVar[int]
     NEWEST_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     WATCHERS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
     highest: int
     newest: WeightVersion
     held: _containers.RepeatedScalarFieldContainer[str]
     watchers: _containers.RepeatedCompositeFieldContainer[WeightsWatcher]
-    def __init__(self, highest: _Optional[int] = ..., newest: _Optional[_Union[WeightVersion, _Mapping]] = ..., held: _Optional[_Iterable[str]] = ..., watchers: _Optional[_Iterable[_Union[WeightsWatcher, _Mapping]]] = ...) -> None: ...
+    lease: int
+    def __init__(self, highest: _Optional[int] = ..., newest: _Optional[_Union[WeightVersion, _Mapping]] = ..., held: _Optional[_Iterable[str]] = ..., watchers: _Optional[_Iterable[_Union[WeightsWatcher, _Mapping]]] = ..., lease: _Optional[int] = ...) -> None: ...
+
+class LeadRequest(_message.Message):
+    __slots__ = ("lease", "holder")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    lease: int
+    holder: str
+    def __init__(self, lease: _Optional[int] = ..., holder: _Optional[str] = ...) -> None: ...
+
+class Led(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class PublishRequest(_message.Message):
     __slots__ = ("version", "part_chunk")

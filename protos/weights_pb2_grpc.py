@@ -39,6 +39,11 @@ class WeightsStub:
                 request_serializer=protos_dot_weights__pb2.WeightsStatusRequest.SerializeToString,
                 response_deserializer=protos_dot_weights__pb2.WeightsStatus.FromString,
                 _registered_method=True)
+        self.Lead = channel.unary_unary(
+                '/twinrl.v1.Weights/Lead',
+                request_serializer=protos_dot_weights__pb2.LeadRequest.SerializeToString,
+                response_deserializer=protos_dot_weights__pb2.Led.FromString,
+                _registered_method=True)
         self.Publish = channel.stream_unary(
                 '/twinrl.v1.Weights/Publish',
                 request_serializer=protos_dot_weights__pb2.PublishRequest.SerializeToString,
@@ -66,6 +71,13 @@ class WeightsServicer:
 
     def Status(self, request, context):
         """What the server holds; a publisher asks before it numbers and sends a version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Lead(self, request, context):
+        """Says by which lease a learner publishes from now on; lower numbers are refused, and so are versions under them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,6 +118,11 @@ def add_WeightsServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=protos_dot_weights__pb2.WeightsStatusRequest.FromString,
                     response_serializer=protos_dot_weights__pb2.WeightsStatus.SerializeToString,
+            ),
+            'Lead': grpc.unary_unary_rpc_method_handler(
+                    servicer.Lead,
+                    request_deserializer=protos_dot_weights__pb2.LeadRequest.FromString,
+                    response_serializer=protos_dot_weights__pb2.Led.SerializeToString,
             ),
             'Publish': grpc.stream_unary_rpc_method_handler(
                     servicer.Publish,
@@ -155,6 +172,33 @@ class Weights:
             '/twinrl.v1.Weights/Status',
             protos_dot_weights__pb2.WeightsStatusRequest.SerializeToString,
             protos_dot_weights__pb2.WeightsStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twinrl.v1.Weights/Lead',
+            protos_dot_weights__pb2.LeadRequest.SerializeToString,
+            protos_dot_weights__pb2.Led.FromString,
             options,
             channel_credentials,
             insecure,

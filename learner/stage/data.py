@@ -2,6 +2,7 @@
 
 selected_episodes    demonstrations of SFT; a resumed stage reads those that its checkpoint names
 transition_reader    the reader of RL's batches; it embeds episodes that have no readouts of the stage's backbone
+take_lease           the right to lead the run, one learner at a time
 seed_demonstrations  successful twin episodes, copied to the demonstrations of a stage on the arm
 """
 
@@ -27,6 +28,7 @@ from protos.settings import from_json, to_json
 from protos.status import StatusFile
 from services.replay import (
     Field,
+    Lease,
     Position,
     ReaderSettings,
     ReplayReader,
@@ -37,6 +39,7 @@ from services.replay import (
     read_episodes,
     totals,
 )
+from services.weights import lead
 
 log = logging.getLogger(__name__)
 Stop = Callable[[], bool]
@@ -168,10 +171,25 @@ def _in_order(names: EpisodeNames, found: Mapping[Name, Sequence[Episode]]) -> l
     return episodes
 
 
-def transition_reader(policy: Policy, settings: RlSettings, resume: Position | None = None) -> ReplayReader:
+def take_lease(lease: Lease, settings: RlSettings, stop: Stop) -> bool:
+    """Takes the run's lease and tells the weights service; waits for a replay that is away. False when told to stop.
+
+    Raises InputError when another learner leads.
+    """
+    if not _retry(lambda: lease.take(stop), settings.replay_timeout_s, stop):
+        return False
+    if settings.weights is not None:
+        lead(settings.weights, lease, credentials=settings.credentials)
+    return True
+
+
+def transition_reader(
+    policy: Policy, settings: RlSettings, resume: Position | None = None, *, lease: Callable[[], int] = lambda: 0
+) -> ReplayReader:
     """Makes a reader of all buffers of the batch, with the readouts or images that updates need.
 
-    Readouts of another backbone are computed again. `resume` is the position of an earlier reader of the stage.
+    Readouts of another backbone are computed again. `resume` is the position of an earlier reader of the stage, `lease`
+    gives the number of the learner's lease.
     """
     batch = settings.batch
     reading = ReaderSettings(
@@ -192,6 +210,7 @@ def transition_reader(policy: Policy, settings: RlSettings, resume: Position | N
         embed=lambda episode: embed_episode(policy, episode),
         name=settings.stage,
         resume=resume,
+        lease=lease,
     )
 
 

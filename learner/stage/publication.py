@@ -19,8 +19,11 @@ class Publication:
     settings (`backbone_id`), so that an actor refuses a version that holds another one.
     """
 
-    def __init__(self, settings: RlSettings, policy: PolicySettings, updater: Updater) -> None:
-        """Raises Unreachable when there is a weights service and it does not answer."""
+    def __init__(self, settings: RlSettings, policy: PolicySettings, updater: Updater, *, lease: int = 0) -> None:
+        """Publishes under the lease with this number, 0 for none.
+
+        Raises Unreachable when there is a weights service and it does not answer.
+        """
         self._frozen = settings.update.actor.backbone == "frozen"
         self._schema_hash, self._policy, self._updater = settings.schema.hash, to_json(policy), updater
         self.scale = scale_entry(stored_scale(settings.policy))
@@ -32,11 +35,18 @@ class Publication:
         self._publisher = None
         if settings.weights is not None:
             self._publisher = WeightPublisher(
-                settings.weights, wire_dtype=settings.wire_dtype, exact=exact, credentials=settings.credentials
+                settings.weights,
+                wire_dtype=settings.wire_dtype,
+                exact=exact,
+                credentials=settings.credentials,
+                lease=lease,
             )
 
     def __call__(self) -> int:
-        """Publishes the policy as it is now; returns the version's number, -1 without a service to publish to."""
+        """Publishes the policy as it is now; returns the version's number, -1 without a service to publish to.
+
+        Raises LeaseLost when the service has refused a version because another learner leads.
+        """
         if self._publisher is None:
             return -1
         unchanged = (_BACKBONE,) if self._frozen and self._sent else ()

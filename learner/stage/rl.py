@@ -3,6 +3,8 @@
     policy folder ─► updater: plain torch or RLlib ─┐
     replay ─► reader (embeds what has no readouts) ───┴► OnlineLoop ─► weights service, DIR/policy, DIR/checkpoint
 
+One learner at a time leads a run: it takes the run's lease first (`services.replay.Lease`).
+
 A stage that is killed goes on from its checkpoint: networks, optimizers and counters from its tensors, random numbers
 from the seed and the counters, and the reader reads up to where it had been.
 """
@@ -30,6 +32,7 @@ from learner.stage.data import (
     instruction,
     restore_position,
     seed_demonstrations,
+    take_lease,
     transition_reader,
     wait_for_totals,
     wait_until_caught_up,
@@ -42,7 +45,7 @@ from policy.language import encode_instruction
 from policy.model import PARTS, Policy
 from protos.errors import Unreachable
 from services.net import ray_environment
-from services.replay import ReplayReader
+from services.replay import Lease, ReplayReader
 
 log = logging.getLogger(__name__)
 _LAST_VERSION_TIMEOUT_S = 2.0
@@ -51,9 +54,23 @@ _LAST_VERSION_TIMEOUT_S = 2.0
 def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop, watch: Watch | None = None) -> bool:
     """Runs one RL stage, from a policy folder to its step budget; True when the budget is used up.
 
-    `watch` is called with every line of metrics.
+    `watch` is called with every line of metrics. Raises InputError, which names it, when another learner leads the run,
+    and LeaseLost when another one has taken the lead meanwhile: from then on this one writes nothing.
     """
     torch.set_num_threads(settings.threads)
+    with Lease(settings.replay, name=settings.stage, lifetime_s=settings.lease_s) as lease:
+        if not take_lease(lease, settings, stop):
+            return False
+
+        def told() -> bool:
+            lease.check()
+            return stop()
+
+        return _run_led(settings, out, lease, resume=resume, stop=told, watch=watch)
+
+
+def _run_led(settings: RlSettings, out: Path, lease: Lease, *, resume: bool, stop: Stop, watch: Watch | None) -> bool:
+    """Runs the stage under its lease."""
     saved = out / "checkpoint"
     going_on = checkpoint.load(saved, "rl") if resume and checkpoint.exists(saved) else None
     if going_on is None:
@@ -76,13 +93,13 @@ def run_rl(settings: RlSettings, out: Path, *, resume: bool, stop: Stop, watch: 
             updater.load_tensors(with_critics(updater.tensors(), checkpoint.load(settings.critics, "rl").tensors))
             progress.normalized = True
         position = None if going_on is None else position_in(going_on)
-        with closing(transition_reader(policy, settings, position)) as reader:
+        with closing(transition_reader(policy, settings, position, lease=lambda: lease.number)) as reader:
             restore_position(reader, settings.resume, stop)
             if stop():
                 return False
             reader.start()
             wait_until_caught_up(reader, stop)
-            stage = _Stage(settings, policy, updater, reader, progress, out)
+            stage = _Stage(settings, lease, policy, updater, reader, progress, out)
             return stage.run(stop, fresh=going_on is None, watch=watch)
     finally:
         updater.close()
@@ -94,6 +111,7 @@ class _Stage:
     def __init__(
         self,
         settings: RlSettings,
+        lease: Lease,
         policy: Policy,
         updater: Updater,
         reader: ReplayReader,
@@ -101,8 +119,8 @@ class _Stage:
         out: Path,
     ) -> None:
         self.settings, self.policy, self.updater, self.reader, self.out = settings, policy, updater, reader, out
-        self.progress = progress
-        self.publication = Publication(settings, policy.settings, updater)
+        self.lease, self.progress = lease, progress
+        self.publication = Publication(settings, policy.settings, updater, lease=lease.number)
 
     def run(self, stop: Stop, *, fresh: bool, watch: Watch | None) -> bool:
         """Runs the loop; saves checkpoint and policy whatever ends it."""
@@ -141,7 +159,8 @@ class _Stage:
             self.publication.close()
 
     def save(self) -> None:
-        """Writes the checkpoint."""
+        """Writes the checkpoint. Raises LeaseLost when the folder may be another learner's by now."""
+        self._confirm()
         position = self.reader.position()
         content = Checkpoint(
             kind="rl",
@@ -153,6 +172,12 @@ class _Stage:
             replay=position.manifest(),
         )
         checkpoint.save(self.out / "checkpoint", content)
+
+    def _confirm(self) -> None:
+        try:
+            self.lease.confirm()
+        except Unreachable as error:  # nobody can take it there meanwhile
+            log.warning("the lease is not renewed: %s", error)
 
 
 def _updater(policy: Policy, settings: RlSettings) -> Updater:

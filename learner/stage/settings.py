@@ -138,10 +138,15 @@ class RlSettings:
     resume: ResumeSettings = field(default_factory=ResumeSettings)
     replay_timeout_s: float = 60.0
     """Give up when a shard of the replay does not answer for this long at the start."""
+    lease_s: float = 15.0
+    """A learner that stands still for longer may be followed by another; one that went down with its machine is
+    followed so much later, one whose end can be seen at once."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "replay_timeout_s", "threads")
+        if not 1 <= self.lease_s <= 600:
+            raise InputError(f"lease_s={self.lease_s}: 1 to 600 seconds")
         beside = self.loop.beside.keys()
         if not beside <= self.batch.online.keys() or beside == self.batch.online.keys():
             raise InputError(

@@ -57,7 +57,7 @@ class Owner:
     @property
     def is_here(self) -> bool:
         """Returns whether this kernel runs it, so that its lock and its process can be seen."""
-        return self.boot == _boot() if self.boot else self.host == socket.gethostname()
+        return self.boot == boot_id() if self.boot else self.host == socket.gethostname()
 
     @property
     def is_elsewhere(self) -> bool:
@@ -197,7 +197,7 @@ def _write(descriptor: int, command: str) -> None:
         pid=os.getpid(),
         host=socket.gethostname(),
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
-        boot=_boot(),
+        boot=boot_id(),
         inode=os.fstat(descriptor).st_ino,
     )
     os.ftruncate(descriptor, 0)
@@ -231,7 +231,8 @@ def _refusal(folder: Path, owner: Owner | None, instead: str, *, locked: bool) -
     return f"{folder} is in use by {owner}; end it, or {instead}"
 
 
-def _boot() -> str:
+def boot_id() -> str:
+    """Returns the identity of the kernel that runs here; a restart changes it, and it is empty where it is not told."""
     try:
         return _BOOT.read_text().strip()
     except OSError:

@@ -78,8 +78,8 @@ def _writes(*buffers: str) -> tuple[Grant, ...]:
 
 _LOOKS = (
     Grant(commands="hget hmget hgetall", keys=_keys(BUFFERS, "counters")),
-    Grant(commands="getrange", keys="{p}:schema {p}:presence:*"),
-    Grant(commands="pttl", keys="{p}:presence:*"),
+    Grant(commands="getrange", keys="{p}:schema {p}:presence:* {p}:learner {p}:learner:number"),
+    Grant(commands="pttl", keys="{p}:presence:* {p}:learner"),
     Grant(commands="smembers srem", keys="{p}:presence"),
 )
 _READS = (
@@ -90,12 +90,21 @@ _READS = (
     Grant(commands="set", keys=f"{_keys(BUFFERS, 'allowance')} {{p}}:presence:reader:*"),
     Grant(commands="unlink", keys=f"{_keys(BUFFERS, 'index', 'allowance')} {{p}}:presence:reader:*"),
 )
+_LEADS = (
+    Grant(commands="evalsha", keys=f"{{p}}:learner {{p}}:learner:number {_keys(BUFFERS, 'allowance')}"),
+    Grant(commands="get set", keys="{p}:learner {p}:learner:number"),
+    Grant(commands="unlink", keys="{p}:learner"),
+)
+"""Grants that the learner's lease needs: nobody else may take it, or say that it is another's."""
 
 RIGHTS: Mapping[Role, Rights] = {
     Role.ADMIN: Rights(
         calls=frozenset(_ACT | _SEE | _GUIDE | {"Guide/Next"}), replay=(Grant(commands="@all", keys="*"),)
     ),
-    Role.LEARNER: Rights(calls=frozenset({"Weights/Status", "Weights/Publish"}), replay=(*_READS, *_writes(*BUFFERS))),
+    Role.LEARNER: Rights(
+        calls=frozenset({"Weights/Status", "Weights/Lead", "Weights/Publish"}),
+        replay=(*_READS, *_LEADS, *_writes(*BUFFERS)),
+    ),
     Role.TWIN: Rights(calls=frozenset(_ACT), replay=_writes("demo", "twin")),
     Role.ROBOT: Rights(
         calls=frozenset(_ACT | {"Guide/Next", "Guide/Report", "Guide/SuccessMap"}),

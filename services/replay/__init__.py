@@ -13,6 +13,7 @@
     server_stats, ServerStats           each server's memory, load, rings, writers and readers, or its problem
     totals, delete_buffer, presence     transitions per buffer; emptying one; the writers and readers alive
     users_text, user_of                 the users of a run for a server, one per role; how each is called
+    Lease, read_lease                   one learner at a time leads a run; who does
     connect, reaching, Keys             a plain client and the keys of a buffer, for tools beside writers and readers
 
 The servers are a durable log and nothing more: they keep segments (protos/codec.py) in arrival order and drop the
@@ -22,6 +23,7 @@ servers an actor's name decides to which one it writes; a reader follows them al
 
 from protos.episode import Episode
 from services.replay.connection import connect, reaching
+from services.replay.lease import Lease, LeaseReading, read_lease
 from services.replay.presence import Presence, presence
 from services.replay.read import (
     SOURCES,
@@ -68,6 +70,8 @@ __all__ = [
     "Episode",
     "Field",
     "Keys",
+    "Lease",
+    "LeaseReading",
     "Position",
     "Prefetcher",
     "Presence",
@@ -91,6 +95,7 @@ __all__ = [
     "presence",
     "reaching",
     "read_episodes",
+    "read_lease",
     "readers_of",
     "replay_samples",
     "server_stats",

@@ -8,9 +8,11 @@ refused the second time, because each actor incarnation's last number is kept be
           └─XADD────► index stream              one entry per slot of the ring, so the stream is trimmed with it
 
 Slots are named by their number in the ring under one prefix. A script learns the number only while it runs; every other
-key is declared, and all share the buffer's hash tag. That keeps the scripts legal behind proxies and on clusters that
-insist on declared keys of one slot; the clients here speak to single servers and refuse a cluster's node, because they
-follow no redirections.
+key is declared, and those of a buffer share its hash tag. The clients here speak to single servers and refuse the node
+of a cluster, because they follow no redirections.
+
+What a learner writes carries the number of its lease (`services.replay.lease`): below the newest that the server has
+seen it is refused, so one that lost its lease while it stood still changes nothing when it goes on.
 
 A server at its maxmemory refuses `SET` but not the commit of what is staged already: the commit begins with `PERSIST`,
 which needs no memory, and a script that has written may go on. So a ring that holds its budget within maxmemory always
@@ -141,6 +143,46 @@ redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 """
 
+# KEYS  1 the holder's words   2 number of the newest lease
+# ARGV  1 number of the caller's lease, 0 for none   2 number that it must exceed   3 words of a holder that is gone
+#       4 the caller's own words   5 milliseconds until the lease runs out, 0 to give it back
+# Takes a lease that nobody holds, renews one, or answers who holds it. Begins to write with UNLINK, as ANNOUNCE does.
+LEASE = """
+local newest = tonumber(redis.call('GET', KEYS[2]) or '0')
+local held = redis.call('GET', KEYS[1]) or ''
+local own = tonumber(ARGV[1])
+local free = own == 0 and (held == '' or held == ARGV[3])
+if not free and (own == 0 or own < newest) then
+  return {0, newest, held, redis.call('PTTL', KEYS[1])}
+end
+if free then own = newest + 1 end
+if own <= tonumber(ARGV[2]) then own = tonumber(ARGV[2]) + 1 end
+redis.call('UNLINK', KEYS[1])
+redis.call('SET', KEYS[2], own)
+if ARGV[5] ~= '0' then
+  redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+end
+return {own, own, '', 0}
+"""
+
+# KEYS  1 the holder's words   2 number of the newest lease   3… allowances
+# ARGV  1 number of the caller's lease, 0 for none   2… transitions that each buffer may have
+ALLOW = """
+local newest = tonumber(redis.call('GET', KEYS[2]) or '0')
+local own = tonumber(ARGV[1])
+if own < newest then
+  return {0, newest, redis.call('GET', KEYS[1]) or ''}
+end
+redis.call('UNLINK', unpack(KEYS, 3))
+for i = 3, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[i - 1])
+end
+if own > newest then
+  redis.call('SET', KEYS[2], own)
+end
+return {1, own, ''}
+"""
+
 SCRIPT_LOADS = 3
 """Most times that a script is sent to a server that keeps forgetting it."""
 COMMIT_SHA = sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()
@@ -148,7 +190,7 @@ COMMIT_SHA = sha1(COMMIT.encode(), usedforsecurity=False).hexdigest()
 
 def install(client: Commands) -> None:
     """Makes the server know every script. An administrator does so at each start, since users may not."""
-    for script in (COMMIT, SHRINK, CLEAR, ANNOUNCE):
+    for script in (COMMIT, SHRINK, CLEAR, ANNOUNCE, LEASE, ALLOW):
         load(client, script)
 
 
@@ -163,7 +205,7 @@ def load(client: Commands, script: str = COMMIT) -> None:
         ) from error
 
 
-def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
+def run_script(client: Commands, script: str, keys: Sequence[str], *arguments: str | int | bytes) -> Any:
     """Runs a script, which is sent only to a server that does not know it yet.
 
     A server may forget it again at any moment, between loading and running too, so that is tried a few times.

@@ -113,6 +113,16 @@ class Keys:
         return f"{self._tag}:stage:{writer}:{seq}"
 
 
+class LeaseKeys:
+    """Names the keys of the learner's lease."""
+
+    def __init__(self, prefix: str) -> None:
+        self.holder = f"{prefix}:learner"
+        """String with the holder's words; expires unless it is renewed. On the first shard alone."""
+        self.number = f"{prefix}:learner:number"
+        """String with the number of the newest lease that this shard has seen."""
+
+
 def user_of(prefix: str, role: Role) -> str:
     """Names the Redis user of a role in the run with this prefix; the administrator is one for all runs."""
     return role.value if role is Role.ADMIN else f"{prefix}.{role.value}"

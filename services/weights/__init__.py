@@ -11,6 +11,7 @@ every byte of it has passed its checksums, and not before. A version crosses the
 server of a node acts for all of its actors, and subscribers of one user on one host share what one of them pulled.
 
     wire         chunks and their checks, limits of tables, decoding
+    lead         which learner leads, by the number of its lease
     publisher    copy ─► bytes ─► stream to the server
     server       store (newest version on disk), watchers, pulls
     subscriber   watch ─► pull ─► check ─► latest()
@@ -21,9 +22,10 @@ server of a node acts for all of its actors, and subscribers of one user on one 
 """
 
 from protos.tensors import Bf16, WireDtype
+from services.weights.lead import lead
 from services.weights.publisher import WeightPublisher
 from services.weights.staleness import StalenessBound
 from services.weights.subscriber import Weights, WeightSubscriber
 from services.weights.wire import Limits
 
-__all__ = ["Bf16", "Limits", "StalenessBound", "WeightPublisher", "WeightSubscriber", "Weights", "WireDtype"]
+__all__ = ["Bf16", "Limits", "StalenessBound", "WeightPublisher", "WeightSubscriber", "Weights", "WireDtype", "lead"]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos import weights_pb2 as pb
-from protos.errors import CorruptData, InputError, Unreachable
+from protos.errors import CorruptData, InputError, LeaseLost, Unreachable
 from protos.tensors import WIRE_DTYPES, Bf16, TensorsLike, WireDtype, aligned, part_table, write_part
 from protos.weights_pb2_grpc import WeightsStub
 from services.net import LOOPBACK, Backoff, Credentials, describe, open_channel, unreachable
@@ -138,8 +138,10 @@ class WeightPublisher:
         exact: Collection[str] = ("backbone",),
         credentials: Credentials = LOOPBACK,
         connect_deadline_s: float = CONNECT_DEADLINE_S,
+        lease: int = 0,
     ) -> None:
-        self.address = address
+        """`lease` is the number of the learner's lease, with which it leads (`services.weights.lead`); 0 for none."""
+        self.address, self._lease = address, lease
         self._wire, self._exact = wire_dtype, frozenset(exact)
         self._channel = open_channel(address, credentials)
         self._stub = WeightsStub(self._channel)  # type: ignore[no-untyped-call]
@@ -157,6 +159,7 @@ class WeightPublisher:
         self._sending: _Version | None = None  # the thread's own: encoded last, not refused
         self._accepted: _Version | None = None  # the thread's own: sent again to a server that lost its disk
         self._refusal: str | None = None
+        self._lost = ""  # why the lease is over
         self._problem = ""
         self._counts = dict.fromkeys(("accepted", "skipped", "refused", "failures", "sent_bytes"), 0)
         self._snapshot_s = 0.0
@@ -178,8 +181,10 @@ class WeightPublisher:
         tensors are not looked at and may be left out of `parts`. Subscribers for another `schema_hash` keep the version
         they have. Raises InputError for settings that are not JSON, a dtype that cannot travel, an unchanged part that
         there is not. A NaN is found later: that version is never sent, `stats` counts it as refused, and `wait` says
-        why. For one thread at a time.
+        why. Raises LeaseLost once the service has refused a version because another learner leads. For one thread at a
+        time.
         """
+        self._check_lease()
         started_s = time.perf_counter()
         try:
             settings_json = json.dumps(dict(settings), allow_nan=False)
@@ -198,7 +203,9 @@ class WeightPublisher:
             self._pending, self._parts = None, kept
         for part in new.values():
             part.copy(self._copies)
-        message = pb.WeightVersion(published_unix_s=time.time(), settings_json=settings_json, schema_hash=schema_hash)
+        message = pb.WeightVersion(
+            published_unix_s=time.time(), settings_json=settings_json, schema_hash=schema_hash, lease=self._lease
+        )
         with self._changed:
             self._number += 1
             self._published = message.number = self._number
@@ -211,7 +218,8 @@ class WeightPublisher:
     def wait(self, timeout_s: float = 60.0) -> int:
         """Waits until the server has the newest published version on disk and returns its number.
 
-        Raises Unreachable when that takes longer, InputError when it was refused: by the server, or for a NaN.
+        Raises Unreachable when that takes longer, InputError when it was refused: by the server, or for a NaN;
+        LeaseLost when another learner leads now.
         """
         with self._changed:
             number = self._published
@@ -220,9 +228,10 @@ class WeightPublisher:
                     f"weights service at {self.address}: version {number} was not taken within {timeout_s:g} s"
                     + (f" ({self._problem})" if self._problem else "")
                 )
-            if self._refusal is not None:
-                raise InputError(self._refusal)
-            return number
+        self._check_lease()
+        if self._refusal is not None:
+            raise InputError(self._refusal)
+        return number
 
     def stats(self) -> dict[str, float]:
         """Returns counts since the start, the newest number given out and settled, and the last publish()'s seconds."""
@@ -244,6 +253,10 @@ class WeightPublisher:
             self._changed.notify_all()
         self._channel.close()
         self._thread.join(timeout=5)
+
+    def _check_lease(self) -> None:
+        if self._lost:
+            raise LeaseLost(self._lost)
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -292,7 +305,9 @@ class WeightPublisher:
         try:
             self._stub.Publish(version.requests(held), timeout=60 + size / _SLOWEST_BYTES_PER_S)
         except grpc.RpcError as error:
-            if error.code() not in _PERMANENT:
+            if error.code() is grpc.StatusCode.ABORTED:
+                self._lost = describe(error)
+            elif error.code() not in _PERMANENT:
                 raise
             reason = f"weights service at {self.address} refused version {number}: {describe(error)}"
             self._refuse(number, reason)

@@ -9,6 +9,9 @@ A version is announced as soon as every byte of it is verified in memory, while 
 between comes back with the version before; its publisher, unanswered, sends the version again, and subscribers that
 have it already keep it.
 
+A learner says first by which lease it leads (Lead, `services.replay`): from then on versions under a lower number are
+refused, by this service and by those that come after it on the same store.
+
 Watch waits for a newer version and is woken by Publish; Publish waits for its client, 30 s a message at most; Pull
 waits for its client's flow control, which keepalive ends when the client is gone.
 """
@@ -26,7 +29,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from protos import weights_pb2 as pb
-from protos.errors import CorruptData, InputError
+from protos.errors import CorruptData, InputError, LeaseLost
 from protos.problems import problem_of
 from services.net import caller
 from services.weights.store import VersionStore
@@ -38,6 +41,7 @@ OLDER_VERSIONS = 2
 """Versions before the newest that stay in memory, for pulls under way."""
 DEFAULT_MAX_WATCHERS = 1024
 _NAME_CHARACTERS = 80
+_HOLDER_CHARACTERS = 300
 
 Chunks = tuple[bytes, ...]
 """The serialized WeightChunk messages of a part."""
@@ -134,6 +138,8 @@ class WeightsService:
         self._save_tasks: set[asyncio.Task[str]] = set()
         self._changed = asyncio.Condition()
         self._served_bytes = 0
+        self._lead = store.load_lead()
+        """The newest lease that a learner led with; versions under older ones are refused."""
         loaded = store.load()
         if loaded is not None:
             version, parts = loaded
@@ -151,6 +157,7 @@ class WeightsService:
         unary, streaming = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         methods = {
             "Status": unary(self.status, pb.WeightsStatusRequest.FromString, pb.WeightsStatus.SerializeToString),
+            "Lead": unary(self.lead, pb.LeadRequest.FromString, pb.Led.SerializeToString),
             "Publish": grpc.stream_unary_rpc_method_handler(self.publish, bytes, pb.Published.SerializeToString),
             "Watch": streaming(self.watch, pb.WatchRequest.FromString, bytes),
             "Pull": streaming(self.pull, pb.PullRequest.FromString, bytes),
@@ -176,11 +183,27 @@ class WeightsService:
 
     async def status(self, request: pb.WeightsStatusRequest, context: grpc.aio.ServicerContext) -> pb.WeightsStatus:
         highest = max(self._store.highest, self._number)
-        answer = pb.WeightsStatus(highest=highest, watchers=self._watchers.listed())
+        answer = pb.WeightsStatus(highest=highest, watchers=self._watchers.listed(), lease=self._lead.lease)
         if self._newest is not None:
             answer.newest.CopyFrom(self._newest.version)
             answer.held.extend(self._newest.parts)
         return answer
+
+    async def lead(self, request: pb.LeadRequest, context: grpc.aio.ServicerContext) -> pb.Led:
+        request.holder = request.holder[:_HOLDER_CHARACTERS]
+        if request.lease <= self._lead.lease and request != self._lead:
+            await context.abort(grpc.StatusCode.ABORTED, self._over(request.lease))
+        self._lead = request
+        log.info("lease %d: %s leads", request.lease, request.holder)
+        try:
+            await asyncio.to_thread(self._store.save_lead, request)
+        except OSError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, f"the store cannot be written: {problem_of(error)}")
+        return pb.Led()
+
+    def _over(self, lease: int) -> str:
+        held = f"{self._lead.holder} leads now, with number {self._lead.lease}"
+        return f"the lease of this learner, number {lease}, is over: {held}"
 
     async def publish(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> pb.Published:
         try:
@@ -191,6 +214,9 @@ class WeightsService:
         except CorruptData as error:
             log.warning("version not taken: %s", error)
             await context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+        except LeaseLost as error:
+            log.warning("version not taken: %s", error)
+            await context.abort(grpc.StatusCode.ABORTED, str(error))
         except _Superseded as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except TimeoutError:
@@ -204,6 +230,7 @@ class WeightsService:
         version = (await _next(requests)).version
         version.ClearField("publisher")
         check_version(version, self._limits)
+        self._check_lease(version)
         newest = self._newest
         if newest is not None and version.number <= newest.number:
             if version != newest.version:
@@ -211,6 +238,7 @@ class WeightsService:
             await self._store_shielded(newest)  # sent again because the answer was lost
             return newest.number
         parts = await self._receive(version, newest, requests)
+        self._check_lease(version)  # again: another learner may have come while the parts did
         role = caller()
         version.publisher = "" if role is None else role.value
         served = _Served.of(version, parts, on_disk=False)
@@ -221,6 +249,10 @@ class WeightsService:
             self._changed.notify_all()
         await self._store_shielded(served)
         return served.number
+
+    def _check_lease(self, version: pb.WeightVersion) -> None:
+        if version.lease < self._lead.lease:
+            raise LeaseLost(self._over(version.lease))
 
     async def _receive(
         self, version: pb.WeightVersion, newest: _Served | None, requests: AsyncIterator[bytes]

@@ -2,6 +2,7 @@
 
     store/parts/<sha256>                     bytes of a part; a frozen part is written once
     store/versions/<number>-<digest>.json    a version's table; the digest is of the file itself
+    store/lease.json                         number of the newest lease that a learner led with
     store/lock                               held while a server uses the folder
 
 Parts are written before the table that names them, each file whole or not at all, so the newest readable table always
@@ -30,6 +31,7 @@ class VersionStore:
     """Keeps versions in a folder that one server at a time may use. Raises InputError when another one does."""
 
     def __init__(self, directory: Path, *, limits: Limits) -> None:
+        self._lead = directory / "lease.json"
         self._parts, self._versions = directory / "parts", directory / "versions"
         self._limits = limits
         for folder in (self._parts, self._versions):
@@ -68,6 +70,20 @@ class VersionStore:
         self.highest = version.number
         self._prune()
         self.size_bytes = self._size()
+
+    def load_lead(self) -> pb.LeadRequest:
+        """Returns the newest lease that was saved; an empty one before the first, and for a damaged file."""
+        try:
+            return json_format.Parse(self._lead.read_bytes(), pb.LeadRequest())
+        except FileNotFoundError:
+            return pb.LeadRequest()
+        except (json_format.ParseError, UnicodeDecodeError) as error:
+            set_aside(self._lead, f"no lease is in it ({error})")
+            return pb.LeadRequest()
+
+    def save_lead(self, lead: pb.LeadRequest) -> None:
+        """Keeps the newest lease. Raises OSError."""
+        write_durably(self._lead, [json_format.MessageToJson(lead).encode()])
 
     def _size(self) -> int:
         return sum(path.stat().st_size for path in self._parts.iterdir())

@@ -108,7 +108,7 @@ def send(settings: ReplaySettings, segments: list[Segment], *buffers: Buffer, **
 
 def reader_of(settings: ReplaySettings, **options) -> ReplayReader:
     """Makes a reader, of the twin buffer by default."""
-    own = {name: options.pop(name) for name in ("embed", "name", "resume") if name in options}
+    own = {name: options.pop(name) for name in ("embed", "name", "resume", "lease") if name in options}
     defaults = {"gamma": 0.9, "n_step": 3, "capacity": {"twin": 10_000}}
     return ReplayReader(settings, SCHEMA, ReaderSettings(**(defaults | options)), **own)
 

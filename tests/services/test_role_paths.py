@@ -23,8 +23,17 @@ from services.guide import GuideClient, GuideSettings, SteadyGuide
 from services.monitor import Addresses, Rates, alarms, read_cluster
 from services.monitor.prometheus import samples
 from services.net import Credentials
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig, delete_buffer, totals
-from services.weights import WeightPublisher, WeightSubscriber
+from services.replay import (
+    EmbeddedServer,
+    Lease,
+    ReplaySettings,
+    ReplayWriter,
+    ServerConfig,
+    delete_buffer,
+    read_lease,
+    totals,
+)
+from services.weights import WeightPublisher, WeightSubscriber, lead
 from twinrl.commands import certificates, export
 from twinrl.doctor import machine
 
@@ -113,6 +122,23 @@ def test_the_learner_reads_and_resumes_and_empties(lab):
             assert_level(reader, resumed)
         assert [peer.name for peer in read_cluster(lab.addresses("monitor").settings()).readers] != []
     assert delete_buffer(learner, "twin") >= 3
+
+
+def test_the_learner_alone_leads_and_others_see_it(lab):
+    with Lease(lab.settings("learner"), name="rl") as lease:
+        assert lease.take()
+        lead(lab.weights, lease, credentials=lab.credentials("learner"))
+        with closing(reader_of(lab.settings("learner"), lease=lambda: lease.number)) as reader:
+            reader.allow("twin", 1_000)
+            reader.poll()
+        assert read_lease(lab.settings("monitor")).holder.name == "rl"
+        for role in ("twin", "robot", "monitor"):
+            with Lease(lab.settings(role), name=role) as other, pytest.raises(InputError, match="may not do this"):
+                other.take()
+            with pytest.raises(InputError, match=f"the role {role} may not call Weights/"):
+                lead(lab.weights, lease, credentials=lab.credentials(role))
+        lease.confirm()
+    assert read_lease(lab.settings("monitor")) is None
 
 
 def test_fine_tuning_reads_demonstrations_now_and_after_a_restart(lab):

@@ -22,6 +22,7 @@ ROLES = ("admin", "learner", "twin", "robot", "guide", "monitor", "console")
 
 MAY_CALL = {
     "Weights/Status": {"admin", "learner", "monitor", "console"},
+    "Weights/Lead": {"learner"},
     "Weights/Publish": {"learner"},
     "Weights/Watch": {"admin", "twin", "robot"},
     "Weights/Pull": {"admin", "twin", "robot"},
@@ -53,19 +54,19 @@ LOOKS = {
     "hget": "counters",
     "hmget": "counters",
     "hgetall": "counters",
-    "getrange": "+schema +writer +reader",
-    "pttl": "+writer +reader",
+    "getrange": "+schema +writer +reader +lease +number",
+    "pttl": "+writer +reader +lease",
     "smembers": "+presence",
     "srem": "+presence",
 }
 LEARNS = {
     **LOOKS,
     **WRITES,
-    "evalsha": WRITES["evalsha"] + " +reader",
-    "set": "stage allowance +writer +reader",
-    "unlink": "stage segment index allowance +writer +reader",
-    "get": "segment allowance +schema",
-    "getrange": "segment allowance +schema +writer +reader",
+    "evalsha": WRITES["evalsha"] + " +reader +lease +number",
+    "set": "stage allowance +writer +reader +lease +number",
+    "unlink": "stage segment index allowance +writer +reader +lease",
+    "get": "segment allowance +schema +lease +number",
+    "getrange": "segment allowance +schema +writer +reader +lease +number",
     "xrange": "index",
     "xrevrange": "index",
     "xread": "index",
@@ -180,6 +181,8 @@ def keys_of(prefix):
         "presence": "presence",
         "writer": "presence:writer:arm",
         "reader": "presence:reader:rl",
+        "lease": "learner",
+        "number": "learner:number",
     }
     return found | {("", kind): f"{prefix}:{name}" for kind, name in whole.items()}
 

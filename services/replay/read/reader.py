@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from types import TracebackType
 
@@ -55,9 +55,11 @@ class ReplayReader:
         embed: Embed | None = None,
         name: str | None = None,
         resume: Position | None = None,
+        lease: Callable[[], int] = lambda: 0,
     ) -> None:
         """`embed` computes (T + 1, D) readouts where an episode has none of the settings' backbone; without it such an
-        episode cannot be sampled. `name` is what others see of this reader.
+        episode cannot be sampled. `name` is what others see of this reader. `lease` gives the number of the
+        lease under which it sets allowances, 0 for none.
 
         `resume` is the position of an earlier reader with the same arguments: `restore` goes back to it.
         """
@@ -79,6 +81,7 @@ class ReplayReader:
             deliver=self._intake.take,
             name=name or f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}",
             stats=self.stats,
+            lease=lease,
         )
         self._shards = Shards(following)
         self._resume = resume
@@ -156,7 +159,10 @@ class ReplayReader:
         return {buffer: mirror.transitions for buffer, mirror in self._mirrors.items()}
 
     def received(self) -> dict[Buffer, int]:
-        """Returns the transitions ever committed to each buffer, as far as this reader has come; see `allow`."""
+        """Returns the transitions ever committed to each buffer, as far as this reader has come; see `allow`.
+
+        Raises LeaseLost when another learner leads now.
+        """
         self._shards.check()
         return {buffer: self._shards.received(buffer) for buffer in self._mirrors}
 

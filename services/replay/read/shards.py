@@ -16,11 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-import redis
-
-from protos.errors import TwinRLError, Unreachable
+from protos.errors import LeaseLost, TwinRLError, Unreachable
 from protos.schema import Buffer, Schema
 from services.replay.connection import Client, connect, greet, reaching
+from services.replay.lease import allow
 from services.replay.presence import Beacon, Rate
 from services.replay.read.log import Assembler, Cursor, ImageDemand, SegmentRef, StoredEpisode, StoredSegment, Tail
 from services.replay.settings import Keys, ReplaySettings, check_buffer, masked
@@ -57,6 +56,8 @@ class Following:
     """Name that others see of this reader."""
     stats: Callable[[], Mapping[str, float]]
     """Counts that others see of it."""
+    lease: Callable[[], int] = lambda: 0
+    """Number of the lease under which allowances are set, 0 for none."""
 
 
 class FairLock:
@@ -222,16 +223,12 @@ class Follower:
             return episode
 
     def _speak(self) -> None:
-        """Sends allowances and presence. A server that is full refuses both and can still be read."""
+        """Sends allowances and presence. Raises LeaseLost when another learner sends them now."""
         wanted, (sent, at_s) = dict(self._allowed(self.shard)), self._sent
-        try:
-            if wanted != sent or time.monotonic() > at_s + LOOK_S:
-                for buffer, total in wanted.items():
-                    self._client.execute_command("SET", Keys(self._following.replay.prefix, buffer).allowance, total)
-                self._sent = wanted, time.monotonic()
-            self._beacon.send(self._client, self._following.stats)
-        except redis.exceptions.OutOfMemoryError:
-            self.failures += 1
+        if wanted and (wanted != sent or time.monotonic() > at_s + LOOK_S):
+            allow(self._client, self._following.replay.prefix, wanted, lease=self._following.lease())
+            self._sent = wanted, time.monotonic()
+        self._beacon.send(self._client, self._following.stats)
 
     def _look(self) -> None:
         """Asks once a second which slots the server has, and how far it is ahead of this reader."""
@@ -369,6 +366,8 @@ class Shards:
     def _run(self, follower: Follower) -> None:
         try:
             follower.run(self._stop)
+        except LeaseLost as error:
+            self._fault = error
         except Exception as error:  # root of the thread: raised again in the caller's next call
             log.exception("the replay reader stopped")
             self._fault = error
