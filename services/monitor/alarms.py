@@ -11,8 +11,6 @@ from services.replay import Presence, ServerStats
 
 MIN_APART_S = 0.5
 """A presence is sent once a second: two readings may find the same one."""
-SILENT_S = 5.0
-"""A writer or reader whose last presence, sent once a second, is older is stuck, cut off or gone."""
 UNSENT_S = 10.0
 SPOOL_SHARE = 0.5
 MEMORY_SHARE = 0.9
@@ -151,13 +149,15 @@ def _of_writers(reading: Reading, rates: Rates) -> Iterator[Alarm]:
     if waiting:
         oldest_s = max(writer.stats["oldest_unsent_s"] for writer in waiting)
         yield _warning(f"{_names(waiting)}: the oldest segment has waited {oldest_s:.0f} s for its shard")
-    silent = [peer for peer in (*writers, *reading.readers) if peer.age_s > SILENT_S]
-    if silent:
-        yield _warning(f"{_names(silent)}: last heard {max(peer.age_s for peer in silent):.0f} s ago")
+    lost = [peer for peer in (*writers, *reading.readers) if peer.is_lost]
+    if lost:
+        hosts = ", ".join(sorted({peer.host for peer in lost}))
+        yield _warning(f"{_names(lost)}: lost, last heard {max(peer.age_s for peer in lost):.0f} s ago from {hosts}")
 
 
 def _of_readers(reading: Reading) -> Iterator[Alarm]:
-    if reading.writers and not reading.readers:
+    alive = [peer for peer in reading.writers if not peer.is_lost]
+    if alive and all(reader.is_lost for reader in reading.readers):
         yield _warning("nobody reads the replay: is a learner running?")
     for reader in reading.readers:
         lag, flow = (reader.stats.get(name, 0.0) for name in ("lag_transitions", "transitions_per_s"))

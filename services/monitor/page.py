@@ -161,7 +161,8 @@ def _replay(reading: Reading) -> dict[str, Any]:
     return {
         "shards": len(reading.shards),
         "shards_up": sum(not stats.problem for stats in reading.shards),
-        "writers": len(writers),
+        "writers": sum(not writer.is_lost for writer in writers),
+        "lost": sorted(writer.name for writer in writers if writer.is_lost),
         "unsent": sum(writer.stats.get("unsent", 0.0) for writer in writers),
         "fullest_spool": max(map(spool_share, writers), default=0.0),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from protos.status import Status
 from services.monitor.reading import Problem, Reading, WeightsReading
 from services.monitor.run import process_statuses
-from services.replay import replay_samples
+from services.replay import LeaseReading, replay_samples
 from services.telemetry import Sample
 
 
@@ -17,7 +17,20 @@ def samples(reading: Reading) -> list[Sample]:
         Sample(name="certificate_left_seconds", value=seconds, labels={"of": name})
         for name, seconds in reading.certificates.items()
     ]
-    return [*replay_samples(reading.shards), *_weights(reading.weights), *_guide(reading.targets), *left]
+    return [
+        *replay_samples(reading.shards),
+        *_lease(reading.lease),
+        *_weights(reading.weights),
+        *_guide(reading.targets),
+        *left,
+    ]
+
+
+def _lease(lease: LeaseReading | None) -> Iterator[Sample]:
+    if lease is not None:
+        labels = {"learner": lease.holder.name}
+        yield Sample(name="lease_number", value=lease.number, labels=labels)
+        yield Sample(name="lease_left_seconds", value=lease.left_s, labels=labels)
 
 
 def _weights(weights: WeightsReading | Problem | None) -> Iterator[Sample]:

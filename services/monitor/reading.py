@@ -23,7 +23,16 @@ from protos.settings import from_json
 from protos.weights_pb2_grpc import WeightsStub
 from services.guide import GuideClient
 from services.net import Credentials, open_channel, parse_address, seconds_left, server_seconds_left, unreachable
-from services.replay import Presence, ReplaySettings, ServerStats, masked, readers_of, server_stats
+from services.replay import (
+    LeaseReading,
+    Presence,
+    ReplaySettings,
+    ServerStats,
+    masked,
+    read_lease,
+    readers_of,
+    server_stats,
+)
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +167,8 @@ class Reading:
     weights: WeightsReading | Problem | None
     targets: int | Problem | None
     """Cells that the guide aims at."""
+    lease: LeaseReading | None = None
+    """The learner that leads; None without one, and while the first shard does not answer."""
     certificates: Mapping[str, float] = field(default_factory=dict)
     """Seconds until certificates expire: of each server by name, and our own."""
 
@@ -179,7 +190,8 @@ class Reading:
 
 def read_cluster(settings: ClusterSettings) -> Reading:
     """Asks every service, and returns within a few seconds; one that does not answer is a problem in the reading."""
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(5) as pool:
+        lease = pool.submit(_lease, settings.replay)
         shards = pool.submit(_shards, settings.replay)
         weights = pool.submit(_asked, _weights, settings.weights, settings.credentials)
         targets = pool.submit(_asked, _targets, settings.guide, settings.credentials)
@@ -189,6 +201,7 @@ def read_cluster(settings: ClusterSettings) -> Reading:
         shards=shards.result(),
         weights=weights.result(),
         targets=targets.result(),
+        lease=lease.result(),
         certificates=certificates.result(),
     )
 
@@ -215,9 +228,21 @@ def _certificates(settings: ClusterSettings) -> dict[str, float]:
 
 
 def _shards(replay: ReplaySettings | None) -> tuple[ServerStats, ...]:
+    return () if replay is None else tuple(server_stats(_quick(replay)))
+
+
+def _lease(replay: ReplaySettings | None) -> LeaseReading | None:
     if replay is None:
-        return ()
-    return tuple(server_stats(replace(replay, connect_timeout_s=CONNECT_S, command_timeout_s=ANSWER_S)))
+        return None
+    try:
+        return read_lease(_quick(replay))
+    except TwinRLError as error:  # the shard's own answer says so as well
+        log.debug("no lease is read: %s", error)
+        return None
+
+
+def _quick(replay: ReplaySettings) -> ReplaySettings:
+    return replace(replay, connect_timeout_s=CONNECT_S, command_timeout_s=ANSWER_S)
 
 
 def _asked(ask: Callable[[str, Credentials], T], address: str | None, credentials: Credentials) -> T | Problem | None:

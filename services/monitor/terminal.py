@@ -80,12 +80,15 @@ def _done_line(stage: dict[str, Any]) -> str:
 
 def render_cluster(reading: Reading, rates: Rates) -> RenderableType:
     """Renders a cluster; services that were left out take no line."""
+    unsent = _unsent_by_host(reading.writers)
     parts: list[list[RenderableType]] = [
         [Text(alarm.text, style=STYLES[alarm.severity]) for alarm in alarms(reading, rates)],
         [_shards(reading.shards)] if reading.shards else [],
         [buffers] if (buffers := _buffers(reading, rates)).row_count else [],
         _writers(reading.writers, rates),
+        [unsent] if unsent else [],
         _readers(reading.readers),
+        [Text(f"{reading.lease.holder} leads, lease {reading.lease.number}")] if reading.lease is not None else [],
         _weights(reading.weights) if isinstance(reading.weights, WeightsReading) else [],
         [Text(f"guide: aims at {reading.targets} cells")] if isinstance(reading.targets, int) else [],
     ]
@@ -141,13 +144,16 @@ def _buffers(reading: Reading, rates: Rates) -> Table:
 def _writers(writers: Sequence[Presence], rates: Rates) -> list[RenderableType]:
     if not writers:
         return []
-    flow, unsent, spooled, dropped = (
-        sum(writer.stats.get(name, 0.0) for writer in writers)
-        for name in ("transitions_per_s", "unsent", "spool_bytes", "dropped")
+    alive = [writer for writer in writers if not writer.is_lost]
+    unsent, spooled, dropped = (
+        sum(writer.stats.get(name, 0.0) for writer in writers) for name in ("unsent", "spool_bytes", "dropped")
     )
-    held = Counter(filter(None, map(_waits_for, writers)))
+    flow = sum(writer.stats.get("transitions_per_s", 0.0) for writer in alive)
+    held = Counter(filter(None, map(_waits_for, alive)))
+    lost = len(writers) - len(alive)
     head = Text.assemble(
-        (f"{len(writers)} writer{'s' * (len(writers) != 1)}", "bold"),
+        (f"{len(alive)} writer{'s' * (len(alive) != 1)}", "bold"),
+        (f"  {lost} lost" if lost else "", "red"),
         f"  {_rate(flow)} transitions/s  {unsent:,.0f} segments unsent",
         f"  {_bytes(spooled)} spooled  {dropped:,.0f} dropped",
         *(f"  {count} wait for {whom}" for whom, count in held.items()),
@@ -159,8 +165,8 @@ def _writers(writers: Sequence[Presence], rates: Rates) -> list[RenderableType]:
         table.add_row(
             Text(writer.name, style="bold"),
             str(writer.shard),
-            _rate(stats.get("transitions_per_s")),
-            Text(_waits_for(writer), style="yellow"),
+            "–" if writer.is_lost else _rate(stats.get("transitions_per_s")),
+            Text("lost", style="red") if writer.is_lost else Text(_waits_for(writer), style="yellow"),
             f"{stats.get('unsent', 0.0):,.0f}",
             _age(stats.get("oldest_unsent_s", 0.0)),
             _bar(stats.get("spool_bytes", 0.0), stats.get("spool_limit_bytes", 0.0)),
@@ -169,6 +175,15 @@ def _writers(writers: Sequence[Presence], rates: Rates) -> list[RenderableType]:
             _age(writer.age_s),
         )
     return [head, table] if shown else [head]
+
+
+def _unsent_by_host(writers: Sequence[Presence]) -> Text | None:
+    """Names the hosts with segments that no shard has acknowledged, by their writers' last word; None without."""
+    left = Counter[str]()
+    for writer in writers:
+        left[writer.host] += int(writer.stats.get("unsent", 0.0))
+    told = ", ".join(f"{host} {count:,}" for host, count in left.most_common(FEW) if count)
+    return Text(f"unsent segments: {told}") if told else None
 
 
 def _worst(things: Sequence[T], badness: Callable[[T], Any], needs_a_look: Callable[[T], bool]) -> list[T]:
@@ -203,7 +218,7 @@ def _readers(readers: Sequence[Presence]) -> list[RenderableType]:
         stats = reader.stats
         away = stats.get("shards_away", 0.0)
         table.add_row(
-            Text(reader.name, style="bold"),
+            Text(reader.name + (" lost" if reader.is_lost else ""), style="bold red" if reader.is_lost else "bold"),
             Text(
                 f"{stats.get('shards', 1.0) - away:.0f} of {stats.get('shards', 1.0):.0f}", style="red" if away else ""
             ),

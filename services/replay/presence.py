@@ -28,14 +28,17 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["writer", "reader"]
 INTERVAL_S = 1.0
-LIFETIME_S = 20
+LIFETIME_S = 600
+"""Time for which one that was lost is shown; one that leaves takes its presence back."""
+LOST_S = 4.0
+"""A presence is sent once a second: whose last one is older stands still, is cut off or has died."""
 MAX_BYTES = 64 << 10
 RATE_WINDOW_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Presence:
-    """A presence is one writer or reader that was alive `age_s` ago."""
+    """A presence is one writer or reader that was alive `age_s` ago, by the server's clock."""
 
     kind: str
     name: str
@@ -45,6 +48,11 @@ class Presence:
     pid: int
     stats: Mapping[str, float]
     """Counts of its own, defined in docs/metrics.md."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Tells whether nothing is heard of it any more; its stats are then those of its last word."""
+        return self.age_s > LOST_S
 
 
 class Beacon:

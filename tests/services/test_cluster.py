@@ -29,7 +29,16 @@ from services.monitor import (
     samples,
 )
 from services.net import Credentials
-from services.replay import EmbeddedServer, ReaderSettings, ReplayReader, ReplaySettings, ReplayWriter, shard_of
+from services.replay import (
+    EmbeddedServer,
+    LeaseReading,
+    ReaderSettings,
+    ReplayReader,
+    ReplaySettings,
+    ReplayWriter,
+    shard_of,
+)
+from services.replay.lease import Holder
 from services.telemetry import start_metrics_server
 
 METRICS_PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -130,7 +139,7 @@ def test_when_all_is_well_nothing_is_said():
         ({"peers": (writer("a", spool_bytes=9e8), reader())}, "warning", "a: the spool is 90% full, full in about"),
         ({"peers": (writer("a", dropped=5), reader())}, "error", "a: the spool is full, segments are lost"),
         ({"peers": (writer("a", oldest_unsent_s=34), reader())}, "warning", "has waited 34 s for its shard"),
-        ({"peers": (writer("a", age_s=9.0), reader())}, "warning", "a: last heard 9 s ago"),
+        ({"peers": (writer("a", age_s=9.0), reader())}, "warning", "a: lost, last heard 9 s ago from node"),
         ({"peers": (writer("a"),)}, "warning", "nobody reads the replay"),
         ({"peers": (reader(lag_transitions=14_000),)}, "warning", "twin_rl: 14,000 transitions behind"),
         ({"peers": (reader(shards_away=1),)}, "warning", "twin_rl: reads 1 of 2 shards"),
@@ -182,7 +191,9 @@ def test_every_metric_is_documented_and_every_documented_one_is_told(tmp_path):
     StatusFile(tmp_path / "logs" / "learner.status.json").write(doing="RL", waiting_for="actors", updates=41.0)
     counts = {"episodes": 1, "overwritten": 0, "missed": 0, "corrupt": 0, "failures": 0, "memory_bytes": 5}
     left = {"certificate_left_s": 9e5}
-    full = replace(reading(peers=(writer("twin-0", **left), reader(**counts, **left))), certificates={"weights": 9e5})
+    lease = LeaseReading(number=3, holder=Holder.here("twin_rl"), left_s=9.0)
+    peers = (writer("twin-0", **left), reader(**counts, **left))
+    full = replace(reading(peers=peers, lease=lease), certificates={"weights": 9e5})
     told = documented(samples(full) + process_samples(tmp_path))
     assert told == {name for name, (_, meaning) in rows_of_the_page().items() if "on the page of" not in meaning}
 

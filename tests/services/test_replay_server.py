@@ -1,5 +1,6 @@
 """Tests the embedded server and the program that serves it."""
 
+import os
 import re
 import signal
 import stat
@@ -16,8 +17,9 @@ import redis
 from replay_samples import make_segment, send, wait_until
 
 from protos.errors import InputError, Unreachable
+from services.net import free_port
 from services.replay import EmbeddedServer, ReplaySettings, ServerConfig, memory_for, server_stats, totals
-from services.replay.__main__ import metrics_page
+from services.replay.__main__ import Deaths, metrics_page
 
 
 @pytest.fixture
@@ -128,12 +130,44 @@ def test_the_metrics_page_tells_of_this_server(server):
     settings = ReplaySettings(urls=(server.url,), prefix="mine")
     send(settings, [make_segment(np.random.default_rng(0))])
     with (
-        metrics_page("127.0.0.1:0", settings) as server_page,
+        metrics_page("127.0.0.1:0", settings, Deaths()) as server_page,
         urlopen(f"http://{server_page.address}/metrics", timeout=20) as page,
     ):
         text = page.read().decode()
     assert re.search(r'twinrl_replay_transitions_total\{buffer="twin",shard="0"\} 4\.0', text)
     assert re.search(r'twinrl_replay_up\{shard="0"\} 1\.0', text)
+
+
+def test_the_program_starts_a_server_again_that_died_and_gives_up_when_it_dies_again_and_again(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "services.replay", "--directory", str(tmp_path), "--metrics", address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        settings = ReplaySettings(urls=(program.stdout.readline().strip(),))
+        send(settings, [make_segment(np.random.default_rng(0))])
+        assert server_stats(settings)[0].version  # it answers
+        pid = process_id(settings)
+        for death in range(1, 6):
+            os.kill(pid, signal.SIGKILL)
+            if death < 5:
+                wait_until(lambda before=pid: process_id(settings) not in (0, before))
+                pid = process_id(settings)
+                assert totals(settings)["twin"] == 4
+            if death == 1:
+                with urlopen(f"http://{address}/metrics", timeout=20) as page:
+                    assert "twinrl_replay_restarts_total 1.0" in page.read().decode()
+        assert program.wait(30) == 2
+        said = program.stderr.read()
+    assert said.count("ended by itself") == 4
+    assert re.match(r"twinrl: the replay server in .* ended 5 times within 300 s", said.splitlines()[-1])
+
+
+def process_id(settings: ReplaySettings) -> int:
+    """Returns the number of the server's process, 0 while none answers."""
+    try:
+        with redis.Redis.from_url(settings.urls[0]) as client:
+            return int(client.info("server")["process_id"])
+    except redis.RedisError:
+        return 0
 
 
 @pytest.mark.parametrize(

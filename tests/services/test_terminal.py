@@ -1,6 +1,7 @@
 """Tests that a cluster with hundreds of actors is readable in a terminal of 100 columns."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from cluster_samples import reader, reading, shard, weights, writer
@@ -54,6 +55,14 @@ def test_a_few_are_all_shown_with_what_they_wait_for():
     assert "the learner" in line(text, "held ")
     assert "its spool" in line(text, "full ")
     assert "1 wait for the learner" in " ".join(text.split())
+
+
+def test_lost_actors_are_counted_apart_and_unsent_segments_are_named_by_host():
+    gone = replace(writer("gone", age_s=9.0, unsent=29.0), host="node2")
+    text = shown(reading(peers=(writer("busy", unsent=2.0), gone, reader())))
+    assert "1 writer  1 lost  11.5 transitions/s" in text
+    assert "lost" in line(text, "gone ")
+    assert line(text, "unsent segments:") == "unsent segments: node2 29, node 2"
 
 
 def test_a_shard_that_is_away_is_red_and_the_other_is_shown():

@@ -124,6 +124,11 @@ class EmbeddedServer:
         """Returns True while the server has been started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    def last_line(self) -> str:
+        """Returns the last line that the server logged."""
+        lines = (self.directory / "server.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
     def __enter__(self) -> "EmbeddedServer":
         self.start()
         return self
@@ -187,10 +192,10 @@ class EmbeddedServer:
         code = self._process.poll()
         if code is None and not late:
             return
-        lines = (self.directory / "server.log").read_text(errors="replace").strip().splitlines()
+        last_line = self.last_line()
         self.stop()
         state = f"ended with {code}" if code is not None else f"does not answer after {START_TIMEOUT_S:g} s"
-        raise Unreachable(f"the replay server in {self.directory} {state}: {lines[-1] if lines else error}") from error
+        raise Unreachable(f"the replay server in {self.directory} {state}: {last_line or error}") from error
 
 
 def _die_with_parent() -> Callable[[], object] | None:

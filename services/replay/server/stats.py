@@ -77,7 +77,7 @@ class ServerStats:
     """It keeps a log of commands on its disk, so that a restart brings the data back."""
     buffers: Mapping[Buffer, BufferStats] = field(default_factory=dict)
     peers: tuple[Presence, ...] = ()
-    """Writers and readers heard of in the last 20 s."""
+    """Writers and readers, also those that were lost in the last ten minutes."""
 
 
 def server_stats(settings: ReplaySettings) -> list[ServerStats]:
@@ -200,6 +200,7 @@ def _shard_samples(stats: ServerStats) -> Iterator[Sample]:
 
 
 def _peer_samples(peer: Presence, names: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[Sample]:
+    yield Sample(name=f"{peer.kind}_up", value=float(not peer.is_lost), labels=labels)
     yield Sample(name=f"{peer.kind}_silent_seconds", value=peer.age_s, labels=labels)
     for told, name in names.items():
         if told in peer.stats:
