@@ -60,7 +60,7 @@ def test_a_few_are_all_shown_with_what_they_wait_for():
 def test_lost_actors_are_counted_apart_and_unsent_segments_are_named_by_host():
     gone = replace(writer("gone", age_s=9.0, unsent=29.0), host="node2")
     text = shown(reading(peers=(writer("busy", unsent=2.0), gone, reader())))
-    assert "1 writer  1 lost  11.5 transitions/s" in text
+    assert "1 writer  1 lost  12 transitions/s" in text
     assert "lost" in line(text, "gone ")
     assert line(text, "unsent segments:") == "unsent segments: node2 29, node 2"
 
