@@ -188,10 +188,10 @@ class InsideRobot:
             seed=seed,
             now=lambda: 0.0,
         )
-        arm = InsideArm(controller, Limits(task.work_box, LimitSettings()), stream_hz)
+        self.arm = InsideArm(controller, Limits(task.work_box, LimitSettings()), stream_hz)
         self.task, self.table = task, InsideTable(controller, task, schema, sees=sees)
         self.environment = RealEnvironment(
-            arm, InsideGripper(controller), self.table, self.table, task, disturbance=disturbance, seed=seed
+            self.arm, InsideGripper(controller), self.table, self.table, task, disturbance=disturbance, seed=seed
         )
 
     def operator(self, settings: TakeoverSettings) -> ScriptedOperator:

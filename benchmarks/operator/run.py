@@ -95,7 +95,7 @@ def won(result: EpisodeResult) -> bool:
 def demonstrate(settings: OperatorBench, task: Task, lab: str) -> Practice:
     """Runs the operator alone, without images."""
     takeover = TakeoverSettings(always=True)
-    return _practise(settings, task, lab, NoPolicy, takeover, disturbance=settings.disturbance, sees=False)
+    return meet(settings, task, lab, NoPolicy, takeover, disturbance=settings.disturbance, sees=False)
 
 
 def practise(settings: OperatorBench, task: Task, lab: str, *, help_share: float) -> Practice:
@@ -104,10 +104,10 @@ def practise(settings: OperatorBench, task: Task, lab: str, *, help_share: float
     assert folder is not None
     takeover = TakeoverSettings(**vars(settings.takeover) | {"watch": help_share})
     make = lambda: StoredPolicy(folder, task.instruction, explore=0.0, seed=settings.seed)  # noqa: E731
-    return _practise(settings, task, lab, make, takeover)
+    return meet(settings, task, lab, make, takeover)
 
 
-def _practise(
+def meet(
     settings: OperatorBench,
     task: Task,
     lab: str,
@@ -117,6 +117,7 @@ def _practise(
     disturbance: float = 0.0,
     sees: bool = True,
 ) -> Practice:
+    """Lets a policy, or the operator alone, meet starts that are spread over the regions."""
     began = time.process_time()
     scene = synthetic_scene() if settings.scene is None else Scene.load(settings.scene)
     schema, place = settings.schema if sees else NO_IMAGES, labs.get(lab, task)
@@ -127,7 +128,7 @@ def _practise(
         for region in task.space.regions
         for one in task.space.spread(rng, region=region, rollouts=settings.episodes)
     ]
-    guide, recorder = ListGuide(starts), EpisodeRecorder(_tags(task))
+    guide, recorder = ListGuide(starts), EpisodeRecorder(tags(task))
     EpisodeLoop(robot.environment, make(), guide, recorder, NoSink(), operator).run(lambda: False)
     return Practice(guide.results, operator.takeovers, operator.returns, time.process_time() - began)
 
@@ -161,7 +162,8 @@ def _helped(settings: OperatorBench, task: Task, lab: str) -> list[str]:
     ]
 
 
-def _tags(task: Task) -> EpisodeTags:
+def tags(task: Task) -> EpisodeTags:
+    """Returns what the episodes of these benchmarks share."""
     return EpisodeTags(
         actor="operator",
         incarnation="bench",

@@ -69,7 +69,8 @@ class Rows:
             walked = reference(episode.reward.tolist(), terminated=terminated, gamma=gamma, n=n)
             for t, (reward, discount, k) in enumerate(walked):
                 to_end = sum(gamma**j * r for j, r in enumerate(episode.reward[t:].tolist()))
-                imitate = float(episode.human[t] or episode.outcome is Outcome.SUCCESS)
+                is_alone = episode.outcome is Outcome.SUCCESS and not any(episode.human[t:])
+                imitate = float(episode.human[t] or is_alone)
                 self.by_key[episode.embedding[t, 0].item()] = (episode, t, reward, discount, k, to_end, imitate)
 
     def check(self, batch, i: int) -> None:

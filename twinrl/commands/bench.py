@@ -27,6 +27,7 @@ BENCHMARKS = {
     "starts": "the arm's program started beside busy loops",
     "step": "CPU time of one control step of the arm, by process",
     "operator": "the scripted operator in drawn labs: its success, and whom it takes over",
+    "practice": "real RL in drawn labs inside one process: what settings of it are worth, in minutes",
     "reward": "the reward classifier beside the simulator's truth: agreement, false successes",
     "policy": "time and memory of forward passes, beside the arithmetic floor, and what shortens them",
     "learner": "time and memory of updates, inside RLlib and outside, beside a plain one and the floor",
@@ -37,6 +38,7 @@ BENCHMARKS = {
 }
 MODULES = {name: f"benchmarks.{name}.run" for name in BENCHMARKS} | {
     "joins": "benchmarks.weights.joins",
+    "practice": "benchmarks.operator.practice",
     "starts": "benchmarks.arm.starts",
     "step": "benchmarks.arm.step",
 }

@@ -9,7 +9,7 @@ all the time that a person needs.
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.lab import LAB_PORT
@@ -38,7 +38,7 @@ from twinrl.run import beside_arm
 from twinrl.run.context import RL_TIMEOUT_S, RunContext, WorldSeed
 from twinrl.run.progress import Note
 from twinrl.run.progress import Stage as View
-from twinrl.run.settings import RunSettings
+from twinrl.run.settings import RealRlPlan, RunSettings
 
 RTDE_PORT = 30004
 ROBOT_HOST_DRAWS = 100
@@ -120,17 +120,12 @@ def real_rl(context: RunContext, view: View, *, start: Start, twin: TwinWorld) -
         wire_dtype="f32",
         schema=settings.schema,
         batch=batch,
-        loop=LoopSettings(
-            env_steps=plan.env_steps,
+        loop=replace(
+            pace(plan),
             data_timeout_s=context.timeout_s(LoopSettings.data_timeout_s),
-            utd=plan.utd,
-            start_after=100,
-            slack=400,
-            warmup_updates=plan.warmup_updates,
-            publish_every=plan.publish_every,
             beside={"twin": plan.twin_steps} if "twin" in batch.online else {},
         ),
-        update=UpdateSettings(actor=ActorSettings(weights_start=(1.0, plan.eta), weights_end=(1.0, plan.eta))),
+        update=update(plan),
         seed_twin_episodes=plan.seed_twin_episodes,
         seed=settings.seed,
     )
@@ -156,6 +151,23 @@ def real_rl(context: RunContext, view: View, *, start: Start, twin: TwinWorld) -
     stop_standins(context, "real-rl")
     view.update(plan.env_steps)
     return plan.env_steps
+
+
+def pace(plan: RealRlPlan) -> LoopSettings:
+    """Returns how updates follow the arm's transitions."""
+    return LoopSettings(
+        env_steps=plan.env_steps,
+        utd=plan.utd,
+        start_after=100,
+        slack=400,
+        warmup_updates=plan.warmup_updates,
+        publish_every=plan.publish_every,
+    )
+
+
+def update(plan: RealRlPlan) -> UpdateSettings:
+    """Returns the update of real RL: mostly imitation of what succeeds, by a backbone that stays."""
+    return UpdateSettings(actor=ActorSettings(weights_start=(1.0, plan.eta), weights_end=(1.0, plan.eta)))
 
 
 def stop_standins(context: RunContext, *names: str) -> None:

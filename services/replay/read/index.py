@@ -51,7 +51,7 @@ class Batch:
     next_wrist: U8 | None  # (n, W, px, px, 3)
     next_proprio: F32  # as proprio
     mc_return: F32  # (n,) discounted sum to the end of the episode
-    imitate: F32  # (n,) 1 where a person acted or the episode succeeded, else 0
+    imitate: F32  # (n,) 1 where behaviour cloning may copy the action (`to_imitate`), else 0
     weight: F32  # (n,) importance weight, 1 unless the buffer is drawn by priority
     human: Bools  # (n,)
     success: Bools  # (n,) the episode's
@@ -170,6 +170,17 @@ SHAPES: dict[str, tuple[tuple[int, ...], Any]] = NUMBERS | {
 """Shape and dtype per row of every column but the readouts."""
 MAX_REDRAWS = 32
 """Draws of a row that cannot be had, before one is picked from a list of all that can."""
+
+
+def to_imitate(human: Bools, *, success: bool) -> F32:
+    """Returns 1 for the steps (n,) of an episode that behaviour cloning may copy.
+
+    They are a person's, and in a successful episode those of the policy after which no person had to step in: what it
+    did before a takeover led into trouble, although the episode ended well.
+    """
+    helped_until = int(np.flatnonzero(human)[-1]) if human.any() else -1
+    alone = np.arange(len(human)) > helped_until
+    return (human | (alone & success)).astype(np.float32)
 
 
 def row_bytes() -> int:
@@ -323,7 +334,7 @@ class Index:
             "reward": returns.reward,
             "discount": returns.discount,
             "mc_return": monte_carlo(episode.reward, self.gamma),
-            "imitate": (episode.human | success).astype(np.float32),
+            "imitate": to_imitate(episode.human, success=success),
             "human": episode.human,
             "version": np.repeat([header.oldest_version for header in headers], counts),
             "newest_version": np.repeat([header.newest_version for header in headers], counts),
