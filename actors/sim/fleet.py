@@ -144,19 +144,23 @@ class Fleet:
 
     def _doing(self) -> str:
         """Returns how many actors step, and which slots are out, in one line."""
-        held = sum(bool(stats.get("waits_for")) for stats in self.stats.values())
-        stepping = sum(stats["began"] and not stats["error"] for stats in self.stats.values()) - held
-        away = len(self.actors) - self._manager.num_healthy_actors()
-        line = f"{max(0, stepping - away)} of {len(self.actors)} twin actors step"
+        away = self._away()
+        heard = [stats for index, stats in self.stats.items() if index not in away]
+        stepping = sum(stats["began"] and not stats["error"] and not stats.get("waits_for") for stats in heard)
+        line = f"{stepping} of {len(self.actors)} twin actors step"
         out = [f"twin-{index} {one}" for index, stats in self.stats.items() for one in stats.get("quarantined", [])]
         return f"{line}; quarantined: {_first_of(out)}" if out else line
 
+    def _away(self) -> set[int]:
+        """Returns the actors that are not heard now: silent for some seconds, or known to have ended."""
+        return self._watch.lost() | (set(range(len(self.actors))) - {*self._manager.healthy_actor_ids()})
+
     def _waiting_for(self) -> str:
-        held = [stats["waits_for"] for stats in self.stats.values() if stats.get("waits_for")]
+        away = self._away()
+        held = [stats["waits_for"] for i, stats in self.stats.items() if stats.get("waits_for") and i not in away]
         waiting = held[:1]  # they all wait for the same policy server
-        away = len(self.actors) - self._manager.num_healthy_actors()
         if away:
-            waiting.append(f"{away} twin actor(s) restarting")
+            waiting.append(f"{len(away)} twin actor(s) lost or restarting")
         if paused := self._watch.paused():
             waiting.append(_first_of(paused))
         return "; ".join(waiting)

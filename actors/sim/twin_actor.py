@@ -284,6 +284,7 @@ class TwinActor:
             actor=self._name,
             incarnation=self._incarnation,
             spool=settings.run_dir / "spool" / self._name,
+            neighbours="twin-*",
         )
         try:
             self._run_loops(_Job(sink=TwinSink(writer, self._stop.is_set), explore=settings.explore), avoid)

@@ -19,6 +19,9 @@ PAUSE_S = (1.0, 60.0)
 """Pause before the second incarnation after a failure, and the longest; it doubles in between."""
 HEALTHY_S = 60.0
 """Time without a failure that resets the count of failures."""
+LOST_S, LOST_PER_ACTOR_S = 4.0, 0.02
+"""An actor that answered before and has been silent for longer is not counted among those that step; the rounds of a
+fleet of hundreds take longer."""
 START_S, START_PER_ACTOR_S = 300.0, 10.0
 """Longest wait for an actor's first answer, and for its first progress: Ray starts them one after the other."""
 GATHER_S = 20.0
@@ -52,6 +55,7 @@ class FleetWatch:
 
     def __init__(self, actors: int, *, stall_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._stall_s, self._start_s, self._now = stall_s, START_S + START_PER_ACTOR_S * actors, now
+        self._lost_s = LOST_S + LOST_PER_ACTOR_S * actors
         self._actors = [_Actor(heard=now(), moved=now()) for _ in range(actors)]
         self._gathering, self._arrived = True, now()
         self.restarts = 0
@@ -78,6 +82,12 @@ class FleetWatch:
             return ""
         self.stalls += 1
         return self._kill(actor, f"no answer for {self._now() - actor.heard:.0f} s")
+
+    def lost(self) -> set[int]:
+        """Returns the actors that answered before and do not now."""
+        now = self._now()
+        known = [(index, actor) for index, actor in enumerate(self._actors) if actor.incarnation]
+        return {index for index, actor in known if now - actor.heard > self._lost_s}
 
     def reason(self, index: int) -> str:
         """Returns the reason why the actor's last incarnation ended; empty when it is not known."""

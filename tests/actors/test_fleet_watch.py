@@ -96,6 +96,13 @@ def test_one_that_does_not_answer_is_killed(stepping):
     assert fresh.silent(FIRST_S - 1) == "" and fresh.silent(1.0) == "kill"
 
 
+def test_one_that_does_not_answer_is_lost_until_it_does(stepping):
+    assert stepping.silent(4.0) == "" and stepping.watch.lost() == set()
+    assert stepping.silent(0.5) == "" and stepping.watch.lost() == {0}
+    assert stepping.say(0.5) == "" and stepping.watch.lost() == set()
+    assert Actor().watch.lost() == set()  # one that has not come up yet
+
+
 def test_failures_in_a_row_are_paused_longer_and_longer(stepping):
     pauses = []
     for _ in range(9):

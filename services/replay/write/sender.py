@@ -57,10 +57,10 @@ class Sender:
         spool: Spool,
         *,
         shard: int,
-        beacon: Beacon,
-        stats: Callable[[], Mapping[str, float]],
+        beacon: Beacon | None = None,
+        stats: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
-        """Takes the records of `spool` from its first; `stats` returns what the beacon tells of this writer."""
+        """Takes the records of `spool` from its first; `stats` returns what the beacon tells of this writer, if any."""
         self.settings, self.schema, self.spool, self.shard = settings, schema, spool, shard
         self.acknowledged = spool.first
         """Every record before this number is committed."""
@@ -85,7 +85,8 @@ class Sender:
                 session = self._session or self._open()
                 more = self._send_batch(session)
                 self._trim(session.probe.update(self.acknowledged))
-                self._beacon.send(session.client, self._stats)
+                if self._beacon is not None:
+                    self._beacon.send(session.client, self._stats)
                 return more
         except (Unreachable, InputError):
             self.close()
@@ -93,14 +94,14 @@ class Sender:
 
     def rest_s(self) -> float:
         """Returns the seconds without work after a step that sent all, unless a record comes."""
-        due_s = self._beacon.due_s()
+        due_s = PROBE_INTERVAL_S if self._beacon is None else self._beacon.due_s()
         return due_s if self.spool.first == self.acknowledged else min(due_s, PROBE_INTERVAL_S)
 
     def leave(self) -> None:
         """Takes the writer's presence back, if the server still answers, and closes the connection."""
         try:
             with reaching(self.settings, self.shard):
-                if self._session is not None:
+                if self._session is not None and self._beacon is not None:
                     self._beacon.leave(self._session.client)
         except (Unreachable, InputError) as error:
             log.debug("presence not taken back: %s", error)

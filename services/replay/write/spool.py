@@ -48,6 +48,7 @@ FILE_BYTES = 8 << 20
 RECENT_BYTES = 8 << 20
 """Blobs kept in memory until they are read once, so that a sender which keeps up reads nothing back."""
 NEARLY_FULL = 0.9
+LOCK_POLL_S = 0.1
 _COVERED = struct.Struct("<IB")
 _PREFIX = struct.Struct("<IBI")
 
@@ -96,10 +97,13 @@ class Record:
 class Spool:
     """A spool keeps records numbered from 0 on; those from `first` to `end` are still here. Thread-safe."""
 
-    def __init__(self, folder: Path, schema: Schema, *, actor: str, incarnation: str, limit_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, schema: Schema, *, actor: str, incarnation: str, limit_bytes: int, wait_s: float = 0.0
+    ) -> None:
         """Takes over what earlier incarnations left in the folder.
 
-        Raises InputError if another process or actor uses it, SchemaMismatch if it holds segments of other cameras.
+        Raises InputError if another process still uses it after `wait_s`, or another actor, and SchemaMismatch if it
+        holds segments of other cameras.
         """
         if "/" in incarnation:
             raise InputError(f"incarnation {incarnation!r}: it names files, so it has no /")
@@ -113,7 +117,7 @@ class Spool:
         self._recent: dict[tuple[Path, int], bytes] = {}
         self._recent_bytes = 0
         self._mutex = Lock()
-        self._lock_file = _lock(folder)
+        self._lock_file = _lock(folder, wait_s)
         self._sizes: dict[Path, int] = {}
         self._next_seq = 0
         try:
@@ -224,14 +228,17 @@ class Spool:
             path.unlink()
 
 
-def _lock(folder: Path) -> int:
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise InputError(f"spool {folder} is in use by another process: give each actor its own") from error
-    return descriptor
+def _lock(folder: Path, wait_s: float) -> int:
+    descriptor, give_up = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError as error:
+            if time.monotonic() >= give_up:
+                os.close(descriptor)
+                raise InputError(f"spool {folder} is in use by another process: give each actor its own") from error
+        time.sleep(LOCK_POLL_S)
 
 
 def mask_of(buffers: Sequence[Buffer]) -> int:

@@ -23,7 +23,8 @@ from protos.schema import Buffer, Schema
 from services.replay.connection import connect, reaching
 from services.replay.presence import Beacon, Rate
 from services.replay.settings import Keys, ReplaySettings, check_buffer, shard_of
-from services.replay.write.sender import Sender
+from services.replay.write.neighbours import HOLD_S, Neighbours
+from services.replay.write.sender import PROBE_INTERVAL_S, Sender
 from services.replay.write.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -50,12 +51,14 @@ class ReplayWriter(Closing):
         incarnation: str | None = None,
         spool: Path | None,
         codec: str = "zstd",
+        neighbours: str | None = None,
     ) -> None:
         """Opens the spool and starts the thread that sends.
 
         `incarnation` tells this process of the actor from its earlier ones; by default a new random name. `spool` is a
         folder of this actor's own: segments that an earlier incarnation left there are sent first. None: a temporary
-        folder, which survives the server but not this process.
+        folder, which survives the server but not this process. `neighbours` is a pattern of the names of spools beside
+        this one: what actors that are gone left there is sent too (`services.replay.write.neighbours`).
         """
         check_key("actor", actor)
         self.actor, self.incarnation = actor, incarnation or uuid4().hex[:12]
@@ -66,9 +69,11 @@ class ReplayWriter(Closing):
         folder = Path(self._temporary.name) if self._temporary else spool
         assert folder is not None
         limit = settings.spool_bytes
-        self._spool = Spool(folder, schema, actor=actor, incarnation=self.incarnation, limit_bytes=limit)
+        wait_s = 0.0 if neighbours is None else 3 * HOLD_S  # one of them may be sending what is in it
+        self._spool = Spool(folder, schema, actor=actor, incarnation=self.incarnation, limit_bytes=limit, wait_s=wait_s)
         beacon = Beacon(settings, "writer", actor)
         self._sender = Sender(settings, schema, self._spool, shard=self.shard, beacon=beacon, stats=self.stats)
+        self._neighbours = None if neighbours is None else Neighbours(settings, schema, folder, neighbours)
         self._client = connect(settings, self.shard)
         self._counts = dict.fromkeys(("segments", "transitions", "dropped", "failures"), 0)
         self._rate = Rate()
@@ -149,7 +154,7 @@ class ReplayWriter(Closing):
         oldest = self._spool.records(self._sender.acknowledged, self._sender.acknowledged + 1)
         now = {
             "transitions_per_s": self._rate.per_second(),
-            "unsent": self.unsent(),
+            "unsent": self.unsent() + (0 if self._neighbours is None else self._neighbours.unsent()),
             "oldest_unsent_s": max(0.0, time.monotonic() - oldest[0].added_s) if oldest else 0.0,
             "spool_bytes": self._spool.bytes,
             "spool_limit_bytes": self._spool.limit_bytes,
@@ -225,6 +230,9 @@ class ReplayWriter(Closing):
         except Exception as error:  # root of the thread: raised again in the caller's next call
             log.exception("the replay writer of %s stopped", self.actor)
             self._failure = error
+        finally:
+            if self._neighbours is not None:
+                self._neighbours.close()
 
     def _send(self) -> None:
         """Sends until stopped. A failure is over once the spool is sent, so a server at its limit is logged once."""
@@ -243,7 +251,8 @@ class ReplayWriter(Closing):
                 self._stop.wait(pause_s)
                 continue
             if not more:
+                busy = self._neighbours is not None and self._neighbours.step()
                 if pause_s:
                     log.info("%s has sent what it kept on disk", self.actor)
                 pause_s = 0.0
-                self._wake.wait(self._sender.rest_s())
+                self._wake.wait(min(self._sender.rest_s(), PROBE_INTERVAL_S) if busy else self._sender.rest_s())
