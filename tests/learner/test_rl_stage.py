@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import redis
 import torch
 from samples import SCHEMA, TEXT, make_policy, make_segment
 
@@ -15,10 +16,10 @@ from learner.stage.data import wait_for_totals
 from learner.stage.publication import Publication
 from policy.acting import BatchActor
 from policy.checkpoint import load, load_policy, save_policy
-from protos.errors import CorruptData, Unreachable
+from protos.errors import CorruptData, InputError, LeaseLost, Unreachable
 from protos.status import STATUS_VARIABLE, read_status
 from protos.tensors import part_sha256
-from services.replay import EmbeddedServer, ReplaySettings, ReplayWriter, ServerConfig
+from services.replay import EmbeddedServer, Keys, Lease, ReplaySettings, ReplayWriter, ServerConfig
 from services.telemetry import read_metrics
 from services.weights import WeightSubscriber
 
@@ -190,6 +191,31 @@ def test_critics_of_an_earlier_stage_go_on(make_settings, tmp_path):
     names = [name for name in earlier if name.startswith(("critic.", "target."))]
     assert names
     assert all(torch.equal(earlier[name], later[name]) for name in names)
+
+
+def test_a_second_learner_of_a_run_is_refused(make_settings, tmp_path):
+    settings = make_settings("two")
+    with Lease(settings.replay, name="first", lifetime_s=1.0) as first:
+        assert first.take()
+        with pytest.raises(InputError, match=r"the learner of first \(pid .*\) leads the run 'two'"):
+            run_rl(settings, tmp_path / "second", resume=False, stop=never)
+
+
+def test_a_learner_that_lost_the_lead_leaves_everything_as_it_is(make_settings, tmp_path, server):
+    settings = make_settings("lost")
+    lines = []
+
+    def watch(line):
+        lines.append(line)
+        with redis.Redis.from_url(server) as client:
+            client.mset({"lost:learner": "{}", "lost:learner:number": 99})
+
+    with pytest.raises(LeaseLost, match="another learner leads the run 'lost' now"):
+        run_rl(settings, tmp_path / "out", resume=False, stop=never, watch=watch)
+    assert len(lines) == 1
+    assert not (tmp_path / "out" / "checkpoint").exists() and not (tmp_path / "out" / "policy").exists()
+    with redis.Redis.from_url(server) as client:
+        assert client.get(Keys("lost", "twin").allowance) is None
 
 
 def test_a_shard_that_is_late_is_waited_for(tmp_path, monkeypatch):
