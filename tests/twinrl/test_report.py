@@ -189,8 +189,9 @@ def test_counts_rates_and_intervals_stand_in_the_table(page):
 def test_every_part_is_there_and_nothing_is_missing(page):
     assert "Not in this run" not in page.text
     assert page.tags.count("img") == 4
-    # maps, real curves, S_target, SFT + twin RL + real RL metrics, ages
-    assert page.tags.count("svg") == 5 + 2 + 1 + (1 + 3 + 2) + 2
+    # maps, real curves, S_target, SFT + twin RL + real RL metrics that changed, ages
+    assert page.tags.count("svg") == 5 + 2 + 1 + (1 + 2 + 1) + 2
+    assert page.text.count("Did not change: bc loss 0.4.") == 2
     for words in ("scripted operator", "Twin, side camera", "photos registered", "16,000 steps", "twin_rl.env_steps"):
         assert words in page.text, words
 

@@ -232,16 +232,32 @@ def guidance_curves(run: RunFiles) -> str:
     return chart(panels, "robot time [min]", size=(WIDE[0], 1.35))
 
 
-def learning_curves(run: RunFiles) -> dict[str, list[str]]:
-    """Small charts of every number the learner logged, SFT policies together, by printed stage name."""
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What one stage's learners logged."""
+
+    charts: list[str]
+    """A small chart of every number that changed."""
+    constants: list[str]
+    """The others, as "stalls 0"."""
+
+
+def learning_curves(run: RunFiles) -> dict[str, Learning]:
+    """Every number the learner logged, SFT policies together, by printed stage name."""
     groups = {"SFT": ("sft_a", "sft_ab"), "Twin RL": ("twin_rl",), "Real RL": ("real_rl",)}
-    charts: dict[str, list[str]] = {}
+    found: dict[str, Learning] = {}
     for title, stages in groups.items():
-        keys = sorted({key for stage in stages for key in _numbers(run.metrics[stage])})
-        charts[title] = [
-            chart({_title(key): _stage_lines(run, stages, key)}, X_LABELS[stages[0]], size=SMALL) for key in keys
-        ]
-    return {title: found for title, found in charts.items() if found}
+        charts, constants = [], []
+        for key in sorted({key for stage in stages for key in _numbers(run.metrics[stage])}):
+            lines = _stage_lines(run, stages, key)
+            values = {value for line in lines for value in line.y}
+            if len(values) > 1:
+                charts.append(chart({_title(key): lines}, X_LABELS[stages[0]], size=SMALL))
+            else:
+                constants.append(f"{_title(key)} {values.pop():g}")
+        if charts or constants:
+            found[title] = Learning(charts=charts, constants=constants)
+    return found
 
 
 def age_curves(run: RunFiles) -> dict[str, str]:

@@ -56,7 +56,10 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "help": help_summary(run.real_episodes),
         "guidance": _markup(curves.guidance_curves(run)),
         "twins": twins_summary(run),
-        "learning": {title: [_markup(svg) for svg in found] for title, found in curves.learning_curves(run).items()},
+        "learning": {
+            title: ([_markup(svg) for svg in found.charts], found.constants)
+            for title, found in curves.learning_curves(run).items()
+        },
         "ages": {title: _markup(svg) for title, svg in curves.age_curves(run).items()},
         "throughput": throughput_rows(run),
         "fidelity": run.fidelity,
@@ -109,6 +112,10 @@ SCAN_LABELS = {
     "pictures": "photos given",  # in reports of 0.1
     "registered": "photos registered",
     "dropped": "photos dropped as blurred or repeated",
+    "thinned": "frames of a video left out for a sharper one",
+    "others": "groups of photos that fit to each other alone",
+    "alone": "photos that fit to no other",
+    "masked_percent": "pixels masked or beyond the lens [%]",
     "points": "sparse points",
     "reprojection_px": "reprojection error, mean [px]",
     "scale_provenance": "scale from",
@@ -283,7 +290,7 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, list):
-        return ", ".join(show(one) for one in value)
+        return ", ".join(show(one) for one in value) or "–"
     return "–" if value is None or value == "" else str(value)
 
 
