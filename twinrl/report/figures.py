@@ -234,7 +234,7 @@ def guidance_curves(run: RunFiles) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """What one stage's learners logged."""
+    """The numbers that the learners of one stage logged."""
 
     charts: list[str]
     """A small chart of every number that changed."""
@@ -243,7 +243,7 @@ class Learning:
 
 
 def learning_curves(run: RunFiles) -> dict[str, Learning]:
-    """Every number the learner logged, SFT policies together, by printed stage name."""
+    """Draws every number the learner logged that changed, SFT policies together, by printed stage name."""
     groups = {"SFT": ("sft_a", "sft_ab"), "Twin RL": ("twin_rl",), "Real RL": ("real_rl",)}
     found: dict[str, Learning] = {}
     for title, stages in groups.items():
