@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from protos.errors import CorruptData, InputError, Unreachable
+from protos.errors import ArmStopped, CorruptData, InputError, Unreachable
 from protos.schema import U8, Configuration
 
 LAB_PORT = 30100
@@ -52,17 +52,19 @@ def lengths(header: bytes) -> tuple[int, int]:
 class LabClient:
     """Asks the lab of a simulated arm over one connection; safe to share between threads.
 
-    Every method raises Unreachable when the connection is lost, InputError when the lab refuses.
+    Every method raises ArmStopped when the connection is lost, as eyes and hands do; the next one connects anew.
+    InputError when the lab refuses.
     """
 
     def __init__(self, host: str, port: int = LAB_PORT, *, timeout_s: float = 5.0) -> None:
-        self._address, self._timeout_s = f"{host}:{port}", timeout_s
+        """Connects. Raises Unreachable when nobody answers."""
+        self._host, self._port, self._timeout_s = host, port, timeout_s
         self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
         try:
-            self._socket = socket.create_connection((host, port), timeout=timeout_s)
+            self._connected()
         except OSError as error:
-            raise self._unreachable(error) from error
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raise Unreachable(self._lost(error)) from error
 
     def images(self) -> tuple[U8, U8, float]:
         """Returns side image, wrist image (each (px, px, 3)) and the robot time [s] at which they were taken."""
@@ -104,28 +106,40 @@ class LabClient:
 
     def close(self) -> None:
         """Closes the connection."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         with self._lock:
             try:
-                self._socket.sendall(pack(request))
-                text, blob = lengths(self._read(HEADER.size))
-                reply, data = json.loads(self._read(text)), self._read(blob)
+                wire = self._connected()
+                wire.sendall(pack(request))
+                text, blob = lengths(_read(wire, HEADER.size))
+                reply, data = json.loads(_read(wire, text)), _read(wire, blob)
             except (OSError, EOFError) as error:
-                raise self._unreachable(error) from error
+                self.close()
+                raise ArmStopped(self._lost(error)) from error
         if "error" in reply:
-            raise InputError(f"lab at {self._address}: {reply['error']}")
+            raise InputError(f"lab at {self._host}:{self._port}: {reply['error']}")
         return reply, data
 
-    def _read(self, count: int) -> bytes:
-        received = bytearray(count)
-        view, done = memoryview(received), 0
-        while done < count:
-            done += (step := self._socket.recv_into(view[done:]))
-            if not step:
-                raise EOFError("it closed the connection")
-        return bytes(received)
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = socket.create_connection((self._host, self._port), timeout=self._timeout_s)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._socket
 
-    def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"lab of the stand-in at {self._address}: {error} (deadline {self._timeout_s:g} s)")
+    def _lost(self, error: Exception) -> str:
+        where = f"{self._host}:{self._port}"
+        return f"lab of the stand-in at {where}: {error} (deadline {self._timeout_s:g} s): start the stand-in again"
+
+
+def _read(wire: socket.socket, count: int) -> bytes:
+    received = bytearray(count)
+    view, done = memoryview(received), 0
+    while done < count:
+        done += (step := wire.recv_into(view[done:]))
+        if not step:
+            raise EOFError("it closed the connection")
+    return bytes(received)

@@ -22,6 +22,9 @@ its first one stands in, marked in `pad`, as in the batches that the learner dra
 A policy that is not ready (its weights are too stale) holds all slots before the next episode of any of them begins.
 `held` is told of that, and of a guide or a sink that kept the loop waiting, so that an arm asks before it moves on.
 
+An arm that stops (`ArmStopped`) in mid-episode closes it with outcome STOPPED, without a report. `stopped` is told, and
+returns True once the arm can go on: the same start then comes again.
+
 A slot whose observation is not finite loses its episode and starts anew elsewhere; one that breaks again and again
 stays out, named with its start and the reason (`actors.quarantine`), and the others go on. Without any slot left the
 loop ends with an error.
@@ -40,7 +43,7 @@ from actors.interfaces import Decision, Environment, EpisodeDropped, Guide, Oper
 from actors.quarantine import Quarantine
 from actors.recorder import EpisodeRecorder
 from protos.episode import Segment
-from protos.errors import TwinRLError
+from protos.errors import ArmStopped, TwinRLError
 from protos.schema import ACTION_DIM, F32, GRIPPER_ACTION, Bools, Configuration, Observation, Outcome
 
 log = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class LoopStats:
     interventions: int = 0
     dropped: int = 0
     """Attempts of which a person wanted nothing to be kept."""
+    stopped: int = 0
+    """Stops of the arm; each ended an attempt, or its reset."""
     bad_observations: int = 0
     waits_for: str = ""
     """The reason why the loop is held before the next episode; empty while it steps."""
@@ -72,6 +77,14 @@ class LoopStats:
 
 class _StoppedWhileHeld(Exception):
     """The loop was told to stop before the policy was ready."""
+
+
+class _NotMended(Exception):
+    """The arm was stopped for good."""
+
+    def __init__(self, stop: ArmStopped) -> None:
+        super().__init__(str(stop))
+        self.stop = stop
 
 
 def idle_actions(n: int) -> F32:
@@ -94,11 +107,12 @@ class EpisodeLoop:
         operator: Operator | None = None,
         quarantine: Quarantine | None = None,
         held: Callable[[str], None] = lambda why: None,
+        stopped: Callable[[ArmStopped], bool] = lambda stop: False,
     ) -> None:
         self.environment, self.policy, self.guide = environment, policy, guide
         self.recorder, self.sink, self.operator = recorder, sink, operator
         self.quarantine = quarantine if quarantine is not None else Quarantine()
-        self._held = held
+        self._held, self._stopped = held, stopped
         self.starts: dict[int, Configuration] = {}
         """The start of each slot's present episode."""
         self.stats = LoopStats()
@@ -119,13 +133,22 @@ class EpisodeLoop:
             for slot in np.flatnonzero(~self._retired):
                 self._begin(int(slot))
             while not (stop() or self._retired.all()):
-                try:
-                    self._advance()
-                except EpisodeDropped as dropped:
-                    self._drop(dropped)
+                self._take_turn()
         except _StoppedWhileHeld:
             log.info("stopped while it was held")
+        except _NotMended as end:
+            raise end.stop from None
         return self.stats
+
+    def _take_turn(self) -> None:
+        try:
+            self._advance()
+        except EpisodeDropped as dropped:
+            self._drop(dropped)
+        except ArmStopped as stop:
+            self._send(self.recorder.stop(0))
+            self._mend(stop)
+            self._begin(0, self.starts[0])
 
     def _advance(self) -> None:
         """Runs one control step of every slot; slots that were just reset, and retired ones, only idle."""
@@ -188,6 +211,13 @@ class EpisodeLoop:
         self.stats.dropped += 1
         self._begin(0, self.starts[0] if dropped.again else None)
 
+    def _mend(self, stop: ArmStopped) -> None:
+        """Returns once the arm can go on. Raises _NotMended where it cannot."""
+        assert self.environment.n == 1, "one arm is stopped"
+        self.stats.stopped += 1
+        if not self._stopped(stop):
+            raise _NotMended(stop)
+
     def _close_ended(self, observation: Observation, decision: Decision) -> Bools:
         """Records ended slots' last observation, reports and resets them; returns the slots that idle now."""
         ended = self._ended.copy()
@@ -220,12 +250,20 @@ class EpisodeLoop:
         if configuration is None:
             self._retired[slot] = True
             return
-        self._hold_until_ready()
         self.starts[slot] = configuration
-        self.environment.reset(slot, configuration)
+        self._reset(slot, configuration)
         if self._history is not None:
             self._history.begin(slot)
         self.recorder.begin(slot, configuration)
+
+    def _reset(self, slot: int, configuration: Configuration) -> None:
+        """Resets the slot as soon as the policy is ready, and again after each stop of the arm."""
+        while True:
+            self._hold_until_ready()
+            try:
+                return self.environment.reset(slot, configuration)
+            except ArmStopped as stop:
+                self._mend(stop)
 
     def _next_start(self) -> Configuration | None:
         """Returns the guide's next start that is not known to break a world."""

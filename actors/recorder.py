@@ -78,7 +78,8 @@ class EpisodeRecorder:
         state = self._slots[slot]
         segment = None
         if len(state.pending.actions) == SEGMENT_STEPS:
-            segment = self._cut(state, observation, decision, slot)
+            self._observe(state, observation, decision, slot)
+            segment = self._cut(state)
         self._observe(state, observation, decision, slot)
         pending = state.pending
         pending.actions.append(step.executed[slot].copy())
@@ -99,7 +100,8 @@ class EpisodeRecorder:
         """Closes an ended episode with its last observation."""
         state = self._slots.pop(slot)
         assert state.outcome is not Outcome.RUNNING, f"slot {slot}: finish() before the episode ended"
-        segment = self._cut(state, observation, decision, slot)
+        self._observe(state, observation, decision, slot)
+        segment = self._cut(state)
         result = EpisodeResult(
             configuration=state.configuration,
             outcome=state.outcome,
@@ -110,18 +112,33 @@ class EpisodeRecorder:
         )
         return segment, result
 
+    def stop(self, slot: int) -> Segment | None:
+        """Closes an episode that cannot go on, with its newest observation and outcome STOPPED.
+
+        The step behind that observation, whose result nobody saw, is dropped; without another since the segment before
+        there is nothing to close, and None is returned.
+        """
+        state = self._slots.pop(slot, None)
+        if state is None or len(state.pending.actions) < 2:
+            return None
+        pending = state.pending
+        for steps in (pending.actions, pending.rewards, pending.human, pending.versions):
+            del steps[-1]
+        state.steps -= 1
+        state.outcome = Outcome.STOPPED
+        return self._cut(state)
+
     def _observe(self, state: _Slot, observation: Observation, decision: Decision, slot: int) -> None:
         state.pending.observations.append(observation.rows([slot]))
         if decision.embedding is not None:
             state.pending.embeddings.append(decision.embedding[slot].copy())
         state.pending.backbones.append(decision.backbone_id)
 
-    def _cut(self, state: _Slot, observation: Observation, decision: Decision, slot: int) -> Segment:
-        """Returns the pending steps as a segment whose last observation is `observation`; the slot keeps none of them.
+    def _cut(self, state: _Slot) -> Segment:
+        """Returns the pending steps, and the observation behind them, as a segment; the slot keeps none of them.
 
         A segment that saw two backbones leaves without embeddings: the learner computes them again from the images.
         """
-        self._observe(state, observation, decision, slot)
         pending, state.pending = state.pending, _Pending()
         seen = pending.observations
         whole = len(pending.embeddings) == len(seen) and len(set(pending.backbones)) == 1
@@ -136,7 +153,7 @@ class EpisodeRecorder:
             outcome=state.outcome,
             source=self.tags.source,
             policy_versions=(min(versions), max(versions)),
-            backbone_id=decision.backbone_id if whole else "",
+            backbone_id=pending.backbones[-1] if whole else "",
             observation=Observation(
                 side=np.concatenate([one.side for one in seen]),
                 wrist=np.concatenate([one.wrist for one in seen]),

@@ -67,13 +67,15 @@ class Source(Enum):
 class Outcome(Enum):
     """The state of the episode at the end of a segment. Success and failure do not bootstrap, all others do.
 
-    UNKNOWN is the outcome of an episode that others recorded without saying how it ended; actors never send it.
+    STOPPED is the outcome of an attempt in which the arm was stopped: by its controller, or as its link or a camera was
+    lost. UNKNOWN is that of an episode that others recorded without saying how it ended; actors never send it.
     """
 
     RUNNING = "running"
     SUCCESS = "success"
     FAILURE = "failure"
     TIMEOUT = "timeout"
+    STOPPED = "stopped"
     UNKNOWN = "unknown"
 
 

@@ -163,7 +163,8 @@ class RobotiqGripper:
                 return self._line()
             except OSError as error:
                 raise ArmStopped(
-                    f"gripper at {self._address}: link lost ({error}; deadline {self._settings.timeout_s:g} s)"
+                    f"gripper at {self._address}: link lost ({error}; deadline {self._settings.timeout_s:g} s): "
+                    "check that the arm is on and the Robotiq URCap runs"
                 ) from error
 
     def _line(self) -> str:

@@ -258,6 +258,8 @@ class Link:
         while (now := self.time_s) < time_s:
             if now != last:
                 last, deadline = now, time.monotonic() + self._timeout_s
+            elif not self.is_connected:
+                raise ArmStopped(LOST)
             elif time.monotonic() > deadline:
                 raise ArmStopped(
                     f"the robot's clock stands still for {self._timeout_s:g} s: {self.trouble() or 'check the network'}"

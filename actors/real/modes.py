@@ -26,6 +26,7 @@ from actors.human.devices import open_device
 from actors.interfaces import EpisodeResult, Guide, Operator, Policy, Sink
 from actors.loop import SLOW_S, EpisodeLoop, LoopStats
 from actors.policies import NoPolicy, StoredPolicy, WeightsPolicy
+from actors.real.recovery import Recovery
 from actors.real.robot import Robot
 from actors.real.settings import ConsoleLab, DemonstratePlan, EvaluatePlan, RealSettings
 from actors.real.table.terminal import Terminal
@@ -127,12 +128,11 @@ def train(settings: RealSettings) -> None:
         recorder = EpisodeRecorder(_tags(settings, task, writer.incarnation))
         robot = stack.enter_context(Robot(settings, person=_person(settings, stack, always=False)))
         lines = stack.enter_context(JsonLines(plan.out))
-        began_s = robot.arm.time_s
         status = StatusFile()
 
         def describe(result: EpisodeResult) -> dict[str, Any]:
             line = result_line(result, task.space.manipulated) | {"operator": settings.operator}
-            return line | {"t": time.time(), "robot_s": robot.arm.time_s - began_s, "total_steps": loop.stats.steps}
+            return line | {"t": time.time(), "robot_s": robot.worked_s, "total_steps": loop.stats.steps}
 
         def enough() -> bool:
             began = time.monotonic()
@@ -173,9 +173,11 @@ def _loop(
     sink: Sink,
     operator: Operator | None = None,
 ) -> EpisodeLoop:
-    """Returns the loop of an arm that holds while somebody is away."""
-    environment = robot.environment
-    return EpisodeLoop(environment, policy, guide, recorder, sink, operator, held=environment.hold)
+    """Returns the loop of an arm that holds while somebody is away, and waits where it is stopped."""
+    environment, recovery = robot.environment, Recovery(robot)
+    return EpisodeLoop(
+        environment, policy, guide, recorder, sink, operator, held=environment.hold, stopped=recovery.mended
+    )
 
 
 def _run(loop: EpisodeLoop, robot: Robot, doing: Callable[[], str]) -> None:
@@ -202,7 +204,7 @@ def _summary(stats: LoopStats) -> str:
     per_step = {name: f"{1e3 * seconds / max(stats.steps, 1):.1f}" for name, seconds in stats.seconds.items()}
     return (
         f"{stats.episodes} episodes, {stats.successes} successful, {stats.steps} steps, "
-        f"{stats.interventions} interventions; ms per step {per_step}"
+        f"{stats.interventions} interventions, {stats.stopped} stops of the arm; ms per step {per_step}"
     )
 
 

@@ -8,6 +8,7 @@ observe images, TCP pose, velocity, wrench, gripper, motion under way
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -62,22 +63,27 @@ RESET_ATTEMPTS = 3
 class Robot(Closing):
     """Opens the arm, its gripper, its cameras and the person at the table together, and closes them together.
 
-    A context manager: leaving it holds the arm.
+    Arm, gripper and cameras can be connected anew after a stop; the environment and the person stay. A context manager:
+    leaving it holds the arm.
     """
 
     def __init__(self, settings: RealSettings, *, disturbance: float = 0.0, person: Person | None = None) -> None:
         """Connects; moves nothing. Raises InputError with a word about `--arm` when the arm is not allowed to move."""
         self.settings, self.task, self.person = settings, tasks.get(settings.task), person
-        self._limits = Limits(self.task.work_box, settings.limits)
-        self._open = ExitStack()
+        self._open, self._connection = ExitStack(), ExitStack()
+        self._arms: list[ArmClient] = []
         try:
-            check_ready(settings.arm.host, settings.arm.connect_timeout_s, settings.arm.pendant, settings.arm.model)
+            self._check_ready()
             if not settings.armed:
                 self._refuse()
-            self._connect(disturbance)
+            self._begin(disturbance)
         except BaseException:
-            self._open.close()
+            self.close()
             raise
+
+    def _check_ready(self) -> None:
+        arm = self.settings.arm
+        check_ready(arm.host, arm.connect_timeout_s, arm.pendant, arm.model)
 
     def _refuse(self) -> None:
         """Shows the arm, has the cameras' images confirmed, and raises InputError."""
@@ -86,44 +92,73 @@ class Robot(Closing):
             _confirm_cameras(self.settings, self.settings.lab)
         raise InputError('the arm is not armed: clear the workspace, then start with "--arm" (or armed: true)')
 
-    def _connect(self, disturbance: float) -> None:
-        """Connects everything, the arm last: whatever else takes long or fails does so before."""
-        settings = self.settings
-        cameras, hands, self._poses = self._lab()
-        self._open.callback(cameras.close)
+    def _begin(self, disturbance: float) -> None:
+        """Makes the environment; the arm is connected last: whatever else takes long or fails does so before."""
+        hands, self._poses = self._lab()
         proposer = self._proposer()
-        gripper = RobotiqGripper(settings.arm.host, settings.gripper, clock=lambda: self.arm.time_s)
-        self._open.callback(gripper.close)
-        self._connect_arm()
+        arm, gripper, cameras = self._connect()
         self.environment = RealEnvironment(
-            self.arm,
+            arm,
             gripper,
             cameras,
             hands,
             self.task,
             disturbance=disturbance,
-            seed=settings.seed,
+            seed=self.settings.seed,
             proposer=proposer,
         )
         if self.person is not None:
             self.person.robot, self.environment.is_away = self.environment, self.person.is_away
 
-    def _connect_arm(self) -> None:
+    def _connect(self) -> tuple[Arm, Gripper, Cameras]:
+        """Connects what a stop may lose; images and fingers are looked at before there is an arm."""
         settings = self.settings
-        self.arm = self._open.enter_context(ArmClient(settings.arm, self._limits, armed=settings.armed))
+        cameras = self._cameras()
+        self._connection.callback(cameras.close)
+        cameras.read()
+        gripper = RobotiqGripper(settings.arm.host, settings.gripper, clock=lambda: self.arm.time_s)
+        self._connection.callback(gripper.close)
+        gripper.opening()
+        self._connect_arm()
+        return self.arm, gripper, cameras
+
+    def reconnect(self) -> None:
+        """Leaves arm, gripper and cameras and connects them anew; moves nothing. Raises as the constructor does.
+
+        A person is asked before the next motion, as before the first one.
+        """
+        self.disconnect()
+        self._check_ready()
+        try:
+            self.environment.connect(*self._connect())
+        except BaseException:
+            self.disconnect()
+            raise
+
+    def disconnect(self) -> None:
+        """Holds the arm and leaves it, with gripper and cameras."""
+        self._connection.close()
+
+    def _connect_arm(self) -> None:
+        settings, limits = self.settings, Limits(self.task.work_box, self.settings.limits)
+        self.arm = self._connection.enter_context(ArmClient(settings.arm, limits, armed=settings.armed))
+        self._arms.append(self.arm)
         state = self.arm.observe()
         position, joints = np.round(state.pose[:3], 3).tolist(), np.round(np.degrees(state.joints), 1).tolist()
         log.info("arm at %s: TCP %s m, joints %s degrees", settings.arm.host, position, joints)
 
-    def _lab(self) -> tuple[Cameras, Hands, ObjectPoses | None]:
+    def _lab(self) -> tuple[Hands, ObjectPoses | None]:
         settings, lab = self.settings, self.settings.lab
         if isinstance(lab, ConsoleLab):
             terminal = Terminal()
-            cameras = UsbCameras(lab.side, lab.wrist, settings.schema, lab.references)
-            return cameras, self._judged(ConsoleHands(terminal), terminal), None
+            self._cameras: Callable[[], Cameras] = lambda: UsbCameras(
+                lab.side, lab.wrist, settings.schema, lab.references
+            )
+            return self._judged(ConsoleHands(terminal), terminal), None
         client = LabClient(settings.arm.host, lab.port, timeout_s=lab.timeout_s)
         self._open.callback(client.close)
-        return LabCameras(client, settings.schema), self._judged(LabHands(client), None), client
+        self._cameras = lambda: LabCameras(client, settings.schema)
+        return self._judged(LabHands(client), None), client
 
     def _judged(self, hands: Hands, terminal: Terminal | None) -> Hands:
         return hands if self.person is None else PersonHands(hands, self.person, terminal)
@@ -145,14 +180,22 @@ class Robot(Closing):
 
     def summary(self) -> str:
         """Returns the deeds of the safety layer in one line."""
-        clipped = ", ".join(f"{count} by {name}" for name, count in self.arm.limits.clipped.items()) or "none"
+        counted = sum((arm.limits.clipped for arm in self._arms), Counter[str]())
+        clipped = ", ".join(f"{count} by {name}" for name, count in counted.items()) or "none"
+        holds = sum(arm.holds for arm in self._arms)
         stopped = f"stopped by a limit {self.environment.stops} times"
         proposer = self.environment.proposer
         judged = f"; {proposer.proposed} successes proposed, {proposer.overruled} overruled" if proposer else ""
-        return f"commands clipped: {clipped}; held by the watchdog {self.arm.holds} times; {stopped}{judged}"
+        return f"commands clipped: {clipped}; held by the watchdog {holds} times; {stopped}{judged}"
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds of the robot's clock that this session was connected, as of the newest state."""
+        return sum(arm.worked_s for arm in self._arms)
 
     def close(self) -> None:
         """Holds the arm and closes everything."""
+        self.disconnect()
         self._open.close()
 
 
@@ -193,10 +236,15 @@ class RealEnvironment:
         self.stops = 0
         """Number of times that a limit stopped the arm."""
 
+    def connect(self, arm: Arm, gripper: Gripper, cameras: Cameras) -> None:
+        """Goes on with other connections, after a stop."""
+        self._arm, self._gripper, self._cameras = arm, gripper, cameras
+        self._is_gripper_active = self._is_running = False
+
     def hold(self, why: str) -> None:
         """Holds the arm: somebody it works with is away. A person is asked before it moves again."""
         if not self._waits_for:
-            self._arm.hold(why)
+            self._arm.try_to_hold(why)
             self._waits_for, self._waits_since = why, time.monotonic()
 
     def reset(self, slot: int, configuration: Configuration) -> None:
@@ -346,8 +394,8 @@ class RealEnvironment:
                 log.info("held in mid-episode: %s", hold)
 
     def _note(self, stop: ArmStopped) -> None:
-        """Notes that a limit stopped the arm: the episode has failed. A stop of the controller is raised on."""
-        if not self._arm.can_be_commanded():
+        """Notes that a limit holds the arm: the episode has failed. Any other stop is raised on."""
+        if self._arm.held != str(stop) or not self._arm.can_be_commanded():
             raise stop
         self.stops += 1
         log.warning("the arm stopped itself: %s", stop)

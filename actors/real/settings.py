@@ -27,6 +27,8 @@ class SimulatedLab:
     kind: Literal["simulated"] = "simulated"
     port: int = LAB_PORT
     timeout_s: float = 5.0
+    mended_within_s: float = 60.0
+    """Time after which a stop ends the session: nobody stands at the stand-in to wait for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,10 @@ def _protective_stop(stage: Stage, program: Program) -> None:
     LabClient(stage.inner).protective_stop()
 
 
+def _unlock(stage: Stage, program: Program) -> None:
+    LabClient(stage.inner).pendant(safety="NORMAL")
+
+
 FAULTS = {
     "Ctrl-C": Fault(_signal_main(signal.SIGINT), _nothing),
     "terminal lost (SIGHUP)": Fault(_signal_main(signal.SIGHUP), _nothing),
@@ -83,13 +87,13 @@ FAULTS = {
         waits_s=10.0,
     ),
     "replay killed": Fault(lambda stage, program: os.kill(stage.replay.pid, signal.SIGKILL), _nothing),
-    "protective stop": Fault(_protective_stop, _nothing),
+    "protective stop": Fault(_protective_stop, _unlock),
     "network swallows everything": Fault(
         lambda stage, program: stage.network.send_signal(signal.SIGSTOP),
         lambda stage, program: stage.network.send_signal(signal.SIGCONT),
         waits_s=20.0,
     ),
-    "network resets": Fault(lambda stage, program: stage.network.kill(), _nothing),
+    "network resets": Fault(lambda stage, program: stage.network.kill(), lambda stage, program: stage.mend_network()),
 }
 
 

@@ -147,10 +147,14 @@ class Stage(Closing):
         settings = StandinSettings(scene=scene, lab=lab, host=self.inner, fast=False)
         standin = save_settings(settings, folder / "standin.json")
         self._start(["-m", "actors.simulated_ur", "--settings", str(standin)], (self.inner, LAB_PORT))
-        self.network = self._proxy(CONTROL_PORTS)
+        self.mend_network()
         self.lab = self._proxy((LAB_PORT,))
         self.replay = self._open.enter_context(EmbeddedServer(folder / "replay"))
         self.observer = self._open.enter_context(Observer(self.inner))
+
+    def mend_network(self) -> None:
+        """Starts the network to the arm, anew where it was killed."""
+        self.network = self._proxy(CONTROL_PORTS)
 
     def settings(self, **arm: object) -> RealSettings:
         """Returns settings that demonstrate at this arm without end."""

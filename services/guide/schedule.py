@@ -195,7 +195,7 @@ class Schedule:
         """
         if not 1 <= len(report_id) <= MAX_REPORT_ID:
             raise InputError(f"report id of {len(report_id)} characters: 1 to {MAX_REPORT_ID}")
-        if outcome in (Outcome.RUNNING, Outcome.UNKNOWN):
+        if outcome in (Outcome.RUNNING, Outcome.STOPPED, Outcome.UNKNOWN):
             raise InputError(f"outcome {outcome.value!r}: report an episode when it is over and its end is known")
         record = None if configuration.cell == -1 else self._record(configuration.cell)
         if report_id in self._reported:

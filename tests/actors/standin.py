@@ -96,8 +96,12 @@ class IdealRobot:
 
     def __init__(self, *, fast=True, latency_steps=(0,), gain=(1.0, 1.0), pace=1.0):
         self.host = free_host()
-        domain = json.dumps({"fast": fast, "latency_steps": latency_steps, "gain": gain, "pace": pace})
-        self._process = subprocess.Popen([sys.executable, __file__, self.host, domain], stderr=subprocess.DEVNULL)
+        self._domain = json.dumps({"fast": fast, "latency_steps": latency_steps, "gain": gain, "pace": pace})
+        self.start()
+
+    def start(self):
+        """Starts the controller, anew after `kill`."""
+        self._process = subprocess.Popen([sys.executable, __file__, self.host, self._domain], stderr=subprocess.DEVNULL)
         until(lambda: listens(self.host, LAB_PORT), "the controller listens", seconds=60)
         self.lab = LabClient(self.host)
 

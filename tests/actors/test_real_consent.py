@@ -17,6 +17,7 @@ TASK = tasks.get("pick_and_place")
 START = TASK.space.sample(np.random.default_rng(0), region="A")
 POSE = np.array([-0.54, 0.0, 0.16, 2.2214, -2.2214, 0.0])
 MOTIONS = ("rest", "move_to", "servo")
+LIMIT = "force at the TCP 90 N: free the tool"
 
 
 class Arm:
@@ -31,16 +32,15 @@ class Arm:
         assert self.events[-1] in ("go on", "activate", "place"), "a person has just answered"
         self.held = ""
 
-    def hold(self, why):
+    def try_to_hold(self, why):
         self.events.append("hold")
 
     def _move(self, name):
         self.motions += 1
         happens = self.holds.pop(self.motions, "")
-        if happens:
-            self.held = happens
-        if happens == "limit":
-            raise ArmStopped("force at the TCP 90 N: free the tool")
+        self.held = happens or self.held
+        if happens == LIMIT:
+            raise ArmStopped(happens)
         if self.held:
             raise ArmHeld(self.held)
         self.events.append(name)
@@ -163,16 +163,16 @@ def test_the_gripper_too_waits_for_the_answer():
 def test_a_limit_ends_the_episode_and_is_asked_about_before_the_next():
     environment, arm, hands = table()
     environment.reset(0, START)
-    arm.holds[arm.motions + 1] = "limit"
+    arm.holds[arm.motions + 1] = LIMIT
     step = environment.step(act(1))
     assert step.terminated[0] and not step.success[0] and environment.stops == 1
     assert len(hands.reasons) == 1, "nobody is asked before the next episode"
     environment.reset(0, START)
-    assert hands.reasons[1:] == ["limit"]
+    assert hands.reasons[1:] == [LIMIT]
 
 
 def test_a_reset_that_limits_stop_again_and_again_is_given_up():
-    environment, arm, hands = table(dict.fromkeys(range(1, 100), "limit"))
+    environment, arm, hands = table(dict.fromkeys(range(1, 100), LIMIT))
     with pytest.raises(ArmStopped, match="free the tool"):
         environment.reset(0, START)
     assert len(hands.reasons) == RESET_ATTEMPTS and not set(MOTIONS) & set(arm.events)
@@ -182,7 +182,7 @@ def test_a_stop_of_the_controller_ends_the_session():
     environment, arm, _ = table()
     environment.reset(0, START)
     arm.is_stopped = True
-    arm.holds[arm.motions + 1] = "limit"
+    arm.holds[arm.motions + 1] = LIMIT
     with pytest.raises(ArmStopped):
         environment.step(act(1))
 
@@ -216,7 +216,7 @@ def test_a_verdict_ends_the_episode(verdict, success, failure):
 
 
 @given(
-    holds=st.dictionaries(st.integers(1, 40), st.sampled_from(["silence", "limit", "standstill"]), max_size=8),
+    holds=st.dictionaries(st.integers(1, 40), st.sampled_from(["silence", LIMIT, "standstill"]), max_size=8),
     away=st.sets(st.integers(0, 5)),
     closing=st.lists(st.booleans(), min_size=6, max_size=6),
 )
@@ -231,7 +231,7 @@ def test_nothing_moves_between_a_hold_and_an_answer(holds, away, closing):
         try:
             environment.reset(0, START)
         except ArmStopped:
-            assert "limit" in holds.values()
+            assert LIMIT in holds.values()
             return
         assert len(hands.reasons) > asked or episode not in away
         for is_closing in (False, closing[episode], False):

@@ -200,23 +200,6 @@ def test_a_start_without_arm_moves_nothing_and_keeps_confirmed_references(settin
     assert observer.moved_m(since) < STILL_M
 
 
-def test_a_camera_that_repeats_its_image_holds_the_arm(settings, policy, observer, served, tmp_path):
-    with session("evaluate", evaluation(settings, policy, tmp_path), tmp_path, "--arm") as operator:
-        operator.answer("go")
-        operator.wait_for("Place the objects")
-        operator.answer("go")
-        operator.wait_for(JUDGES)
-        served[0].is_frozen = True
-        try:
-            assert operator.end() == 3, operator.log
-        finally:
-            served[0].is_frozen = False
-    assert "repeats images to the bit" in operator.log.splitlines()[-1]
-    since = time.monotonic()
-    time.sleep(0.5)
-    assert observer.moved_m(since) < STILL_M
-
-
 @contextmanager
 def guide_process(folder):
     """Runs the guide; yields its address and its process."""

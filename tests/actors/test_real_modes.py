@@ -13,11 +13,12 @@ import pytest
 from standin import standin_process, until
 
 from actors.human import TakeoverSettings
+from actors.lab import LabClient
 from actors.real import ArmSettings, DemonstratePlan, EvaluatePlan, RealSettings, SimulatedLab, TrainPlan
 from protos.schema import Outcome, Schema, Source
 from protos.settings import save_settings, to_json
 from protos.status import STATUS_VARIABLE, read_status
-from services.guide import GuideSettings
+from services.guide import GuideClient, GuideSettings
 from services.replay import EmbeddedServer, ReplaySettings, read_episodes, totals
 from services.weights import WeightPublisher
 from twin import tasks
@@ -71,10 +72,10 @@ def service(module, folder, *arguments):
 
 
 @contextmanager
-def service_process(module, folder, *arguments):
-    """Runs a service's process on a free port; yields its address and the process."""
+def service_process(module, folder, *arguments, listen="127.0.0.1:0"):
+    """Runs a service's process, on a free port unless told otherwise; yields its address and the process."""
     port = folder / f"{module}.port"
-    command = [sys.executable, "-m", module, "--listen", "127.0.0.1:0", "--port-file", str(port), *arguments]
+    command = [sys.executable, "-m", module, "--listen", listen, "--port-file", str(port), *arguments]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         until(port.exists, f"{module} listens", seconds=60)
@@ -163,27 +164,55 @@ def test_training_talks_to_guide_weights_and_replay(settings, tmp_path, policy, 
     assert 0 < after["human"] - before["human"] <= after["real"] - before["real"]
 
 
-def test_a_session_goes_on_when_its_guide_is_killed(settings, tmp_path, policy):
+def test_a_session_outlives_its_guide_and_a_protective_stop(settings, tmp_path, policy, standin, monkeypatch):
+    monkeypatch.setenv(STATUS_VARIABLE, str(tmp_path / "training.status.json"))
     guide = save_settings(GuideSettings(space=TASK.space), tmp_path / "guide.json")
-    plan = TrainPlan(out=tmp_path / "episodes.jsonl", env_steps=200)
+    options = ("--settings", str(guide), "--state", str(tmp_path / "guide.state"))
+    plan = TrainPlan(out=tmp_path / "episodes.jsonl", env_steps=100_000)
+    settings = replace(settings, train=plan)
     with (
-        service_process("services.guide", tmp_path, "--settings", str(guide)) as (guide_address, guide_process),
+        service_process("services.guide", tmp_path, *options) as (guide_address, guide_process),
         service("services.weights", tmp_path, "--store", str(tmp_path / "store")) as weights_address,
         closing(WeightPublisher(weights_address)) as publisher,
     ):
         publisher.publish(policy[1].parts(), settings={"policy": to_json(policy[1].settings)})
         publisher.wait()
-        process = start(
-            "train", replace(settings, train=plan, guide=guide_address, weights=weights_address, armed=True), tmp_path
-        )
-        until(lambda: plan.out.exists() and lines(plan.out), "an episode has ended", seconds=90)
+        process = start("train", replace(settings, guide=guide_address, weights=weights_address), tmp_path, "--arm")
+        goes_on(plan.out)
         guide_process.kill()
-        before = len(lines(plan.out))
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    found = lines(plan.out)
-    assert found[-1]["total_steps"] >= 200 and len(found) > before
-    assert errors.count("starts come from its last map") == 1
+        guide_process.wait(10)
+        goes_on(plan.out)
+        with (
+            service_process("services.guide", tmp_path, *options, listen=guide_address),
+            closing(GuideClient(guide_address)) as client,
+            closing(LabClient(standin.host)) as lab,
+        ):
+            until(lambda: reported(client) == len(lines(plan.out)), "what was reported meanwhile has arrived, once")
+            lab.protective_stop()
+            until(lambda: "safety PROTECTIVE_STOP" in doing(tmp_path), "the stop is shown, and tried")
+            lab.pendant(safety="NORMAL")
+            goes_on(plan.out)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.count("starts come from its last map") == errors.count("the guide is back") == 1
+    assert all(line["outcome"] != "stopped" for line in lines(plan.out))
+    robot_s = [line["robot_s"] for line in lines(plan.out)]
+    assert robot_s == sorted(robot_s)
+
+
+def goes_on(out):
+    """Waits for the end of another episode."""
+    before = len(lines(out)) if out.exists() else 0
+    until(lambda: out.exists() and len(lines(out)) > before, "another episode has ended", seconds=90)
+
+
+def reported(client):
+    return sum(cell.real_episodes for cell in client.success_map())
+
+
+def doing(folder):
+    return read_status(folder / "training.status.json").doing
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -199,24 +228,26 @@ def test_an_interrupt_holds_the_arm_saves_and_ends(settings, tmp_path, number, r
     assert "unsent" not in errors
 
 
-def test_a_controller_that_dies_ends_the_run_with_one_clear_line(settings, tmp_path):
+def test_a_controller_that_nobody_starts_again_ends_the_run_with_one_clear_line(settings, tmp_path):
     with standin_process(tmp_path) as doomed:
         settings = replace(
-            settings, arm=replace(settings.arm, host=doomed.host), demonstrate=DemonstratePlan(episodes=500), armed=True
+            settings,
+            arm=replace(settings.arm, host=doomed.host),
+            lab=SimulatedLab(timeout_s=30, mended_within_s=1.0),
+            demonstrate=DemonstratePlan(episodes=500),
+            armed=True,
         )
         process = start("demonstrate", settings, tmp_path)
         status = Path(tmp_path / "standin.log")
         until(lambda: "script" in status.read_text() or process.poll() is not None or _moves(doomed), "it moves", 60)
         doomed.kill()
         _, errors = process.communicate(timeout=90)
-    assert process.returncode in (2, 3), errors
+    assert process.returncode == 3, errors
     last = [line for line in errors.splitlines() if line.startswith("twinrl: ")]
     assert len(last) == 1 and ("lost" in last[0] or "lab" in last[0] or "clock" in last[0])
 
 
 def _moves(standin):
-    from actors.lab import LabClient
-
     lab = LabClient(standin.host)
     images = [lab.images()[0].astype(int) for _ in range(2)]
     lab.close()

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from test_loop import Policy, Script, World
 
@@ -24,7 +25,8 @@ def order(monkeypatch):
     def opens(name):
         def make(*_, **__):
             opened.append(name)
-            return SimpleNamespace(close=lambda: None, incarnation="0")
+            images = lambda: (np.zeros((64, 64, 3)), np.zeros((64, 64, 3)), 0.0)  # noqa: E731
+            return SimpleNamespace(close=lambda: None, incarnation="0", images=images, opening=lambda: 1.0)
 
         return make
 
@@ -77,7 +79,7 @@ def test_the_status_of_an_evaluation_ends_at_its_last_episode(monkeypatch, tmp_p
     policy.close = lambda: None
     arm = SimpleNamespace(try_to_hold=lambda why: None)
     world.hold = lambda why: None
-    opened = SimpleNamespace(environment=world, arm=arm, person=None, summary=lambda: "")
+    opened = SimpleNamespace(environment=world, arm=arm, person=None, summary=lambda: "", settings=RealSettings())
     monkeypatch.setattr(modes, "Robot", lambda settings: nullcontext(opened))
     monkeypatch.setattr(modes, "_policy", lambda *_, **__: policy)
     monkeypatch.setattr(modes, "_starts", lambda *_: starts)

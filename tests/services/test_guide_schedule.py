@@ -65,7 +65,7 @@ def test_without_target_cells_draws_are_uniform():
     assert "no cell is below 0.8" in drawn[0][1]
 
 
-@pytest.mark.parametrize("outcome", [Outcome.RUNNING, Outcome.UNKNOWN])
+@pytest.mark.parametrize("outcome", [Outcome.RUNNING, Outcome.STOPPED, Outcome.UNKNOWN])
 def test_an_end_that_is_not_known_is_no_report(outcome):
     with pytest.raises(InputError, match=f"outcome '{outcome.value}': report an episode when .* its end is known"):
         schedule().report(start_in(1), outcome, 0, report_id="1")

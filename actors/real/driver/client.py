@@ -73,6 +73,7 @@ class ArmClient(Closing):
         self._calls, self._anchor = 0, np.zeros(6)
         self._held, self._answered = "", 0.0
         self._state: ArmState | None = None
+        self._clock: tuple[float, float] | None = None
         self._wire, there = Wire.pair()
         with there:
             self._process = subprocess.Popen(
@@ -100,8 +101,13 @@ class ArmClient(Closing):
     def observe(self) -> ArmState:
         """Returns the newest state; after a servo, the one that its answer told a moment ago."""
         if self._state is None or time.monotonic() - self._answered > FRESH_S:
-            self._state = _state(self._call("observe"))
+            self._state = self._told(self._call("observe"))
         return self._state
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds of the robot's clock from the first state that was told to the newest one."""
+        return 0.0 if self._clock is None else self._clock[1] - self._clock[0]
 
     def can_be_commanded(self) -> bool:
         return bool(self._call("can_be_commanded"))
@@ -130,7 +136,7 @@ class ArmClient(Closing):
         wanted = {"pose": target.tolist(), "period_s": period_s, "is_gentle": is_gentle}
         answer: dict[str, Any] = self._call("servo", within_s=period_s, **wanted)
         reached = np.array(answer.pop("reached"))
-        self._state = _state(answer)
+        self._state = self._told(answer)
         return reached
 
     def rest(self, seconds: float) -> None:
@@ -210,6 +216,7 @@ class ArmClient(Closing):
             self._process.kill()
             self._process.wait()
 
-
-def _state(told: dict[str, Any]) -> ArmState:
-    return ArmState(t=told.pop("t"), **{name: np.array(numbers) for name, numbers in told.items()})
+    def _told(self, told: dict[str, Any]) -> ArmState:
+        state = ArmState(t=told.pop("t"), **{name: np.array(numbers) for name, numbers in told.items()})
+        self._clock = (state.t if self._clock is None else self._clock[0], state.t)
+        return state

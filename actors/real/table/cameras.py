@@ -10,7 +10,7 @@ without noise in some domains, so a world that stands still repeats itself to th
 
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,22 +67,25 @@ class UsbCameraSettings:
 
 
 class UsbCamera:
-    """Reads one camera in a thread."""
+    """Opens, reads and releases one camera in a thread: OpenCV may wait long for each, and a person may not want to."""
 
     def __init__(self, settings: UsbCameraSettings, px: int) -> None:
+        """Raises InputError for a camera that cannot be opened within the time that the first image may take."""
         import cv2
 
         self._settings, self._px, self._cv2 = settings, px, cv2
-        self._capture: Any = cv2.VideoCapture(int(settings.device) if settings.device.isdigit() else settings.device)
-        if not self._capture.isOpened():
-            raise InputError(f"camera {settings.device!r} cannot be opened: check the cable and the device number")
         self._newest: tuple[float, Any] | None = None
         self._fault = ""
         """What is wrong with the images that arrive now; empty when they are good or none arrives."""
         self._arrived = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._keep_reading, name=f"camera {settings.device}", daemon=True)
+        self._tried, self._closing = threading.Event(), threading.Event()
+        self._is_open = False
+        self._thread = threading.Thread(target=self._run, name=f"camera {settings.device}", daemon=True)
         self._thread.start()
+        self._tried.wait(settings.first_frame_timeout_s)
+        if not self._is_open:
+            self._closing.set()
+            raise InputError(f"camera {settings.device!r} cannot be opened: check the cable and the device number")
 
     def read(self) -> U8:
         """Returns the newest good image (px, px, 3) RGB. Raises ArmStopped when it is too old, with the reason."""
@@ -104,13 +107,21 @@ class UsbCamera:
     def close(self) -> None:
         self._closing.set()
         self._thread.join(1.0)
-        if not self._thread.is_alive():  # OpenCV crashes when it is released while it waits for a silent camera
-            self._capture.release()
 
-    def _keep_reading(self) -> None:
+    def _run(self) -> None:
+        device = self._settings.device
+        capture = self._cv2.VideoCapture(int(device) if device.isdigit() else device)
+        self._is_open = capture.isOpened()
+        self._tried.set()
+        try:
+            self._keep_reading(capture)
+        finally:
+            capture.release()
+
+    def _keep_reading(self, capture: Any) -> None:
         freshness = Freshness()
-        while not self._closing.is_set():
-            is_new, image = self._capture.read()
+        while self._is_open and not self._closing.is_set():
+            is_new, image = capture.read()
             if not is_new:
                 self._fault = ""
                 self._closing.wait(0.05)
@@ -135,7 +146,10 @@ class UsbCameras:
     def __init__(self, side: UsbCameraSettings, wrist: UsbCameraSettings, schema: Schema, references: Path) -> None:
         """Opens both. Raises InputError where there are no references yet; see `look`."""
         self._views = Views.load(references)
-        self._side, self._wrist = UsbCamera(side, schema.side_px), UsbCamera(wrist, schema.wrist_px)
+        with ExitStack() as opened:
+            self._side = opened.enter_context(closing(UsbCamera(side, schema.side_px)))
+            self._wrist = opened.enter_context(closing(UsbCamera(wrist, schema.wrist_px)))
+            self._opened = opened.pop_all()
 
     def read(self) -> tuple[U8, U8]:
         side, wrist = self._side.read(), self._wrist.read()
@@ -143,8 +157,7 @@ class UsbCameras:
         return side, wrist
 
     def close(self) -> None:
-        self._side.close()
-        self._wrist.close()
+        self._opened.close()
 
 
 def look(side: UsbCameraSettings, wrist: UsbCameraSettings, schema: Schema) -> Views:

@@ -134,7 +134,7 @@ class LeRobotWriter:
             layout.ACTION: episode.action,
             layout.REWARD: episode.reward,
             layout.DONE: last,
-            layout.TRUNCATED: last & (episode.outcome in (Outcome.TIMEOUT, Outcome.RUNNING, Outcome.UNKNOWN)),
+            layout.TRUNCATED: last & (episode.outcome not in (Outcome.SUCCESS, Outcome.FAILURE)),
             layout.SUCCESS: last & (episode.outcome is Outcome.SUCCESS),
             layout.HUMAN: episode.human,
             layout.TIMESTAMP: (number / self._hz).astype(np.float32),

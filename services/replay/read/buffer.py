@@ -195,7 +195,7 @@ class Mirror:
         )
 
     def _note_outcome(self, episode: Episode) -> None:
-        if episode.outcome in (Outcome.RUNNING, Outcome.UNKNOWN):
+        if episode.outcome in (Outcome.RUNNING, Outcome.STOPPED, Outcome.UNKNOWN):
             return
         cell = episode.configuration.cell
         success = float(episode.outcome is Outcome.SUCCESS and not episode.human.any())
