@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from protos.errors import InputError, LeaseLost, Unreachable
 from protos.folders import boot_id
 from protos.process import Closing
@@ -62,6 +60,8 @@ class Holder:
     @classmethod
     def here(cls, name: str) -> Self:
         """Describes this process."""
+        import psutil  # only who leads needs it; a robot's computer does without
+
         return cls(
             name=name,
             host=socket.gethostname(),
@@ -89,6 +89,8 @@ class Holder:
         """Tells whether its process is known to have ended: it ran here, and runs no more."""
         if not self.system or self.system != _system():
             return False
+        import psutil
+
         try:
             process = psutil.Process(self.pid)
             other = abs(process.create_time() - self.started_unix_s) > START_TOLERANCE_S

@@ -16,7 +16,10 @@ STILL_M = 0.002
 
 STALLS = tuple(
     f"HELD: {why}"
-    for why in ("no fresh action", "no sign of the program", "the arm has stood still", "the control script ended")
+    for why in (
+        *("no fresh action", "no sign of the program", "the arm has stood still", "the control script ended"),
+        "moveL refused: the controller did not say why",
+    )
 )
 """Holds that a stall of the machine may cause at any time."""
 OWN_TERMINAL = (

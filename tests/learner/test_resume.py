@@ -126,11 +126,11 @@ def test_sft_goes_on_exactly_though_demonstrations_have_come_since(replay, urls,
 def test_a_shard_that_is_needed_and_away_is_named(replay, start, tmp_path, monkeypatch):
     folder, backbone_id = start
     with EmbeddedServer(tmp_path / "server") as server:
-        gone = replace(replay, urls=(server.url,))
+        gone = replace(replay, urls=(*replay.urls, server.url))
         write_demonstrations(gone, backbone_id)
         settings = rl_settings(gone, folder, resume=ResumeSettings(timeout_s=0.2))
         kept = Kept(monkeypatch, tmp_path / "kept")
         run_whole(settings, tmp_path / "whole", backbone_id)
     out = kept.at(1, tmp_path / "out")
-    with pytest.raises(Unreachable, match=r"shard 0 .* set partial=true"):
+    with pytest.raises(Unreachable, match=r"shard 1 .* set partial=true"):
         run_rl(settings, out, resume=True, stop=never)

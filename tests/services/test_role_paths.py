@@ -225,9 +225,13 @@ class Episode:
 
 
 def test_weights_go_from_the_learner_to_twins_and_arms(lab):
-    with closing(WeightPublisher(lab.weights, credentials=lab.credentials("learner"))) as publisher:
-        publisher.publish({"head": {"w": np.ones(3, np.float32)}}, settings={})
-        newest = publisher.wait(TIMEOUT_S)
+    credentials = lab.credentials("learner")
+    with Lease(lab.settings("learner"), name="rl") as lease:
+        assert lease.take()
+        lead(lab.weights, lease, credentials=credentials)
+        with closing(WeightPublisher(lab.weights, credentials=credentials, lease=lease.number)) as publisher:
+            publisher.publish({"head": {"w": np.ones(3, np.float32)}}, settings={})
+            newest = publisher.wait(TIMEOUT_S)
     for role in ("twin", "robot"):
         with closing(WeightSubscriber(lab.weights, name=role, credentials=lab.credentials(role))) as subscriber:
             assert subscriber.wait(newest, TIMEOUT_S).version >= newest
