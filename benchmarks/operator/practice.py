@@ -132,7 +132,7 @@ def practise(settings: PracticeBench, lab: str) -> Course:
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder) / "replay") as server:
         replay = ReplaySettings(urls=(server.url,))
         _demonstrate(settings, task, lab, replay)
-        with _learning(settings, replay) as learner, closing(_writer(settings, replay)) as writer:
+        with _learning(settings, replay) as learner, closing(_writer(replay)) as writer:
             course.trials[0] = learner.tried(task, lab)
             learner.warm_up()
             robot = _robot(settings, task, lab, settings.seed + 1)
@@ -254,5 +254,5 @@ def _robot(settings: PracticeBench, task: Task, lab: str, seed: int, *, disturba
     return InsideRobot(scene, task, labs.get(lab, task), Schema(), seed=seed, disturbance=disturbance)
 
 
-def _writer(settings: PracticeBench, replay: ReplaySettings) -> ReplayWriter:
+def _writer(replay: ReplaySettings) -> ReplayWriter:
     return ReplayWriter(replay, Schema(), actor="arm", spool=None)

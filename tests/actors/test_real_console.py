@@ -55,12 +55,16 @@ def served():
 
 @pytest.fixture
 def settings(robot, served, tmp_path):
-    """Provides settings with references of both cameras."""
-    Views(SIDE[..., ::-1], WRIST[..., ::-1]).save(tmp_path / "cameras")
-    side, wrist = (UsbCameraSettings(device=fake.url, max_age_s=5.0) for fake in served)
+    return at_console(robot, served, tmp_path, max_age_s=5.0)
+
+
+def at_console(robot, served, folder, *, max_age_s):
+    """Returns settings of an arm whose operator sits at a console, with references of both cameras."""
+    Views(SIDE[..., ::-1], WRIST[..., ::-1]).save(folder / "cameras")
+    side, wrist = (UsbCameraSettings(device=fake.url, max_age_s=max_age_s) for fake in served)
     return {
         "arm": ArmSettings(host=robot.host, hold_after_s=1.0),
-        "lab": ConsoleLab(side=side, wrist=wrist, references=tmp_path / "cameras"),
+        "lab": ConsoleLab(side=side, wrist=wrist, references=folder / "cameras"),
         "operator": "none",
     }
 

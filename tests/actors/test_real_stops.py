@@ -10,10 +10,8 @@ import pytest
 from camera_server import cameras
 from console_session import Observer
 from standin import ideal_robot
-from test_real_console import JUDGES, SIDE, WRIST, evaluation, lines, moves, session, stays
+from test_real_console import JUDGES, SIDE, WRIST, at_console, evaluation, lines, moves, session, stays
 
-from actors.real import ArmSettings, ConsoleLab, UsbCameraSettings
-from actors.real.table.checks import Views
 from protos.status import STATUS_VARIABLE, read_status
 
 pytest.importorskip("rtde_control")
@@ -34,13 +32,7 @@ def served():
 
 @pytest.fixture
 def settings(robot, served, tmp_path):
-    Views(SIDE[..., ::-1], WRIST[..., ::-1]).save(tmp_path / "cameras")
-    side, wrist = (UsbCameraSettings(device=fake.url, max_age_s=2.0) for fake in served)
-    return {
-        "arm": ArmSettings(host=robot.host, hold_after_s=1.0),
-        "lab": ConsoleLab(side=side, wrist=wrist, references=tmp_path / "cameras"),
-        "operator": "none",
-    }
+    return at_console(robot, served, tmp_path, max_age_s=2.0)
 
 
 def begins(operator):
